@@ -1,0 +1,30 @@
+//! The tunnel protocol, both ends: what an agent and an edge say to each other.
+//!
+//! The edge side hands out a [`Connection`] for every connection that a connector has registered; the agent side calls
+//! a [`Handler`] for every request that arrives. Both sides speak HTTP/2 over TLS ([`http2`]) and QUIC ([`quic`]), and
+//! neither side of the caller has to know which one carried a request.
+//!
+//! Deliberately absent: sockets, TLS configuration, name look-ups, retries and back-off. Whoever dials or listens hands
+//! in a stream that is already secured.
+//!
+//! Facts: `spec/tunnel-protocol.md`; section numbers in this crate's comments are of that page.
+
+mod body;
+mod connection;
+pub mod connect;
+mod exchange;
+mod extension;
+mod handler;
+pub mod header;
+pub mod http2;
+pub mod identity;
+pub mod quic;
+pub mod registration;
+pub mod rpc;
+mod schema;
+
+pub use body::{Body, BodyError};
+pub use connection::{Connection, Registrar, Transport};
+pub use exchange::{ExchangeError, Kind, OriginError, OriginFault};
+pub use extension::Extensions;
+pub use handler::{Handler, Interim};
