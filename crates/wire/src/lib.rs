@@ -9,6 +9,7 @@
 //!
 //! Facts: `spec/tunnel-protocol.md`; section numbers in this crate's comments are of that page.
 
+mod agent_connection;
 mod body;
 mod connection;
 pub mod connect;
@@ -23,6 +24,7 @@ pub mod registration;
 pub mod rpc;
 mod schema;
 
+pub use agent_connection::{AgentConnection, ConnectError};
 pub use body::{Body, BodyError};
 pub use connection::{Connection, Registrar, Transport};
 pub use exchange::{ExchangeError, Kind, OriginError, OriginFault};
