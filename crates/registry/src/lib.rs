@@ -1,1 +1,44 @@
-//! TODO
+//! What the edge knows: accounts, tokens, zones, tunnels, routes and configurations, and who is connected right now.
+//!
+//! [`Registry`] is the one interface to it. Requests read [`Registry::snapshot`], an immutable copy in memory that is
+//! swapped when anything changes, and never wait for a disk. Changes go through typed functions (or [`Transaction`]s, guarded by
+//! revision, all or nothing) to an [`Engine`], which keeps them and feeds them back in order; [`Registry::watch`] tells others.
+//! Live state ([`Registry::connect`]) is kept beside it in memory, and ends with its holder.
+//!
+//! Deliberately absent: sockets, HTTP, the tunnel protocol, and any clock (the time is passed in).
+
+mod configuration;
+pub mod engine;
+mod error;
+mod id;
+mod live;
+mod name;
+mod registry;
+mod resource;
+mod route;
+mod secret;
+mod snapshot;
+mod token;
+mod transaction;
+mod tunnel;
+mod watch;
+mod words;
+mod zone;
+
+pub use configuration::{ConfigurationError, ConfigurationWrite};
+pub use engine::{Embedded, Engine, Revision};
+pub use error::{CommitError, EngineError, OpenError};
+pub use id::{AccountId, BadId, TokenId, ZoneId};
+pub use live::{Activity, ConnectionRecord, Presence};
+pub use name::{BadName, Hostname, TunnelName};
+pub use registry::Registry;
+pub use resource::{
+    Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
+};
+pub use route::{RouteError, RouteWrite};
+pub use secret::{BadSecret, Secret};
+pub use snapshot::Snapshot;
+pub use token::{NewToken, TokenRefused, TokenStatus};
+pub use transaction::Transaction;
+pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelError, TunnelRefused};
+pub use watch::{Change, Event, Watch};

@@ -1,0 +1,69 @@
+use std::path::PathBuf;
+
+/// The engine could not do its work. Nothing was changed unless the text says that the outcome is unknown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// The disk failed, is full, or the file is damaged.
+    #[error("the registry could not be written or read: {0}")]
+    Storage(String),
+    /// The engine was shut down.
+    #[error("the registry has been closed")]
+    Closed,
+}
+
+/// Why the registry could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the file.
+    #[error("{path} is in use by another process; stop it, or choose another data directory", path = path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be opened, or is not a registry.
+    #[error("cannot open the registry {path}: {problem}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A newer version of this program wrote the file.
+    #[error(
+        "the registry has schema {found}, and this version knows {known} at most; use the newer program that wrote it"
+    )]
+    Schema {
+        /// The file's schema.
+        found: u64,
+        /// The newest schema known here.
+        known: u64,
+    },
+    /// An entry is not readable.
+    #[error("the registry's entry {key} is damaged: {problem}")]
+    Entry {
+        /// The entry's key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The first entries could not be written.
+    #[error("cannot set up the registry: {0}")]
+    Founding(#[from] CommitError),
+}
+
+/// Why a transaction was not carried out. Nothing of it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// A guarded entry has changed since it was read: read again and decide anew.
+    #[error("{key} has changed meanwhile")]
+    Conflict {
+        /// The entry's key.
+        key: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}

@@ -1,0 +1,58 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// One connection of a connector, while it lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// The tunnel that it serves.
+    pub tunnel: Uuid,
+    /// The running agent that holds it.
+    pub connector: Uuid,
+    /// The connection.
+    pub id: Uuid,
+    /// Which of the connector's parallel connections this is.
+    pub index: u8,
+    /// `http2` or `quic`.
+    pub transport: String,
+    /// Where it landed, such as `ams1`.
+    pub location: String,
+    /// Where the agent dialled from.
+    pub origin_ip: IpAddr,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// What the agent announced.
+    pub features: Vec<String>,
+    /// The agent's version.
+    pub version: String,
+    /// `<os>_<arch>`.
+    pub arch: String,
+    /// The configuration that the connector has in force; `None` until it said so.
+    pub config_version: Option<i32>,
+}
+
+/// When a tunnel was last with and without connections. As long as the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// When the first of the present (or latest) connections came.
+    pub active_at: Timestamp,
+    /// When the last connection went; `None` while there is one.
+    pub inactive_at: Option<Timestamp>,
+}
+
+/// Keeps a connection listed. Dropping it takes the connection off the list.
+pub struct Presence {
+    pub(crate) tunnel: Uuid,
+    pub(crate) id: Uuid,
+    pub(crate) state: Arc<()>,
+}
+
+impl Presence {
+    /// Notes which configuration the connector says it has in force.
+    pub fn set_config_version(&self, version: i32) {
+        let _ = version;
+        todo!()
+    }
+}

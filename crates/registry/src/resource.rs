@@ -1,0 +1,247 @@
+use std::fmt;
+use std::ops::Deref;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::engine::Revision;
+use crate::{AccountId, Hostname, Secret, TokenId, TunnelName, ZoneId};
+
+/// The address of one entry: the kind of resource, a slash, and what is unique within the kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub(crate) String);
+
+impl Key {
+    pub(crate) fn new(kind: &str, id: &dyn fmt::Display) -> Self {
+        Self(format!("{kind}/{id}"))
+    }
+
+    /// The key as the engine has it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that the registry keeps. Values are JSON; fields that this version does not know are passed over.
+pub trait Resource: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// The first part of its key.
+    const KIND: &'static str;
+
+    /// Where it is kept.
+    fn key(&self) -> Key;
+}
+
+/// A resource together with the revision that wrote it; a guard for the next change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned<R> {
+    /// The revision that wrote this value.
+    pub revision: Revision,
+    /// The value.
+    pub value: R,
+}
+
+impl<R> Deref for Versioned<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.value
+    }
+}
+
+/// Who owns everything else. One installation has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Fixed at first start.
+    pub id: AccountId,
+    /// For people.
+    pub name: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+impl Resource for Account {
+    const KIND: &'static str = "accounts";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.id)
+    }
+}
+
+/// The SHA-256 hash of an API token's secret. The secret itself is kept nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenHash(pub(crate) [u8; 32]);
+
+impl Serialize for TokenHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() || !text.is_ascii() {
+            return Err(serde::de::Error::custom("a token hash is 64 hexadecimal digits"));
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(serde::de::Error::custom)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Lets a program call the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiToken {
+    /// Names the token without being it.
+    pub id: TokenId,
+    /// For people.
+    pub name: String,
+    /// What a caller's secret is compared with.
+    pub hash: TokenHash,
+    /// When.
+    pub created_at: Timestamp,
+    /// Refused from then on; `None` is never.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// Switched off by hand.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+impl Resource for ApiToken {
+    const KIND: &'static str = "tokens";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.id)
+    }
+}
+
+/// A domain under which hostnames may be routed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Follows from account and name, so that a name cannot be a zone twice.
+    pub id: ZoneId,
+    /// The domain.
+    pub name: Hostname,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+impl Resource for Zone {
+    const KIND: &'static str = "zones";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.id)
+    }
+}
+
+/// Who says what a tunnel's connectors do with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigSource {
+    /// The agent's own file or flags; it reports them.
+    Local,
+    /// The edge pushes a configuration.
+    Cloudflare,
+}
+
+/// A named, authenticated way to an origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its identity on the wire.
+    pub id: Uuid,
+    /// Unique among the tunnels that are not deleted.
+    pub name: TunnelName,
+    /// Proves the right to serve it.
+    pub secret: Secret,
+    /// When.
+    pub created_at: Timestamp,
+    /// Set once it is deleted; it then stays listed, and serves nothing.
+    #[serde(default)]
+    pub deleted_at: Option<Timestamp>,
+    /// Who configures its connectors.
+    pub config_source: ConfigSource,
+    /// The hostname of a quick tunnel; `None` for one that somebody created.
+    #[serde(default)]
+    pub quick: Option<Hostname>,
+}
+
+impl Resource for Tunnel {
+    const KIND: &'static str = "tunnels";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.id)
+    }
+}
+
+/// Reserves a name for one live tunnel: its key is the name, so the engine itself refuses a second one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameClaim {
+    /// The name.
+    pub name: TunnelName,
+    /// Whose it is.
+    pub tunnel: Uuid,
+}
+
+impl Resource for NameClaim {
+    const KIND: &'static str = "tunnel-names";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.name)
+    }
+}
+
+/// A hostname that leads to a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The hostname, or a wildcard.
+    pub hostname: Hostname,
+    /// Where it leads.
+    pub tunnel: Uuid,
+    /// The zone that it lies in.
+    pub zone: ZoneId,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+impl Resource for Route {
+    const KIND: &'static str = "routes";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.hostname)
+    }
+}
+
+/// What a tunnel's connectors do with requests: the document of section 11.1 of the tunnel protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Whose it is.
+    pub tunnel: Uuid,
+    /// Counts up by one with each change, from 1.
+    pub version: i32,
+    /// The document.
+    pub document: serde_json::Value,
+    /// Who wrote it.
+    pub source: ConfigSource,
+    /// When this version was written.
+    pub created_at: Timestamp,
+}
+
+impl Resource for Configuration {
+    const KIND: &'static str = "configurations";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.tunnel)
+    }
+}
