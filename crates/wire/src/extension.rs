@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::OriginFault;
+
 /// What our own two ends can do beyond the reference protocol.
 ///
 /// The agent announces each as a feature at registration. The edge then marks each request towards such an agent with
@@ -54,6 +56,29 @@ impl Extensions {
         Self::from_names(value.split(','))
     }
 
+    /// The value of [`Extensions::HEADER`]; empty when there is nothing to mark.
+    pub const fn mark(self) -> &'static str {
+        match (self.interim, self.trailers, self.faults) {
+            (false, false, false) => "",
+            (true, false, false) => "interim",
+            (false, true, false) => "trailers",
+            (false, false, true) => "faults",
+            (true, true, false) => "interim,trailers",
+            (true, false, true) => "interim,faults",
+            (false, true, true) => "trailers,faults",
+            (true, true, true) => "interim,trailers,faults",
+        }
+    }
+
+    /// What both this end and the other can do.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            interim: self.interim && other.interim,
+            trailers: self.trailers && other.trailers,
+            faults: self.faults && other.faults,
+        }
+    }
+
     fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let mut extensions = Self::default();
         for name in names {
@@ -68,14 +93,78 @@ impl Extensions {
 /// The value of [`Extensions::HEADER`].
 impl fmt::Display for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut extensions = *self;
-        let mut separator = "";
-        for (name, field) in Self::NAMES {
-            if *field(&mut extensions) {
-                write!(f, "{separator}{name}")?;
-                separator = ",";
-            }
+        f.write_str(self.mark())
+    }
+}
+
+impl OriginFault {
+    /// Every fault there is.
+    pub const ALL: [Self; 10] = [
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::Unreachable,
+        Self::TlsHandshake,
+        Self::TlsCertificate,
+        Self::ResponseTimeout,
+        Self::Closed,
+        Self::Nonsense,
+        Self::Unsupported,
+        Self::Unknown,
+    ];
+
+    /// The fault's name with the extension `faults`, in logs and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Unreachable => "unreachable",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsCertificate => "tls_certificate",
+            Self::ResponseTimeout => "response_timeout",
+            Self::Closed => "closed",
+            Self::Nonsense => "nonsense",
+            Self::Unsupported => "unsupported",
+            Self::Unknown => "unknown",
         }
-        Ok(())
+    }
+
+    /// The reverse of [`OriginFault::name`]; a name that this version does not know is [`OriginFault::Unknown`].
+    pub fn from_name(name: &str) -> Self {
+        Self::ALL.into_iter().find(|fault| fault.name() == name).unwrap_or(Self::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every() -> impl Iterator<Item = Extensions> {
+        (0..8).map(|bits| Extensions { interim: bits & 1 != 0, trailers: bits & 2 != 0, faults: bits & 4 != 0 })
+    }
+
+    #[test]
+    fn marks_and_features_say_the_same() {
+        for extensions in every() {
+            assert_eq!(Extensions::from_mark(extensions.mark()), extensions);
+            let features: Vec<String> = extensions.features().collect();
+            assert_eq!(Extensions::from_features(features.iter().map(String::as_str)), extensions);
+            assert_eq!(extensions.is_none(), extensions.mark().is_empty());
+            assert_eq!(extensions.to_string(), extensions.mark());
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_passed_over() {
+        let faults = Extensions { faults: true, ..Extensions::default() };
+        assert_eq!(Extensions::from_mark("later,faults,"), faults);
+        assert_eq!(Extensions::from_features(["faults", "snicket_later", "snicket_faults", "postquantum"]), faults);
+    }
+
+    #[test]
+    fn fault_names_lead_back() {
+        for fault in OriginFault::ALL {
+            assert_eq!(OriginFault::from_name(fault.name()), fault);
+        }
+        assert_eq!(OriginFault::from_name("later"), OriginFault::Unknown);
     }
 }
