@@ -1,7 +1,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{CommitError, ConfigSource, Configuration, Registry};
+use crate::resource::Resource;
+use crate::{CommitError, ConfigSource, Configuration, Registry, Tunnel};
 
 /// A configuration as it is after writing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,31 @@ impl Registry {
         source: ConfigSource,
         if_match: Option<i32>,
     ) -> Result<ConfigurationWrite, ConfigurationError> {
-        let _ = (now, tunnel, document, source, if_match);
-        todo!()
+        self.change(|snapshot, transaction| {
+            let owner = snapshot.live_tunnel(tunnel).ok_or(ConfigurationError::NotFound(tunnel))?;
+            let old = snapshot.configuration(tunnel);
+            let present = old.map_or(0, |old| old.version);
+            if if_match.is_some_and(|wanted| wanted != present) {
+                return Err(ConfigurationError::Moved(present));
+            }
+            if source == ConfigSource::Local && owner.config_source == ConfigSource::Cloudflare {
+                return Err(ConfigurationError::ManagedAtEdge);
+            }
+            if let Some(old) = old.filter(|old| old.document == document && old.source == source) {
+                return Ok(ConfigurationWrite { configuration: old.value.clone(), changed: false });
+            }
+            let version = present.saturating_add(1);
+            let configuration = Configuration { tunnel, version, document: document.clone(), source, created_at: now };
+            match old {
+                Some(old) => transaction.expect(old),
+                None => transaction.expect_absent(&configuration.key()),
+            };
+            transaction.expect(owner).put(&configuration);
+            if owner.config_source != source {
+                transaction.put(&Tunnel { config_source: source, ..owner.value.clone() });
+            }
+            Ok(ConfigurationWrite { configuration, changed: true })
+        })
+        .await
     }
 }

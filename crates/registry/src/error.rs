@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::engine::Revision;
+
 /// The engine could not do its work. Nothing was changed unless the text says that the outcome is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
@@ -62,6 +64,8 @@ pub enum CommitError {
     Conflict {
         /// The entry's key.
         key: String,
+        /// The latest revision at that time: a snapshot that has it shows the change.
+        revision: Revision,
     },
     /// The engine failed.
     #[error(transparent)]

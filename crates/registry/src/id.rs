@@ -20,6 +20,11 @@ macro_rules! hex_id {
             pub fn random() -> Self {
                 Self(rand::random())
             }
+
+            /// The id with these bits.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(u128::from_be_bytes(bytes))
+            }
         }
 
         impl fmt::Display for $name {

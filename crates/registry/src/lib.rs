@@ -17,6 +17,7 @@ mod registry;
 mod resource;
 mod route;
 mod secret;
+mod shared;
 mod snapshot;
 mod token;
 mod transaction;

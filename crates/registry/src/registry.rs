@@ -1,14 +1,42 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
-use crate::engine::{Embedded, Engine, Revision};
-use crate::{CommitError, ConnectionRecord, OpenError, Presence, Snapshot, Transaction, Watch};
+use crate::engine::{Batch, Embedded, Engine, Feed, FeedError, Revision};
+use crate::live::Presence;
+use crate::resource::{Account, Resource};
+use crate::shared::Shared;
+use crate::{AccountId, CommitError, ConnectionRecord, OpenError, Snapshot, Transaction, Watch};
+
+/// Pause before the engine is asked again for changes after it failed.
+const FEED_RETRY: Duration = Duration::from_millis(250);
+/// A change that meets another writer each time gives up after so many attempts; with that many writers on one entry,
+/// the caller should know.
+const ATTEMPTS: usize = 32;
 
 /// The typed state of the edge. Cheap to clone; the last clone closes the engine.
 #[derive(Clone)]
-pub struct Registry {}
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    shared: Arc<Shared>,
+    applied: Arc<watch::Sender<Revision>>,
+    follower: AbortHandle,
+    opened_at: Timestamp,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
 
 impl Registry {
     /// Opens the registry that this engine keeps, and makes the account at first start.
@@ -16,8 +44,29 @@ impl Registry {
     /// # Errors
     /// The engine fails, or an entry is damaged.
     pub async fn open(engine: impl Engine, now: Timestamp) -> Result<Self, OpenError> {
-        let _ = (engine, now);
-        todo!()
+        let engine: Arc<dyn Engine> = Arc::new(engine);
+        let mut snapshot = Snapshot::default();
+        snapshot.load(&engine.load().await?)?;
+        let revision = snapshot.revision();
+        let founded = snapshot.is_founded();
+
+        let shared = Arc::new(Shared::new(snapshot));
+        let applied = Arc::new(watch::Sender::new(revision));
+        let follower = Follower {
+            engine: Arc::downgrade(&engine),
+            feed: engine.follow(revision),
+            shared: shared.clone(),
+            applied: applied.clone(),
+        };
+        let follower = tokio::spawn(follower.run()).abort_handle();
+        let registry = Self { inner: Arc::new(Inner { engine, shared, applied, follower, opened_at: now }) };
+        if !founded {
+            let account = Account { id: AccountId::random(), name: "Snicket".into(), created_at: now };
+            let mut transaction = Transaction::new();
+            transaction.expect_absent(&account.key()).put(&account);
+            registry.commit(transaction).await?;
+        }
+        Ok(registry)
     }
 
     /// [`Registry::open`] with the embedded engine in this file.
@@ -38,7 +87,12 @@ impl Registry {
 
     /// Everything, as of now. Never waits.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        todo!()
+        self.inner.shared.snapshot()
+    }
+
+    /// When this process opened the registry.
+    pub fn opened_at(&self) -> Timestamp {
+        self.inner.opened_at
     }
 
     /// Carries out a transaction, and answers its revision once [`Registry::snapshot`] has it.
@@ -46,19 +100,92 @@ impl Registry {
     /// # Errors
     /// A guard does not hold any more, or the engine fails; nothing was written then.
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        let _ = transaction;
-        todo!()
+        let revision = self.inner.engine.commit(transaction.guards, transaction.writes).await?;
+        self.caught_up(revision).await;
+        Ok(revision)
     }
 
     /// Follows the changes after this revision.
     pub fn watch(&self, after: Revision) -> Watch {
-        let _ = after;
-        todo!()
+        Watch::new(self.inner.shared.clone(), self.inner.applied.subscribe(), after)
     }
 
     /// Lists a connection until the answer is dropped. Never waits, so it works with the engine down.
     pub fn connect(&self, connection: ConnectionRecord) -> Presence {
-        let _ = connection;
-        todo!()
+        Presence::new(self.inner.shared.clone(), connection)
+    }
+
+    /// Decides on a change by the snapshot and carries it out; decides anew when another writer came first.
+    pub(crate) async fn change<T, E: From<CommitError>>(
+        &self,
+        mut decide: impl FnMut(&Snapshot, &mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            let mut transaction = Transaction::new();
+            let outcome = decide(&self.snapshot(), &mut transaction)?;
+            if transaction.writes.is_empty() {
+                return Ok(outcome);
+            }
+            match self.commit(transaction).await {
+                Ok(_) => return Ok(outcome),
+                Err(CommitError::Conflict { revision, .. }) if attempt < ATTEMPTS => self.caught_up(revision).await,
+                Err(error) => return Err(error.into()),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits until the snapshot has this revision.
+    async fn caught_up(&self, revision: Revision) {
+        self.inner.applied.subscribe().wait_for(|applied| *applied >= revision).await.expect("the sender is in self");
+    }
+}
+
+/// Brings the engine's changes into the snapshot, in order.
+struct Follower {
+    /// Weak, so that dropping the registry closes the engine.
+    engine: Weak<dyn Engine>,
+    feed: Box<dyn Feed>,
+    shared: Arc<Shared>,
+    applied: Arc<watch::Sender<Revision>>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        loop {
+            let outcome = match self.feed.next().await {
+                Ok(batches) => {
+                    self.apply(&batches);
+                    continue;
+                }
+                Err(FeedError::Compacted) => self.resync().await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(problem) = outcome {
+                if self.engine.strong_count() == 0 {
+                    return;
+                }
+                tracing::warn!(%problem, "the registry's changes cannot be followed; trying again");
+                tokio::time::sleep(FEED_RETRY).await;
+            }
+        }
+    }
+
+    fn apply(&self, batches: &[Batch]) {
+        self.shared.apply(batches);
+        if let Some(last) = batches.last() {
+            self.applied.send_replace(last.revision);
+        }
+    }
+
+    /// Loads everything anew, since the log no longer reaches back to what the snapshot has.
+    async fn resync(&mut self) -> Result<(), String> {
+        let engine = self.engine.upgrade().ok_or("the registry has been closed")?;
+        let state = engine.load().await.map_err(|error| error.to_string())?;
+        self.shared.replace(&state).map_err(|error| error.to_string())?;
+        self.feed = engine.follow(state.revision);
+        self.applied.send_replace(state.revision);
+        Ok(())
     }
 }

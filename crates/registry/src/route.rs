@@ -1,8 +1,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::name::Hostname;
-use crate::{CommitError, Registry, ZoneId};
+use crate::resource::{Resource, Route};
+use crate::{CommitError, Hostname, Registry, Snapshot, Transaction, ZoneId};
 
 /// What writing a route did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +61,29 @@ impl Registry {
         tunnel: Uuid,
         overwrite: bool,
     ) -> Result<RouteWrite, RouteError> {
-        let _ = (now, zone, hostname, tunnel, overwrite);
-        todo!()
+        self.change(|snapshot, transaction| {
+            let zone = snapshot.zone(zone).ok_or(RouteError::NoZone(zone))?;
+            if !hostname.is_within(&zone.name) {
+                return Err(RouteError::OutsideZone { hostname: hostname.clone(), zone: zone.name.clone() });
+            }
+            let target = snapshot.live_tunnel(tunnel).ok_or(RouteError::NoTunnel(tunnel))?;
+            // A route to a tunnel that is gone is in nobody's way.
+            let leads_to =
+                snapshot.route_exactly(&hostname).filter(|route| snapshot.live_tunnel(route.tunnel).is_some());
+            let write = match leads_to {
+                Some(route) if route.tunnel == tunnel => return Ok(RouteWrite::Unchanged),
+                Some(route) if !overwrite => {
+                    return Err(RouteError::Taken { hostname: hostname.clone(), tunnel: route.tunnel });
+                }
+                Some(_) => RouteWrite::Updated,
+                None => RouteWrite::New,
+            };
+            transaction.expect(zone).expect(target);
+            let route = Route { hostname: hostname.clone(), tunnel, zone: zone.id, created_at: now };
+            write_route(snapshot, transaction, &route);
+            Ok(write)
+        })
+        .await
     }
 
     /// Removes a route.
@@ -70,7 +91,20 @@ impl Registry {
     /// # Errors
     /// There is none, or the engine fails.
     pub async fn delete_route(&self, hostname: &Hostname) -> Result<(), RouteError> {
-        let _ = hostname;
-        todo!()
+        self.change(|snapshot, transaction| {
+            let route = snapshot.route_exactly(hostname).ok_or_else(|| RouteError::NotFound(hostname.clone()))?;
+            transaction.expect(route).delete(&route.key());
+            Ok(())
+        })
+        .await
     }
+}
+
+/// Writes a route if what is there under its name is still what the snapshot has.
+pub(crate) fn write_route(snapshot: &Snapshot, transaction: &mut Transaction, route: &Route) {
+    match snapshot.route_exactly(&route.hostname) {
+        Some(old) => transaction.expect(old),
+        None => transaction.expect_absent(&route.key()),
+    };
+    transaction.put(route);
 }

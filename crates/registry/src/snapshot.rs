@@ -1,22 +1,25 @@
+use std::fmt::Display;
+use std::hash::Hash;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap, OrdSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::engine::{Entry, Revision, Write};
+use crate::engine::{Batch, Revision, State};
 use crate::live::{Activity, ConnectionRecord};
 use crate::resource::{
     Account, ApiToken, Configuration, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
 };
 use crate::watch::Change;
-use crate::{Hostname, TokenId, TunnelName, ZoneId};
+use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
 /// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     revision: Revision,
-    accounts: OrdMap<String, Arc<Versioned<Account>>>,
+    accounts: OrdMap<AccountId, Arc<Versioned<Account>>>,
     tokens: OrdMap<TokenId, Arc<Versioned<ApiToken>>>,
     token_hashes: HashMap<TokenHash, TokenId>,
     zones: OrdMap<ZoneId, Arc<Versioned<Zone>>>,
@@ -29,6 +32,14 @@ pub struct Snapshot {
     wildcards: HashMap<Box<str>, Arc<Versioned<Route>>>,
     tunnel_routes: OrdSet<(Uuid, Hostname)>,
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
+    quick: OrdSet<Uuid>,
+    live: Live,
+}
+
+/// The part that no engine keeps.
+#[derive(Debug, Clone, Default)]
+struct Live {
+    /// By tunnel and connection.
     connections: OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>,
     activity: HashMap<Uuid, Activity>,
 }
@@ -127,7 +138,8 @@ impl Snapshot {
 
     /// The connections that a tunnel has right now.
     pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
-        self.connections
+        self.live
+            .connections
             .range((tunnel, Uuid::nil())..)
             .take_while(move |((id, _), _)| *id == tunnel)
             .map(|(_, connection)| connection)
@@ -140,11 +152,203 @@ impl Snapshot {
 
     /// When a tunnel last had connections; `None` if it had none since this process started.
     pub fn activity(&self, tunnel: Uuid) -> Option<Activity> {
-        self.activity.get(&tunnel).copied()
+        self.live.activity.get(&tunnel).copied()
     }
 
-    pub(crate) fn claim(&self, name: &TunnelName) -> Option<&Arc<Versioned<NameClaim>>> {
+    /// The quick tunnels.
+    pub(crate) fn quick_tunnels(&self) -> impl Iterator<Item = Uuid> {
+        self.quick.iter().copied()
+    }
+
+    pub(crate) fn quick_count(&self) -> usize {
+        self.quick.len()
+    }
+
+    /// Whether the account was made.
+    pub(crate) fn is_founded(&self) -> bool {
+        !self.accounts.is_empty()
+    }
+
+    /// Who has this tunnel name.
+    pub(crate) fn claim_of(&self, name: &str) -> Option<&Arc<Versioned<NameClaim>>> {
         self.claims.get(name)
+    }
+}
+
+// How a snapshot comes about: each engine entry is decoded once, and every index follows from it.
+impl Snapshot {
+    /// One with the live state of this one, and nothing else yet.
+    pub(crate) fn live_part(&self) -> Self {
+        Self { live: self.live.clone(), ..Self::default() }
+    }
+
+    /// Takes in everything that an engine has.
+    pub(crate) fn load(&mut self, state: &State) -> Result<(), OpenError> {
+        for entry in &state.entries {
+            self.write(&entry.key, Some(&entry.value), entry.revision)
+                .map_err(|problem| OpenError::Entry { key: entry.key.clone(), problem })?;
+        }
+        self.revision = state.revision;
+        Ok(())
+    }
+
+    /// Takes in one transaction, and answers what it changed.
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Arc<[Change]> {
+        let mut changes = Vec::with_capacity(batch.writes.len());
+        for write in &batch.writes {
+            match self.write(&write.key, write.value.as_deref(), batch.revision) {
+                Ok(change) => changes.extend(change),
+                // The rest is still worth having; at the next start, the damage is an error.
+                Err(problem) => tracing::error!(key = write.key, problem, "an entry of the registry is damaged"),
+            }
+        }
+        self.revision = batch.revision;
+        changes.into()
+    }
+
+    fn write(&mut self, key: &str, value: Option<&[u8]>, revision: Revision) -> Result<Option<Change>, String> {
+        let (kind, id) = key.split_once('/').ok_or("the key has no kind")?;
+        Ok(Some(match kind {
+            Account::KIND => {
+                let (id, account) = (parse(id)?, decode(value, revision)?);
+                set_ordered(&mut self.accounts, id, account.clone());
+                Change::Account(id, account)
+            }
+            ApiToken::KIND => {
+                let (id, token) = (parse(id)?, decode(value, revision)?);
+                self.set_token(id, token.clone());
+                Change::Token(id, token)
+            }
+            Zone::KIND => {
+                let (id, zone) = (parse(id)?, decode(value, revision)?);
+                self.set_zone(id, zone.clone());
+                Change::Zone(id, zone)
+            }
+            Tunnel::KIND => {
+                let (id, tunnel) = (parse(id)?, decode(value, revision)?);
+                self.set_tunnel(id, tunnel.clone());
+                Change::Tunnel(id, tunnel)
+            }
+            Route::KIND => {
+                let (hostname, route) = (parse(id)?, decode(value, revision)?);
+                self.set_route(&hostname, route.clone());
+                Change::Route(hostname, route)
+            }
+            Configuration::KIND => {
+                let (id, configuration) = (parse(id)?, decode(value, revision)?);
+                set(&mut self.configurations, id, configuration.clone());
+                Change::Configuration(id, configuration)
+            }
+            NameClaim::KIND => {
+                set(&mut self.claims, parse(id)?, decode(value, revision)?);
+                return Ok(None);
+            }
+            // A later version of this program may keep more in the same file.
+            _ => return Ok(None),
+        }))
+    }
+
+    fn set_token(&mut self, id: TokenId, token: Option<Arc<Versioned<ApiToken>>>) {
+        if let Some(old) = self.tokens.get(&id) {
+            self.token_hashes.remove(&old.hash);
+        }
+        if let Some(new) = &token {
+            self.token_hashes.insert(new.hash, id);
+        }
+        set_ordered(&mut self.tokens, id, token);
+    }
+
+    fn set_zone(&mut self, id: ZoneId, zone: Option<Arc<Versioned<Zone>>>) {
+        if let Some(old) = self.zones.get(&id) {
+            self.zone_names.remove(&old.name);
+        }
+        if let Some(new) = &zone {
+            self.zone_names.insert(new.name.clone(), id);
+        }
+        set_ordered(&mut self.zones, id, zone);
+    }
+
+    fn set_tunnel(&mut self, id: Uuid, tunnel: Option<Arc<Versioned<Tunnel>>>) {
+        if let Some(old) = self.tunnels.get(&id) {
+            self.tunnels_by_age.remove(&(old.created_at, id));
+        }
+        self.quick.remove(&id);
+        match &tunnel {
+            Some(new) => {
+                self.tunnels_by_age.insert((new.created_at, id));
+                if new.quick.is_some() {
+                    self.quick.insert(id);
+                }
+            }
+            None => drop(self.live.activity.remove(&id)),
+        }
+        set(&mut self.tunnels, id, tunnel);
+    }
+
+    fn set_route(&mut self, hostname: &Hostname, route: Option<Arc<Versioned<Route>>>) {
+        if let Some(old) = self.routes.get(hostname) {
+            self.tunnel_routes.remove(&(old.tunnel, hostname.clone()));
+        }
+        if let Some(new) = &route {
+            self.tunnel_routes.insert((new.tunnel, hostname.clone()));
+        }
+        match hostname.wildcard_parent() {
+            Some(parent) => set(&mut self.wildcards, parent.into(), route.clone()),
+            None => set(&mut self.exact, hostname.as_str().into(), route.clone()),
+        }
+        set_ordered(&mut self.routes, hostname.clone(), route);
+    }
+
+    pub(crate) fn add_connection(&mut self, connection: ConnectionRecord) {
+        let (tunnel, opened_at) = (connection.tunnel, connection.opened_at);
+        if !self.is_connected(tunnel) {
+            self.live.activity.insert(tunnel, Activity { active_at: opened_at, inactive_at: None });
+        }
+        self.live.connections.insert((tunnel, connection.id), Arc::new(connection));
+    }
+
+    pub(crate) fn set_config_version(&mut self, tunnel: Uuid, id: Uuid, version: i32) {
+        if let Some(connection) = self.live.connections.get_mut(&(tunnel, id)) {
+            Arc::make_mut(connection).config_version = Some(version);
+        }
+    }
+
+    pub(crate) fn remove_connection(&mut self, tunnel: Uuid, id: Uuid, now: Timestamp) {
+        self.live.connections.remove(&(tunnel, id));
+        if self.is_connected(tunnel) {
+            return;
+        }
+        if self.tunnels.contains_key(&tunnel) {
+            if let Some(activity) = self.live.activity.get_mut(&tunnel) {
+                activity.inactive_at = Some(now);
+            }
+        } else {
+            self.live.activity.remove(&tunnel);
+        }
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(id: &str) -> Result<T, String> {
+    id.parse().map_err(|error| format!("the key is not valid: {error}"))
+}
+
+fn decode<R: Resource>(value: Option<&[u8]>, revision: Revision) -> Result<Option<Arc<Versioned<R>>>, String> {
+    let Some(bytes) = value else { return Ok(None) };
+    let value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(Versioned { revision, value })))
+}
+
+fn set<K: Hash + Eq + Clone, V: Clone>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
+
+fn set_ordered<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
     }
 }
 

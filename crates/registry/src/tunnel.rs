@@ -1,7 +1,12 @@
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::{CommitError, ConfigSource, Hostname, Registry, Secret, Snapshot, Tunnel, TunnelName};
+use crate::name::BadName;
+use crate::resource::{NameClaim, Resource, Route, Versioned};
+use crate::route::write_route;
+use crate::{CommitError, ConfigSource, Hostname, Registry, Secret, Snapshot, Transaction, Tunnel, TunnelName, words};
 
 /// A tunnel to be made.
 #[derive(Debug, Clone)]
@@ -64,7 +69,7 @@ pub enum QuickTunnelError {
     Taken(Hostname),
     /// The wished name is not a label.
     #[error("{0}")]
-    BadName(#[from] crate::name::BadName),
+    BadName(#[from] BadName),
     /// The domain is no zone here.
     #[error("{0} is not a domain of this edge")]
     NoZone(Hostname),
@@ -102,8 +107,21 @@ impl Registry {
     /// # Errors
     /// The name is taken, or the engine fails.
     pub async fn create_tunnel(&self, now: Timestamp, new: NewTunnel) -> Result<Tunnel, TunnelError> {
-        let _ = (now, new);
-        todo!()
+        let tunnel = Tunnel {
+            id: Uuid::new_v4(),
+            name: new.name,
+            secret: new.secret.unwrap_or_else(Secret::random),
+            created_at: now,
+            deleted_at: None,
+            config_source: new.config_source,
+            quick: None,
+        };
+        self.change(|snapshot, transaction| {
+            claim_name(snapshot, transaction, &tunnel.name, tunnel.id)?;
+            transaction.put(&tunnel);
+            Ok(tunnel.clone())
+        })
+        .await
     }
 
     /// Gives a tunnel another name, another secret, or both. Connections stay.
@@ -116,8 +134,23 @@ impl Registry {
         name: Option<TunnelName>,
         secret: Option<Secret>,
     ) -> Result<Tunnel, TunnelError> {
-        let _ = (id, name, secret);
-        todo!()
+        self.change(|snapshot, transaction| {
+            let old = snapshot.live_tunnel(id).ok_or(TunnelError::NotFound(id))?;
+            let mut new = old.value.clone();
+            if let Some(name) = name.clone().filter(|name| *name != old.name) {
+                claim_name(snapshot, transaction, &name, id)?;
+                release_name(snapshot, transaction, old);
+                new.name = name;
+            }
+            if let Some(secret) = secret.clone() {
+                new.secret = secret;
+            }
+            if new != old.value {
+                transaction.expect(old).put(&new);
+            }
+            Ok(new)
+        })
+        .await
     }
 
     /// Deletes a tunnel: it stays listed, its name is free again, its routes and configuration are gone. Deleting it
@@ -126,8 +159,21 @@ impl Registry {
     /// # Errors
     /// No such tunnel, it has connections, or the engine fails.
     pub async fn delete_tunnel(&self, now: Timestamp, id: Uuid, cascade: bool) -> Result<Tunnel, DeleteTunnelError> {
-        let _ = (now, id, cascade);
-        todo!()
+        self.change(|snapshot, transaction| {
+            let old = snapshot.tunnel(id).ok_or(DeleteTunnelError::NotFound(id))?;
+            if old.deleted_at.is_some() {
+                return Ok(old.value.clone());
+            }
+            let connections = snapshot.connections(id).count();
+            if connections > 0 && !cascade {
+                return Err(DeleteTunnelError::Connected(connections));
+            }
+            remove_belongings(snapshot, transaction, old);
+            let new = Tunnel { deleted_at: Some(now), ..old.value.clone() };
+            transaction.put(&new);
+            Ok(new)
+        })
+        .await
     }
 
     /// Makes a quick tunnel with a host name directly under this domain, routed to it.
@@ -140,8 +186,42 @@ impl Registry {
         domain: &Hostname,
         name: QuickName,
     ) -> Result<Tunnel, QuickTunnelError> {
-        let _ = (now, domain, name);
-        todo!()
+        let (wished, wished_secret) = match name {
+            QuickName::Random => (None, None),
+            QuickName::Wished { label, secret } => (Some(domain.child(&label)?), secret),
+        };
+        let id = Uuid::new_v4();
+        let secret = wished_secret.clone().unwrap_or_else(Secret::random);
+        self.change(|snapshot, transaction| {
+            let zone = snapshot.zone_of(domain.as_str()).ok_or_else(|| QuickTunnelError::NoZone(domain.clone()))?;
+            let hostname = match &wished {
+                Some(hostname) => hostname.clone(),
+                None => free_hostname(snapshot, domain)?,
+            };
+            if let Some(tunnel) = snapshot.route_exactly(&hostname).and_then(|route| snapshot.live_tunnel(route.tunnel))
+            {
+                let own = tunnel.quick.as_ref() == Some(&hostname) && wished_secret.as_ref() == Some(&tunnel.secret);
+                return if own { Ok(tunnel.value.clone()) } else { Err(QuickTunnelError::Taken(hostname)) };
+            }
+            if snapshot.quick_count() >= Self::MAX_QUICK_TUNNELS {
+                return Err(QuickTunnelError::TooMany(Self::MAX_QUICK_TUNNELS));
+            }
+            let tunnel = Tunnel {
+                id,
+                name: TunnelName::parse(hostname.as_str())?,
+                secret: secret.clone(),
+                created_at: now,
+                deleted_at: None,
+                config_source: ConfigSource::Local,
+                quick: Some(hostname.clone()),
+            };
+            claim_name(snapshot, transaction, &tunnel.name, id)
+                .map_err(|_| QuickTunnelError::Taken(hostname.clone()))?;
+            write_route(snapshot, transaction, &Route { hostname, tunnel: id, zone: zone.id, created_at: now });
+            transaction.put(&tunnel);
+            Ok(tunnel)
+        })
+        .await
     }
 
     /// Removes quick tunnels that have had no connection for this long, and answers which. Time before the registry was opened does
@@ -150,18 +230,102 @@ impl Registry {
     /// # Errors
     /// The engine fails; those removed until then stay so.
     pub async fn sweep_quick_tunnels(&self, now: Timestamp, idle: SignedDuration) -> Result<Vec<Uuid>, CommitError> {
-        let _ = (now, idle);
-        todo!()
+        let mut removed = Vec::new();
+        let candidates: Vec<Uuid> = self.snapshot().quick_tunnels().collect();
+        for id in candidates {
+            let opened_at = self.opened_at();
+            let gone = self
+                .change(|snapshot, transaction| {
+                    let Some(tunnel) = snapshot.tunnel(id).filter(|_| !snapshot.is_connected(id)) else {
+                        return Ok::<bool, CommitError>(false);
+                    };
+                    let left_at = snapshot.activity(id).and_then(|activity| activity.inactive_at);
+                    let since = tunnel.created_at.max(opened_at).max(left_at.unwrap_or(tunnel.created_at));
+                    if now.duration_since(since) < idle {
+                        return Ok(false);
+                    }
+                    remove_belongings(snapshot, transaction, tunnel);
+                    transaction.delete(&tunnel.key());
+                    Ok(true)
+                })
+                .await?;
+            if gone {
+                removed.push(id);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Two random words, and after some misses a number as well.
+fn free_hostname(snapshot: &Snapshot, domain: &Hostname) -> Result<Hostname, QuickTunnelError> {
+    const PLAIN_TRIES: usize = 8;
+    for attempt in 0..2 * PLAIN_TRIES {
+        let mut label = words::two();
+        if attempt >= PLAIN_TRIES {
+            label = format!("{label}-{}", rand::random_range(100..1_000_000));
+        }
+        let hostname = domain.child(&label)?;
+        if snapshot.route_exactly(&hostname).is_none() && snapshot.claim_of(hostname.as_str()).is_none() {
+            return Ok(hostname);
+        }
+    }
+    Err(QuickTunnelError::TooMany(snapshot.quick_count()))
+}
+
+fn claim_name(
+    snapshot: &Snapshot,
+    transaction: &mut Transaction,
+    name: &TunnelName,
+    tunnel: Uuid,
+) -> Result<(), TunnelError> {
+    if snapshot.claim_of(name.as_str()).is_some() {
+        return Err(TunnelError::NameTaken(name.clone()));
+    }
+    let claim = NameClaim { name: name.clone(), tunnel };
+    transaction.expect_absent(&claim.key()).put(&claim);
+    Ok(())
+}
+
+fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tunnel) {
+    if let Some(claim) = snapshot.claim_of(tunnel.name.as_str()).filter(|claim| claim.tunnel == tunnel.id) {
+        transaction.expect(claim).delete(&claim.key());
+    }
+}
+
+/// Removes what a tunnel leaves behind, if it is still as it was read.
+fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Versioned<Tunnel>) {
+    transaction.expect(tunnel);
+    release_name(snapshot, transaction, tunnel);
+    for route in snapshot.routes_of(tunnel.id) {
+        transaction.expect(route).delete(&route.key());
+    }
+    if let Some(configuration) = snapshot.configuration(tunnel.id) {
+        transaction.delete(&configuration.key());
     }
 }
 
 impl Snapshot {
+    /// A tunnel by its id, unless it is deleted.
+    pub fn live_tunnel(&self, id: Uuid) -> Option<&Arc<Versioned<Tunnel>>> {
+        self.tunnel(id).filter(|tunnel| tunnel.deleted_at.is_none())
+    }
+
     /// Checks that whoever shows this secret may serve the tunnel. Takes the same time for every wrong secret.
     ///
     /// # Errors
     /// They may not, and why.
     pub fn authenticate(&self, account_tag: &str, tunnel: Uuid, secret: &[u8]) -> Result<&Tunnel, TunnelRefused> {
-        let _ = (account_tag, tunnel, secret);
-        todo!()
+        let tunnel = self.tunnel(tunnel).ok_or(TunnelRefused::Unknown)?;
+        if !tunnel.secret.matches(secret) {
+            return Err(TunnelRefused::WrongSecret);
+        }
+        if self.account().id.to_string() != account_tag {
+            return Err(TunnelRefused::WrongAccount);
+        }
+        if tunnel.deleted_at.is_some() {
+            return Err(TunnelRefused::Deleted);
+        }
+        Ok(tunnel)
     }
 }

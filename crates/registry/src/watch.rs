@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::Revision;
 use crate::resource::{Account, ApiToken, Configuration, Route, Tunnel, Versioned, Zone};
+use crate::shared::{Behind, Shared};
 use crate::{AccountId, Hostname, Snapshot, TokenId, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
@@ -26,7 +28,7 @@ pub enum Change {
 /// What a [`Watch`] tells.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// One transaction. The snapshot already has it.
+    /// One transaction. [`crate::Registry::snapshot`] has it already.
     Changes {
         /// Its revision.
         revision: Revision,
@@ -37,12 +39,34 @@ pub enum Event {
     Resync(Arc<Snapshot>),
 }
 
-/// Follows the registry's changes.
-pub struct Watch {}
+/// Follows the registry's changes. A slow watcher costs nothing but its own place.
+pub struct Watch {
+    shared: Arc<Shared>,
+    applied: watch::Receiver<Revision>,
+    after: Revision,
+}
 
 impl Watch {
+    pub(crate) fn new(shared: Arc<Shared>, applied: watch::Receiver<Revision>, after: Revision) -> Self {
+        Self { shared, applied, after }
+    }
+
     /// The next event, or `None` once the registry is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
-        todo!()
+        loop {
+            // Marked as seen before looking, so that a change in between wakes us again.
+            self.applied.borrow_and_update();
+            match self.shared.after(self.after) {
+                Behind::Changes(revision, changes) => {
+                    self.after = revision;
+                    return Some(Event::Changes { revision, changes });
+                }
+                Behind::TooFar(snapshot) => {
+                    self.after = snapshot.revision();
+                    return Some(Event::Resync(snapshot));
+                }
+                Behind::Nothing => self.applied.changed().await.ok()?,
+            }
+        }
     }
 }

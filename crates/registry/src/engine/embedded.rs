@@ -1,12 +1,47 @@
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use futures_util::future::BoxFuture;
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Engine, Feed, Guard, Revision, State, Write};
+use super::{Batch, Engine, Entry, Feed, FeedError, Guard, Revision, State, Write};
 use crate::{CommitError, EngineError, OpenError};
 
+/// Grows when the meaning of the tables or of the values in them changes.
+const SCHEMA: u64 = 1;
+/// The log of changes reaches back this many transactions: enough for any follower in the same process, and a few MB at most.
+const LOG_REVISIONS: u64 = 10_000;
+/// Everything is in the snapshot anyway, so the file's own cache need not be large.
+const CACHE_BYTES: usize = 8 << 20;
+/// Transactions that share one write to the disk: what waits while the disk is busy.
+const GROUP: usize = 64;
+/// Commands under way; whoever comes then waits.
+const QUEUE: usize = 256;
+/// Batches that a follower is given at once, to bound memory.
+const BATCHES: usize = 256;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const META_SCHEMA: &str = "schema";
+const META_REVISION: &str = "revision";
+/// The log holds everything after this revision.
+const META_COMPACTED: &str = "compacted";
+
+/// Key → the revision that wrote it, and the value.
+const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
+/// Revision and place within the transaction → key and new value.
+const CHANGES: TableDefinition<'_, (u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("changes");
+
 /// The engine for one node: one file, or none at all.
-pub struct Embedded {}
+///
+/// A thread of its own owns the database. Transactions that arrive while the disk is busy share the next write to it.
+pub struct Embedded {
+    commands: mpsc::Sender<Command>,
+    head: watch::Receiver<Revision>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Embedded {
     /// Opens the file, or makes it (mode 0600).
@@ -14,31 +49,459 @@ impl Embedded {
     /// # Errors
     /// The file is in use, unreadable, not a registry, or of a newer schema.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let _ = path;
-        todo!()
+        Self::start(Place::File(path.to_owned()), LOG_REVISIONS)
     }
 
     /// Keeps everything in memory, for as long as it lives.
     ///
     /// # Errors
-    /// None that a person could cause; the signature is that of [`Embedded::open`].
+    /// The thread cannot be started.
     pub fn in_memory() -> Result<Self, OpenError> {
-        todo!()
+        Self::start(Place::Memory, LOG_REVISIONS)
+    }
+
+    fn start(place: Place, log_revisions: u64) -> Result<Self, OpenError> {
+        let database = place.open()?;
+        let mut owner = Owner { place, database: None, log_revisions };
+        let revision = owner.adopt(database)?;
+        let (head_sender, head) = watch::channel(revision);
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("registry".into())
+            .spawn(move || owner.run(receiver, &head_sender))
+            .map_err(|error| EngineError::Storage(format!("cannot start a thread: {error}")))?;
+        Ok(Self { commands, head, thread: Some(thread) })
+    }
+}
+
+impl Drop for Embedded {
+    /// Waits for what is under way, so that the file is free afterwards.
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        // Followers may still hold senders, so closing ours would not end the thread. A full queue only means that the
+        // thread is busy and will come to the end of it.
+        while let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(Command::Stop) {
+            thread::yield_now();
+        }
+        if thread.join().is_err() {
+            tracing::error!("the registry's thread panicked");
+        }
     }
 }
 
 impl Engine for Embedded {
     fn load(&self) -> BoxFuture<'_, Result<State, EngineError>> {
-        todo!()
+        Box::pin(async {
+            let (reply, answer) = oneshot::channel();
+            self.commands.send(Command::Load(reply)).await.map_err(|_| EngineError::Closed)?;
+            answer.await.map_err(|_| EngineError::Closed)?
+        })
     }
 
     fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, CommitError>> {
-        let _ = (guards, writes);
-        todo!()
+        Box::pin(async {
+            let (reply, answer) = oneshot::channel();
+            let order = Order { guards, writes, reply };
+            self.commands.send(Command::Commit(order)).await.map_err(|_| EngineError::Closed)?;
+            answer.await.map_err(|_| EngineError::Closed)?
+        })
     }
 
     fn follow(&self, after: Revision) -> Box<dyn Feed> {
-        let _ = after;
-        todo!()
+        Box::new(EmbeddedFeed { commands: self.commands.clone(), head: self.head.clone(), after })
+    }
+}
+
+struct EmbeddedFeed {
+    commands: mpsc::Sender<Command>,
+    head: watch::Receiver<Revision>,
+    after: Revision,
+}
+
+impl Feed for EmbeddedFeed {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Batch>, FeedError>> {
+        Box::pin(async {
+            if self.after > *self.head.borrow() {
+                return Err(FeedError::Compacted);
+            }
+            let after = self.after;
+            self.head.wait_for(|head| *head > after).await.map_err(|_| EngineError::Closed)?;
+            let (reply, answer) = oneshot::channel();
+            self.commands.send(Command::Changes { after, reply }).await.map_err(|_| EngineError::Closed)?;
+            let batches = answer.await.map_err(|_| EngineError::Closed)??;
+            if let Some(last) = batches.last() {
+                self.after = last.revision;
+            }
+            Ok(batches)
+        })
+    }
+}
+
+struct Order {
+    guards: Vec<Guard>,
+    writes: Vec<Write>,
+    reply: oneshot::Sender<Result<Revision, CommitError>>,
+}
+
+enum Command {
+    Load(oneshot::Sender<Result<State, EngineError>>),
+    Commit(Order),
+    Changes { after: Revision, reply: oneshot::Sender<Result<Vec<Batch>, FeedError>> },
+    Stop,
+}
+
+enum Place {
+    File(PathBuf),
+    Memory,
+}
+
+impl Place {
+    fn open(&self) -> Result<Database, OpenError> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        let Self::File(path) = self else {
+            return builder
+                .create_with_backend(InMemoryBackend::new())
+                .map_err(|error| EngineError::Storage(error.to_string()).into());
+        };
+        let problem = |problem: String| OpenError::File { path: path.clone(), problem };
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|error| problem(error.to_string()))?;
+        builder.create_file(file).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
+            other => problem(format!("{other}; restore it from a copy, or move it away to start anew")),
+        })
+    }
+}
+
+/// Owns the database. After a failed write the database is opened anew: redb refuses everything on one that failed.
+struct Owner {
+    place: Place,
+    database: Option<Database>,
+    log_revisions: u64,
+}
+
+impl Owner {
+    /// Takes a database that was just opened, makes its tables at first, and answers its revision.
+    fn adopt(&mut self, database: Database) -> Result<Revision, OpenError> {
+        let revision = set_up(&database)?;
+        self.database = Some(database);
+        Ok(revision)
+    }
+
+    fn run(mut self, mut commands: mpsc::Receiver<Command>, head: &watch::Sender<Revision>) {
+        let mut next = commands.blocking_recv();
+        while let Some(command) = next.take() {
+            match command {
+                Command::Stop => return,
+                Command::Load(reply) => {
+                    let _ = reply.send(self.with_database(head, load));
+                }
+                Command::Changes { after, reply } => {
+                    let batches = self.with_database(head, |database| changes(database, after));
+                    let _ = reply.send(batches.map_err(FeedError::from).and_then(|batches| batches));
+                }
+                Command::Commit(order) => {
+                    let mut group = vec![order];
+                    while group.len() < GROUP && next.is_none() {
+                        match commands.try_recv() {
+                            Ok(Command::Commit(order)) => group.push(order),
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(group, head);
+                }
+            }
+            if next.is_none() {
+                next = commands.blocking_recv();
+            }
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Order>, head: &watch::Sender<Revision>) {
+        let log_revisions = self.log_revisions;
+        let outcome = self.with_database(head, |database| commit(database, &group, log_revisions));
+        match outcome {
+            Ok((revision, verdicts)) => {
+                head.send_replace(revision);
+                for (order, verdict) in group.into_iter().zip(verdicts) {
+                    let _ = order.reply.send(verdict);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the registry was not written");
+                for order in group {
+                    let _ = order.reply.send(Err(error.clone().into()));
+                }
+            }
+        }
+    }
+
+    fn with_database<T>(
+        &mut self,
+        head: &watch::Sender<Revision>,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, EngineError> {
+        if self.database.is_none() {
+            let opened = self.place.open().and_then(|database| self.adopt(database));
+            let revision = opened.map_err(|error| EngineError::Storage(error.to_string()))?;
+            // A write whose outcome was unknown may have reached the disk after all.
+            head.send_if_modified(|head| std::mem::replace(head, revision) != revision);
+        }
+        let database = self.database.as_ref().expect("opened above");
+        work(database).map_err(|error| {
+            if matches!(self.place, Place::File(_)) {
+                self.database = None;
+            }
+            EngineError::Storage(error.to_string())
+        })
+    }
+}
+
+fn set_up(database: &Database) -> Result<Revision, OpenError> {
+    let storage = |error: redb::Error| OpenError::Engine(EngineError::Storage(error.to_string()));
+    let (schema, revision) = read_or_make_tables(database).map_err(storage)?;
+    if schema > SCHEMA {
+        return Err(OpenError::Schema { found: schema, known: SCHEMA });
+    }
+    Ok(revision)
+}
+
+fn read_or_make_tables(database: &Database) -> Result<(u64, Revision), redb::Error> {
+    let transaction = database.begin_write()?;
+    let found = {
+        let mut meta = transaction.open_table(META)?;
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(CHANGES)?;
+        let schema = meta.get(META_SCHEMA)?.map(|value| value.value());
+        let revision = meta.get(META_REVISION)?.map_or(0, |value| value.value());
+        if schema.is_none() {
+            meta.insert(META_SCHEMA, SCHEMA)?;
+        }
+        (schema, revision)
+    };
+    match found {
+        (None, revision) => {
+            transaction.commit()?;
+            Ok((SCHEMA, revision))
+        }
+        (Some(schema), revision) => {
+            transaction.abort()?;
+            Ok((schema, revision))
+        }
+    }
+}
+
+fn load(database: &Database) -> Result<State, redb::Error> {
+    let transaction = database.begin_read()?;
+    let revision = transaction.open_table(META)?.get(META_REVISION)?.map_or(0, |value| value.value());
+    let mut entries = Vec::new();
+    for entry in transaction.open_table(ENTRIES)?.iter()? {
+        let (key, value) = entry?;
+        let (written, bytes) = value.value();
+        entries.push(Entry { key: key.value().to_owned(), value: bytes.to_vec(), revision: written });
+    }
+    Ok(State { revision, entries })
+}
+
+fn changes(database: &Database, after: Revision) -> Result<Result<Vec<Batch>, FeedError>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let compacted = transaction.open_table(META)?.get(META_COMPACTED)?.map_or(0, |value| value.value());
+    if after < compacted {
+        return Ok(Err(FeedError::Compacted));
+    }
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut full = false;
+    for change in transaction.open_table(CHANGES)?.range((after + 1, 0)..)? {
+        let (place, change) = change?;
+        let (revision, _) = place.value();
+        let (key, value) = change.value();
+        let write = Write { key: key.to_owned(), value: value.map(<[u8]>::to_vec) };
+        match batches.last_mut() {
+            Some(batch) if batch.revision == revision => batch.writes.push(write),
+            _ if full => break,
+            _ => batches.push(Batch { revision, writes: vec![write] }),
+        }
+        full = batches.len() == BATCHES;
+    }
+    Ok(Ok(batches))
+}
+
+type Verdict = Result<Revision, CommitError>;
+
+/// Carries out as many of these as hold, in one write to the disk, and answers the revision after them and each one's outcome.
+fn commit(database: &Database, group: &[Order], log_revisions: u64) -> Result<(Revision, Vec<Verdict>), redb::Error> {
+    let transaction = database.begin_write()?;
+    let before = transaction.open_table(META)?.get(META_REVISION)?.map_or(0, |value| value.value());
+    let mut revision = before;
+    let mut verdicts = Vec::with_capacity(group.len());
+    for order in group {
+        let verdict = match broken_guard(&transaction, &order.guards)? {
+            Some(key) => Err(CommitError::Conflict { key, revision }),
+            None if order.writes.is_empty() => Ok(revision),
+            None => {
+                revision += 1;
+                write(&transaction, &order.writes, revision)?;
+                Ok(revision)
+            }
+        };
+        verdicts.push(verdict);
+    }
+    if revision == before {
+        transaction.abort()?;
+    } else {
+        transaction.open_table(META)?.insert(META_REVISION, revision)?;
+        compact(&transaction, revision.saturating_sub(log_revisions))?;
+        transaction.commit()?;
+    }
+    Ok((revision, verdicts))
+}
+
+fn broken_guard(transaction: &WriteTransaction, guards: &[Guard]) -> Result<Option<String>, redb::Error> {
+    let entries = transaction.open_table(ENTRIES)?;
+    for guard in guards {
+        let found = entries.get(guard.key.as_str())?.map_or(0, |value| value.value().0);
+        if found != guard.revision {
+            return Ok(Some(guard.key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn write(transaction: &WriteTransaction, writes: &[Write], revision: Revision) -> Result<(), redb::Error> {
+    let mut entries = transaction.open_table(ENTRIES)?;
+    let mut log = transaction.open_table(CHANGES)?;
+    for (index, write) in (0u32..).zip(writes) {
+        let key = write.key.as_str();
+        match &write.value {
+            Some(value) => drop(entries.insert(key, (revision, value.as_slice()))?),
+            None => drop(entries.remove(key)?),
+        }
+        log.insert((revision, index), (key, write.value.as_deref()))?;
+    }
+    Ok(())
+}
+
+/// Forgets the log up to this revision.
+fn compact(transaction: &WriteTransaction, until: Revision) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    let compacted = meta.get(META_COMPACTED)?.map_or(0, |value| value.value());
+    if until <= compacted {
+        return Ok(());
+    }
+    transaction.open_table(CHANGES)?.retain_in((compacted, 0)..(until + 1, 0), |_, _| false)?;
+    meta.insert(META_COMPACTED, until)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, value: &str) -> Write {
+        Write { key: key.to_owned(), value: Some(value.into()) }
+    }
+
+    fn guard(key: &str, revision: Revision) -> Guard {
+        Guard { key: key.to_owned(), revision }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_all_or_nothing() {
+        let engine = Embedded::in_memory().unwrap();
+        assert_eq!(engine.commit(vec![guard("a", 0)], vec![put("a", "1"), put("b", "1")]).await.unwrap(), 1);
+        let refused = engine.commit(vec![guard("b", 1), guard("a", 0)], vec![put("b", "2"), put("c", "2")]).await;
+        assert!(matches!(refused, Err(CommitError::Conflict { key, revision: 1 }) if key == "a"));
+        let state = engine.load().await.unwrap();
+        let entries: Vec<_> = state.entries.iter().map(|entry| (entry.key.as_str(), entry.revision)).collect();
+        assert_eq!((state.revision, entries), (1, vec![("a", 1), ("b", 1)]));
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_every_batch_in_order_and_learns_of_compaction() {
+        let engine = Embedded::start(Place::Memory, 5).unwrap();
+        for value in ["1", "2", "3"] {
+            engine.commit(vec![], vec![put("a", value), Write { key: "b".into(), value: None }]).await.unwrap();
+        }
+        let mut feed = engine.follow(1);
+        let batches = feed.next().await.unwrap();
+        assert_eq!(batches.iter().map(|batch| batch.revision).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(batches[1].writes, [put("a", "3"), Write { key: "b".into(), value: None }]);
+
+        let (later, batches) = tokio::join!(engine.commit(vec![], vec![put("c", "4")]), feed.next());
+        assert_eq!((later.unwrap(), batches.unwrap()[0].revision), (4, 4));
+
+        for value in ["5", "6", "7", "8", "9"] {
+            engine.commit(vec![], vec![put("a", value)]).await.unwrap();
+        }
+        assert_eq!(feed.next().await.unwrap().len(), 5);
+        assert!(matches!(engine.follow(3).next().await, Err(FeedError::Compacted)));
+        assert!(matches!(engine.follow(10).next().await, Err(FeedError::Compacted)));
+        assert_eq!(engine.follow(4).next().await.unwrap().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn concurrent_writers_lose_nothing() {
+        let engine = std::sync::Arc::new(Embedded::in_memory().unwrap());
+        let writers = (0..200).map(|index| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.commit(vec![], vec![put(&format!("{index}"), "x")]).await })
+        });
+        let mut revisions = Vec::new();
+        for writer in writers.collect::<Vec<_>>() {
+            revisions.push(writer.await.unwrap().unwrap());
+        }
+        revisions.sort_unstable();
+        assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
+        assert_eq!(engine.load().await.unwrap().entries.len(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_file_keeps_everything_and_belongs_to_one_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.redb");
+        let engine = Embedded::open(&path).unwrap();
+        engine.commit(vec![], vec![put("a", "1")]).await.unwrap();
+
+        let second = Embedded::open(&path).err().unwrap();
+        assert!(matches!(&second, OpenError::InUse { path: named } if *named == path), "{second}");
+
+        drop(engine);
+        let again = Embedded::open(&path).unwrap();
+        assert_eq!(again.load().await.unwrap().entries[0].value, b"1");
+        assert_eq!(again.commit(vec![guard("a", 1)], vec![put("a", "2")]).await.unwrap(), 2);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_are_no_registry_are_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.redb");
+        fs::write(&path, b"this is not a registry".repeat(1000)).unwrap();
+        let refused = Embedded::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("registry.redb"), "{refused}");
+        let refused = Embedded::open(&directory.path().join("none/registry.redb")).err().unwrap().to_string();
+        assert!(refused.contains("none/registry.redb"), "{refused}");
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.redb");
+        drop(Embedded::open(&path).unwrap());
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert(META_SCHEMA, SCHEMA + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        assert!(matches!(Embedded::open(&path).err().unwrap(), OpenError::Schema { found: 2, known: 1 }));
     }
 }

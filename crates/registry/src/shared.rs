@@ -1,0 +1,96 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::engine::{Batch, Revision, State};
+use crate::watch::Change;
+use crate::{OpenError, Snapshot};
+
+/// A watcher further behind than this many transactions starts over from a snapshot.
+const WATCH_LOG: usize = 1024;
+
+/// What readers, watchers and the follower of the engine share.
+pub(crate) struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// Held while the snapshot is swapped, so that no swap undoes another.
+    log: Mutex<Log>,
+}
+
+/// The latest transactions.
+struct Log {
+    /// Everything after this revision is in `recent`.
+    floor: Revision,
+    recent: VecDeque<(Revision, Arc<[Change]>)>,
+}
+
+/// What a watcher at some revision is to be told.
+pub(crate) enum Behind {
+    Nothing,
+    Changes(Revision, Arc<[Change]>),
+    TooFar(Arc<Snapshot>),
+}
+
+impl Shared {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        let log = Log { floor: snapshot.revision(), recent: VecDeque::new() };
+        Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log) }
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Swaps in a snapshot that differs from the present one by what `change` does.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        let _log = self.lock();
+        let mut snapshot = Snapshot::clone(&self.current.load());
+        change(&mut snapshot);
+        self.current.store(Arc::new(snapshot));
+    }
+
+    pub(crate) fn apply(&self, batches: &[Batch]) {
+        let mut log = self.lock();
+        let mut snapshot = Snapshot::clone(&self.current.load());
+        for batch in batches {
+            let changes = snapshot.apply(batch);
+            log.recent.push_back((batch.revision, changes));
+        }
+        self.current.store(Arc::new(snapshot));
+        while log.recent.len() > WATCH_LOG {
+            log.floor = log.recent.pop_front().map_or(log.floor, |(revision, _)| revision);
+        }
+    }
+
+    /// Swaps in a snapshot of everything, which the log does not lead up to.
+    pub(crate) fn replace(&self, state: &State) -> Result<(), OpenError> {
+        let mut log = self.lock();
+        let mut snapshot = self.current.load().live_part();
+        snapshot.load(state)?;
+        *log = Log { floor: state.revision, recent: VecDeque::new() };
+        self.current.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// What comes after this revision.
+    pub(crate) fn after(&self, revision: Revision) -> Behind {
+        let log = self.lock();
+        let snapshot = self.current.load();
+        if revision == snapshot.revision() {
+            return Behind::Nothing;
+        }
+        if revision < log.floor || revision > snapshot.revision() {
+            return Behind::TooFar(snapshot.clone());
+        }
+        let next = log.recent.partition_point(|(at, _)| *at <= revision);
+        match log.recent.get(next) {
+            Some((at, changes)) => Behind::Changes(*at, changes.clone()),
+            None => Behind::Nothing,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // Nothing in here leaves the log half written, so a panic elsewhere in a holder does no harm.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
