@@ -78,12 +78,12 @@ impl Hostname {
         self.0.strip_suffix(&*parent.0).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
-    /// This name with one more label in front.
+    /// This name with one more label, which is not `*`, in front.
     ///
     /// # Errors
     /// The label has a dot or is not one, or the whole is too long.
     pub fn child(&self, label: &str) -> Result<Self, BadName> {
-        if label.contains('.') {
+        if label.contains(['.', '*']) {
             return Err(BadName::new("one label is wanted: letters, digits and hyphens, without a dot"));
         }
         Self::parse(&format!("{label}.{self}"))

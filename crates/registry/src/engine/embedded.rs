@@ -31,8 +31,9 @@ const META_COMPACTED: &str = "compacted";
 
 /// Key → the revision that wrote it, and the value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
+type Logged<'a> = (&'a str, Option<&'a [u8]>);
 /// Revision and place within the transaction → key and new value.
-const CHANGES: TableDefinition<'_, (u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("changes");
+const CHANGES: TableDefinition<'_, (u64, u32), Logged<'static>> = TableDefinition::new("changes");
 
 /// The engine for one node: one file, or none at all.
 ///
