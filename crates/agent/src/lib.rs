@@ -1,1 +1,5 @@
-//! TODO
+//! The connector.
+mod eyeballs;
+pub mod file;
+pub mod ingress;
+mod origin;

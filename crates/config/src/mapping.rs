@@ -110,13 +110,17 @@ impl<'d> Mapping<'d> {
 
     /// Refuses the value of a key for a reason of the caller; at the mapping's own place when the key is absent.
     pub fn refuse(&mut self, key: &str, reason: impl Into<String>) {
-        let position = self.entry(key).map_or(self.position, |entry| entry.value.position);
-        self.mistake(position, format!("{key:?}: {}", reason.into()));
+        self.mistake(self.position_of(key), format!("{key:?}: {}", reason.into()));
     }
 
     /// Where the mapping begins.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Where the value of a key stands, for a mistake that shows only later; the mapping's own place when the key is absent.
+    pub fn position_of(&self, key: &str) -> Position {
+        self.entry(key).map_or(self.position, |entry| entry.value.position)
     }
 
     /// Refuses something at another place of the same document, found only when all of it was read.

@@ -1,0 +1,267 @@
+//! Ingress rules (section 14): which origin serves a request. Pure: text and requests in, rules and choices out.
+//!
+//! Rules come from three places (the local file, a pushed document, the command line), each of which fills [`RuleDraft`]s;
+//! [`Rules::build`] checks them all in the same way.
+
+mod document;
+mod host;
+mod options;
+mod service;
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+
+pub use document::{Document, DocumentError, WarpRouting};
+pub use host::HostPattern;
+pub use options::{Access, IpRule, OriginOptions, Overrides};
+pub use service::{Service, ServiceError};
+
+/// Compiled size of one path expression; larger ones are refused, so that a pushed rule cannot eat the memory.
+const MAX_PATTERN: usize = 1 << 20;
+
+/// Rules in one configuration; each request walks them.
+pub const MAX_RULES: usize = 10_000;
+
+/// The rules of a tunnel, checked. The last one matches everything.
+#[derive(Debug, Clone)]
+pub struct Rules(Vec<Rule>);
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The hostnames it serves; `None` is all.
+    pub hostname: Option<HostPattern>,
+    /// The paths it serves; `None` is all.
+    pub path: Option<PathPattern>,
+    /// Where matching requests go.
+    pub service: Service,
+    /// How the origin is spoken to; defaults filled in.
+    pub options: OriginOptions,
+}
+
+/// A regular expression on the decoded path.
+#[derive(Debug, Clone)]
+pub struct PathPattern(Regex);
+
+impl PathPattern {
+    /// Compiles the expression.
+    ///
+    /// # Errors
+    /// The reason, when it is not a regular expression or too large.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build().map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Whether a part of the path (percent escapes decoded, no query) matches.
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.is_match(path)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+/// A rule as written, not checked yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuleDraft {
+    /// `hostname`.
+    pub hostname: Option<String>,
+    /// `path`.
+    pub path: Option<String>,
+    /// `service`.
+    pub service: Option<String>,
+    /// `originRequest`.
+    pub overrides: Overrides,
+}
+
+/// Where in a rule a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The rule as a whole.
+    Rule,
+    /// Its `hostname`.
+    Hostname,
+    /// Its `path`.
+    Path,
+    /// Its `service`.
+    Service,
+    /// Its `originRequest`.
+    OriginRequest,
+}
+
+/// What is wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ingress rule {}: {reason}", .index + 1)]
+pub struct RuleError {
+    /// Which rule, from 0.
+    pub index: usize,
+    /// Where in it.
+    pub field: Field,
+    /// Why, and what to write instead.
+    pub reason: String,
+}
+
+impl Rules {
+    /// Checks drafts and fills in defaults. No drafts at all: everything is answered 503.
+    ///
+    /// # Errors
+    /// All problems of all rules.
+    pub fn build(drafts: &[RuleDraft], defaults: &Overrides) -> Result<Self, Vec<RuleError>> {
+        if drafts.is_empty() {
+            return Ok(Self::nothing());
+        }
+        if drafts.len() > MAX_RULES {
+            let reason = format!("there are {} rules, more than {MAX_RULES}", drafts.len());
+            return Err(vec![RuleError { index: MAX_RULES, field: Field::Rule, reason }]);
+        }
+        let mut errors = Vec::new();
+        let mut rules = Vec::with_capacity(drafts.len());
+        for (index, draft) in drafts.iter().enumerate() {
+            let last = index + 1 == drafts.len();
+            if let Some(rule) = Rule::build(index, last, draft, defaults, &mut errors) {
+                rules.push(rule);
+            }
+        }
+        if errors.is_empty() { Ok(Self(rules)) } else { Err(errors) }
+    }
+
+    /// One rule for everything.
+    ///
+    /// # Errors
+    /// As [`Rules::build`].
+    pub fn single(service: &str, overrides: Overrides) -> Result<Self, Vec<RuleError>> {
+        let draft = RuleDraft { service: Some(service.to_owned()), overrides, ..RuleDraft::default() };
+        Self::build(&[draft], &Overrides::default())
+    }
+
+    /// The rules of an agent that was told nothing: 503 for everything.
+    pub fn nothing() -> Self {
+        Self(vec![Rule {
+            hostname: None,
+            path: None,
+            service: Service::Status(http::StatusCode::SERVICE_UNAVAILABLE),
+            options: OriginOptions::default(),
+        }])
+    }
+
+    /// The first rule for this host (a port is cut off, case does not matter) and raw path, with its index.
+    pub fn find(&self, host: &str, path: &str) -> (usize, &Rule) {
+        let host = host::without_port(host).to_ascii_lowercase();
+        let decoded = percent_decoded(path);
+        self.0
+            .iter()
+            .enumerate()
+            .find(|(_, rule)| rule.matches(&host, &decoded))
+            .unwrap_or_else(|| (self.0.len() - 1, self.0.last().expect("rules hold at least the rule for everything")))
+    }
+
+    /// The rules in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.0.iter()
+    }
+}
+
+impl Rule {
+    fn build(
+        index: usize,
+        last: bool,
+        draft: &RuleDraft,
+        defaults: &Overrides,
+        errors: &mut Vec<RuleError>,
+    ) -> Option<Self> {
+        let before = errors.len();
+        let mut refuse = |field, reason: String| errors.push(RuleError { index, field, reason });
+        let hostname = match draft.hostname.as_deref().map(HostPattern::parse) {
+            None | Some(Ok(None)) => None,
+            Some(Ok(Some(pattern))) => Some(pattern),
+            Some(Err(reason)) => {
+                refuse(Field::Hostname, reason);
+                None
+            }
+        };
+        let path = draft.path.as_deref().filter(|path| !path.is_empty()).and_then(|path| {
+            PathPattern::new(path)
+                .map_err(|reason| refuse(Field::Path, format!("{path:?} is no regular expression: {reason}")))
+                .ok()
+        });
+        let everything = draft.hostname.as_deref().is_none_or(|host| matches!(host, "" | "*"))
+            && draft.path.as_deref().is_none_or(str::is_empty);
+        if last && !everything {
+            let reason = "the last rule must match everything: it may have neither hostname nor path; \
+                          add a rule such as \"service: http_status:404\" at the end";
+            refuse(Field::Rule, reason.to_owned());
+        }
+        if !last && everything {
+            let reason = "this rule matches everything, so the rules after it would never be used; move it to the end";
+            refuse(Field::Rule, reason.to_owned());
+        }
+        let options = OriginOptions::resolve(&[&draft.overrides, defaults]);
+        if let Some(reason) = options.refusal() {
+            refuse(Field::OriginRequest, reason);
+        }
+        let service = match draft.service.as_deref().map(|text| Service::parse(text, options.bastion_mode)) {
+            Some(Ok(service)) => Some(service),
+            Some(Err(error)) => {
+                refuse(Field::Service, error.to_string());
+                None
+            }
+            None if options.bastion_mode => Service::parse("bastion", true).ok(),
+            None => {
+                refuse(
+                    Field::Service,
+                    "the service is missing; write for example service: http://localhost:8080".to_owned(),
+                );
+                None
+            }
+        };
+        let service = service.filter(|_| errors.len() == before)?;
+        Some(Self { hostname, path, service, options })
+    }
+
+    /// Whether the rule serves this host (lower case, no port) and decoded path.
+    fn matches(&self, host: &str, path: &str) -> bool {
+        self.hostname.as_ref().is_none_or(|pattern| pattern.matches(host))
+            && self.path.as_ref().is_none_or(|pattern| pattern.matches(path))
+    }
+}
+
+/// For people: `app.example.test/api.* → http://localhost:8080`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hostname {
+            Some(hostname) => write!(f, "{hostname}")?,
+            None => f.write_str("*")?,
+        }
+        if let Some(path) = &self.path {
+            write!(f, " path {path}")?;
+        }
+        write!(f, " -> {}", self.service)
+    }
+}
+
+/// Decodes percent escapes; escapes that are none, and bytes that are not UTF-8, stay visible as they can.
+fn percent_decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let escape = (bytes[index] == b'%')
+            .then(|| bytes.get(index + 1..index + 3))
+            .flatten()
+            .and_then(|digits| Some((hex(digits[0])? << 4) | hex(digits[1])?));
+        decoded.push(escape.unwrap_or(bytes[index]));
+        index += if escape.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests;

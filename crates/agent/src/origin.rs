@@ -1,0 +1,359 @@
+//! Requests to origins (section 13): one [`Origin`] for each rule, with its own pool of connections.
+
+mod connect;
+mod error;
+mod hello;
+mod tls;
+mod websocket;
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
+
+use crate::ingress::{OriginOptions, Rule, Rules, Service};
+use connect::{Connector, Reused};
+pub(crate) use error::PrepareError;
+use tls::Trust;
+
+/// Header fields in one answer of an origin; more is nonsense or an attack.
+const MAX_ANSWER_HEADERS: usize = 256;
+/// The head of one answer; as generous as the reference, which takes 1 MiB.
+const MAX_ANSWER_HEAD: usize = 1 << 20;
+/// The largest body that is collected to learn its length, for origins that take no chunked bodies.
+const MAX_COLLECTED: usize = 1 << 20;
+
+/// Hop-by-hop headers, which an edge has removed; what a broken one left must not reach the origin's parser.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    UPGRADE,
+    TRANSFER_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+type HttpClient = Client<Connector, Body>;
+
+/// The origins of all rules, in their order.
+pub(crate) struct Origins(Vec<Origin>);
+
+impl Origins {
+    /// Prepares clients; nothing is connected yet.
+    pub(crate) fn prepare(rules: &Rules) -> Result<Self, PrepareError> {
+        let mut trust = Trust::default();
+        let origins = rules.iter().map(|rule| Origin::prepare(rule, &mut trust));
+        origins.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The origin of a rule.
+    pub(crate) fn get(&self, rule: usize) -> &Origin {
+        &self.0[rule]
+    }
+}
+
+/// Where one rule leads.
+pub(crate) enum Origin {
+    Http(Box<HttpOrigin>),
+    Status(StatusCode),
+    Hello(Instant),
+    Unsupported(String),
+}
+
+impl Origin {
+    fn prepare(rule: &Rule, trust: &mut Trust) -> Result<Self, PrepareError> {
+        Ok(match &rule.service {
+            Service::Status(status) => Self::Status(*status),
+            Service::Hello => Self::Hello(Instant::now()),
+            Service::Unsupported(text) => Self::Unsupported(text.clone()),
+            Service::Http { .. } | Service::Unix { .. } => Self::Http(Box::new(HttpOrigin::prepare(rule, trust)?)),
+        })
+    }
+
+    /// Gets the answer to one request. Dropping the future, or the answer's body, cancels the request.
+    pub(crate) async fn exchange(
+        &self,
+        kind: Kind,
+        request: Request<Body>,
+        interim: Interim,
+    ) -> Result<Response<AnswerBody>, OriginError> {
+        match (self, kind) {
+            (_, Kind::Tcp) => Err(unsupported("this agent does not carry streams to private addresses".to_owned())),
+            (Self::Unsupported(service), _) => Err(unsupported(format!(
+                "the rule's service {service} is of a kind that this agent does not carry; it carries http, https, ws, wss, unix, \
+                 unix+tls, http_status and hello_world"
+            ))),
+            (Self::Status(status), _) if status.is_informational() => Err(unsupported(format!(
+                "the rule answers http_status:{}, which cannot be a final answer",
+                status.as_u16()
+            ))),
+            (Self::Status(status), _) => {
+                let mut response = Response::new(AnswerBody::Own(Body::empty()));
+                *response.status_mut() = *status;
+                Ok(response)
+            }
+            (Self::Hello(started), _) => Ok(hello::answer(kind, request, *started).map(AnswerBody::Own)),
+            (Self::Http(origin), Kind::Http) => origin.exchange(request, interim).await,
+            (Self::Http(origin), Kind::WebSocket) => origin.websocket(request, interim).await,
+        }
+    }
+}
+
+fn unsupported(text: String) -> OriginError {
+    OriginError::new(OriginFault::Unsupported, text)
+}
+
+/// An origin that speaks HTTP.
+pub(crate) struct HttpOrigin {
+    client: HttpClient,
+    /// HTTP/1.1 only, where `client` may speak HTTP/2, over which an upgrade is impossible.
+    upgrade_client: HttpClient,
+    scheme: Scheme,
+    authority: Authority,
+    /// The visitor's host chooses the connection: it is the name in the TLS handshake, or the authority of HTTP/2.
+    host_in_uri: bool,
+    host_header: Option<HeaderValue>,
+    collect_bodies: bool,
+}
+
+impl HttpOrigin {
+    fn prepare(rule: &Rule, trust: &mut Trust) -> Result<Self, PrepareError> {
+        let options = &rule.options;
+        let (tls, authority) = match &rule.service {
+            Service::Http { tls, authority } => (*tls, authority.clone()),
+            // What a request to a Unix socket names as its authority is never looked up.
+            Service::Unix { tls, .. } => (*tls, Authority::from_static("localhost")),
+            other => return Err(PrepareError::NotHttp(other.to_string())),
+        };
+        let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust);
+        let upgrade_client = client(connector(false)?, options);
+        let http2 = tls && options.http2_origin;
+        let client = if http2 { client(connector(true)?, options) } else { upgrade_client.clone() };
+        let host_header = options.http_host_header.as_deref().map(HeaderValue::from_str).transpose();
+        Ok(Self {
+            client,
+            upgrade_client,
+            scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
+            authority,
+            host_in_uri: http2 || (tls && options.match_sni_to_host),
+            host_header: host_header.map_err(|_| PrepareError::HostHeader)?,
+            collect_bodies: options.disable_chunked_encoding,
+        })
+    }
+
+    async fn exchange(&self, request: Request<Body>, interim: Interim) -> Result<Response<AnswerBody>, OriginError> {
+        let mut request = self.prepared(request)?;
+        for name in &HOP_BY_HOP {
+            request.headers_mut().remove(name);
+        }
+        if self.collect_bodies && request.body().size_hint().exact().is_none() && !has_length(request.headers()) {
+            request = collected(request).await?;
+        }
+        // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and has no body is
+        // then sent once more.
+        let again = repeatable(&request).then(|| copy_of_head(&request));
+        match self.send(&self.client, request, interim.clone()).await {
+            Err(Failure { stale: true, .. }) if again.is_some() => {
+                let again = again.expect("checked by the guard");
+                self.send(&self.client, again, interim).await
+            }
+            outcome => outcome,
+        }
+        .map(|response| response.map(AnswerBody::Origin))
+        .map_err(|failure| failure.error)
+    }
+
+    async fn websocket(&self, request: Request<Body>, interim: Interim) -> Result<Response<AnswerBody>, OriginError> {
+        let (mut parts, from_visitor) = self.prepared(request)?.into_parts();
+        websocket::complete_request(&mut parts);
+        let request = Request::from_parts(parts, Body::empty());
+        let response = self.send(&self.upgrade_client, request, interim).await.map_err(|failure| failure.error)?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            websocket::join(response, from_visitor).await.map(|response| response.map(AnswerBody::Own))
+        } else {
+            Ok(response.map(AnswerBody::Origin))
+        }
+    }
+
+    async fn send(
+        &self,
+        client: &HttpClient,
+        mut request: Request<Body>,
+        interim: Interim,
+    ) -> Result<Response<Incoming>, Failure> {
+        hyper::ext::on_informational(&mut request, move |answer| {
+            interim.send(answer.status(), answer.headers().clone());
+        });
+        match client.request(request).await {
+            Ok(response) => {
+                if let Some(reused) = response.extensions().get::<Reused>() {
+                    reused.0.store(true, Ordering::Relaxed);
+                }
+                Ok(response)
+            }
+            Err(error) => {
+                let reused = error.connect_info().is_some_and(|info| {
+                    let mut extensions = http::Extensions::new();
+                    info.get_extras(&mut extensions);
+                    extensions.get::<Reused>().is_some_and(|reused| reused.0.load(Ordering::Relaxed))
+                });
+                let error = error::from_client(&error);
+                Err(Failure { stale: reused && error.fault == OriginFault::Closed, error })
+            }
+        }
+    }
+
+    /// The request as the origin is to see it, but for what depends on its kind.
+    fn prepared(&self, request: Request<Body>) -> Result<Request<Body>, OriginError> {
+        let (mut parts, body) = request.into_parts();
+        let visitor_host = host_of(&parts.uri, &parts.headers);
+        let host = match &self.host_header {
+            Some(header) => {
+                if let Some(host) = &visitor_host {
+                    parts.headers.insert(FORWARDED_HOST, host.clone());
+                }
+                Some(header.clone())
+            }
+            None => visitor_host,
+        };
+        let authority = host
+            .as_ref()
+            .filter(|_| self.host_in_uri)
+            .and_then(|host| Authority::try_from(host.as_bytes()).ok())
+            .unwrap_or_else(|| self.authority.clone());
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(self.scheme.clone());
+        uri.authority = Some(authority);
+        uri.path_and_query = Some(path);
+        parts.uri = Uri::from_parts(uri).map_err(|error| {
+            OriginError::new(OriginFault::Unknown, format!("the request's URL cannot be used: {error}"))
+        })?;
+        parts.version = Version::HTTP_11;
+        if let Some(host) = host {
+            parts.headers.insert(HOST, host);
+        }
+        // Consumed by the agent: the body is asked for when the origin's connection takes it (section 5.1).
+        parts.headers.remove(EXPECT);
+        let lengths: Vec<&HeaderValue> = parts.headers.get_all(CONTENT_LENGTH).iter().collect();
+        if lengths.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(OriginError::new(
+                OriginFault::Unknown,
+                "the request has several different content-length headers",
+            ));
+        }
+        if let [first, _, ..] = lengths.as_slice() {
+            let one = (*first).clone();
+            parts.headers.insert(CONTENT_LENGTH, one);
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Why there is no answer.
+struct Failure {
+    error: OriginError,
+    /// The connection had served before, and ended before a byte of the answer.
+    stale: bool,
+}
+
+fn client(connector: Connector, options: &OriginOptions) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(options.keep_alive_connections)
+        .pool_idle_timeout(options.keep_alive_timeout)
+        // The names that HTTP/1 servers expect; some old ones compare them as text.
+        .http1_title_case_headers(true)
+        .http1_max_headers(MAX_ANSWER_HEADERS)
+        .http1_max_buf_size(MAX_ANSWER_HEAD)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http2_max_header_list_size(1 << 20)
+        .build(connector)
+}
+
+/// The host that the visitor asked for, port and all.
+pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    match uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => headers.get(HOST).cloned(),
+    }
+}
+
+fn has_length(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_LENGTH)
+}
+
+/// Reads a whole body to learn its length.
+async fn collected(request: Request<Body>) -> Result<Request<Body>, OriginError> {
+    let (parts, body) = request.into_parts();
+    let collected = Limited::new(body, MAX_COLLECTED).collect().await.map_err(|error| {
+        let text = format!(
+            "disableChunkedEncoding needs the body's length, and the visitor sent a body of unknown length that is above {MAX_COLLECTED} \
+             bytes or ended early: {error}"
+        );
+        OriginError::new(OriginFault::Unsupported, text)
+    })?;
+    Ok(Request::from_parts(parts, Body::full(collected.to_bytes())))
+}
+
+/// Sending it twice does what sending it once does (RFC 9110 section 9.2.2), and there is no body to send again.
+fn repeatable(request: &Request<Body>) -> bool {
+    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        || request.headers().contains_key("idempotency-key");
+    idempotent && request.body().is_end_stream()
+}
+
+fn copy_of_head(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// The body of an answer.
+pub(crate) enum AnswerBody {
+    /// As it comes from the origin.
+    Origin(Incoming),
+    /// Made here, or the two ways of a WebSocket.
+    Own(Body),
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Origin(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|error| BodyError(format!("the origin's answer broke off: {error}"))),
+            Self::Own(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Origin(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Origin(body) => body.size_hint(),
+            Self::Own(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Connections to one origin: TCP or a Unix socket, TLS over it where the rule says so.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use wire::OriginFault;
+
+use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
+use super::tls::Trust;
+use crate::eyeballs;
+use crate::ingress::{OriginOptions, Service};
+
+/// Dials the origin of one rule, whatever authority the request's URI names.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Settings>);
+
+struct Settings {
+    place: Place,
+    tls: Option<Tls>,
+    connect_timeout: Duration,
+    tls_timeout: Duration,
+    keep_alive: Duration,
+    /// `None`: one address after the other.
+    stagger: Option<Duration>,
+}
+
+enum Place {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+struct Tls {
+    settings: Arc<ClientConfig>,
+    /// `None`: the name that the request's URI holds.
+    name: Option<ServerName<'static>>,
+}
+
+/// Put into the answer's extensions: whether the connection has answered before. Set by the first answer.
+#[derive(Clone)]
+pub(super) struct Reused(pub(super) Arc<AtomicBool>);
+
+impl Connector {
+    pub(super) fn prepare(
+        service: &Service,
+        options: &OriginOptions,
+        http2: bool,
+        trust: &mut Trust,
+    ) -> Result<Self, PrepareError> {
+        let (secure, place, host) = match service {
+            Service::Http { tls, authority } => {
+                let host = authority.host().to_owned();
+                let port = authority.port_u16().unwrap_or(if *tls { 443 } else { 80 });
+                (*tls, Place::Tcp { host: host.clone(), port }, host)
+            }
+            Service::Unix { tls, path } => (*tls, Place::Unix(path.clone()), "localhost".to_owned()),
+            other => return Err(PrepareError::NotHttp(other.to_string())),
+        };
+        let tls = if secure {
+            let name = match &options.origin_server_name {
+                Some(name) => Some(server_name(name)?),
+                None if options.match_sni_to_host => None,
+                None => Some(server_name(&host)?),
+            };
+            Some(Tls { settings: trust.settings(options, http2)?, name })
+        } else {
+            None
+        };
+        Ok(Self(Arc::new(Settings {
+            place,
+            tls,
+            connect_timeout: options.connect_timeout,
+            tls_timeout: options.tls_timeout,
+            keep_alive: options.tcp_keep_alive,
+            stagger: (!options.no_happy_eyeballs).then_some(eyeballs::STAGGER),
+        })))
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, PrepareError> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare.to_owned()).map_err(|_| PrepareError::ServerName(host.to_owned()))
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectFailure;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectFailure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFailure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let settings = Arc::clone(&self.0);
+        Box::pin(async move { settings.connect(&uri).await })
+    }
+}
+
+impl Settings {
+    async fn connect(&self, uri: &Uri) -> Result<Stream, ConnectFailure> {
+        let limit = limit(self.connect_timeout);
+        let plain: Box<dyn Io> = match &self.place {
+            Place::Tcp { host, port } => {
+                let stream =
+                    timeout(limit, self.tcp(host, *port)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                Box::new(stream.map_err(|error| self.connect_failure(&error, false))?)
+            }
+            Place::Unix(path) => unix(path, limit).await.map_err(|error| self.connect_failure(&error, true))?,
+        };
+        let Some(tls) = &self.tls else { return Ok(Stream::new(plain, false)) };
+        let name = match &tls.name {
+            Some(name) => name.clone(),
+            None => server_name(uri.host().unwrap_or_default())
+                .map_err(|error| ConnectFailure::new(OriginFault::TlsHandshake, format!("matchSNItoHost: {error}")))?,
+        };
+        let handshake = TlsConnector::from(Arc::clone(&tls.settings)).connect(name, plain);
+        let stream = timeout(self::limit(self.tls_timeout), handshake)
+            .await
+            .map_err(|_| {
+                let text = format!("no TLS handshake with the origin {self} within {:?}", self.tls_timeout);
+                ConnectFailure::new(OriginFault::TlsHandshake, text)
+            })?
+            .map_err(|error| {
+                let text = format!("the TLS handshake with the origin {self} failed: {error}");
+                ConnectFailure::new(tls_fault(&error), text)
+            })?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Stream::new(Box::new(stream), http2))
+    }
+
+    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = eyeballs::resolve(host, port).await?;
+        let stream = eyeballs::connect(&addresses, self.stagger, TcpStream::connect).await?;
+        stream.set_nodelay(true)?;
+        if !self.keep_alive.is_zero() {
+            let probes = TcpKeepalive::new().with_time(self.keep_alive).with_interval(self.keep_alive);
+            SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+        }
+        Ok(stream)
+    }
+
+    fn connect_failure(&self, error: &io::Error, unix: bool) -> ConnectFailure {
+        let fault = connect_fault(error, unix);
+        let text = match fault {
+            OriginFault::Refused => format!("nobody listens at the origin {self}: {error}"),
+            OriginFault::ConnectTimeout => {
+                format!("the origin {self} did not answer the attempt to connect within {:?}", self.connect_timeout)
+            }
+            _ => format!("the origin {self} cannot be reached: {error}"),
+        };
+        ConnectFailure::new(fault, text)
+    }
+}
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Place::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Zero means no limit in a configuration; a day is one in practice.
+fn limit(configured: Duration) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    if configured.is_zero() { DAY } else { configured.min(DAY) }
+}
+
+#[cfg(unix)]
+async fn unix(path: &std::path::Path, limit: Duration) -> io::Result<Box<dyn Io>> {
+    let connect = tokio::net::UnixStream::connect(path);
+    let stream = timeout(limit, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    Ok(Box::new(stream))
+}
+
+#[cfg(not(unix))]
+async fn unix(_: &std::path::Path, _: Duration) -> io::Result<Box<dyn Io>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
+}
+
+/// Any byte stream.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection to an origin, as the HTTP client wants it.
+pub(super) struct Stream {
+    io: TokioIo<Box<dyn Io>>,
+    http2: bool,
+    reused: Reused,
+}
+
+impl Stream {
+    fn new(io: Box<dyn Io>, http2: bool) -> Self {
+        Self { io: TokioIo::new(io), http2, reused: Reused(Arc::new(AtomicBool::new(false))) }
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(self.reused.clone());
+        if self.http2 { connected.negotiated_h2() } else { connected }
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+}

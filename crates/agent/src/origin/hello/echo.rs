@@ -1,0 +1,200 @@
+//! A WebSocket that echoes (RFC 6455). Frames pass through as they come, so a message of any length costs no memory.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use sha1::{Digest, Sha1};
+use wire::{Body, BodyError};
+
+/// RFC 6455 section 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+const CLOSE: u8 = 0x8;
+
+pub(super) fn answer(request: Request<Body>) -> Response<Body> {
+    let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| {
+        let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(GUID).finalize();
+        HeaderValue::from_str(&STANDARD.encode(digest)).expect("base64 is fit for a header")
+    });
+    let state = Some((request.into_body(), Echo::default()));
+    let frames = futures_util::stream::unfold(state, |state| async {
+        let (mut body, mut echo) = state?;
+        loop {
+            match echo.next() {
+                Ok(Some(bytes)) if echo.closed => return Some((Ok(Frame::data(bytes)), None)),
+                Ok(Some(bytes)) => return Some((Ok(Frame::data(bytes)), Some((body, echo)))),
+                Ok(None) => {}
+                Err(Unmasked) => {
+                    return Some((Err(BodyError("the visitor sent a frame without a mask".to_owned())), None));
+                }
+            }
+            match body.frame().await? {
+                Ok(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        echo.input.extend_from_slice(&bytes);
+                    }
+                }
+                Err(error) => return Some((Err(error), None)),
+            }
+        }
+    });
+    let mut response = Response::new(Body::wrap(StreamBody::new(frames)));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(accept) = accept {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+/// Turns the visitor's masked frames into the same frames without mask.
+#[derive(Default)]
+struct Echo {
+    input: BytesMut,
+    /// Payload of the frame under way that has not come yet.
+    missing: u64,
+    mask: [u8; 4],
+    /// The frame under way is a Close, after which nothing follows.
+    closing: bool,
+    closed: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Unmasked;
+
+impl Echo {
+    /// What can be sent now; `None`: more input is needed.
+    fn next(&mut self) -> Result<Option<Bytes>, Unmasked> {
+        let mut output = BytesMut::new();
+        loop {
+            if self.missing > 0 {
+                let ready = usize::try_from(self.missing).unwrap_or(usize::MAX).min(self.input.len());
+                if ready == 0 {
+                    break;
+                }
+                let mut payload = self.input.split_to(ready);
+                for (index, byte) in payload.iter_mut().enumerate() {
+                    *byte ^= self.mask[index % 4];
+                }
+                self.mask.rotate_left(ready % 4);
+                self.missing -= ready as u64;
+                output.unsplit(payload);
+            } else if self.closing {
+                self.closed = true;
+                break;
+            } else if !self.head(&mut output)? {
+                break;
+            }
+        }
+        Ok((!output.is_empty()).then(|| output.freeze()))
+    }
+
+    /// Reads a frame's head and writes the one of its echo. `false`: more input is needed.
+    fn head(&mut self, output: &mut BytesMut) -> Result<bool, Unmasked> {
+        let Some(&[first, second]) = self.input.first_chunk() else { return Ok(false) };
+        if second & 0x80 == 0 {
+            return Err(Unmasked);
+        }
+        let extended = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if self.input.len() < 2 + extended + 4 {
+            return Ok(false);
+        }
+        self.input.advance(2);
+        self.missing = match extended {
+            2 => self.input.get_u16().into(),
+            8 => self.input.get_u64(),
+            _ => (second & 0x7f).into(),
+        };
+        self.input.copy_to_slice(&mut self.mask);
+        let opcode = first & 0x0f;
+        self.closing = opcode == CLOSE;
+        output.put_u8(if opcode == PING { (first & 0xf0) | PONG } else { first });
+        output.put_u8(second & 0x7f);
+        match extended {
+            2 => output.put_u16(u16::try_from(self.missing).unwrap_or(u16::MAX)),
+            8 => output.put_u64(self.missing),
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let mut frame = vec![0x80 | opcode];
+        match u16::try_from(payload.len()) {
+            Ok(length @ 0..126) => frame.push(0x80 | u8::try_from(length).unwrap()),
+            Ok(length) => {
+                frame.push(0x80 | 126);
+                frame.extend(length.to_be_bytes());
+            }
+            Err(_) => {
+                frame.push(0x80 | 127);
+                frame.extend((payload.len() as u64).to_be_bytes());
+            }
+        }
+        frame.extend(mask);
+        frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ mask[index % 4]));
+        frame
+    }
+
+    fn echoed(input: &[u8], chunk: usize) -> Vec<u8> {
+        let mut echo = Echo::default();
+        let mut output = Vec::new();
+        for chunk in input.chunks(chunk) {
+            echo.input.extend_from_slice(chunk);
+            while let Some(bytes) = echo.next().unwrap() {
+                output.extend_from_slice(&bytes);
+                if echo.closed {
+                    return output;
+                }
+            }
+        }
+        output
+    }
+
+    #[test]
+    fn frames_come_back_unmasked_however_they_are_cut() {
+        let long = vec![b'x'; 300];
+        let longer = vec![b'y'; 70_000];
+        let mut input = masked(1, b"hello");
+        input.extend(masked(2, &long));
+        input.extend(masked(9, b"p"));
+        input.extend(masked(2, &longer));
+        input.extend(masked(1, b""));
+        input.extend(masked(8, &[3, 232]));
+        input.extend(masked(1, b"after the close"));
+        let mut expected = vec![0x81, 5];
+        expected.extend(b"hello");
+        expected.extend([0x82, 126, 1, 44]);
+        expected.extend(&long);
+        expected.extend([0x8a, 1, b'p', 0x82, 127]);
+        expected.extend(70_000_u64.to_be_bytes());
+        expected.extend(&longer);
+        expected.extend([0x81, 0, 0x88, 2, 3, 232]);
+        for chunk in [1, 2, 3, 7, 1000, 1_000_000] {
+            assert_eq!(echoed(&input, chunk), expected, "cut at {chunk}");
+        }
+    }
+
+    #[test]
+    fn a_frame_without_mask_is_refused() {
+        let mut echo = Echo { input: BytesMut::from(&[0x81, 1, b'x'][..]), ..Echo::default() };
+        assert_eq!(echo.next(), Err(Unmasked));
+    }
+}

@@ -1,0 +1,105 @@
+//! TLS towards origins: whom a rule trusts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::PrepareError;
+use crate::ingress::OriginOptions;
+
+/// The system's roots, read at most once for all rules of a configuration.
+#[derive(Default)]
+pub(super) struct Trust(Option<RootCertStore>);
+
+impl Trust {
+    /// The settings for the origin of one rule.
+    pub(super) fn settings(&mut self, options: &OriginOptions, http2: bool) -> Result<Arc<ClientConfig>, PrepareError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let mut settings = if options.no_tls_verify {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+                .with_no_client_auth()
+        } else {
+            let mut roots = self.system().clone();
+            if let Some(path) = &options.ca_pool {
+                add_file(&mut roots, path)?;
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        };
+        if http2 {
+            settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
+        Ok(Arc::new(settings))
+    }
+
+    /// A system without any root is no error here: the handshake says so, and rules with `caPool` work.
+    fn system(&mut self) -> &RootCertStore {
+        self.0.get_or_insert_with(|| {
+            let mut roots = RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            for error in &found.errors {
+                tracing::warn!(%error, "a part of the system's certificates cannot be read");
+            }
+            roots.add_parsable_certificates(found.certs);
+            roots
+        })
+    }
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), PrepareError> {
+    let wrong = |reason: String| PrepareError::CaPool { path: path.to_owned(), reason };
+    let mut any = false;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        any = true;
+    }
+    if any { Ok(()) } else { Err(wrong("the file holds no certificate in PEM form".to_owned())) }
+}
+
+/// `noTLSVerify`: any certificate will do, but the peer must hold its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,106 @@
+//! WebSockets to origins (section 5.4): an upgrade request, then raw bytes both ways.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wire::{Body, BodyError, OriginError, OriginFault};
+
+/// How long an origin may still speak after the visitor's side has ended: time for a Close frame.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Bytes read from the origin at once.
+const CHUNK: usize = 16 * 1024;
+
+type Socket = TokioIo<Upgraded>;
+
+/// Adds what HTTP/1.1 demands of an upgrade and no tunnel carries.
+pub(super) fn complete_request(parts: &mut Parts) {
+    parts.method = Method::GET;
+    let headers = &mut parts.headers;
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    // Visitors over HTTP/2 and HTTP/3 send no key, and their edge may not have made one up.
+    headers.entry(SEC_WEBSOCKET_KEY).or_insert_with(|| {
+        let key = STANDARD.encode(rand::random::<[u8; 16]>());
+        HeaderValue::from_str(&key).expect("base64 is fit for a header")
+    });
+}
+
+/// Joins the visitor's bytes with the upgraded connection. The answer's body holds the origin's bytes.
+pub(super) async fn join(mut response: Response<Incoming>, from_visitor: Body) -> Result<Response<Body>, OriginError> {
+    let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| {
+        OriginError::new(OriginFault::Closed, format!("the origin accepted the WebSocket and closed it: {error}"))
+    })?;
+    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+    let over = CancellationToken::new();
+    let gone = CancellationToken::new();
+    tokio::spawn(towards_origin(from_visitor, writer, over.clone(), gone.clone()));
+    let body = from_origin(reader, over, gone.drop_guard());
+    Ok(response.map(|_| body))
+}
+
+/// Writes until the visitor ends, fails, or the answer's body is dropped (`gone`); then tells the other way (`over`).
+async fn towards_origin(
+    mut from_visitor: Body,
+    mut writer: WriteHalf<Socket>,
+    over: CancellationToken,
+    gone: CancellationToken,
+) {
+    let orderly = async {
+        while let Some(frame) = from_visitor.frame().await {
+            let Ok(frame) = frame else { return false };
+            if let Ok(bytes) = frame.into_data() {
+                if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+                    return false;
+                }
+            }
+        }
+        writer.shutdown().await.is_ok()
+    };
+    tokio::select! {
+        orderly = orderly => {
+            if orderly {
+                let _ = tokio::time::timeout(LAST_WORDS, gone.cancelled()).await;
+            }
+            over.cancel();
+        }
+        () = gone.cancelled() => {}
+    }
+}
+
+/// The origin's bytes until it ends, or the visitor's side is over.
+fn from_origin(reader: ReadHalf<Socket>, over: CancellationToken, gone: DropGuard) -> Body {
+    let state = (reader, BytesMut::new(), over, gone);
+    let frames = futures_util::stream::unfold(Some(state), |state| async {
+        let (mut reader, mut buffer, over, gone) = state?;
+        buffer.reserve(CHUNK);
+        let read = tokio::select! {
+            read = reader.read_buf(&mut buffer) => read,
+            () = over.cancelled() => return None,
+        };
+        match read {
+            Ok(0) => None,
+            Ok(_) => {
+                let bytes = buffer.split().freeze();
+                Some((Ok(Frame::data(bytes)), Some((reader, buffer, over, gone))))
+            }
+            Err(error) => Some((Err(BodyError(format!("the origin's WebSocket broke off: {error}"))), None)),
+        }
+    });
+    Body::wrap(StreamBody::new(frames.boxed()))
+}
