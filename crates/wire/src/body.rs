@@ -2,8 +2,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+
+use crate::{http2, quic};
 
 /// Why a body ended before its end. Whoever forwards it must end its own side visibly short (reset, or no last chunk).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,17 +16,25 @@ pub struct BodyError(pub String);
 ///
 /// Nothing is read ahead of whoever polls it beyond the transport's own windows, so back-pressure passes through.
 /// Dropping it before its end cancels the sender.
-pub struct Body(UnsyncBoxBody<Bytes, BodyError>);
+pub struct Body(Source);
+
+enum Source {
+    Empty,
+    Full(Option<Bytes>),
+    Http2(http2::Incoming),
+    Quic(quic::Incoming),
+    Other(UnsyncBoxBody<Bytes, BodyError>),
+}
 
 impl Body {
     /// No bytes, no trailers.
     pub fn empty() -> Self {
-        Self(Empty::new().map_err(|never| match never {}).boxed_unsync())
+        Self(Source::Empty)
     }
 
     /// These bytes, no trailers.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync())
+        Self(Source::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty())))
     }
 
     /// Any other body.
@@ -33,7 +43,23 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        Self(body.map_err(|error| BodyError(error.to_string())).boxed_unsync())
+        Self(Source::Other(body.map_err(|error| BodyError(error.to_string())).boxed_unsync()))
+    }
+
+    pub(crate) fn http2(incoming: http2::Incoming) -> Self {
+        Self(Source::Http2(incoming))
+    }
+
+    pub(crate) fn quic(incoming: quic::Incoming) -> Self {
+        Self(Source::Quic(incoming))
+    }
+
+    /// Takes the bytes of a body that is held in memory as a whole.
+    pub(crate) fn take_full(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Source::Full(bytes) => bytes.take(),
+            Source::Empty | Source::Http2(_) | Source::Quic(_) | Source::Other(_) => None,
+        }
     }
 }
 
@@ -45,14 +71,111 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(context)
+        match &mut self.0 {
+            Source::Empty => Poll::Ready(None),
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Http2(incoming) => incoming.poll_frame(context),
+            Source::Quic(incoming) => incoming.poll_frame(context),
+            Source::Other(body) => Pin::new(body).poll_frame(context),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        match &self.0 {
+            Source::Empty => true,
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Http2(incoming) => incoming.is_end_stream(),
+            Source::Quic(incoming) => incoming.is_end_stream(),
+            Source::Other(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match &self.0 {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Http2(incoming) => incoming.size_hint(),
+            Source::Quic(incoming) => incoming.size_hint(),
+            Source::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What the head of a message promised of its body's length, and how much of it is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// No body at all, whatever `content-length` says (HEAD, 204, 304): not even trailers.
+    Nothing,
+    /// This many bytes are still to come.
+    Bytes(u64),
+    /// The end of the stream is the end of the body.
+    Open,
+}
+
+impl Promise {
+    /// Counts bytes that came; more than were promised is an error.
+    pub(crate) fn take(&mut self, length: usize) -> Result<(), BodyError> {
+        match self {
+            Self::Nothing => Err(BodyError("bytes where the head allows no body".into())),
+            Self::Bytes(left) => match left.checked_sub(length as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    Ok(())
+                }
+                None => Err(BodyError("more bytes than content-length says".into())),
+            },
+            Self::Open => Ok(()),
+        }
+    }
+
+    /// Checks that a body that ends now is whole.
+    pub(crate) fn end(self) -> Result<(), BodyError> {
+        match self {
+            Self::Nothing | Self::Bytes(0) | Self::Open => Ok(()),
+            Self::Bytes(left) => Err(BodyError(format!("{left} bytes fewer than content-length says"))),
+        }
+    }
+
+    /// Everything promised has come; only an end, or trailers, can follow.
+    pub(crate) fn is_kept(self) -> bool {
+        matches!(self, Self::Nothing | Self::Bytes(0))
+    }
+
+    pub(crate) fn size_hint(self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Bytes(left) => SizeHint::with_exact(left),
+            Self::Open => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_refuses_both_too_much_and_too_little() {
+        let mut promise = Promise::Bytes(5);
+        assert_eq!(promise.take(3), Ok(()));
+        assert!(promise.end().is_err());
+        assert!(!promise.is_kept());
+        assert!(promise.take(3).is_err());
+        assert_eq!(promise.take(2), Ok(()));
+        assert_eq!(promise.end(), Ok(()));
+        assert!(promise.is_kept());
+        assert!(Promise::Nothing.take(1).is_err());
+        assert_eq!(Promise::Open.take(usize::MAX), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn simple_bodies_know_their_length_and_end() {
+        use http_body::Body as _;
+
+        assert!(Body::empty().is_end_stream());
+        assert!(Body::full("").is_end_stream());
+        let body = Body::full("hello");
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert_eq!(body.collect().await.expect("in memory").to_bytes(), "hello");
     }
 }

@@ -1,13 +1,16 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::flight::Flights;
 use crate::registration::{LocalConfiguration, Refused, Registered, Registration};
-use crate::{Body, ExchangeError, Extensions, Interim, Kind};
+use crate::{Body, ExchangeError, Extensions, Interim, Kind, http2, quic};
 
 /// How a connection is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +37,8 @@ impl fmt::Display for Transport {
 /// `local_configuration` any number of times; `closed` once if and only if `register` accepted.
 pub trait Registrar: Send + Sync + 'static {
     /// Accepts or refuses a connection. From acceptance on the handle carries requests.
+    ///
+    /// The future is dropped if the connection ends meanwhile; the handle is closed then, and `closed` is not called.
     fn register(
         &self,
         registration: Registration,
@@ -53,33 +58,65 @@ pub trait Registrar: Send + Sync + 'static {
 
 /// The edge's handle on one connection of a connector; cheap to clone.
 #[derive(Clone)]
-pub struct Connection {}
+pub struct Connection(Arc<Shared>);
 
-#[allow(unused_variables, clippy::unused_async)]
+struct Shared {
+    remote: SocketAddr,
+    extensions: Extensions,
+    flights: Flights,
+    phase: watch::Sender<Phase>,
+    link: Link,
+}
+
+/// The edge's end of a transport, as far as requests are concerned.
+pub(crate) enum Link {
+    Http2(http2::edge::Link),
+    Quic(quic::edge::Link),
+}
+
+/// Life of a connection at the edge: open -> draining -> closed, or at once from open to closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Takes requests.
+    Open,
+    /// Takes no new requests; closes when the last one is done.
+    Draining,
+    /// Closes now, or is gone.
+    Closed(String),
+}
+
 impl Connection {
+    pub(crate) fn new(remote: SocketAddr, extensions: Extensions, link: Link) -> Self {
+        let phase = watch::Sender::new(Phase::Open);
+        Self(Arc::new(Shared { remote, extensions, flights: Flights::default(), phase, link }))
+    }
+
     /// How it is carried.
     pub fn transport(&self) -> Transport {
-        todo!()
+        match self.0.link {
+            Link::Http2(_) => Transport::Http2,
+            Link::Quic(_) => Transport::Quic,
+        }
     }
 
     /// The agent's address.
     pub fn remote(&self) -> SocketAddr {
-        todo!()
+        self.0.remote
     }
 
     /// What our own agents can do beyond the reference; set from the features at registration.
     pub fn extensions(&self) -> Extensions {
-        todo!()
+        self.0.extensions
     }
 
     /// Requests under way, WebSockets and streams included.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.0.flights.count()
     }
 
     /// Whether new requests may be sent: registered, not draining, not closed.
     pub fn is_open(&self) -> bool {
-        todo!()
+        *self.0.phase.borrow() == Phase::Open
     }
 
     /// Sends one request to the agent and waits for the head of the answer.
@@ -87,7 +124,8 @@ impl Connection {
     /// The URI must be absolute (`https://host/path`); its host is lower case. The request's headers must already be those that the
     /// origin is to see. For [`Kind::WebSocket`], an answer with status 101 means accepted on either transport. The answer's headers are the
     /// origin's, hop-by-hop headers removed (for an accepted WebSocket `upgrade`, `connection` and `sec-websocket-accept` stay).
-    /// The body is polled only once the agent wants it when the request holds `expect: 100-continue`, at once otherwise.
+    /// The body is polled only once the agent wants it when the request holds `expect: 100-continue`, at once otherwise
+    /// (also then for stock agents over QUIC, which cannot say that they want it).
     /// Dropping the future, or the answer's body, cancels the origin's request. There is no time limit in here.
     pub async fn exchange(
         &self,
@@ -95,21 +133,80 @@ impl Connection {
         request: Request<Body>,
         interim: Interim,
     ) -> Result<Response<Body>, ExchangeError> {
-        todo!()
+        // Counted before the phase is looked at: whoever drains looks at the count after it has set the phase.
+        let ticket = self.0.flights.board();
+        let mut phase = self.0.phase.subscribe();
+        if let Err(state) = open(&phase.borrow()) {
+            return Err(ExchangeError::NotSent(state));
+        }
+        match &self.0.link {
+            Link::Http2(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,
+            Link::Quic(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,
+        }
     }
 
     /// Pushes a configuration (section 11.2); answers the version that the agent has in force.
     pub async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, String> {
-        todo!()
+        match &self.0.link {
+            Link::Http2(link) => link.update_configuration(version, &config).await,
+            Link::Quic(link) => link.update_configuration(version, &config).await,
+        }
     }
 
     /// Takes no new requests, and closes the connection when the last one is done.
     pub fn drain(&self) {
-        todo!()
+        self.0.phase.send_if_modified(|phase| {
+            let open = *phase == Phase::Open;
+            if open {
+                *phase = Phase::Draining;
+            }
+            open
+        });
     }
 
     /// Closes at once; requests under way fail.
     pub fn close(&self, reason: &str) {
-        todo!()
+        self.0.phase.send_if_modified(|phase| {
+            let alive = !matches!(phase, Phase::Closed(_));
+            if alive {
+                *phase = Phase::Closed(reason.to_owned());
+            }
+            alive
+        });
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("transport", &self.transport())
+            .field("remote", &self.0.remote)
+            .field("in_flight", &self.in_flight())
+            .field("phase", &*self.0.phase.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits until a connection takes no more requests, and says why.
+pub(crate) async fn unavailable(phase: &mut watch::Receiver<Phase>) -> String {
+    match phase.wait_for(|phase| *phase != Phase::Open).await {
+        Ok(phase) => open(&phase).err().unwrap_or_default(),
+        Err(_) => "the connection is gone".into(),
+    }
+}
+
+fn open(phase: &Phase) -> Result<(), String> {
+    match phase {
+        Phase::Open => Ok(()),
+        Phase::Draining => Err("the connection takes no new requests".into()),
+        Phase::Closed(reason) => Err(format!("the connection is closed: {reason}")),
     }
 }

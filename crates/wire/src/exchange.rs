@@ -1,4 +1,9 @@
-use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::body::Promise;
+use crate::header as wire_header;
 
 /// What a stream towards the agent carries (sections 4.1 and 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,23 +81,201 @@ pub enum ExchangeError {
 }
 
 /// Hop-by-hop headers, which describe one connection and never travel on (RFC 9110 section 7.6.1).
-pub(crate) const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "upgrade"];
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 
-/// Removes hop-by-hop headers, among them those that `Connection` names. `transfer-encoding` goes as well.
+/// Removes hop-by-hop headers, among them those that `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<String> = headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    for name in named {
-        headers.remove(name.as_str());
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
     }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-    headers.remove(http::header::TRANSFER_ENCODING);
+}
+
+/// Makes a request's head fit to travel: no hop-by-hop header but `te: trailers`, none of the protocol's own.
+pub(crate) fn clean_request(kind: Kind, head: &mut Parts) {
+    let headers = &mut head.headers;
+    let trailers = names_token(headers, &header::TE, "trailers");
+    strip_hop_by_hop(headers);
+    wire_header::strip_reserved(headers);
+    match kind {
+        Kind::Http if trailers => {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        Kind::Http => {}
+        // Visitors over HTTP/2 and HTTP/3 ask for a WebSocket with CONNECT; agents speak HTTP/1.1 for it.
+        Kind::WebSocket => {
+            head.method = Method::GET;
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        Kind::Tcp => {
+            head.method = Method::CONNECT;
+            headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+}
+
+/// Makes an answer's headers fit to travel. Those that make an accepted WebSocket recognisable stay.
+pub(crate) fn clean_answer(status: StatusCode, headers: &mut HeaderMap) {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        strip_hop_by_hop(headers);
+        return;
+    }
+    let kept = [header::CONNECTION, header::UPGRADE].map(|name| (headers.remove(&name), name));
+    strip_hop_by_hop(headers);
+    for (value, name) in kept {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// The request waits for a 100 before its body is sent.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    names_token(headers, &header::EXPECT, "100-continue")
+}
+
+/// `cookie` fields that HTTP/2 and HTTP/3 may have split go to the origin as one (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut fields = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(_)) = (fields.next(), fields.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for field in headers.get_all(header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(field.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined).expect("header values joined by a semicolon are a header value");
+    headers.insert(header::COOKIE, joined);
+}
+
+/// What an answer's head promises of its body.
+pub(crate) fn answer_promise(method: &Method, status: StatusCode, headers: &HeaderMap) -> Result<Promise, BadLength> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Promise::Open);
+    }
+    if *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        return Ok(Promise::Nothing);
+    }
+    length_promise(headers)
+}
+
+/// What `content-length` promises, without regard to method and status.
+pub(crate) fn length_promise(headers: &HeaderMap) -> Result<Promise, BadLength> {
+    let mut promise = Promise::Open;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        // Only digits: `u64::from_str` alone would take a leading plus sign.
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = digits.and_then(|text| text.parse().ok()).map(Promise::Bytes).ok_or(BadLength)?;
+        if promise != Promise::Open && promise != length {
+            return Err(BadLength);
+        }
+        promise = length;
+    }
+    Ok(promise)
+}
+
+/// `content-length` is not a number, or several different ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("content-length is not one number")]
+pub(crate) struct BadLength;
+
+fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_headers_go_and_te_trailers_stays() {
+        let mut request = http::Request::new(()).into_parts().0;
+        request.headers = headers(&[
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("cf-cloudflared-proxy-src", "visitor"),
+            ("cf-cloudflared-snicket", "faults"),
+            ("accept", "*/*"),
+        ]);
+        clean_request(Kind::Http, &mut request);
+        assert_eq!(request.headers, headers(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn an_accepted_websocket_keeps_what_makes_it_one() {
+        let pairs = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")];
+        let mut answer = headers(&pairs);
+        answer.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        clean_answer(StatusCode::SWITCHING_PROTOCOLS, &mut answer);
+        assert_eq!(answer, headers(&pairs));
+        clean_answer(StatusCode::OK, &mut answer);
+        assert_eq!(answer, headers(&[("sec-websocket-accept", "x")]));
+    }
+
+    #[test]
+    fn cookies_are_joined_in_order() {
+        let mut request = HeaderMap::new();
+        join_cookies(&mut request);
+        assert!(request.is_empty());
+        for cookie in ["a=1", "b=2; c=3", "d=4"] {
+            request.append(header::COOKIE, HeaderValue::from_static(cookie));
+        }
+        join_cookies(&mut request);
+        assert_eq!(request.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
+    fn content_length_must_be_one_number() {
+        assert_eq!(length_promise(&HeaderMap::new()), Ok(Promise::Open));
+        assert_eq!(length_promise(&headers(&[("content-length", "12")])), Ok(Promise::Bytes(12)));
+        for bad in ["", "+1", "-1", "0x1", "1, 1", "18446744073709551616"] {
+            let mut map = HeaderMap::new();
+            map.insert(header::CONTENT_LENGTH, HeaderValue::from_static(bad));
+            assert_eq!(length_promise(&map), Err(BadLength), "{bad}");
+        }
+        let mut twice = headers(&[("content-length", "1")]);
+        twice.append(header::CONTENT_LENGTH, HeaderValue::from_static("1"));
+        assert_eq!(length_promise(&twice), Ok(Promise::Bytes(1)));
+        twice.append(header::CONTENT_LENGTH, HeaderValue::from_static("2"));
+        assert_eq!(length_promise(&twice), Err(BadLength));
+    }
+
+    #[test]
+    fn answers_without_a_body_promise_nothing() {
+        let long = headers(&[("content-length", "99")]);
+        assert_eq!(answer_promise(&Method::HEAD, StatusCode::OK, &long), Ok(Promise::Nothing));
+        assert_eq!(answer_promise(&Method::GET, StatusCode::NOT_MODIFIED, &long), Ok(Promise::Nothing));
+        assert_eq!(answer_promise(&Method::GET, StatusCode::OK, &long), Ok(Promise::Bytes(99)));
+        assert_eq!(answer_promise(&Method::GET, StatusCode::SWITCHING_PROTOCOLS, &long), Ok(Promise::Open));
+    }
 }

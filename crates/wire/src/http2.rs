@@ -4,3 +4,37 @@
 
 pub mod agent;
 pub mod edge;
+
+mod duplex;
+mod incoming;
+mod liveness;
+mod outgoing;
+
+pub(crate) use incoming::Incoming;
+
+use crate::header::Limits;
+
+/// Bytes of one stream's body that may wait for a slow reader, at either end. At a round trip of 100 ms it allows
+/// 10 MB/s for one stream; it is also the window of the reference agent.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes of all bodies together that may wait at this end of a connection. As many stalled readers as fit into it,
+/// each with a full stream window, hold up everybody else on the connection: hence far more than a stream's.
+const CONNECTION_WINDOW: u32 = 128 << 20;
+
+/// Bytes of one stream that may wait for the socket beyond the peer's window.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// A message head's fields as HTTP/2 counts them; that of the reference agent, and room for [`PACKED_HEADERS`] twice over.
+const HEADER_LIST: u32 = 1 << 20;
+
+/// An origin's headers once they are serialized.
+const PACKED_HEADERS: usize = Limits::HEADERS.serialized();
+
+/// Accounted cost of small DATA frames that wait for slow readers, at 256 bytes a frame: one million frames. The
+/// library's own measure would let a few stalled WebSockets with short messages end the connection for all.
+const SMALL_FRAMES: usize = 256 << 20;
+
+/// Streams reset by the peer before this end has looked at them: many visitors leaving at once are no attack, since the
+/// peer is an authenticated one.
+const UNSEEN_RESETS: usize = 10_000;

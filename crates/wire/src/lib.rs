@@ -11,10 +11,11 @@
 
 mod agent_connection;
 mod body;
-mod connection;
 pub mod connect;
+mod connection;
 mod exchange;
 mod extension;
+mod flight;
 mod handler;
 pub mod header;
 pub mod http2;
@@ -23,6 +24,9 @@ pub mod quic;
 pub mod registration;
 pub mod rpc;
 mod schema;
+mod service;
+mod session;
+mod upload;
 
 pub use agent_connection::{AgentConnection, ConnectError};
 pub use body::{Body, BodyError};

@@ -3,6 +3,13 @@
 pub mod agent;
 pub mod edge;
 
+mod incoming;
+mod outgoing;
+mod reader;
 mod settings;
 
+pub(crate) use incoming::Incoming;
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
+
+/// The one code with which connections are closed and streams are reset or stopped (section 6).
+const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);

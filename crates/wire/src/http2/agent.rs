@@ -1,16 +1,47 @@
 //! The agent end of a connection over HTTP/2.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::duplex::Duplex;
+use super::incoming::Incoming;
+use super::liveness::{Heard, Watched};
+use super::outgoing::{self, Sent};
+use super::{CONNECTION_WINDOW, HEADER_LIST, PACKED_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
+use crate::agent_connection;
+use crate::body::Promise;
+use crate::exchange::{length_promise, strip_hop_by_hop};
+use crate::flight::Flights;
+use crate::header::{self, ResponseMeta, StreamKind};
 use crate::registration::{Registered, Registration};
-use crate::{AgentConnection, ConnectError, Handler};
+use crate::service::{Call, Respond};
+use crate::{AgentConnection, Body, ConnectError, Extensions, Handler, Kind, OriginError, OriginFault};
+
+/// How long the edge may take to send its preface (section 4).
+const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Requests that the edge may have under way on one connection.
+const MAX_STREAMS: u32 = 20_000;
+
+/// A pushed configuration is read whole: so large, and within this time.
+const CONFIGURATION_SIZE: usize = 16 << 20;
+const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Registers over a stream that is already secured, and serves what the edge sends from then on.
 ///
-/// `rpc_timeout` limits the registration and every later call to the edge.
+/// `rpc_timeout` limits the registration.
 pub async fn connect<IO, H>(
     io: IO,
     registration: &Registration,
@@ -21,6 +52,209 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let _ = (io, registration, handler, rpc_timeout);
-    todo!()
+    let (io, heard) = Watched::new(io);
+    let connection = match timeout(PREFACE_LIMIT, builder().handshake(io)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(ConnectError::Lost(error.to_string())),
+        Err(_) => return Err(ConnectError::Lost(format!("the edge said nothing for {PREFACE_LIMIT:?}"))),
+    };
+    let flights = Flights::default();
+    let (opened, control) = oneshot::channel();
+    let driver = drive(connection, heard, handler, flights.clone(), opened);
+    agent_connection::start(driver, control, flights, registration, rpc_timeout).await
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(None);
+    builder
+}
+
+/// Serves whatever the edge opens until the connection ends; answers why.
+async fn drive<IO, H>(
+    mut connection: Connection<Watched<IO>, Bytes>,
+    heard: Heard,
+    handler: Arc<H>,
+    flights: Flights,
+    opened: oneshot::Sender<Duplex>,
+) -> String
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let ping = connection.ping_pong().expect("a fresh connection has its ping handle");
+    let vanished = heard.vanished(ping);
+    let mut vanished = std::pin::pin!(vanished);
+    let mut opened = Some(opened);
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                None => return "the edge closed the connection".into(),
+                Some(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
+                Some(Ok((request, respond))) => match StreamKind::of(request.headers()) {
+                    StreamKind::Control => open_control(request, respond, &mut opened),
+                    StreamKind::Configuration => {
+                        requests.spawn(configure(Arc::clone(&handler), request, respond));
+                    }
+                    StreamKind::Exchange(kind) => {
+                        let ticket = flights.board();
+                        let handler = Arc::clone(&handler);
+                        requests.spawn(async move {
+                            exchange(&*handler, kind, request, respond).await;
+                            drop(ticket);
+                        });
+                    }
+                },
+            },
+            Some(_) = requests.join_next() => {}
+            () = &mut vanished => return "the edge vanished".into(),
+        }
+    }
+}
+
+/// Accepts the control stream; there is one on a connection.
+fn open_control(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    opened: &mut Option<oneshot::Sender<Duplex>>,
+) {
+    let Some(opened) = opened.take() else {
+        tracing::debug!("the edge opened a second control stream");
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return;
+    };
+    let mut response = Response::new(());
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, octets);
+    if let Ok(send) = respond.send_response(response, false) {
+        // Nobody listening means that the connection is being given up.
+        let _ = opened.send(Duplex::new(send, request.into_body()));
+    }
+}
+
+/// Serves a request until its answer is sent, or the edge cancels it.
+async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let (head, recv) = request.into_parts();
+    let extensions = marked(&head.headers);
+    let mut call = Call::new(kind, head, extensions);
+    let body = if recv.is_end_stream() {
+        Body::empty()
+    } else {
+        // The library has refused a length that is not one number.
+        let promise = length_promise(&call.head.headers).unwrap_or(Promise::Open);
+        Body::http2(Incoming::request(recv, promise, call.want.take()))
+    };
+    let answer = match call.answer(handler, body, &mut respond).await {
+        None => return,
+        Some(Err(error)) => return fail(respond, &ResponseMeta::Fault(error), extensions),
+        Some(Ok(answer)) => answer,
+    };
+    let packed = header::serialize(&answer.headers);
+    // An edge may refuse more, and does so by failing the stream without a reason.
+    if packed.len() > PACKED_HEADERS {
+        let text = format!("the origin's headers are longer than {PACKED_HEADERS} bytes when packed");
+        let fault = OriginError::new(OriginFault::Nonsense, text);
+        return fail(respond, &ResponseMeta::Fault(fault), extensions);
+    }
+    let mut head = Response::new(());
+    *head.status_mut() = match answer.status {
+        StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
+        status => status,
+    };
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH) {
+            head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
+        }
+    }
+    head.headers_mut().insert(header::RESPONSE_HEADERS, packed);
+    head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
+    // An error means that the edge has cancelled the request.
+    let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
+    if let Some(body) = answer.body {
+        if let Sent::Failed(error) = outgoing::send(&mut send, body).await {
+            tracing::debug!(%error, "an origin's answer broke off");
+        }
+    }
+}
+
+impl Respond for SendResponse<Bytes> {
+    fn poll_cancelled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_reset(context).map(|_| ())
+    }
+
+    async fn early(&mut self, status: StatusCode, mut headers: HeaderMap) {
+        strip_hop_by_hop(&mut headers);
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        *head.headers_mut() = headers;
+        // Advice only; an error means that the stream is closed.
+        let _ = self.send_informational(head);
+    }
+}
+
+/// The extensions that the edge wants used on a request.
+fn marked(headers: &HeaderMap) -> Extensions {
+    headers
+        .get(header::EXTENSIONS)
+        .and_then(|mark| mark.to_str().ok())
+        .map_or_else(Extensions::default, Extensions::from_mark)
+}
+
+/// Says that there is no answer of the origin (section 5.6).
+fn fail(mut respond: SendResponse<Bytes>, meta: &ResponseMeta, extensions: Extensions) {
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::BAD_GATEWAY;
+    head.headers_mut().insert(header::RESPONSE_META, meta.to_value(extensions));
+    // An error means that the edge has cancelled the request.
+    let _ = respond.send_response(head, true);
+}
+
+/// Applies a configuration that the edge pushes (section 11.2).
+async fn configure<H: Handler>(handler: Arc<H>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let pushed = timeout(CONFIGURATION_LIMIT, read_configuration(request.into_body())).await;
+    let Ok(Ok((version, config))) = pushed else {
+        let fault = OriginError::new(OriginFault::Unsupported, "the pushed configuration cannot be read");
+        return fail(respond, &ResponseMeta::Fault(fault), Extensions::default());
+    };
+    let (version, error) = match handler.update_configuration(version, config).await {
+        Ok(version) => (version, None),
+        Err((version, error)) => (version, Some(error)),
+    };
+    let answer = serde_json::json!({ "lastAppliedVersion": version, "err": error }).to_string();
+    let mut head = Response::new(());
+    head.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(mut send) = respond.send_response(head, false) {
+        let _ = send.send_data(answer.into(), true);
+    }
+}
+
+#[derive(Deserialize)]
+struct Pushed<'a> {
+    version: i32,
+    #[serde(borrow)]
+    config: &'a RawValue,
+}
+
+/// Reads the envelope of a pushed configuration; the document in it is the handler's.
+async fn read_configuration(mut recv: RecvStream) -> Result<(i32, Bytes), String> {
+    let mut whole = BytesMut::new();
+    while let Some(bytes) = recv.data().await {
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        if whole.len() + bytes.len() > CONFIGURATION_SIZE {
+            return Err(format!("longer than {CONFIGURATION_SIZE} bytes"));
+        }
+        let _ = recv.flow_control().release_capacity(bytes.len());
+        whole.extend_from_slice(&bytes);
+    }
+    let pushed: Pushed<'_> = serde_json::from_slice(&whole).map_err(|error| error.to_string())?;
+    Ok((pushed.version, Bytes::copy_from_slice(pushed.config.get().as_bytes())))
 }

@@ -2,12 +2,257 @@
 
 use std::sync::Arc;
 
-use crate::Registrar;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use quinn::{ConnectionError, ReadError};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::CODE;
+use super::incoming::Incoming;
+use super::outgoing::{Outgoing, Sent};
+use super::reader::Reader;
+use crate::body::Promise;
+use crate::connect::{BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
+use crate::connection::{self, Phase};
+use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
+use crate::flight::Ticket;
+use crate::rpc::{CALL_TIMEOUT, ConfigurationClient};
+use crate::session::{REGISTRATION_LIMIT, Session};
+use crate::upload::Upload;
+use crate::{Body, Connection, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, Registrar};
 
 /// Serves one connection of an agent until it ends; answers why it ended.
 ///
-/// Dropping the future cuts the connection; [`crate::Connection::close`] ends it.
+/// Dropping the future cuts the connection; [`Connection::close`] ends it.
 pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R>) -> String {
-    let _ = (connection, registrar);
-    todo!()
+    let deadline = Instant::now() + REGISTRATION_LIMIT;
+    let connection = Cut(connection);
+    let mut session = Session::new(registrar);
+    let reason = tokio::select! {
+        biased;
+        reason = control(&mut session, &connection.0, deadline) => reason,
+        error = connection.0.closed() => closed(&error),
+    };
+    drop(connection);
+    session.end(&reason);
+    reason
+}
+
+/// A connection that is closed when it is dropped.
+struct Cut(quinn::Connection);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.close(CODE, b"");
+    }
+}
+
+/// Takes the control stream and serves it until the connection is to be closed.
+async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Connection, deadline: Instant) -> String {
+    let (send, recv) = match timeout_at(deadline, connection.accept_bi()).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return closed(&error),
+        Err(_) => return "the agent did not open the control stream in time".into(),
+    };
+    let link = Link { connection: connection.clone() };
+    let remote = connection.remote_address();
+    let connect = |extensions| Connection::new(remote, extensions, connection::Link::Quic(link));
+    tokio::select! {
+        reason = session.run(tokio::io::join(recv, send), deadline, connect) => reason,
+        error = refuse_streams(connection) => closed(&error),
+    }
+}
+
+/// Agents open further streams only to end UDP sessions, which need no answer: they end with the connection, too.
+async fn refuse_streams(connection: &quinn::Connection) -> ConnectionError {
+    loop {
+        match connection.accept_bi().await {
+            // Dropping the receiving side stops it.
+            Ok((send, _)) => drop(Outgoing::new(send)),
+            Err(error) => return error,
+        }
+    }
+}
+
+fn closed(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::TimedOut => "the agent vanished".into(),
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
+            "the agent closed the connection".into()
+        }
+        error => format!("the QUIC connection failed: {error}"),
+    }
+}
+
+/// The edge's side of a connection over QUIC, as far as requests are concerned.
+pub(crate) struct Link {
+    connection: quinn::Connection,
+}
+
+impl Link {
+    pub(crate) async fn exchange(
+        &self,
+        extensions: Extensions,
+        ticket: Ticket,
+        kind: Kind,
+        request: Request<Body>,
+        interim: Interim,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<Response<Body>, ExchangeError> {
+        let (mut head, body) = request.into_parts();
+        let method = head.method.clone();
+        // Stock agents cannot say that they want the body.
+        let waits = extensions.interim && expects_continue(&head.headers);
+        clean_request(kind, &mut head);
+        let end = kind == Kind::Http && body.is_end_stream();
+        let form = match kind {
+            Kind::Http if end => BodyForm::None,
+            Kind::Http => body_form(&mut head.headers, &body, extensions),
+            Kind::WebSocket | Kind::Tcp => BodyForm::Bare,
+        };
+        let framed = form == BodyForm::Framed;
+        let first = RequestHead::encode(kind, &head, form, extensions);
+
+        let (send, recv) = tokio::select! {
+            biased;
+            reason = connection::unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
+            stream = self.connection.open_bi() => {
+                stream.map_err(|error| ExchangeError::NotSent(closed(&error)))?
+            }
+        };
+        let mut send = Outgoing::new(send);
+        let mut reader = Reader::new(recv);
+        if let Err(quinn::WriteError::ConnectionLost(error)) = send.write(first).await {
+            return Err(ExchangeError::Lost(closed(&error)));
+        }
+        let (go, mut upload) = if end {
+            send.finish();
+            (None, Upload::sent(kind, ticket))
+        } else {
+            let (go, wanted) = waits.then(oneshot::channel).unzip();
+            (go, upload(kind, ticket, send, body, framed, wanted))
+        };
+        let answer = tokio::select! {
+            biased;
+            failure = upload.failed() => return Err(failure),
+            answer = answer_head(kind, &mut reader, go, &interim) => answer?,
+        };
+        read_answer(kind, &method, answer, reader, upload)
+    }
+
+    pub(crate) async fn update_configuration(&self, version: i32, config: &[u8]) -> Result<i32, String> {
+        match timeout(CALL_TIMEOUT, self.push(version, config)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("the agent did not answer the configuration within {CALL_TIMEOUT:?}")),
+        }
+    }
+
+    async fn push(&self, version: i32, config: &[u8]) -> Result<i32, String> {
+        let failed = |error: String| format!("the configuration push failed: {error}");
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|error| failed(closed(&error)))?;
+        send.write_all(&RPC_SIGNATURE).await.map_err(|error| failed(error.to_string()))?;
+        let mut client = ConfigurationClient::new(tokio::io::join(recv, send));
+        let answer = client.update(version, config).await.map_err(|error| failed(error.to_string()))?;
+        client.shutdown().await;
+        answer.map_err(|(version, text)| {
+            format!("the agent refused the configuration and keeps version {version}: {text}")
+        })
+    }
+}
+
+/// How a body travels. One whose length is known is announced with it, and never has trailers.
+fn body_form(headers: &mut http::HeaderMap, body: &Body, extensions: Extensions) -> BodyForm {
+    if let (false, Some(length)) = (headers.contains_key(header::CONTENT_LENGTH), body.size_hint().exact()) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    match extensions.trailers && !headers.contains_key(header::CONTENT_LENGTH) {
+        true => BodyForm::Framed,
+        false => BodyForm::Bare,
+    }
+}
+
+/// Starts sending a request's body.
+fn upload(
+    kind: Kind,
+    ticket: Ticket,
+    send: Outgoing,
+    body: Body,
+    framed: bool,
+    wanted: Option<oneshot::Receiver<()>>,
+) -> Upload {
+    Upload::spawn(kind, ticket, async move {
+        if let Some(wanted) = wanted {
+            if wanted.await.is_err() {
+                // The answer came without it.
+                return Ok(());
+            }
+        }
+        match send.send(body, framed).await {
+            Sent::Done => Ok(()),
+            Sent::Failed(error) => Err(error),
+        }
+    })
+}
+
+/// What the agent answered.
+struct Head {
+    status: StatusCode,
+    headers: http::HeaderMap,
+    framed: bool,
+}
+
+/// Waits for the head of an answer. `go` is told when the agent wants the request's body.
+async fn answer_head(
+    kind: Kind,
+    reader: &mut Reader,
+    mut go: Option<oneshot::Sender<()>>,
+    interim: &Interim,
+) -> Result<Head, ExchangeError> {
+    loop {
+        let head = ResponseHead::decode(kind, &mut reader.buffer);
+        match head.map_err(|error| ExchangeError::Protocol(error.to_string()))? {
+            Some(ResponseHead::Interim { status: StatusCode::CONTINUE, .. }) => {
+                if let Some(go) = go.take() {
+                    let _ = go.send(());
+                }
+            }
+            Some(ResponseHead::Interim { status, mut headers }) => {
+                clean_answer(status, &mut headers);
+                interim.send(status, headers);
+            }
+            Some(ResponseHead::Answer { status, headers, framed }) => return Ok(Head { status, headers, framed }),
+            Some(ResponseHead::Failed(fault)) => return Err(ExchangeError::Origin(fault)),
+            Some(ResponseHead::FlowLimited(text)) => {
+                return Err(ExchangeError::Origin(OriginError::new(OriginFault::Unsupported, text)));
+            }
+            None => match reader.fill().await {
+                Ok(true) => {}
+                Ok(false) => return Err(ExchangeError::Protocol("the stream ended before an answer".into())),
+                Err(ReadError::ConnectionLost(error)) => return Err(ExchangeError::Lost(closed(&error))),
+                Err(error) => return Err(ExchangeError::Lost(format!("the agent gave the request up: {error}"))),
+            },
+        }
+    }
+}
+
+fn read_answer(
+    kind: Kind,
+    method: &Method,
+    head: Head,
+    reader: Reader,
+    upload: Upload,
+) -> Result<Response<Body>, ExchangeError> {
+    let Head { status, mut headers, framed } = head;
+    clean_answer(status, &mut headers);
+    let promise = match kind {
+        Kind::Tcp => Promise::Open,
+        Kind::Http | Kind::WebSocket => {
+            answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?
+        }
+    };
+    let mut response = Response::new(Body::quic(Incoming::answer(reader, framed, promise, upload)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
 }

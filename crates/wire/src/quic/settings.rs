@@ -1,19 +1,84 @@
+use std::time::Duration;
+
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+
 /// The protocol name that both ends offer in the QUIC handshake (section 2.2).
 pub const ALPN: &[u8] = b"argotunnel";
 
+/// Silence after which a connection is given up (section 6).
+const IDLE_MILLIS: u32 = 5_000;
+
+/// Two of them fit into the idle time, so that a lost one ends nothing.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Bytes of one stream's body that may wait for a slow reader.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes of all bodies together that may wait at this end of a connection. As many stalled readers as fit into it,
+/// each with a full stream window, hold up everybody else on the connection: hence far more than a stream's.
+const CONNECTION_WINDOW: u32 = 128 << 20;
+
+/// Bytes sent and not yet acknowledged on one connection: 1 Gbit/s at a round trip of 100 ms.
+const SEND_WINDOW: u64 = 12 << 20;
+
+/// Streams that an agent may have open towards the edge: the control stream, and RPC that it seldom has a use for.
+const AGENT_STREAMS: u32 = 16;
+
+/// Streams that the edge may have open towards an agent at first; the agent allows more as they come into use.
+pub(super) const EDGE_STREAMS: u32 = 256;
+
+/// Datagrams that wait to be read, or sent: beyond it the oldest are lost, as datagrams are.
+const DATAGRAM_BUFFER: usize = 1 << 20;
+
 /// Settings of a QUIC endpoint that listens for agents.
-pub fn edge_transport_config() -> quinn::TransportConfig {
-    todo!()
+pub fn edge_transport_config() -> TransportConfig {
+    let mut config = transport_config();
+    config.max_concurrent_bidi_streams(AGENT_STREAMS.into());
+    config
 }
 
 /// Settings of a QUIC connection that an agent dials.
-pub fn agent_transport_config() -> quinn::TransportConfig {
-    todo!()
+pub fn agent_transport_config() -> TransportConfig {
+    let mut config = transport_config();
+    config.max_concurrent_bidi_streams(EDGE_STREAMS.into()).keep_alive_interval(Some(KEEP_ALIVE));
+    config
+}
+
+fn transport_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MILLIS))))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    config
 }
 
 /// Settings of the endpoint that an agent dials from: zero-length source connection ids.
 ///
 /// Without connection ids a connection is told by its addresses, so an endpoint holds one connection per edge address.
-pub fn agent_endpoint_config() -> quinn::EndpointConfig {
-    todo!()
+pub fn agent_endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(NoConnectionIds));
+    config
+}
+
+#[derive(Debug)]
+struct NoConnectionIds;
+
+impl ConnectionIdGenerator for NoConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&[])
+    }
+
+    fn cid_len(&self) -> usize {
+        0
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }

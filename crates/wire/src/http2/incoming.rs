@@ -1,0 +1,117 @@
+//! A body that comes in on a stream of HTTP/2.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use crate::BodyError;
+use crate::body::Promise;
+use crate::header;
+use crate::upload::Upload;
+
+/// Bytes as they come; the other end may send as many more as were taken off here.
+pub(crate) struct Incoming {
+    recv: RecvStream,
+    promise: Promise,
+    stage: Stage,
+    wanted: Option<oneshot::Sender<()>>,
+    upload: Option<Upload>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Data,
+    Trailers,
+    Done,
+}
+
+impl Incoming {
+    /// At the edge: an answer's body. It holds on to the request's.
+    pub(super) fn answer(recv: RecvStream, promise: Promise, upload: Upload) -> Self {
+        let mut incoming = Self { recv, promise, stage: Stage::Data, wanted: None, upload: Some(upload) };
+        if incoming.recv.is_end_stream() {
+            // A head without a body that nevertheless promises one is found by the first poll.
+            if incoming.promise.end().is_ok() {
+                incoming.done();
+            }
+        }
+        incoming
+    }
+
+    /// At the agent: a request's body. `wanted` is told when it is first polled.
+    pub(super) fn request(recv: RecvStream, promise: Promise, wanted: Option<oneshot::Sender<()>>) -> Self {
+        Self { recv, promise, stage: Stage::Data, wanted, upload: None }
+    }
+
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(wanted) = self.wanted.take() {
+            // Nobody listening means that the answer is out already.
+            let _ = wanted.send(());
+        }
+        let next = ready!(self.poll_next(context));
+        match &next {
+            Ok(Some(frame)) if frame.is_data() => {}
+            Ok(_) => self.done(),
+            Err(_) => {
+                self.stage = Stage::Done;
+                // Cancels the request's body.
+                self.upload = None;
+            }
+        }
+        Poll::Ready(next.transpose())
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        if self.stage == Stage::Data {
+            while let Some(bytes) = ready!(self.recv.poll_data(context)).transpose().map_err(failed)? {
+                // Fails only on a stream that is closed, and then the window does not matter.
+                let _ = self.recv.flow_control().release_capacity(bytes.len());
+                if !bytes.is_empty() {
+                    self.promise.take(bytes.len())?;
+                    return Poll::Ready(Ok(Some(Frame::data(bytes))));
+                }
+            }
+            self.stage = Stage::Trailers;
+        }
+        if self.stage == Stage::Trailers {
+            let trailers = ready!(self.recv.poll_trailers(context)).map_err(failed)?;
+            self.promise.end()?;
+            if let Some(mut trailers) = trailers.filter(|_| self.promise != Promise::Nothing) {
+                header::strip_forbidden_trailers(&mut trailers);
+                return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.stage == Stage::Done || self.promise == Promise::Nothing
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.promise.size_hint()
+    }
+
+    fn done(&mut self) {
+        self.stage = Stage::Done;
+        if let Some(upload) = self.upload.take() {
+            upload.release();
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Readers that count bytes themselves never ask for the end.
+        if self.promise.is_kept() {
+            self.done();
+        }
+    }
+}
+
+fn failed(error: h2::Error) -> BodyError {
+    BodyError(error.to_string())
+}

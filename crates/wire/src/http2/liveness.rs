@@ -1,0 +1,118 @@
+//! Noticing that the other end has vanished.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until};
+
+/// Silence after which the other end is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// Silence after which it is given up: it has had five seconds for an answer, and is found within ten in all.
+const VANISHED: Duration = Duration::from_secs(9);
+
+/// When bytes last came in.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    start: Instant,
+    millis: Arc<AtomicU64>,
+}
+
+impl Heard {
+    fn new() -> Self {
+        Self { start: Instant::now(), millis: Arc::default() }
+    }
+
+    fn note(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+
+    /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence.
+    pub(super) async fn vanished(&self, mut ping: h2::PingPong) {
+        let mut asked = false;
+        loop {
+            let last = self.last();
+            if last.elapsed() >= VANISHED {
+                return;
+            }
+            if !asked && last.elapsed() >= SILENCE {
+                if ping.send_ping(h2::Ping::opaque()).is_err() {
+                    // The connection is closing, which is for its driver to find out.
+                    return std::future::pending().await;
+                }
+                asked = true;
+            }
+            tokio::select! {
+                pong = std::future::poll_fn(|context| ping.poll_pong(context)), if asked => match pong {
+                    Ok(_) => asked = false,
+                    Err(_) => return std::future::pending().await,
+                },
+                () = sleep_until(last + if asked { VANISHED } else { SILENCE }) => {}
+            }
+        }
+    }
+}
+
+/// A stream that notes when bytes come in.
+pub(super) struct Watched<IO> {
+    io: IO,
+    heard: Heard,
+}
+
+impl<IO> Watched<IO> {
+    pub(super) fn new(io: IO) -> (Self, Heard) {
+        let heard = Heard::new();
+        (Self { io, heard: heard.clone() }, heard)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.heard.note();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,84 @@
+//! Sending a body on a stream of HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::{Body as _, Frame};
+
+use crate::{Body, BodyError};
+
+/// How the sending of a body ended.
+pub(super) enum Sent {
+    /// As a whole, or as far as the other end wanted it.
+    Done,
+    /// The body itself failed; the stream was reset.
+    Failed(BodyError),
+}
+
+/// Sends a body to its end. Polls it only when the other end's window, and the local buffer, have room.
+pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Sent {
+    loop {
+        if !std::future::poll_fn(|context| poll_room(stream, context)).await {
+            return Sent::Done;
+        }
+        let next = std::future::poll_fn(|context| poll_next(stream, &mut body, context)).await;
+        let sent = match next {
+            Next::Unwanted => return Sent::Done,
+            Next::Frame(None) => {
+                let _ = stream.send_data(Bytes::new(), true);
+                return Sent::Done;
+            }
+            Next::Frame(Some(Err(error))) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Sent::Failed(error);
+            }
+            Next::Frame(Some(Ok(frame))) => match frame.into_data() {
+                // Peers count empty frames against us.
+                Ok(bytes) if bytes.is_empty() => Ok(false),
+                Ok(bytes) => {
+                    let end = body.is_end_stream();
+                    stream.send_data(bytes, end).map(|()| end)
+                }
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => stream.send_trailers(trailers).map(|()| true),
+                    Err(_) => Ok(false),
+                },
+            },
+        };
+        // An error means that the stream is closed already.
+        if sent.unwrap_or(true) {
+            return Sent::Done;
+        }
+    }
+}
+
+/// Waits for room for at least one byte; `false`: the stream is closed.
+fn poll_room(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<bool> {
+    stream.reserve_capacity(1);
+    loop {
+        if stream.capacity() > 0 {
+            return Poll::Ready(true);
+        }
+        match stream.poll_capacity(context) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
+            // Closed streams do not always wake whoever waits for capacity with an error.
+            Poll::Pending => return stream.poll_reset(context).map(|_| false),
+        }
+    }
+}
+
+enum Next {
+    Frame(Option<Result<Frame<Bytes>, BodyError>>),
+    Unwanted,
+}
+
+/// The body's next frame, unless the other end resets the stream first.
+fn poll_next(stream: &mut SendStream<Bytes>, body: &mut Body, context: &mut Context<'_>) -> Poll<Next> {
+    if stream.poll_reset(context).is_ready() {
+        return Poll::Ready(Next::Unwanted);
+    }
+    Pin::new(body).poll_frame(context).map(Next::Frame)
+}

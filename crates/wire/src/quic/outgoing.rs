@@ -1,0 +1,109 @@
+//! The sending side of a stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use quinn::{SendStream, StoppedError, VarInt, WriteError};
+
+use super::CODE;
+use crate::connect::framing;
+use crate::{Body, BodyError};
+
+/// The sending side of a stream. Unless [`Outgoing::finish`] was called, dropping it resets the stream, so that what is
+/// cut short is never taken for whole.
+pub(super) struct Outgoing {
+    send: SendStream,
+    stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>,
+    finished: bool,
+}
+
+/// How the sending of a body ended.
+pub(super) enum Sent {
+    /// As a whole, or as far as the other end wanted it.
+    Done,
+    /// The body itself failed; the stream is reset.
+    Failed(BodyError),
+}
+
+impl Outgoing {
+    pub(super) fn new(send: SendStream) -> Self {
+        let stopped = Box::pin(send.stopped());
+        Self { send, stopped, finished: false }
+    }
+
+    /// Ready when the other end wants nothing more, or the connection is gone.
+    pub(super) fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stopped.as_mut().poll(context).map(|_| ())
+    }
+
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        self.send.write_chunk(bytes).await
+    }
+
+    /// Ends the stream in order.
+    pub(super) fn finish(&mut self) {
+        // Fails only on a stream that the other end has stopped, and then it does not matter.
+        let _ = self.send.finish();
+        self.finished = true;
+    }
+
+    /// Sends a body to its end and finishes. Polls it only when what came before is taken by flow control. Bare bodies
+    /// lose their trailers.
+    pub(super) async fn send(mut self, mut body: Body, framed: bool) -> Sent {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                _ = &mut self.stopped => return Sent::Done,
+                frame = body.frame() => frame,
+            };
+            let written = match frame {
+                None => {
+                    if framed && self.write(framing::end(None)).await.is_err() {
+                        return Sent::Done;
+                    }
+                    self.finish();
+                    return Sent::Done;
+                }
+                Some(Err(error)) => return Sent::Failed(error),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => self.write_data(bytes, framed).await,
+                    Err(frame) if framed => {
+                        let last = framing::end(frame.trailers_ref());
+                        if self.write(last).await.is_ok() {
+                            self.finish();
+                        }
+                        return Sent::Done;
+                    }
+                    Err(_) => Ok(()),
+                },
+            };
+            if written.is_err() {
+                return Sent::Done;
+            }
+        }
+    }
+
+    async fn write_data(&mut self, mut bytes: Bytes, framed: bool) -> Result<(), WriteError> {
+        if !framed {
+            return self.write(bytes).await;
+        }
+        while !bytes.is_empty() {
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let part = bytes.split_to(length as usize);
+            let head = Bytes::copy_from_slice(&framing::data_head(length));
+            self.send.write_all_chunks(&mut [head, part]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Fails only on a stream that is closed already.
+            let _ = self.send.reset(CODE);
+        }
+    }
+}

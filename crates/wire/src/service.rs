@@ -1,0 +1,144 @@
+//! The agent's dealings with its handler, the same on both transports.
+
+use std::task::{Context, Poll};
+
+use http::header;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::body::Promise;
+use crate::exchange::{answer_promise, expects_continue, join_cookies};
+use crate::header as wire_header;
+use crate::{Body, Extensions, Handler, Interim, Kind, OriginError, OriginFault};
+
+/// A request on its way to the handler.
+pub(crate) struct Call {
+    pub(crate) kind: Kind,
+    pub(crate) head: Parts,
+    /// To be told when the handler first polls the request's body, if the visitor waits for that.
+    pub(crate) want: Option<oneshot::Sender<()>>,
+    interim: Interim,
+    asked: Asked,
+    method: Method,
+}
+
+/// What the handler has to say before its answer.
+#[derive(Debug, Default)]
+struct Asked {
+    wanted: Option<oneshot::Receiver<()>>,
+    early: Option<mpsc::Receiver<(StatusCode, HeaderMap)>>,
+}
+
+/// The way back to the edge, before the answer.
+pub(crate) trait Respond: Send {
+    /// Ready when the edge wants no answer any more, or the connection is gone.
+    fn poll_cancelled(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Sends an interim head: 100 when the handler wants a body that is held back, or what the origin said.
+    fn early(&mut self, status: StatusCode, headers: HeaderMap) -> impl Future<Output = ()> + Send;
+}
+
+/// An answer that is fit to travel.
+pub(crate) struct Answer {
+    /// 101 for an accepted WebSocket.
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// `None`: nothing follows the head.
+    pub(crate) body: Option<Body>,
+}
+
+impl Call {
+    /// Takes the protocol's own out of a request.
+    pub(crate) fn new(kind: Kind, mut head: Parts, extensions: Extensions) -> Self {
+        for name in [wire_header::UPGRADE, wire_header::PROXY_SRC, wire_header::TRACE_ID, wire_header::EXTENSIONS] {
+            head.headers.remove(name);
+        }
+        join_cookies(&mut head.headers);
+        if let Some(authority) = head.uri.authority() {
+            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+                head.headers.entry(header::HOST).or_insert(host);
+            }
+        }
+        if let (Kind::Tcp, Some(authority)) = (kind, head.uri.authority().cloned()) {
+            head.method = Method::CONNECT;
+            head.uri = Uri::from(authority);
+        }
+        let mut asked = Asked::default();
+        let mut want = None;
+        if expects_continue(&head.headers) {
+            head.headers.remove(header::EXPECT);
+            let (sender, receiver) = oneshot::channel();
+            (want, asked.wanted) = (Some(sender), Some(receiver));
+        }
+        let mut interim = Interim::unwanted();
+        if extensions.interim {
+            let (sender, receiver) = Interim::channel();
+            (interim, asked.early) = (sender, Some(receiver));
+        }
+        let method = head.method.clone();
+        Self { kind, head, want, interim, asked, method }
+    }
+
+    /// Gets the handler's answer; `None`: the edge cancelled the request first, and the handler's future is dropped.
+    pub(crate) async fn answer<H: Handler, R: Respond>(
+        self,
+        handler: &H,
+        body: Body,
+        respond: &mut R,
+    ) -> Option<Result<Answer, OriginError>> {
+        let Self { kind, head, interim, mut asked, method, .. } = self;
+        let answering = handler.exchange(kind, Request::from_parts(head, body), interim);
+        let mut answering = std::pin::pin!(answering);
+        loop {
+            tokio::select! {
+                biased;
+                () = std::future::poll_fn(|context| respond.poll_cancelled(context)) => return None,
+                (status, headers) = asked.next() => respond.early(status, headers).await,
+                answer = &mut answering => return Some(answer.and_then(|answer| Answer::new(kind, &method, answer))),
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// The next head to send; for ever nothing if none can come any more. Cancel safe.
+    async fn next(&mut self) -> (StatusCode, HeaderMap) {
+        loop {
+            tokio::select! {
+                biased;
+                wanted = async { self.wanted.as_mut().expect("looked at").await }, if self.wanted.is_some() => {
+                    self.wanted = None;
+                    if wanted.is_ok() {
+                        return (StatusCode::CONTINUE, HeaderMap::new());
+                    }
+                }
+                early = async { self.early.as_mut().expect("looked at").recv().await }, if self.early.is_some() => {
+                    match early {
+                        // The body's first poll has said the same, or will.
+                        Some((StatusCode::CONTINUE, _)) => {}
+                        Some(early) => return early,
+                        None => self.early = None,
+                    }
+                }
+                else => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn new(kind: Kind, method: &Method, answer: Response<Body>) -> Result<Self, OriginError> {
+        let (head, body) = answer.into_parts();
+        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if head.status.is_informational() && !(switched && kind == Kind::WebSocket) {
+            let text = format!("status {} as an answer", head.status.as_u16());
+            return Err(OriginError::new(OriginFault::Nonsense, text));
+        }
+        let promise = answer_promise(method, head.status, &head.headers)
+            .map_err(|error| OriginError::new(OriginFault::Nonsense, error.to_string()))?;
+        let streams = switched || kind == Kind::Tcp;
+        let empty = promise == Promise::Nothing || (!streams && http_body::Body::is_end_stream(&body));
+        Ok(Self { status: head.status, headers: head.headers, body: Some(body).filter(|_| !empty) })
+    }
+}
