@@ -1,1 +1,31 @@
-//! TODO
+//! A node of the edge: what visitors reach, what agents dial, and the way of each request between the two.
+//!
+//! [`listen()`] binds the sockets and [`Edge::start`] runs a node on them until [`Running::shutdown`]. A request passes plain
+//! functions in this order: a listener, a front (one for each version of HTTP), the site (which tunnel, which header), dispatch (which
+//! connection, and another one if that fails), and back. [`refusal`] lists everything that the edge itself answers.
+//!
+//! Deliberately absent: the tunnel protocol (`wire`), what is configured (`registry`), certificates (`certs`), the API
+//! (`api`), and signals and files, which are the program's.
+
+mod config;
+mod connections;
+mod dispatch;
+mod front;
+mod header;
+mod host;
+mod listen;
+mod metrics;
+mod node;
+mod ray;
+pub mod refusal;
+mod site;
+mod sockets;
+mod stop;
+mod tunnels;
+mod visit;
+
+pub use config::{Addresses, Config, Limits};
+pub use connections::Connections;
+pub use node::{Edge, Running, StartError};
+pub use site::RequestEvent;
+pub use sockets::{BindError, Pair, Sockets, bind_pair, bind_tcp, listen};

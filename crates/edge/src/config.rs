@@ -1,0 +1,116 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Quick tunnels get a name below this domain.
+    pub domain: String,
+    /// Where this node is, such as `lab01`: second half of every `cf-ray`, and what agents see as their location.
+    pub location: String,
+    /// What visitors and agents may use up.
+    pub limits: Limits,
+}
+
+/// Where a node listens. Port 0 lets the system choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Visitors without TLS.
+    pub http: SocketAddr,
+    /// Visitors with TLS: TCP for HTTP/1.1 and HTTP/2, UDP on the same port for HTTP/3.
+    pub https: SocketAddr,
+    /// Agents: TCP for HTTP/2, UDP on the same port for QUIC. Several addresses let agents spread their connections.
+    pub tunnel: Vec<SocketAddr>,
+    /// The REST API and the metrics.
+    pub api: SocketAddr,
+}
+
+/// What visitors and agents may use up before they are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Visitor connections at once, over all listeners. More are closed as they come.
+    pub connections: usize,
+    /// Agent connections that have not registered yet. More are closed as they come.
+    pub unregistered: usize,
+    /// Requests at once on one HTTP/2 or HTTP/3 connection of a visitor.
+    pub streams: u32,
+    /// Header fields of one request.
+    pub header_count: usize,
+    /// Bytes of the header of one request: names, values and 32 for each field (RFC 9113 section 6.5.2).
+    pub header_bytes: usize,
+    /// Bytes of a request's path and query.
+    pub uri_bytes: usize,
+    /// From the first byte to a finished TLS or QUIC handshake.
+    pub handshake: Duration,
+    /// From a finished handshake to the registration of an agent's connection.
+    pub registration: Duration,
+    /// A visitor's connection with no request on it is closed after this; on HTTP/1.1 a header has this long to be complete.
+    pub idle: Duration,
+    /// From the last byte of the request that the agent took to the head of the origin's answer. Streams are not limited after.
+    pub response: Duration,
+    /// How long a visitor may pause in the middle of a request's body before there is an answer.
+    pub body_pause: Duration,
+    /// How long a request waits for a connection of a tunnel that had one [`Limits::reconnect_memory`] ago or less.
+    pub reconnect_wait: Duration,
+    /// How long a tunnel counts as about to come back after its last connection went.
+    pub reconnect_memory: Duration,
+    /// Connections that one request is tried on.
+    pub attempts: u32,
+    /// Bytes of a request's body that are kept for a second attempt.
+    pub replay_bytes: usize,
+}
+
+impl Limits {
+    /// A connection costs some 20 to 60 KiB, so this many fit a machine of 1 GiB.
+    pub const CONNECTIONS: usize = 10_000;
+    /// Agents register within a round trip; a thousand at once come only after a restart of the node.
+    pub const UNREGISTERED: usize = 1_024;
+    /// What browsers find enough, and RFC 9113 section 6.5.2 recommends at least.
+    pub const STREAMS: u32 = 128;
+    /// Browsers send 20; 128 leaves room for odd proxies.
+    pub const HEADER_COUNT: usize = 128;
+    /// Twice what common origins take, so that the origin's own limit is what people meet.
+    pub const HEADER_BYTES: usize = 64 * 1024;
+    /// Twice the 8,000 bytes that RFC 9110 section 4.1 wants supported.
+    pub const URI_BYTES: usize = 16 * 1024;
+    /// Slow mobile networks need three seconds.
+    pub const HANDSHAKE: Duration = Duration::from_secs(10);
+    /// Agents give up after 5 s themselves.
+    pub const REGISTRATION: Duration = Duration::from_secs(10);
+    /// Shorter than what browsers keep idle connections for is a new handshake per page; longer costs memory.
+    pub const IDLE: Duration = Duration::from_secs(60);
+    /// What visitors of tunnels know from status 524.
+    pub const RESPONSE: Duration = Duration::from_secs(100);
+    /// As long as the origin gets: both sides of a stream may be silent before it begins.
+    pub const BODY_PAUSE: Duration = Duration::from_secs(100);
+    /// An agent that lost its connection is back within about 2 s.
+    pub const RECONNECT_WAIT: Duration = Duration::from_secs(5);
+    /// After this an agent is taken to be gone for good, and visitors get their answer at once.
+    pub const RECONNECT_MEMORY: Duration = Duration::from_secs(15);
+    /// One more than the connections that a connector holds by default would bring nothing.
+    pub const ATTEMPTS: u32 = 4;
+    /// Holds every form that people fill in, and costs little when all requests of a node use it.
+    pub const REPLAY_BYTES: usize = 64 * 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: Self::CONNECTIONS,
+            unregistered: Self::UNREGISTERED,
+            streams: Self::STREAMS,
+            header_count: Self::HEADER_COUNT,
+            header_bytes: Self::HEADER_BYTES,
+            uri_bytes: Self::URI_BYTES,
+            handshake: Self::HANDSHAKE,
+            registration: Self::REGISTRATION,
+            idle: Self::IDLE,
+            response: Self::RESPONSE,
+            body_pause: Self::BODY_PAUSE,
+            reconnect_wait: Self::RECONNECT_WAIT,
+            reconnect_memory: Self::RECONNECT_MEMORY,
+            attempts: Self::ATTEMPTS,
+            replay_bytes: Self::REPLAY_BYTES,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The protocols of visitors. Each turns what comes into a [`Visit`] and gives the answer back as the protocol has it.
+
+mod ask;
+mod http1;
+mod http2;
+pub(crate) mod http3;
+mod prefixed;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncWrite};
+use wire::{Body, Kind};
+
+use crate::Limits;
+use crate::site::Site;
+use crate::stop::Stop;
+use crate::visit::{Caller, Visit};
+
+/// What every connection of visitors needs.
+pub(crate) struct Reception {
+    pub(crate) site: Arc<Site>,
+    pub(crate) limits: Limits,
+    pub(crate) stop: Stop,
+    /// Tells visitors who came over TLS and TCP where HTTP/3 is.
+    pub(crate) alt_svc: Option<HeaderValue>,
+}
+
+impl Reception {
+    async fn answer(&self, visit: Visit) -> http::Response<Body> {
+        let over_tls = visit.caller.secure && visit.request.version() != http::Version::HTTP_3;
+        let mut answer = self.site.answer(visit).await;
+        if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
+            answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        answer
+    }
+}
+
+/// Serves a connection whose protocol its first bytes tell.
+pub(crate) async fn serve_plain<IO>(io: IO, caller: Caller, reception: Arc<Reception>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let first = tokio::time::timeout(reception.limits.idle, prefixed::Prefixed::new(io)).await;
+    if let Ok(Ok((io, is_http2))) = first {
+        serve(io, is_http2, caller, reception).await;
+    }
+}
+
+/// Serves a connection whose protocol is known.
+pub(crate) async fn serve<IO>(io: IO, is_http2: bool, caller: Caller, reception: Arc<Reception>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ended = if is_http2 {
+        http2::serve(io, caller, reception).await.map_err(|error| error.to_string())
+    } else {
+        http1::serve(io, caller, reception).await.map_err(|error| error.to_string())
+    };
+    if let Err(error) = ended {
+        tracing::debug!(visitor = %caller.remote, %error, "a visitor's connection broke");
+    }
+}
+
+/// An accepted WebSocket as HTTP/2 and HTTP/3 say it: status 200, and nothing of the handshake that only HTTP/1.1 has.
+fn without_upgrade(mut head: http::response::Parts, kind: Kind) -> http::response::Parts {
+    if kind == Kind::WebSocket && head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = StatusCode::OK;
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    head
+}

@@ -1,0 +1,169 @@
+//! HTTP/1.1 for visitors. They get no interim answer but 100: many programs take any other for the answer itself.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
+use wire::{Body, BodyError, Interim, Kind};
+
+use super::Reception;
+use crate::visit::{Caller, Visit};
+
+/// Bytes read from a WebSocket's visitor at once.
+const READ: usize = 16 * 1024;
+
+/// The smallest buffer that hyper takes.
+const MIN_BUFFER: usize = 8 * 1024;
+
+/// Serves one connection until either side closes it.
+pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), hyper::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = reception.limits;
+    let service = hyper::service::service_fn({
+        let reception = Arc::clone(&reception);
+        move |request| {
+            let reception = Arc::clone(&reception);
+            async move { Ok::<_, Infallible>(answer(request, caller, &reception).await) }
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle)
+        .max_headers(limits.header_count)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = reception.stop.drained() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn answer(mut request: Request<Incoming>, caller: Caller, reception: &Reception) -> Response<Body> {
+    let upgrade = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let Some(upgrade) = upgrade else {
+        let visit =
+            Visit { kind: Kind::Http, request: request.map(Body::wrap), interim: Interim::unwanted(), caller };
+        return reception.answer(visit).await;
+    };
+    let (accepted, reader) = oneshot::channel();
+    let request = request.map(|_| Body::wrap(Raw::Waiting(reader)));
+    let visit = Visit { kind: Kind::WebSocket, request, interim: Interim::unwanted(), caller };
+    let answer = reception.answer(visit).await;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        accept(answer, upgrade, accepted, reception)
+    } else {
+        answer
+    }
+}
+
+/// RFC 6455 section 4.2.1.
+fn wants_websocket(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && has_token(headers, header::CONNECTION, "upgrade")
+        && has_token(headers, header::UPGRADE, "websocket")
+        && headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|found| found.trim().eq_ignore_ascii_case(token))
+}
+
+/// Answers 101, and from then on joins the two bodies with the visitor's bytes.
+fn accept(
+    answer: Response<Body>,
+    upgrade: OnUpgrade,
+    accepted: oneshot::Sender<ReadHalf<TokioIo<Upgraded>>>,
+    reception: &Reception,
+) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    head.headers.remove(header::CONTENT_LENGTH);
+    reception.stop.spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+        // The request's body is gone if the exchange has ended meanwhile, and then so has the answer's.
+        let _ = accepted.send(reader);
+        if let Err(error) = write_out(body, writer).await {
+            tracing::debug!(%error, "a WebSocket broke");
+        }
+    });
+    Response::from_parts(head, Body::empty())
+}
+
+/// Writes until the origin's side ends, and then ends the visitor's.
+async fn write_out(mut body: Body, mut writer: WriteHalf<TokioIo<Upgraded>>) -> std::io::Result<()> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(std::io::Error::other)?;
+        if let Some(mut data) = frame.into_data().ok() {
+            writer.write_all_buf(&mut data).await?;
+            writer.flush().await?;
+        }
+    }
+    writer.shutdown().await
+}
+
+/// The bytes of a WebSocket's visitor, from the moment that the origin accepted it.
+enum Raw {
+    Waiting(oneshot::Receiver<ReadHalf<TokioIo<Upgraded>>>),
+    Reading(ReadHalf<TokioIo<Upgraded>>, BytesMut),
+    Ended,
+}
+
+impl http_body::Body for Raw {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match &mut *self {
+                Self::Waiting(reader) => match ready!(Pin::new(reader).poll(context)) {
+                    Ok(reader) => *self = Self::Reading(reader, BytesMut::new()),
+                    Err(_) => *self = Self::Ended,
+                },
+                Self::Reading(reader, buffer) => {
+                    buffer.reserve(READ);
+                    match ready!(tokio_util::io::poll_read_buf(Pin::new(reader), context, buffer)) {
+                        Ok(0) => *self = Self::Ended,
+                        Ok(_) => return Poll::Ready(Some(Ok(Frame::data(buffer.split().freeze())))),
+                        Err(error) => {
+                            *self = Self::Ended;
+                            return Poll::Ready(Some(Err(BodyError(error.to_string()))));
+                        }
+                    }
+                }
+                Self::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Ended)
+    }
+}

@@ -1,0 +1,255 @@
+//! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::{Body, BodyError, Interim, Kind};
+
+use super::{Reception, ask};
+use crate::visit::{Caller, Visit};
+
+/// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all bodies of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of one answer that wait to be written.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams that a visitor may open and reset before they are looked at; more is an attack (CVE-2023-44487).
+const RESET_STREAMS: usize = 32;
+/// How often a visitor is asked whether it is still there, and how long it may take to answer.
+const PING: Duration = Duration::from_secs(20);
+
+/// Serves one connection until either side closes it.
+pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), h2::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = reception.limits;
+    let handshake = h2::server::Builder::new()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(io);
+    let Ok(connection) = timeout(limits.handshake, handshake).await else { return Ok(()) };
+    let mut connection = connection?;
+    let mut liveness = pin!(liveness(connection.ping_pong()));
+    let mut streams = JoinSet::new();
+    let mut idle_since = Instant::now();
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                None => return Ok(()),
+                Some(accepted) => {
+                    let (request, respond) = accepted?;
+                    streams.spawn(exchange(request, respond, caller, Arc::clone(&reception)));
+                }
+            },
+            Some(_) = streams.join_next() => idle_since = Instant::now(),
+            () = reception.stop.drained(), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            () = sleep_until(idle_since + limits.idle), if streams.is_empty() && !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut liveness => {
+                tracing::debug!(visitor = %caller.remote, "a visitor vanished");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Ends when the visitor does not answer any more.
+async fn liveness(pings: Option<PingPong>) {
+    let mut pings = pings.expect("it is taken once");
+    loop {
+        tokio::time::sleep(PING).await;
+        match timeout(PING, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => (),
+            // A connection that is closing has its own end.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+async fn exchange(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    caller: Caller,
+    reception: Arc<Reception>,
+) {
+    let Some((kind, request)) = translate(request) else {
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return;
+    };
+    let (head, body) = request.into_parts();
+    let (body, mut asked) = ask::asking(&head.headers, body);
+    let (interim, mut interims) = Interim::channel();
+    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller };
+    let mut answering = pin!(reception.answer(visit));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            Some((status, headers)) = interims.recv() => send_interim(&mut respond, status, headers),
+            () = ask::asked(&mut asked) => send_interim(&mut respond, StatusCode::CONTINUE, HeaderMap::new()),
+            // The visitor left: dropping the rest cancels the origin's request.
+            _ = poll_fn(|context| respond.poll_reset(context)) => return,
+            answer = &mut answering => break answer,
+        }
+    };
+    if let Err(error) = send(answer, kind, respond).await {
+        tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor");
+    }
+}
+
+/// Turns what came over HTTP/2 into a request of either kind; none for an extended CONNECT that is no WebSocket's.
+fn translate(request: Request<RecvStream>) -> Option<(Kind, Request<Body>)> {
+    let (mut head, stream) = request.into_parts();
+    let kind = match head.extensions.remove::<h2::ext::Protocol>() {
+        None => Kind::Http,
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
+            head.method = Method::GET;
+            Kind::WebSocket
+        }
+        Some(_) => return None,
+    };
+    let body = if stream.is_end_stream() { Body::empty() } else { Body::wrap(Incoming { stream, data_ended: false }) };
+    Some((kind, Request::from_parts(head, body)))
+}
+
+/// An interim answer is advice: one that cannot be sent is left out.
+fn send_interim(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: HeaderMap) {
+    let mut answer = Response::new(());
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    if let Err(error) = respond.send_informational(answer) {
+        tracing::debug!(%error, "an interim answer was left out");
+    }
+}
+
+async fn send(answer: Response<Body>, kind: Kind, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let (head, mut body) = answer.into_parts();
+    let head = super::without_upgrade(head, kind);
+    let ends = body.is_end_stream();
+    let mut stream = respond.send_response(Response::from_parts(head, ()), ends)?;
+    if ends {
+        return Ok(());
+    }
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            reason = poll_fn(|context| stream.poll_reset(context)) => return Err(reason?.into()),
+        };
+        match frame {
+            None => return stream.send_data(Bytes::new(), true),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let last = body.is_end_stream();
+                    send_data(&mut stream, data, last).await?;
+                    if last {
+                        return Ok(());
+                    }
+                }
+                Err(frame) => {
+                    return stream.send_trailers(frame.into_trailers().unwrap_or_default());
+                }
+            },
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an origin's answer broke off");
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends as the visitor's windows allow, so that a slow visitor slows the origin down.
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
+    if data.is_empty() {
+        return if last { stream.send_data(data, true) } else { Ok(()) };
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        if stream.capacity() == 0 {
+            poll_fn(|context| stream_capacity(stream, context)).await?;
+        }
+        let part = data.split_to(stream.capacity().min(data.len()));
+        let ends = last && data.is_empty();
+        stream.send_data(part, ends)?;
+    }
+    Ok(())
+}
+
+/// Ready when there is capacity, or with the reason why there never will be.
+fn stream_capacity(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    if let Poll::Ready(reason) = stream.poll_reset(context) {
+        return Poll::Ready(Err(reason?.into()));
+    }
+    match ready!(stream.poll_capacity(context)) {
+        Some(Ok(_)) => Poll::Ready(Ok(())),
+        Some(Err(error)) => Poll::Ready(Err(error)),
+        None => Poll::Ready(Err(Reason::CANCEL.into())),
+    }
+}
+
+/// The body of a request. Its window opens again as its bytes are taken.
+struct Incoming {
+    stream: RecvStream,
+    data_ended: bool,
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // Fails only when the stream is gone, which the next poll tells.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
+                None => self.data_ended = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(context)) {
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,193 @@
+//! HTTP/3 for visitors, with interim answers, trailers and WebSockets (RFC 9220).
+
+mod body;
+mod guard;
+mod protocol;
+mod quic;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h3::error::{Code, ConnectionError, StreamError};
+use h3::server::{RequestResolver, RequestStream};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::{Body, Interim, Kind};
+
+use super::{Reception, ask};
+use crate::visit::{Caller, Visit};
+use body::incoming;
+use quic::{Connection, Sender, Sidelight};
+
+type Outgoing = RequestStream<Sender<Bytes>, Bytes>;
+
+/// What a visitor may send of one body before it is taken.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all bodies of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of all answers of a connection that wait to be acknowledged: enough for 100 Mbit/s at 80 ms.
+const SEND_WINDOW: u64 = 1024 * 1024;
+/// Streams in one direction: control, two of QPACK, and room for kinds that are passed over (RFC 9114 section 6.2).
+const ONE_WAY_STREAMS: u32 = 8;
+/// How often a connection with requests shows that it is alive; a visitor that vanished is noticed after [`SILENCE`].
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A visitor that sends nothing at all for this long, not even an acknowledgement, is gone.
+const SILENCE: Duration = Duration::from_secs(40);
+/// How long a finished answer may take to be acknowledged when the connection is about to close.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Settings of the QUIC connections of visitors.
+pub(crate) fn transport_config(streams: u32) -> quinn::TransportConfig {
+    let mut config = quinn::TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(ONE_WAY_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(SILENCE.try_into().expect("40 s is within what QUIC can say")))
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// Serves one connection until either side closes it.
+pub(crate) async fn serve(quic: quinn::Connection, caller: Caller, reception: Arc<Reception>) {
+    if let Err(error) = accept(quic, caller, reception).await {
+        if !error.is_h3_no_error() {
+            tracing::debug!(visitor = %caller.remote, %error, "a visitor's connection broke");
+        }
+    }
+}
+
+async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Reception>) -> Result<(), ConnectionError> {
+    let limits = reception.limits;
+    let connection = Connection::new(quic, limits.header_bytes);
+    let requests = connection.requests();
+    let mut connection = h3::server::builder()
+        .max_field_section_size(limits.header_bytes as u64)
+        .enable_extended_connect(true)
+        .build::<_, Bytes>(connection)
+        .await?;
+    let mut streams = JoinSet::new();
+    let mut idle_since = Instant::now();
+    let mut leaving = false;
+    while !(leaving && streams.is_empty()) {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(resolver) = accepted? else { break };
+                if let Some(sidelight) = requests.latest() {
+                    streams.spawn(exchange(resolver, sidelight, caller, Arc::clone(&reception)));
+                }
+            }
+            Some(_) = streams.join_next() => idle_since = Instant::now(),
+            () = reception.stop.drained(), if !leaving => {
+                leaving = true;
+                connection.shutdown(0).await?;
+            }
+            () = sleep_until(idle_since + limits.idle), if streams.is_empty() && !leaving => {
+                leaving = true;
+                connection.shutdown(0).await?;
+            }
+        }
+    }
+    // The visitor will open no more, but what it opened is still answered.
+    while streams.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn exchange(
+    resolver: RequestResolver<Connection, Bytes>,
+    sidelight: Sidelight,
+    caller: Caller,
+    reception: Arc<Reception>,
+) {
+    let resolved = timeout(reception.limits.idle, resolver.resolve_request()).await;
+    let (request, stream) = match resolved {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(error)) => return tracing::debug!(visitor = %caller.remote, %error, "a request was malformed"),
+        Err(_) => return,
+    };
+    let Sidelight { websocket, mut done } = sidelight;
+    let (mut outgoing, receiving) = stream.split();
+    let (mut head, ()) = request.into_parts();
+    let kind = if websocket.load(Ordering::Acquire) && head.method == Method::CONNECT {
+        head.method = Method::GET;
+        Kind::WebSocket
+    } else {
+        Kind::Http
+    };
+    let body = match incoming(receiving, &head, kind).await {
+        Ok(body) => body,
+        Err(error) => return tracing::debug!(visitor = %caller.remote, %error, "a request was malformed"),
+    };
+    let (body, mut asked) = ask::asking(&head.headers, body);
+    let (interim, mut interims) = Interim::channel();
+    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller };
+    let mut answering = pin!(reception.answer(visit));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            Some((status, headers)) = interims.recv() => send_interim(&mut outgoing, status, headers).await,
+            () = ask::asked(&mut asked) => send_interim(&mut outgoing, StatusCode::CONTINUE, HeaderMap::new()).await,
+            // The visitor left: dropping the rest cancels the origin's request.
+            () = &mut done => return outgoing.stop_stream(Code::H3_REQUEST_CANCELLED),
+            answer = &mut answering => break answer,
+        }
+    };
+    let sent = tokio::select! {
+        sent = send(answer, kind, &mut outgoing) => sent,
+        () = &mut done => return outgoing.stop_stream(Code::H3_REQUEST_CANCELLED),
+    };
+    match sent {
+        // Closing the connection throws away what is not acknowledged yet.
+        Ok(()) => _ = timeout(LINGER, done).await,
+        Err(error) => {
+            outgoing.stop_stream(Code::H3_INTERNAL_ERROR);
+            tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor");
+        }
+    }
+}
+
+/// An interim answer is advice: one that cannot be sent is left out.
+async fn send_interim(outgoing: &mut Outgoing, status: StatusCode, headers: HeaderMap) {
+    let mut answer = Response::new(());
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    if let Err(error) = outgoing.send_response(answer).await {
+        tracing::debug!(%error, "an interim answer was left out");
+    }
+}
+
+/// Why an answer did not get through.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error(transparent)]
+    Visitor(#[from] StreamError),
+    #[error(transparent)]
+    Origin(#[from] wire::BodyError),
+}
+
+async fn send(answer: Response<Body>, kind: Kind, outgoing: &mut Outgoing) -> Result<(), SendError> {
+    let (head, mut body) = answer.into_parts();
+    let head = super::without_upgrade(head, kind);
+    outgoing.send_response(Response::from_parts(head, ())).await?;
+    while !body.is_end_stream() {
+        let Some(frame) = body.frame().await else { break };
+        match frame?.into_data() {
+            Ok(data) if data.is_empty() => (),
+            Ok(data) => outgoing.send_data(data).await?,
+            Err(frame) => {
+                outgoing.send_trailers(frame.into_trailers().unwrap_or_default()).await?;
+                break;
+            }
+        }
+    }
+    Ok(outgoing.finish().await?)
+}

@@ -1,0 +1,299 @@
+//! What becomes of the header on its way: a visitor is never believed, and hop-by-hop fields stay on their hop.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use wire::Kind;
+
+/// Fields that describe one connection (RFC 9110 section 7.6.1). `te` is handled apart.
+const HOP_BY_HOP: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields that say who the visitor is or what the edge found out. An origin believes them, so only the edge may set them.
+const EDGE_ONLY: [&str; 14] = [
+    "cf-access-jwt-assertion",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-ipcountry",
+    "cf-ray",
+    "cf-trace-id",
+    "cf-visitor",
+    "forwarded",
+    "true-client-ip",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
+/// Families of such fields: the tunnel protocol's own, and the tags of connectors.
+const EDGE_ONLY_PREFIXES: [&str; 4] = ["cf-cloudflared-", "cf-int-", "cf-proxy-", "cf-warp-tag-"];
+
+/// Families of fields in an answer that are the tunnel protocol's business.
+const TUNNEL_ONLY_PREFIXES: [&str; 3] = ["cf-cloudflared-", "cf-int-", "cf-proxy-"];
+
+/// Our name in `cdn-loop` (RFC 8586).
+const LOOP_TOKEN: &str = "snicket";
+
+/// A request that has been through an edge of ours this often goes in circles. Two or three times happens to origins that
+/// ask each other through their public names.
+const MAX_LOOPS: usize = 4;
+
+/// What the edge tells the origin about a request.
+pub(crate) struct Facts<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) visitor: IpAddr,
+    pub(crate) secure: bool,
+    pub(crate) ray: &'a str,
+}
+
+/// The request has been through this edge too often.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Looped;
+
+/// Turns a visitor's header into the one that the origin is to see.
+pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Result<(), Looped> {
+    note_pass(headers)?;
+    let takes_trailers = wants_trailers(headers);
+    strip_hop_by_hop(headers);
+    for name in EDGE_ONLY {
+        headers.remove(name);
+    }
+    strip_prefixes(headers, &EDGE_ONLY_PREFIXES);
+    // The host travels in the URI.
+    headers.remove(header::HOST);
+    join_cookies(headers);
+
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // Without the field a reference agent asks for gzip by itself and unpacks the answer, which loses the length and
+    // changes the bytes that the visitor sees.
+    headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+    let visitor = text(facts.visitor.to_canonical().to_string());
+    headers.insert(HeaderName::from_static("cf-connecting-ip"), visitor.clone());
+    headers.insert(HeaderName::from_static("x-forwarded-for"), visitor);
+    let scheme = if facts.secure { "https" } else { "http" };
+    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(scheme));
+    headers.insert(HeaderName::from_static("cf-visitor"), text(format!("{{\"scheme\":\"{scheme}\"}}")));
+    headers.insert(HeaderName::from_static("cf-ray"), text(facts.ray.to_owned()));
+    if facts.kind == Kind::WebSocket {
+        complete_websocket(headers);
+    }
+    Ok(())
+}
+
+/// Turns an origin's header into the one that the visitor is to see.
+pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
+    strip_hop_by_hop(headers);
+    strip_prefixes(headers, &TUNNEL_ONLY_PREFIXES);
+    // An alternative service of the origin is not one of this edge.
+    headers.remove(header::ALT_SVC);
+    headers.insert(HeaderName::from_static("cf-ray"), text(ray.to_owned()));
+}
+
+/// Removes what describes one connection, among it what `connection` names.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, header::CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove(header::TE);
+}
+
+fn strip_prefixes(headers: &mut HeaderMap, prefixes: &[&str]) {
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| prefixes.iter().any(|prefix| name.as_str().starts_with(prefix)))
+        .cloned()
+        .collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, header::TE).any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+/// Counts our earlier passes in `cdn-loop` and adds this one.
+fn note_pass(headers: &mut HeaderMap) -> Result<(), Looped> {
+    let name = HeaderName::from_static("cdn-loop");
+    let passes = tokens(headers, name.clone())
+        .filter(|token| token.split(';').next().is_some_and(|own| own.trim().eq_ignore_ascii_case(LOOP_TOKEN)))
+        .count();
+    if passes >= MAX_LOOPS {
+        return Err(Looped);
+    }
+    headers.append(name, HeaderValue::from_static(LOOP_TOKEN));
+    Ok(())
+}
+
+/// HTTP/2 and HTTP/3 may cut cookies into several fields; nothing else may see them like that (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (all.next(), all.next()) else { return };
+    let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+    for value in all {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// A WebSocket that did not come over HTTP/1.1 has no key (RFC 8441 section 5), but the origin's handshake needs one.
+fn complete_websocket(headers: &mut HeaderMap) {
+    headers.entry(header::SEC_WEBSOCKET_KEY).or_insert_with(|| text(random_key()));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+}
+
+/// Base64 of 16 random bytes (RFC 6455 section 4.1).
+fn random_key() -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>())
+}
+
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+fn text(value: String) -> HeaderValue {
+    HeaderValue::try_from(value).expect("made of printable ASCII by the caller")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn sent(fields: &[(&str, &str)], kind: Kind) -> HeaderMap {
+        let mut headers = map(fields);
+        let facts = Facts { kind, visitor: "::ffff:192.0.2.7".parse().unwrap(), secure: true, ray: "00ff-LAB01" };
+        towards_origin(&mut headers, &facts).unwrap();
+        headers
+    }
+
+    #[test]
+    fn a_visitor_is_not_believed() {
+        let forged: Vec<(&str, &str)> = EDGE_ONLY.into_iter().map(|name| (name, "forged")).collect();
+        let headers = sent(&forged, Kind::Http);
+        assert!(headers.values().all(|value| value != "forged"), "{headers:?}");
+        assert_eq!(headers["cf-connecting-ip"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["cf-visitor"], r#"{"scheme":"https"}"#);
+        assert_eq!(headers["cf-ray"], "00ff-LAB01");
+    }
+
+    #[test]
+    fn fields_of_the_tunnel_cannot_be_sent_by_visitors() {
+        let forged = [
+            "cf-cloudflared-proxy-connection-upgrade",
+            "cf-cloudflared-proxy-src",
+            "cf-cloudflared-snicket",
+            "cf-warp-tag-id",
+            "cf-int-x",
+        ];
+        let headers = sent(&forged.map(|name| (name, "forged")), Kind::Http);
+        assert!(headers.values().all(|value| value != "forged"), "{headers:?}");
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay() {
+        let headers = sent(
+            &[
+                ("connection", "close, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "1"),
+                ("te", "gzip, trailers"),
+                ("upgrade", "h2c"),
+                ("transfer-encoding", "chunked"),
+                ("host", "a.example"),
+            ],
+            Kind::Http,
+        );
+        for gone in ["connection", "x-private", "keep-alive", "upgrade", "transfer-encoding", "host"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn the_agent_never_chooses_an_encoding() {
+        assert_eq!(sent(&[], Kind::Http)["accept-encoding"], "identity");
+        assert_eq!(sent(&[("accept-encoding", "br")], Kind::Http)["accept-encoding"], "br");
+    }
+
+    #[test]
+    fn cookies_become_one_field() {
+        let headers = sent(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], Kind::Http);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn a_websocket_gets_what_its_handshake_needs() {
+        let made = sent(&[], Kind::WebSocket);
+        assert_eq!(made["sec-websocket-version"], "13");
+        assert_eq!(made["sec-websocket-key"].len(), 24);
+        let kept = sent(&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")], Kind::WebSocket);
+        assert_eq!(kept["sec-websocket-key"], "dGhlIHNhbXBsZSBub25jZQ==");
+    }
+
+    #[test]
+    fn circles_end() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cdn-loop", HeaderValue::from_static("other, snickety"));
+        for _ in 0..MAX_LOOPS {
+            let facts = Facts { kind: Kind::Http, visitor: [192, 0, 2, 7].into(), secure: true, ray: "0-A" };
+            assert_eq!(towards_origin(&mut headers, &facts), Ok(()));
+        }
+        let facts = Facts { kind: Kind::Http, visitor: [192, 0, 2, 7].into(), secure: true, ray: "0-A" };
+        assert_eq!(towards_origin(&mut headers, &facts), Err(Looped));
+    }
+
+    #[test]
+    fn answers_lose_what_is_not_the_visitors() {
+        let mut headers = map(&[
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("cf-cloudflared-response-meta", "{}"),
+            ("alt-svc", "h3=\":1\""),
+            ("cf-ray", "forged"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+        ]);
+        towards_visitor(&mut headers, "00ff-LAB01");
+        assert_eq!(headers.len(), 3);
+        assert_eq!(headers["cf-ray"], "00ff-LAB01");
+        assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+    }
+}

@@ -1,0 +1,10 @@
+//! The listeners: accept, bound, time out, hand over.
+
+mod agents;
+mod api;
+mod tcp;
+mod visitors;
+
+pub(crate) use agents::{agents_over_quic, agents_over_tls};
+pub(crate) use api::api;
+pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};

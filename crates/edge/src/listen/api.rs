@@ -1,0 +1,97 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::tcp;
+use crate::Limits;
+use crate::stop::Stop;
+
+/// Programs that call the API at once; it is for a handful of operators and tools.
+const CONNECTIONS: usize = 256;
+/// A caller that answers nothing for this long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The first byte of a TLS handshake (RFC 8446 section 5.1); no method of HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// A token must not cross a network in plain.
+const PLAIN_REFUSED: &str = "This API answers without TLS only on this machine itself. Use https:// here.\n";
+
+/// Serves the API, with TLS to everybody and without it to this machine itself, until the node stops.
+pub(crate) async fn api(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, limits: Limits, stop: Stop) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some((stream, remote)) = tcp::accept(&listener, &stop).await {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(caller = %remote, "the limit of the API's connections is reached");
+            continue;
+        };
+        tcp::tune(&stream, SILENCE);
+        let call = Call { remote, router: router.clone(), limits, stop: stop.clone(), _place: place };
+        stop.spawn(call.serve(stream, acceptor.clone()));
+    }
+}
+
+struct Call {
+    remote: SocketAddr,
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Call {
+    async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor) {
+        let mut first = [0];
+        match timeout(self.limits.handshake, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => self.answer(stream).await,
+                Ok(Err(error)) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
+            },
+            Ok(Ok(1)) if self.remote.ip().is_loopback() => self.answer(stream).await,
+            Ok(Ok(1)) => refuse_plain(stream).await,
+            Ok(_) | Err(_) => (),
+        }
+    }
+
+    async fn answer<IO>(self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.idle);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(self.limits.streams);
+        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(self.router));
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.drained() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(caller = %self.remote, %error, "a caller's connection broke");
+        }
+    }
+}
+
+async fn refuse_plain(mut stream: TcpStream) {
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{PLAIN_REFUSED}",
+        PLAIN_REFUSED.len()
+    );
+    // Whoever does not read its refusal gets none.
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}

@@ -1,0 +1,112 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::tcp;
+use crate::front::{self, Reception};
+use crate::visit::Caller;
+
+/// A visitor's machine that answers nothing for this long is gone. Long enough for a phone in a tunnel of the other kind.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Serves visitors without TLS until the node stops.
+pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Reception>, places: Arc<Semaphore>) {
+    while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
+        let Some(place) = place(&places, remote) else { continue };
+        tcp::tune(&stream, SILENCE);
+        let serving = front::serve_plain(stream, Caller { remote, secure: false }, Arc::clone(&reception));
+        spawn(&reception, place, serving);
+    }
+}
+
+/// Serves visitors with TLS over TCP until the node stops.
+pub(crate) async fn visitors_over_tls(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    reception: Arc<Reception>,
+    places: Arc<Semaphore>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
+        let Some(place) = place(&places, remote) else { continue };
+        tcp::tune(&stream, SILENCE);
+        let handshake = timeout(reception.limits.handshake, acceptor.accept(stream));
+        let serving = {
+            let reception = Arc::clone(&reception);
+            async move {
+                match handshake.await {
+                    Ok(Ok(stream)) => {
+                        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        front::serve(stream, is_http2, Caller { remote, secure: true }, reception).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(visitor = %remote, %error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!(visitor = %remote, "a TLS handshake took too long"),
+                }
+            }
+        };
+        spawn(&reception, place, serving);
+    }
+}
+
+/// Serves visitors over QUIC until the node stops.
+pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc<Reception>, places: Arc<Semaphore>) {
+    loop {
+        let incoming = tokio::select! {
+            () = reception.stop.drained() => return,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        // With half of the places taken, visitors show first that their address is theirs.
+        if places.available_permits() < reception.limits.connections / 2 && incoming.may_retry() {
+            // It fails only for those that cannot be asked.
+            let _ = incoming.retry();
+            continue;
+        }
+        let remote = incoming.remote_address();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let Some(place) = place(&places, remote) else {
+            incoming.refuse();
+            continue;
+        };
+        let serving = {
+            let reception = Arc::clone(&reception);
+            async move {
+                let handshake = async { incoming.accept()?.await };
+                match timeout(reception.limits.handshake, handshake).await {
+                    Ok(Ok(connection)) => {
+                        front::http3::serve(connection, Caller { remote, secure: true }, reception).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed"),
+                    Err(_) => tracing::debug!(visitor = %remote, "a QUIC handshake took too long"),
+                }
+            }
+        };
+        spawn(&reception, place, serving);
+    }
+}
+
+fn place(places: &Arc<Semaphore>, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
+    let place = Arc::clone(places).try_acquire_owned().ok();
+    if place.is_none() {
+        tracing::warn!(visitor = %remote, "the limit of visitors' connections is reached");
+    }
+    place
+}
+
+fn spawn(
+    reception: &Reception,
+    place: OwnedSemaphorePermit,
+    serving: impl Future<Output = ()> + Send + 'static,
+) {
+    let counted = reception.site.metrics.visitor();
+    reception.stop.spawn(async move {
+        serving.await;
+        drop((place, counted));
+    });
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use prometheus::core::{AtomicU64, GenericCounterVec};
+use prometheus::{Encoder as _, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use wire::Transport;
+
+type Counters = GenericCounterVec<AtomicU64>;
+
+/// From what a loopback origin needs to what the time limit allows, in seconds.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0, 100.0];
+
+/// What the node counts; Prometheus reads it at `/metrics` of the API's address.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Counters,
+    refusals: Counters,
+    registrations: Counters,
+    under_way: IntGauge,
+    visitors: IntGauge,
+    connections: IntGaugeVec,
+    answer_time: Histogram,
+}
+
+/// Counts something as long as it lives.
+pub(crate) struct Present(IntGauge);
+
+impl Present {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let metrics = Self {
+            registry: Registry::new(),
+            requests: counters("snicket_edge_requests_total", "Requests answered, by status.", "status"),
+            refusals: counters("snicket_edge_refusals_total", "Requests that the edge itself refused, by code.", "code"),
+            registrations: counters("snicket_edge_registrations_total", "Registrations of connections, by result.", "result"),
+            under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
+            visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
+            connections: IntGaugeVec::new(
+                Opts::new("snicket_edge_tunnel_connections", "Registered connections of agents, by transport."),
+                &["transport"],
+            )
+            .expect("name and label are valid"),
+            answer_time: Histogram::with_opts(
+                HistogramOpts::new("snicket_edge_answer_seconds", "Time from a request's header to its answer's.")
+                    .buckets(BUCKETS.to_vec()),
+            )
+            .expect("name and buckets are valid"),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+            Box::new(self.requests.clone()),
+            Box::new(self.refusals.clone()),
+            Box::new(self.registrations.clone()),
+            Box::new(self.under_way.clone()),
+            Box::new(self.visitors.clone()),
+            Box::new(self.connections.clone()),
+            Box::new(self.answer_time.clone()),
+        ];
+        for collector in collectors {
+            self.registry.register(collector).expect("the names differ");
+        }
+    }
+
+    /// A request or WebSocket is under way.
+    pub(crate) fn request(&self) -> Present {
+        Present::new(self.under_way.clone())
+    }
+
+    /// A visitor is connected.
+    pub(crate) fn visitor(&self) -> Present {
+        Present::new(self.visitors.clone())
+    }
+
+    /// An agent's connection is registered.
+    pub(crate) fn connection(&self, transport: Transport) -> Present {
+        Present::new(self.connections.with_label_values(&[&transport.to_string()]))
+    }
+
+    /// A request has its answer's head.
+    pub(crate) fn answered(&self, status: u16, refusal: Option<u16>, time: Duration) {
+        self.requests.with_label_values(&[&status.to_string()]).inc();
+        if let Some(code) = refusal {
+            self.refusals.with_label_values(&[&code.to_string()]).inc();
+        }
+        self.answer_time.observe(time.as_secs_f64());
+    }
+
+    /// A connection asked to be registered.
+    pub(crate) fn registration(&self, accepted: bool) {
+        self.registrations.with_label_values(&[if accepted { "accepted" } else { "refused" }]).inc();
+    }
+
+    /// Everything, in the text format of Prometheus.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "the metrics could not be written");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn counters(name: &str, help: &str, label: &str) -> Counters {
+    Counters::new(Opts::new(name, help), &[label]).expect("name and label are valid")
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("the name is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_is_told() {
+        let metrics = Metrics::new();
+        let under_way = metrics.request();
+        metrics.answered(530, Some(1033), Duration::from_millis(3));
+        metrics.registration(true);
+        let _connection = metrics.connection(Transport::Quic);
+        let text = metrics.text();
+        for line in [
+            "snicket_edge_requests_total{status=\"530\"} 1",
+            "snicket_edge_refusals_total{code=\"1033\"} 1",
+            "snicket_edge_registrations_total{result=\"accepted\"} 1",
+            "snicket_edge_requests_under_way 1",
+            "snicket_edge_tunnel_connections{transport=\"quic\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        drop(under_way);
+        assert!(metrics.text().contains("snicket_edge_requests_under_way 0"));
+    }
+}

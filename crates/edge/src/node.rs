@@ -1,0 +1,208 @@
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use certs::{Certificates, CertsError, tls};
+use http::HeaderValue;
+use quinn::crypto::rustls::QuicServerConfig;
+use registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::connections::Connections;
+use crate::front::{self, Reception};
+use crate::listen;
+use crate::metrics::Metrics;
+use crate::site::{self, RequestEvent, Site};
+use crate::sockets::{Pair, Sockets};
+use crate::stop::Stop;
+use crate::tunnels::Tunnels;
+use crate::{Addresses, Config};
+
+/// How long closing messages may take to leave after everything else has ended.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// One node of the edge: its listeners, and the way of each request from a visitor to an agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Edge;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be used.
+    #[error("a socket cannot be used: {0}")]
+    Socket(#[from] io::Error),
+    /// The TLS settings cannot be made.
+    #[error(transparent)]
+    Certificates(#[from] CertsError),
+}
+
+/// A node at work. Dropping it does not stop it; [`Running::shutdown`] does.
+pub struct Running {
+    addresses: Addresses,
+    stop: Stop,
+    tunnels: Arc<Tunnels>,
+    endpoints: Vec<quinn::Endpoint>,
+    events: broadcast::Sender<RequestEvent>,
+}
+
+impl Edge {
+    /// Starts a node on these sockets. `api` makes the API's router from the handle on the connections of agents; the
+    /// metrics are added to it.
+    ///
+    /// # Errors
+    ///
+    /// A socket or the TLS settings cannot be used. Nothing runs then.
+    pub fn start(
+        config: &Config,
+        sockets: Sockets,
+        registry: Registry,
+        certificates: &Arc<Certificates>,
+        api: impl FnOnce(Connections) -> Router,
+    ) -> Result<Running, StartError> {
+        let addresses = sockets.addresses()?;
+        let stop = Stop::default();
+        let metrics = Arc::new(Metrics::new());
+        let events = site::events();
+        let tunnels = Tunnels::new(
+            registry.clone(),
+            config.location.clone(),
+            &config.limits,
+            Arc::clone(&metrics),
+            stop.clone(),
+        );
+        let reception = Arc::new(Reception {
+            site: Arc::new(Site {
+                registry,
+                tunnels: Arc::clone(&tunnels),
+                metrics: Arc::clone(&metrics),
+                limits: config.limits,
+                location: config.location.clone(),
+                events: events.clone(),
+            }),
+            limits: config.limits,
+            stop: stop.clone(),
+            alt_svc: HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addresses.https.port())).ok(),
+        });
+
+        let visitor_tls = tls::visitor_tls(certificates)?;
+        let tunnel_tls = tls::tunnel_tls(certificates)?;
+        let http = tokio_listener(sockets.http)?;
+        let (https, https_udp) = pair(sockets.https)?;
+        let visitors_quic = endpoint(
+            https_udp,
+            tls::visitor_quic(certificates)?,
+            front::http3::transport_config(config.limits.streams),
+        )?;
+        let mut endpoints = vec![visitors_quic.clone()];
+        let mut agents = Vec::new();
+        for sockets in sockets.tunnel {
+            let (tcp, udp) = pair(sockets)?;
+            let quic = endpoint(udp, tls::tunnel_quic(certificates)?, wire::quic::edge_transport_config())?;
+            endpoints.push(quic.clone());
+            agents.push((tcp, quic));
+        }
+        let api_listener = tokio_listener(sockets.api)?;
+        let router = api(Connections::new(Arc::clone(&tunnels)))
+            .route("/metrics", get(move || std::future::ready(metrics.text())));
+
+        // From here on nothing can fail any more.
+        let limits = config.limits;
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let unregistered = Arc::new(Semaphore::new(limits.unregistered));
+        stop.spawn(Arc::clone(&tunnels).follow());
+        stop.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
+        stop.spawn(listen::visitors_over_tls(
+            https,
+            Arc::clone(&visitor_tls),
+            Arc::clone(&reception),
+            Arc::clone(&places),
+        ));
+        stop.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
+        for (tcp, quic) in agents {
+            stop.spawn(listen::agents_over_tls(
+                tcp,
+                Arc::clone(&tunnel_tls),
+                Arc::clone(&tunnels),
+                Arc::clone(&unregistered),
+                limits,
+                stop.clone(),
+            ));
+            stop.spawn(listen::agents_over_quic(
+                quic,
+                Arc::clone(&tunnels),
+                Arc::clone(&unregistered),
+                limits,
+                stop.clone(),
+            ));
+        }
+        stop.spawn(listen::api(api_listener, visitor_tls, router, limits, stop.clone()));
+        Ok(Running { addresses, stop, tunnels, endpoints, events })
+    }
+}
+
+impl Running {
+    /// The addresses as bound.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Tells each request from now on, when its answer begins. Who reads too slowly misses some.
+    pub fn requests(&self) -> broadcast::Receiver<RequestEvent> {
+        self.events.subscribe()
+    }
+
+    /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether there was
+    /// none. Dropping the future cuts nothing; call it again with no grace for that.
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.stop.drain();
+        self.tunnels.drain();
+        let in_time = self.stop.finish(grace).await;
+        for endpoint in &self.endpoints {
+            endpoint.close(0_u32.into(), b"");
+        }
+        for endpoint in &self.endpoints {
+            // A visitor that has vanished is not waited for.
+            let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+        }
+        in_time
+    }
+}
+
+impl Sockets {
+    /// The addresses as bound.
+    ///
+    /// # Errors
+    ///
+    /// The system does not know one.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        Ok(Addresses {
+            http: self.http.local_addr()?,
+            https: self.https.tcp.local_addr()?,
+            tunnel: self.tunnel.iter().map(|pair| pair.tcp.local_addr()).collect::<io::Result<Vec<SocketAddr>>>()?,
+            api: self.api.local_addr()?,
+        })
+    }
+}
+
+fn pair(pair: Pair) -> io::Result<(TcpListener, std::net::UdpSocket)> {
+    Ok((tokio_listener(pair.tcp)?, pair.udp))
+}
+
+fn tokio_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn endpoint(
+    socket: std::net::UdpSocket,
+    crypto: Arc<QuicServerConfig>,
+    transport: quinn::TransportConfig,
+) -> io::Result<quinn::Endpoint> {
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport_config(Arc::new(transport));
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
+}

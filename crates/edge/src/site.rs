@@ -1,0 +1,309 @@
+//! The way of a request: which site, which tunnel, dispatch, answer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::{Body as _, Frame, SizeHint};
+use registry::Registry;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use wire::{Body, BodyError, Kind};
+
+use crate::Limits;
+use crate::dispatch::{self, Failure, Order};
+use crate::header::{Facts, towards_origin, towards_visitor};
+use crate::host::{Host, HostError};
+use crate::metrics::{Metrics, Present};
+use crate::ray::Ray;
+use crate::refusal::{self, Page};
+use crate::tunnels::Tunnels;
+use crate::visit::Visit;
+
+/// The name that agents themselves answer to, believing whatever token arrives. Visitors must not reach it through a
+/// tunnel (tunnel protocol, obligation 15).
+const MANAGEMENT_HOST: &str = "management.argotunnel.com";
+
+/// Requests that nobody has read yet; who falls further behind misses some.
+const EVENTS: usize = 256;
+
+/// One request, told when its answer begins.
+#[derive(Debug, Clone)]
+pub struct RequestEvent {
+    /// The value of `cf-ray`.
+    pub ray: String,
+    /// The method.
+    pub method: Method,
+    /// The host that was asked for; empty if it could not be read.
+    pub host: String,
+    /// The path, without the query, which may hold secrets.
+    pub path: String,
+    /// The answer's status.
+    pub status: u16,
+    /// The code of the refusal, if the edge itself answered.
+    pub refusal: Option<u16>,
+    /// From the request's header to the answer's.
+    pub time: Duration,
+}
+
+/// Answers the requests of all visitors.
+pub(crate) struct Site {
+    pub(crate) registry: Registry,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) location: String,
+    pub(crate) events: broadcast::Sender<RequestEvent>,
+}
+
+/// Where requests are told.
+pub(crate) fn events() -> broadcast::Sender<RequestEvent> {
+    broadcast::Sender::new(EVENTS)
+}
+
+impl Site {
+    /// Answers one request, whatever happens.
+    pub(crate) async fn answer(&self, visit: Visit) -> Response<Body> {
+        let started = Instant::now();
+        let under_way = self.metrics.request();
+        let ray = Ray::random().at(&self.location);
+        let method = visit.request.method().clone();
+        let path = visit.request.uri().path().to_owned();
+        let accept = accepted_forms(visit.request.headers());
+        let host = Host::of(visit.request.uri(), visit.request.headers());
+        let name = host.as_ref().map(|host| host.name().to_owned()).unwrap_or_default();
+
+        let outcome = self.carry(visit, host, &ray).await;
+        let refused = outcome.as_ref().err().map(|failure| failure.refusal.code);
+        let answer = match outcome {
+            Ok(mut answer) => {
+                towards_visitor(answer.headers_mut(), &ray);
+                answer
+            }
+            Err(Failure { refusal, detail }) => {
+                let host = Some(name.as_str()).filter(|name| !name.is_empty());
+                Page { refusal, ray: &ray, host, detail: detail.as_deref() }.answer(&method, &accept)
+            }
+        };
+        let event = RequestEvent {
+            ray,
+            method,
+            host: name,
+            path,
+            status: answer.status().as_u16(),
+            refusal: refused,
+            time: started.elapsed(),
+        };
+        self.tell(event);
+        answer.map(|body| if body.is_end_stream() { body } else { Body::wrap(Counted { body, _under_way: under_way }) })
+    }
+
+    async fn carry(
+        &self,
+        visit: Visit,
+        host: Result<Host, HostError>,
+        ray: &str,
+    ) -> Result<Response<Body>, Failure> {
+        check(&visit, &self.limits)?;
+        let host = host.map_err(|error| match error {
+            HostError::Missing => &refusal::NO_HOST,
+            HostError::Conflicting => &refusal::CONFLICTING_HOST,
+            HostError::Malformed => &refusal::MALFORMED_HOST,
+        })?;
+        let Visit { kind, request, interim, caller } = visit;
+        let tunnel = self.tunnel_of(&host)?;
+        let (mut head, body) = request.into_parts();
+        head.uri = origin_uri(&host, head.uri.path_and_query(), caller.secure)?;
+        let facts = Facts { kind, visitor: caller.remote.ip(), secure: caller.secure, ray };
+        towards_origin(&mut head.headers, &facts).map_err(|_| &refusal::LOOP)?;
+
+        let order = Order { kind, head, body, interim };
+        let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), order, &self.limits).await?;
+        // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something else.
+        if answer.status().is_informational() && (kind, answer.status()) != (Kind::WebSocket, StatusCode::SWITCHING_PROTOCOLS) {
+            return Err(Failure::from(&refusal::AGENT_NONSENSE));
+        }
+        Ok(answer)
+    }
+
+    fn tunnel_of(&self, host: &Host) -> Result<uuid::Uuid, Failure> {
+        if host.name() == MANAGEMENT_HOST {
+            return Err(Failure::from(&refusal::RESERVED));
+        }
+        if host.is_address() {
+            return Err(Failure::from(&refusal::ADDRESS));
+        }
+        match self.registry.snapshot().route(host.name()) {
+            Some(route) => Ok(route.tunnel),
+            None => Err(Failure::from(&refusal::UNKNOWN_HOST)),
+        }
+    }
+
+    fn tell(&self, event: RequestEvent) {
+        self.metrics.answered(event.status, event.refusal, event.time);
+        tracing::info!(
+            ray = event.ray,
+            method = %event.method,
+            host = event.host,
+            status = event.status,
+            code = event.refusal,
+            ms = u64::try_from(event.time.as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+        if self.events.receiver_count() > 0 {
+            // All receivers may have gone meanwhile.
+            let _ = self.events.send(event);
+        }
+    }
+}
+
+/// Refuses what must not reach any origin.
+fn check(visit: &Visit, limits: &Limits) -> Result<(), Failure> {
+    let (uri, headers) = (visit.request.uri(), visit.request.headers());
+    if uri.path_and_query().is_some_and(|path| path.as_str().len() > limits.uri_bytes) {
+        return Err(Failure::from(&refusal::URI_TOO_LONG));
+    }
+    if headers.len() > limits.header_count || size(headers) > limits.header_bytes {
+        return Err(Failure::from(&refusal::HEADER_TOO_LARGE));
+    }
+    if visit.request.method() == Method::CONNECT || uri.path() == "*" {
+        return Err(Failure::from(&refusal::METHOD));
+    }
+    let expects_other = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get_all(header::EXPECT).iter().any(expects_other) {
+        return Err(Failure::from(&refusal::EXPECTATION));
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|length| !is_length(length)) {
+        return Err(Failure::from(&refusal::BAD_FRAMING));
+    }
+    Ok(())
+}
+
+fn is_length(value: &HeaderValue) -> bool {
+    let text = value.as_bytes();
+    text.iter().all(u8::is_ascii_digit) && value.to_str().is_ok_and(|text| text.parse::<u64>().is_ok())
+}
+
+/// As RFC 9113 section 6.5.2 counts.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+fn origin_uri(host: &Host, path: Option<&PathAndQuery>, secure: bool) -> Result<Uri, Failure> {
+    Uri::builder()
+        .scheme(if secure { "https" } else { "http" })
+        .authority(host.authority())
+        .path_and_query(path.map_or("/", PathAndQuery::as_str))
+        .build()
+        .map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
+}
+
+/// What a page needs of the request's header.
+fn accepted_forms(headers: &HeaderMap) -> HeaderMap {
+    headers.get_all(header::ACCEPT).iter().map(|value| (header::ACCEPT, value.clone())).collect()
+}
+
+/// A body that counts as under way until it is dropped.
+struct Counted {
+    body: Body,
+    _under_way: Present,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::Interim;
+
+    use super::*;
+    use crate::refusal::Refusal;
+    use crate::visit::Caller;
+
+    fn checked(request: http::request::Builder) -> Result<(), &'static Refusal> {
+        let visit = Visit {
+            kind: Kind::Http,
+            request: request.body(Body::empty()).unwrap(),
+            interim: Interim::unwanted(),
+            caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), secure: true },
+        };
+        check(&visit, &Limits::default()).map_err(|failure| failure.refusal)
+    }
+
+    fn with_headers(count: usize, bytes: usize) -> http::request::Builder {
+        let mut request = Request::builder().uri("/");
+        for number in 0..count {
+            request = request.header(format!("x-{number:03}"), "x".repeat(bytes));
+        }
+        request
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        assert_eq!(checked(Request::builder().uri("/a?b").header("content-length", "7").header("expect", "100-Continue")), Ok(()));
+    }
+
+    #[test]
+    fn the_uri_has_a_limit() {
+        let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+        assert_eq!(checked(Request::builder().uri(path(Limits::URI_BYTES))), Ok(()));
+        assert_eq!(checked(Request::builder().uri(path(Limits::URI_BYTES + 1))), Err(&refusal::URI_TOO_LONG));
+    }
+
+    #[test]
+    fn headers_have_limits() {
+        assert_eq!(checked(with_headers(Limits::HEADER_COUNT, 1)), Ok(()));
+        assert_eq!(checked(with_headers(Limits::HEADER_COUNT + 1, 1)), Err(&refusal::HEADER_TOO_LARGE));
+        assert_eq!(checked(with_headers(1, Limits::HEADER_BYTES - 37)), Ok(()));
+        assert_eq!(checked(with_headers(1, Limits::HEADER_BYTES - 36)), Err(&refusal::HEADER_TOO_LARGE));
+    }
+
+    #[test]
+    fn contradictory_lengths_are_refused() {
+        for lengths in [&["1", "2"][..], &["1", "1"], &["+1"], &["1,1"], &[""], &["99999999999999999999"]] {
+            let mut request = Request::builder().uri("/");
+            for length in lengths {
+                request = request.header("content-length", *length);
+            }
+            assert_eq!(checked(request), Err(&refusal::BAD_FRAMING), "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_site_can_serve_is_refused() {
+        assert_eq!(checked(Request::builder().method("CONNECT").uri("a.example:80")), Err(&refusal::METHOD));
+        assert_eq!(checked(Request::builder().method("OPTIONS").uri("*")), Err(&refusal::METHOD));
+        assert_eq!(checked(Request::builder().uri("/").header("expect", "miracles")), Err(&refusal::EXPECTATION));
+    }
+
+    #[test]
+    fn the_origin_sees_path_and_query_unchanged() {
+        let host = Host::of(&"/".parse().unwrap(), &HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("A.example:8443"))]));
+        let path: PathAndQuery = "/a/../b//c%2fd?x=%zz&y".parse().unwrap();
+        let uri = origin_uri(&host.unwrap(), Some(&path), true).unwrap();
+        assert_eq!(uri.to_string(), "https://a.example:8443/a/../b//c%2fd?x=%zz&y");
+    }
+}
