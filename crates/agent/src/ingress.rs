@@ -244,7 +244,7 @@ impl fmt::Display for Rule {
 }
 
 /// Decodes percent escapes; escapes that are none, and bytes that are not UTF-8, stay visible as they can.
-fn percent_decoded(path: &str) -> String {
+pub(crate) fn percent_decoded(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut index = 0;

@@ -1,5 +1,8 @@
 //! The connector.
-mod eyeballs;
 pub mod file;
 pub mod ingress;
+pub mod edge;
+mod eyeballs;
 mod origin;
+mod dial;
+mod supervisor;

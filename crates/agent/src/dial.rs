@@ -1,0 +1,203 @@
+//! From an address of the edge to a registered connection: TCP and TLS, perhaps through a proxy, or QUIC.
+
+mod proxy;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use wire::registration::{Registered, Registration};
+use wire::{AgentConnection, ConnectError, Handler, Transport};
+
+pub use proxy::{Proxies, ProxyError};
+
+use crate::edge::Place;
+
+/// Limit for the TCP connect, proxies included. A working edge answers within one round trip; two retransmissions fit.
+const TCP_LIMIT: Duration = Duration::from_secs(8);
+/// Limit for the TLS handshake.
+const TLS_LIMIT: Duration = Duration::from_secs(8);
+/// Limit for the QUIC handshake. Blocked UDP is silent, so this is the time that falling back to HTTP/2 takes.
+const QUIC_LIMIT: Duration = Duration::from_secs(4);
+/// How long the remains of an earlier connection may take to leave the socket before a new socket is made.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+// A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe that
+// comes after it: together at most ten seconds.
+const VANISHED_AFTER: Duration = Duration::from_secs(8);
+const PROBE_AFTER: Duration = Duration::from_secs(4);
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+
+/// Why a dial brought no registered connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("{0}")]
+    Unreachable(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// A registered connection, and what is known of the way there.
+pub(crate) struct Dialled {
+    pub(crate) registered: Registered,
+    pub(crate) connection: AgentConnection,
+    /// Whose statistics `/metrics` shows.
+    pub(crate) quic: Option<quinn::Connection>,
+}
+
+/// Dials for all connections of one agent.
+pub(crate) struct Dialer {
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) quic: Arc<QuicClientConfig>,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) proxies: Proxies,
+    pub(crate) rpc_timeout: Duration,
+    /// One UDP socket for each connection index, kept for its reconnections.
+    endpoints: Mutex<HashMap<u8, quinn::Endpoint>>,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        tls: Arc<ClientConfig>,
+        quic: Arc<QuicClientConfig>,
+        bind: Option<IpAddr>,
+        proxies: Proxies,
+        rpc_timeout: Duration,
+    ) -> Self {
+        Self { tls, quic, bind, proxies, rpc_timeout, endpoints: Mutex::default() }
+    }
+
+    /// Dials and registers. Dropping the future gives up.
+    pub(crate) async fn dial<H: Handler>(
+        &self,
+        place: &Place,
+        transport: Transport,
+        mut registration: Registration,
+        handler: Arc<H>,
+    ) -> Result<Dialled, DialError> {
+        match transport {
+            Transport::Http2 => {
+                let stream = self.tcp(place).await?;
+                registration.origin_local_ip = stream.local_addr().ok().map(|address| address.ip());
+                let name = ServerName::try_from(certs::tls::TUNNEL_HTTP2_NAME).expect("the constant is a host name");
+                let stream = timeout(TLS_LIMIT, TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream))
+                    .await
+                    .map_err(|_| unreachable(format!("no TLS handshake within {TLS_LIMIT:?}")))?
+                    .map_err(|error| unreachable(tls_advice(&error)))?;
+                let (registered, connection) =
+                    wire::http2::agent::connect(stream, &registration, handler, self.rpc_timeout).await?;
+                Ok(Dialled { registered, connection, quic: None })
+            }
+            Transport::Quic => {
+                let quic = self.quic(place, registration.connection_index).await?;
+                registration.origin_local_ip = quic.local_ip();
+                let (registered, connection) =
+                    wire::quic::agent::connect(quic.clone(), &registration, handler, self.rpc_timeout).await?;
+                Ok(Dialled { registered, connection, quic: Some(quic) })
+            }
+        }
+    }
+
+    async fn tcp(&self, place: &Place) -> Result<TcpStream, DialError> {
+        let stream = timeout(TCP_LIMIT, async {
+            match self.proxies.for_host(place.host()) {
+                Some(proxy) => proxy.connect(place.name(), self.bind).await.map_err(|error| error.to_string()),
+                None => {
+                    let address = place.address().ok_or_else(|| "the edge's name does not resolve".to_owned())?;
+                    connect_from(self.bind, address).await.map_err(|error| error.to_string())
+                }
+            }
+        });
+        let stream = stream
+            .await
+            .map_err(|_| unreachable(format!("no TCP connection within {TCP_LIMIT:?}")))?
+            .map_err(|reason| unreachable(format!("no TCP connection: {reason}")))?;
+        watch_peer(&stream).map_err(|error| unreachable(format!("the TCP connection cannot be set up: {error}")))?;
+        Ok(stream)
+    }
+
+    async fn quic(&self, place: &Place, index: u8) -> Result<quinn::Connection, DialError> {
+        let address = place.address().ok_or_else(|| unreachable("the edge's name does not resolve".to_owned()))?;
+        let endpoint = self.endpoint(index, address).await.map_err(|error| unreachable(format!("no UDP socket: {error}")))?;
+        let mut settings = quinn::ClientConfig::new(Arc::clone(&self.quic) as Arc<_>);
+        settings.transport_config(Arc::new(wire::quic::agent_transport_config()));
+        let connecting = endpoint
+            .connect_with(settings, address, certs::tls::TUNNEL_QUIC_NAME)
+            .map_err(|error| unreachable(format!("QUIC: {error}")))?;
+        timeout(QUIC_LIMIT, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no QUIC handshake within {QUIC_LIMIT:?}; UDP may be blocked")))?
+            .map_err(|error| unreachable(format!("the QUIC handshake failed: {error}")))
+    }
+
+    /// The socket of this connection index, or a new one when there is none of this family or an old connection lingers on it.
+    async fn endpoint(&self, index: u8, towards: SocketAddr) -> io::Result<quinn::Endpoint> {
+        let kept = self.endpoints().get(&index).cloned();
+        if let Some(endpoint) = kept {
+            let same_family = endpoint.local_addr().is_ok_and(|local| local.is_ipv4() == towards.is_ipv4());
+            if same_family && timeout(LEAVE_LIMIT, endpoint.wait_idle()).await.is_ok() {
+                return Ok(endpoint);
+            }
+        }
+        let any = if towards.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = std::net::UdpSocket::bind((self.bind.unwrap_or(any), 0))?;
+        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no asynchronous runtime"))?;
+        let endpoint = quinn::Endpoint::new(wire::quic::agent_endpoint_config(), None, socket, runtime)?;
+        self.endpoints().insert(index, endpoint.clone());
+        Ok(endpoint)
+    }
+
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<u8, quinn::Endpoint>> {
+        self.endpoints.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Lets the last packets of closed connections leave.
+    pub(crate) async fn flush(&self) {
+        let endpoints: Vec<quinn::Endpoint> = self.endpoints().drain().map(|(_, endpoint)| endpoint).collect();
+        for endpoint in endpoints {
+            let _ = timeout(LEAVE_LIMIT, endpoint.wait_idle()).await;
+        }
+    }
+}
+
+fn unreachable(reason: String) -> DialError {
+    DialError::Unreachable(reason)
+}
+
+/// Connects from a local address, if one is given.
+async fn connect_from(bind: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bind) = bind {
+        socket.bind((bind, 0).into())?;
+    }
+    socket.connect(address).await
+}
+
+/// Sets the socket so that a peer that vanishes is found within ten seconds, idle or not.
+fn watch_peer(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(VANISHED_AFTER))?;
+    Ok(())
+}
+
+fn tls_advice(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(reason)) => format!(
+            "the edge's certificate is not trusted ({reason:?}); give the edge's CA with --ca FILE (cloudflared: --cacert)"
+        ),
+        _ => format!("the TLS handshake failed: {error}"),
+    }
+}

@@ -1,0 +1,320 @@
+//! Which connections are dialled, where to, how and when (section 12). Pure: time and outcomes come in, [`Action`]s go out.
+//!
+//! A slot for each parallel connection goes round:
+//!
+//! ```text
+//!            ┌────────────── failed, lost ◀──────────────┐
+//!            ▼                                           │
+//! Idle ─▶ Waiting ── its time has come ─▶ Dialling ── registered ─▶ Connected
+//! ```
+//!
+//! Slot 0 goes first; the others stay `Idle` until it has registered once.
+
+mod places;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use wire::Transport;
+
+pub(crate) use places::Places;
+
+/// A lost connection comes back within this time: soon, but not all agents of a restarted edge in one instant.
+const RECONNECT_WINDOW: Duration = Duration::from_millis(500);
+/// The others follow the first within this time.
+const FOLLOW_WINDOW: Duration = Duration::from_millis(250);
+/// The window of the pause after a first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The widest window. Half a minute keeps a fleet from hurting an edge that comes back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// The pause after a refusal that nothing but a person can mend.
+const PERMANENT_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause that an edge may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// A connection that lived this long worked; what lived shorter counts as a failure, so that one that is dropped at once is not redialled
+/// in a tight loop.
+const WORKED: Duration = Duration::from_secs(5);
+/// How long QUIC is left alone after it failed where HTTP/2 worked.
+pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How to choose between the transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// QUIC, and HTTP/2 where QUIC does not get through.
+    #[default]
+    Auto,
+    /// HTTP/2 only.
+    Http2,
+    /// QUIC only.
+    Quic,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Dial and register. Answer with [`Supervisor::registered`], [`Supervisor::dial_failed`] or [`Supervisor::refused`].
+    Dial {
+        index: u8,
+        /// An index into the places.
+        place: usize,
+        transport: Transport,
+        /// Failed attempts since the connection last worked.
+        previous_attempts: u8,
+    },
+    /// QUIC failed where HTTP/2 works: say it and remember it.
+    FellBack,
+    /// QUIC works: forget a fallback.
+    QuicWorks,
+}
+
+/// What an edge's refusal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Another address (`EDUPCONN`).
+    Elsewhere,
+    /// Coming back after a time.
+    Later(Duration),
+    /// Coming back with the usual back-off, for the tunnel may appear soon (`Unauthorized`), or the call was lost.
+    Again,
+    /// Nothing that the agent can do.
+    Permanent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Waiting(Instant),
+    Dialling(Transport),
+    Connected { transport: Transport, since: Instant },
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    place: Option<usize>,
+    failures: u32,
+    /// The last attempt was a QUIC dial that failed, so the next may be HTTP/2.
+    quic_failed: bool,
+}
+
+/// Decides for all connections of one agent.
+pub(crate) struct Supervisor {
+    protocol: Protocol,
+    slots: Vec<Slot>,
+    places: Places,
+    fallback_until: Option<Instant>,
+    quic_told: bool,
+    /// Slot 0 has registered once.
+    opened: bool,
+    actions: Vec<Action>,
+    random: StdRng,
+}
+
+impl Supervisor {
+    /// Starts with slot 0. `fallback`: how much longer QUIC is to be left alone, remembered from an earlier run.
+    pub(crate) fn new(
+        protocol: Protocol,
+        connections: u8,
+        places: Places,
+        fallback: Option<Duration>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let idle = || Slot { state: State::Idle, place: None, failures: 0, quic_failed: false };
+        let mut slots: Vec<Slot> = (0..connections.max(1)).map(|_| idle()).collect();
+        slots[0].state = State::Waiting(now);
+        Self {
+            protocol,
+            slots,
+            places,
+            fallback_until: fallback.map(|left| now + left.min(FALLBACK_LIFETIME)),
+            quic_told: false,
+            opened: false,
+            actions: Vec::new(),
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// The places have been looked up again; connections stay where they are.
+    pub(crate) fn replace_places(&mut self, places: Places) {
+        self.places = places;
+        for slot in &mut self.slots {
+            slot.place = None;
+        }
+    }
+
+    /// What to do now, in order.
+    pub(crate) fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            for index in 0..self.slots.len() {
+                if matches!(self.slots[index].state, State::Waiting(until) if until <= now) {
+                    self.dial(index, now);
+                }
+            }
+        }
+        (!self.actions.is_empty()).then(|| self.actions.remove(0))
+    }
+
+    /// When to ask again, if nothing happens before.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = |slot: &Slot| match slot.state {
+            State::Waiting(until) => Some(until),
+            State::Idle | State::Dialling(_) | State::Connected { .. } => None,
+        };
+        self.slots.iter().filter_map(waiting).min()
+    }
+
+    /// A dial brought a registered connection.
+    pub(crate) fn registered(&mut self, index: u8, now: Instant) {
+        let Some((slot, transport)) = self.dialling(index) else { return };
+        let after_quic_failed = slot.quic_failed;
+        slot.quic_failed = false;
+        slot.state = State::Connected { transport, since: now };
+        match transport {
+            Transport::Http2 if after_quic_failed && self.may_fall_back() => {
+                self.fallback_until = Some(now + FALLBACK_LIFETIME);
+                self.quic_told = false;
+                self.actions.push(Action::FellBack);
+            }
+            Transport::Quic if !self.quic_told => {
+                self.quic_told = true;
+                self.fallback_until = None;
+                self.actions.push(Action::QuicWorks);
+            }
+            Transport::Http2 | Transport::Quic => {}
+        }
+        if !self.opened {
+            self.opened = true;
+            for index in 1..self.slots.len() {
+                self.slots[index].state = State::Waiting(now + self.within(Duration::ZERO, FOLLOW_WINDOW));
+            }
+        }
+    }
+
+    /// A dial did not get through: TCP, TLS or the QUIC handshake.
+    pub(crate) fn dial_failed(&mut self, index: u8, now: Instant) {
+        let Some((slot, transport)) = self.dialling(index) else { return };
+        slot.failures += 1;
+        let first_quic_failure = transport == Transport::Quic && !slot.quic_failed;
+        slot.quic_failed = first_quic_failure;
+        // Another transport is no repetition, so it needs no pause.
+        let pause = if first_quic_failure && self.may_fall_back() { Duration::ZERO } else { self.backoff(index) };
+        if !pause.is_zero() {
+            self.leave_place(index);
+        }
+        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+    }
+
+    /// The edge was reached, and did not register the connection.
+    pub(crate) fn refused(&mut self, index: u8, refusal: Refusal, now: Instant) {
+        let Some((slot, _)) = self.dialling(index) else { return };
+        slot.failures += 1;
+        slot.quic_failed = false;
+        let pause = match refusal {
+            Refusal::Elsewhere => {
+                self.leave_place(index);
+                self.backoff(index)
+            }
+            Refusal::Later(pause) => {
+                let pause = pause.min(LONGEST_RETRY_AFTER);
+                self.within(pause, pause + pause / 8 + RECONNECT_WINDOW)
+            }
+            Refusal::Again => self.backoff(index),
+            Refusal::Permanent => self.within(PERMANENT_PAUSE / 2, PERMANENT_PAUSE),
+        };
+        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+    }
+
+    /// A registered connection has ended.
+    pub(crate) fn lost(&mut self, index: u8, now: Instant) {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        let State::Connected { since, .. } = slot.state else { return };
+        let pause = if now.saturating_duration_since(since) >= WORKED {
+            slot.failures = 0;
+            self.within(Duration::ZERO, RECONNECT_WINDOW)
+        } else {
+            slot.failures += 1;
+            self.backoff(index)
+        };
+        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+    }
+
+    /// Connections that are registered.
+    pub(crate) fn connected(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.state, State::Connected { .. })).count()
+    }
+
+    fn dial(&mut self, index: usize, now: Instant) {
+        let transport = self.transport_for(index, now);
+        let place = match self.slots[index].place.filter(|place| *place < self.places.len()) {
+            Some(place) => place,
+            None => self.free_place(index),
+        };
+        let slot = &mut self.slots[index];
+        slot.place = Some(place);
+        slot.state = State::Dialling(transport);
+        self.actions.push(Action::Dial {
+            index: u8::try_from(index).expect("slots are counted by a u8"),
+            place,
+            transport,
+            previous_attempts: u8::try_from(slot.failures).unwrap_or(u8::MAX),
+        });
+    }
+
+    fn transport_for(&mut self, index: usize, now: Instant) -> Transport {
+        if self.fallback_until.is_some_and(|until| until <= now) {
+            self.fallback_until = None;
+        }
+        match self.protocol {
+            Protocol::Http2 => Transport::Http2,
+            Protocol::Quic => Transport::Quic,
+            Protocol::Auto if self.fallback_until.is_some() => Transport::Http2,
+            Protocol::Auto if self.slots[index].quic_failed && self.may_fall_back() => Transport::Http2,
+            Protocol::Auto => Transport::Quic,
+        }
+    }
+
+    /// While any connection stands over QUIC, a failure is the place's and not the network's.
+    fn may_fall_back(&self) -> bool {
+        let over_quic = |slot: &Slot| matches!(slot.state, State::Connected { transport: Transport::Quic, .. });
+        self.protocol == Protocol::Auto && !self.slots.iter().any(over_quic)
+    }
+
+    /// The least used place; among equals one of the region that is used least.
+    fn free_place(&mut self, index: usize) -> usize {
+        let used: Vec<usize> =
+            self.slots.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, slot)| slot.place).collect();
+        self.places.choose(&used, &mut self.random)
+    }
+
+    /// Gives the place up for another, if there is one that this connection has not just failed at.
+    fn leave_place(&mut self, index: u8) {
+        let index = usize::from(index);
+        let used: Vec<usize> = self.slots.iter().filter_map(|slot| slot.place).collect();
+        let next = self.places.choose(&used, &mut self.random);
+        self.slots[index].place = Some(next);
+    }
+
+    fn dialling(&mut self, index: u8) -> Option<(&mut Slot, Transport)> {
+        let slot = self.slots.get_mut(usize::from(index))?;
+        match slot.state {
+            State::Dialling(transport) => Some((slot, transport)),
+            State::Idle | State::Waiting(_) | State::Connected { .. } => None,
+        }
+    }
+
+    /// A pause in the upper half of a window that doubles with each failure.
+    fn backoff(&mut self, index: u8) -> Duration {
+        let failures = self.slots[usize::from(index)].failures;
+        let window = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+        self.within(window / 2, window)
+    }
+
+    fn within(&mut self, from: Duration, to: Duration) -> Duration {
+        from + (to - from).mul_f64(self.random.random_range(0.0..1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Stories in virtual time, and a random walk against the rules that must always hold.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const QUIC_LIMIT: Duration = Duration::from_secs(4);
+
+/// An agent and a network that answers its dials.
+struct World {
+    supervisor: Supervisor,
+    start: Instant,
+    now: Instant,
+    /// Dials under way: when they end, and how.
+    under_way: BTreeMap<u8, (Instant, Outcome)>,
+    log: Vec<(Duration, u8, usize, Transport)>,
+    said: Vec<Action>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Outcome {
+    Registered,
+    Failed,
+    Refused(Refusal),
+}
+
+impl World {
+    fn new(protocol: Protocol, connections: u8, regions: &[usize], fallback: Option<Duration>) -> Self {
+        Self::seeded(protocol, connections, regions, fallback, 7)
+    }
+
+    fn seeded(protocol: Protocol, connections: u8, regions: &[usize], fallback: Option<Duration>, seed: u64) -> Self {
+        let start = Instant::now();
+        let places = Places::new(regions.to_vec());
+        let supervisor = Supervisor::new(protocol, connections, places, fallback, seed, start);
+        Self { supervisor, start, now: start, under_way: BTreeMap::new(), log: Vec::new(), said: Vec::new() }
+    }
+
+    /// Lets time pass; `network` says how long a dial takes and how it ends.
+    fn run(
+        &mut self,
+        duration: Duration,
+        mut network: impl FnMut(u8, usize, Transport) -> (Duration, Outcome),
+    ) {
+        let end = self.now + duration;
+        loop {
+            while let Some(action) = self.supervisor.poll_action(self.now) {
+                match action {
+                    Action::Dial { index, place, transport, .. } => {
+                        self.log.push((self.now - self.start, index, place, transport));
+                        let (time, outcome) = network(index, place, transport);
+                        let before = self.under_way.insert(index, (self.now + time, outcome));
+                        assert_eq!(before, None, "slot {index} was dialled twice at once");
+                    }
+                    said => self.said.push(said),
+                }
+            }
+            let ends = self.under_way.iter().map(|(index, (at, _))| (*at, Some(*index))).min();
+            let wakes = self.supervisor.poll_timeout().map(|at| (at, None));
+            let Some((at, ended)) = ends.into_iter().chain(wakes).min().filter(|(at, _)| *at <= end) else { break };
+            self.now = self.now.max(at);
+            if let Some(index) = ended {
+                let (_, outcome) = self.under_way.remove(&index).unwrap();
+                match outcome {
+                    Outcome::Registered => self.supervisor.registered(index, self.now),
+                    Outcome::Failed => self.supervisor.dial_failed(index, self.now),
+                    Outcome::Refused(refusal) => self.supervisor.refused(index, refusal, self.now),
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn dials(&self, index: u8) -> Vec<Duration> {
+        self.log.iter().filter(|(_, slot, ..)| *slot == index).map(|(at, ..)| *at).collect()
+    }
+}
+
+fn works(_: u8, _: usize, _: Transport) -> (Duration, Outcome) {
+    (Duration::from_millis(20), Outcome::Registered)
+}
+
+fn udp_blocked(_: u8, _: usize, transport: Transport) -> (Duration, Outcome) {
+    match transport {
+        Transport::Quic => (QUIC_LIMIT, Outcome::Failed),
+        Transport::Http2 => (Duration::from_millis(20), Outcome::Registered),
+    }
+}
+
+fn down(_: u8, _: usize, _: Transport) -> (Duration, Outcome) {
+    (Duration::from_millis(1), Outcome::Failed)
+}
+
+#[test]
+fn the_first_goes_first_and_the_others_follow() {
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1, 0, 1], None);
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.supervisor.connected(), 4);
+    assert_eq!(world.log[0].1, 0);
+    assert!(world.log[1..].iter().all(|(at, ..)| *at >= Duration::from_millis(20)));
+    let mut places: Vec<usize> = world.log.iter().map(|(_, _, place, _)| *place).collect();
+    assert_ne!(places[0] % 2, places[1] % 2, "the second connection is in the other region");
+    places.sort_unstable();
+    assert_eq!(places, [0, 1, 2, 3], "each has a place of its own");
+}
+
+#[test]
+fn fewer_places_than_connections_are_shared_evenly() {
+    let mut world = World::new(Protocol::Quic, 4, &[0, 1], None);
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.log.iter().filter(|(_, _, place, _)| *place == 0).count(), 2);
+    let mut world = World::new(Protocol::Quic, 4, &[0], None);
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.supervisor.connected(), 4);
+}
+
+#[test]
+fn blocked_udp_falls_back_after_one_failed_dial_and_says_so_once() {
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1], None);
+    world.run(Duration::from_secs(6), udp_blocked);
+    assert_eq!(world.supervisor.connected(), 4);
+    assert_eq!(world.said, [Action::FellBack]);
+    let quic = world.log.iter().filter(|(.., transport)| *transport == Transport::Quic).count();
+    assert_eq!(quic, 1, "only the first connection tried QUIC: {:?}", world.log);
+}
+
+#[test]
+fn quic_is_tried_again_when_the_fallback_has_aged() {
+    let mut world = World::new(Protocol::Auto, 1, &[0], None);
+    world.run(Duration::from_secs(6), udp_blocked);
+    world.supervisor.lost(0, world.now);
+    world.run(Duration::from_secs(2), works);
+    assert_eq!(world.log.last().unwrap().3, Transport::Http2);
+    world.now += FALLBACK_LIFETIME;
+    world.supervisor.lost(0, world.now);
+    world.run(Duration::from_secs(2), works);
+    assert_eq!(world.log.last().unwrap().3, Transport::Quic);
+    assert_eq!(world.said, [Action::FellBack, Action::QuicWorks]);
+}
+
+#[test]
+fn a_remembered_fallback_skips_quic() {
+    let mut world = World::new(Protocol::Auto, 2, &[0], Some(Duration::from_secs(600)));
+    world.run(Duration::from_secs(2), udp_blocked);
+    assert_eq!(world.supervisor.connected(), 2);
+    assert!(world.log.iter().all(|(.., transport)| *transport == Transport::Http2));
+}
+
+#[test]
+fn one_bad_place_is_no_reason_to_leave_quic() {
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1, 0, 1], None);
+    let bad = std::cell::Cell::new(None);
+    world.run(Duration::from_secs(60), |index, place, transport| {
+        if index == 1 && bad.get().is_none() {
+            bad.set(Some(place));
+        }
+        if bad.get() == Some(place) { (QUIC_LIMIT, Outcome::Failed) } else { works(index, place, transport) }
+    });
+    assert_eq!(world.supervisor.connected(), 4);
+    assert!(world.log.iter().all(|(.., transport)| *transport == Transport::Quic), "{:?}", world.log);
+}
+
+#[test]
+fn a_fixed_protocol_never_changes() {
+    for (protocol, transport) in [(Protocol::Quic, Transport::Quic), (Protocol::Http2, Transport::Http2)] {
+        let mut world = World::new(protocol, 2, &[0, 1], None);
+        world.run(Duration::from_secs(100), down);
+        assert!(world.log.iter().all(|(.., used)| *used == transport));
+        assert_eq!(world.said, []);
+    }
+}
+
+#[test]
+fn an_edge_that_is_down_is_not_hammered_and_found_when_it_is_back() {
+    for protocol in [Protocol::Auto, Protocol::Http2, Protocol::Quic] {
+        let mut world = World::new(protocol, 4, &[0], None);
+        world.run(Duration::from_secs(600), down);
+        let dials = world.dials(0);
+        assert_eq!(world.log.len(), dials.len(), "the others wait for the first");
+        assert!(dials.len() < 60, "{protocol:?}: {} dials in ten minutes", dials.len());
+        assert!(dials.len() > 15, "{protocol:?}: {} dials in ten minutes", dials.len());
+        world.run(LONGEST_PAUSE + Duration::from_secs(5), works);
+        assert_eq!(world.supervisor.connected(), 4, "{protocol:?}");
+    }
+}
+
+#[test]
+fn a_lost_connection_is_back_within_a_second() {
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1, 0, 1], None);
+    world.run(Duration::from_secs(10), works);
+    let before = world.log.clone();
+    for index in 0..4 {
+        world.supervisor.lost(index, world.now);
+    }
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.supervisor.connected(), 4);
+    let place = |log: &[(Duration, u8, usize, Transport)], index| {
+        log.iter().rev().find(|(_, slot, ..)| *slot == index).unwrap().2
+    };
+    for index in 0..4 {
+        assert_eq!(place(&world.log, index), place(&before, index), "it keeps its place");
+    }
+}
+
+#[test]
+fn a_connection_that_is_dropped_at_once_backs_off() {
+    let mut world = World::new(Protocol::Http2, 1, &[0], None);
+    for _ in 0..200 {
+        world.run(Duration::from_secs(1), works);
+        world.supervisor.lost(0, world.now);
+    }
+    assert!(world.log.len() < 25, "{} dials in 200 seconds", world.log.len());
+}
+
+#[test]
+fn refusals_are_obeyed() {
+    let gap = |refusal, places: &[usize]| {
+        let mut world = World::new(Protocol::Http2, 1, places, None);
+        let mut first = true;
+        world.run(Duration::from_secs(300), |index, place, transport| {
+            if std::mem::take(&mut first) { (Duration::ZERO, Outcome::Refused(refusal)) } else { works(index, place, transport) }
+        });
+        assert_eq!(world.supervisor.connected(), 1, "{refusal:?} is survived");
+        (world.log[1].0 - world.log[0].0, world.log[0].2 != world.log[1].2)
+    };
+    let (pause, _) = gap(Refusal::Later(Duration::from_secs(90)), &[0]);
+    assert!((90..=103).contains(&pause.as_secs()), "{pause:?}");
+    let (pause, _) = gap(Refusal::Permanent, &[0]);
+    assert!(pause >= PERMANENT_PAUSE / 2, "{pause:?}");
+    let (pause, moved) = gap(Refusal::Again, &[0, 1]);
+    assert!(pause >= FIRST_PAUSE / 2 && pause <= FIRST_PAUSE && !moved, "{pause:?}");
+    let (pause, moved) = gap(Refusal::Elsewhere, &[0, 1]);
+    assert!(pause <= FIRST_PAUSE && moved, "{pause:?}");
+    let (pause, _) = gap(Refusal::Elsewhere, &[0]);
+    assert!(pause >= FIRST_PAUSE / 2, "a lone address is not retried without a pause: {pause:?}");
+}
+
+#[test]
+fn a_random_network_never_breaks_the_rules() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let protocol = [Protocol::Auto, Protocol::Http2, Protocol::Quic][random.random_range(0..3)];
+        let connections = random.random_range(1..=6);
+        let regions: Vec<usize> = (0..random.random_range(1..=8)).map(|place| place % 2).collect();
+        let mut world = World::seeded(protocol, connections, &regions, None, seed);
+        for _ in 0..50 {
+            let step = Duration::from_millis(random.random_range(1..20_000));
+            let mut chance = StdRng::seed_from_u64(random.random());
+            world.run(step, |_, place, _| {
+                assert!(place < regions.len());
+                let outcome = match chance.random_range(0..6) {
+                    0 | 1 => Outcome::Registered,
+                    2 => Outcome::Refused(Refusal::Again),
+                    3 => Outcome::Refused(Refusal::Elsewhere),
+                    _ => Outcome::Failed,
+                };
+                (Duration::from_millis(chance.random_range(0..5_000)), outcome)
+            });
+            // Also for slots that are not connected: late news must do no harm.
+            world.supervisor.lost(random.random_range(0..8), world.now);
+        }
+        // In any ten seconds one slot dials at most a handful of times.
+        for index in 0..connections {
+            let dials = world.dials(index);
+            for (first, at) in dials.iter().enumerate() {
+                let within = dials[first..].iter().take_while(|later| **later - *at < Duration::from_secs(10)).count();
+                assert!(within <= 12, "seed {seed}: {within} dials of slot {index} in ten seconds");
+            }
+        }
+        // A good network heals everything.
+        world.run(PERMANENT_PAUSE + LONGEST_PAUSE + Duration::from_secs(60), works);
+        assert_eq!(world.supervisor.connected(), usize::from(connections), "seed {seed}");
+    }
+}
