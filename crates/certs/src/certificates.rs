@@ -1,8 +1,23 @@
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
+use lru::LruCache;
+use rcgen::SanType;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::own::Own;
+use crate::tls::{TUNNEL_HTTP2_NAME, TUNNEL_PROBE_NAME, TUNNEL_QUIC_NAME};
 use crate::{Authority, CertsError};
+
+/// Certificates kept in memory, about 2 kB each. A visitor may ask for any number of names, so the rest is made anew
+/// when asked for, which costs no more than the handshake itself.
+const CACHE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 
 /// What this node may show certificates for.
 #[derive(Debug, Clone, Default)]
@@ -10,12 +25,34 @@ pub struct Names {
     /// Domains, lower case, no trailing dot. Every name at or under one of them gets a certificate on demand. The first
     /// is what a visitor without SNI is shown.
     pub domains: Vec<String>,
-    /// Addresses that the default certificate also names, for visitors who dial an address. Loopback is always among them.
+    /// Addresses that the default certificate also names, for visitors who dial an address. Loopback is always among
+    /// them.
     pub addresses: Vec<IpAddr>,
 }
 
 /// Every certificate that this node shows: its own from files where they cover the name, else made on demand.
-pub struct Certificates {}
+pub struct Certificates {
+    authority: Arc<Authority>,
+    names: Names,
+    own: ArcSwapOption<Own>,
+    made: Mutex<LruCache<Subject, Made>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Subject {
+    /// One name under our domains.
+    Name(String),
+    /// Whoever asks for no name.
+    Default,
+    /// The three names that agents ask for.
+    Tunnel,
+}
+
+#[derive(Clone)]
+struct Made {
+    key: Arc<CertifiedKey>,
+    renew_at: SystemTime,
+}
 
 impl Certificates {
     /// Certificates of this authority for these names.
@@ -23,18 +60,26 @@ impl Certificates {
     /// # Errors
     /// No domain is given, or one is not a host name.
     pub fn new(authority: Arc<Authority>, names: Names) -> Result<Arc<Self>, CertsError> {
-        let _ = (authority, names);
-        todo!()
+        if names.domains.is_empty() {
+            let problem = "at least one domain is wanted".into();
+            return Err(CertsError::Issue { names: "no domain".into(), problem });
+        }
+        let certificates =
+            Self { authority, names, own: ArcSwapOption::empty(), made: Mutex::new(LruCache::new(CACHE)) };
+        // Makes the one certificate that is needed for certain, so that a bad name is an error now and not at the first visit.
+        certificates.make(Subject::Default, SystemTime::now())?;
+        Ok(Arc::new(certificates))
     }
 
     /// Shows the certificate in these PEM files (chain, leaf first; key) wherever it covers the name asked for, and to
     /// visitors without SNI.
     ///
     /// # Errors
-    /// A file is unreadable, not PEM, or the key does not belong to the certificate. What was in force stays so.
+    /// A file is unreadable, not PEM, expired, or the key does not belong to the certificate. What was in force stays so.
     pub fn use_own(&self, chain: &Path, key: &Path) -> Result<(), CertsError> {
-        let _ = (chain, key);
-        todo!()
+        let own = Own::load(chain, key, SystemTime::now())?;
+        self.own.store(Some(Arc::new(own)));
+        Ok(())
     }
 
     /// Reads the files of [`Certificates::use_own`] again if either has changed; answers whether it did. Blocks on the
@@ -43,6 +88,149 @@ impl Certificates {
     /// # Errors
     /// As [`Certificates::use_own`].
     pub fn reload_own(&self) -> Result<bool, CertsError> {
-        todo!()
+        let Some(own) = self.own.load_full() else { return Ok(false) };
+        let Some(new) = own.reload(SystemTime::now())? else { return Ok(false) };
+        self.own.store(Some(Arc::new(new)));
+        Ok(true)
+    }
+
+    /// The certificate for a visitor who asked for this name, or for none.
+    fn for_visitor(&self, name: Option<&str>, now: SystemTime) -> Option<Arc<CertifiedKey>> {
+        let own = self.own.load();
+        let Some(name) = name else {
+            return own.as_ref().map(|own| own.certified()).or_else(|| self.made(Subject::Default, now));
+        };
+        let name = name.to_ascii_lowercase();
+        if let Some(own) = own.as_ref().filter(|own| own.covers(&name)) {
+            return Some(own.certified());
+        }
+        if !self.names.domains.iter().any(|domain| is_within(&name, domain)) {
+            return None;
+        }
+        self.made(Subject::Name(name), now)
+    }
+
+    /// The certificate for an agent that asked for this name, or for none.
+    fn for_agent(&self, name: Option<&str>, now: SystemTime) -> Option<Arc<CertifiedKey>> {
+        match name {
+            Some(TUNNEL_HTTP2_NAME | TUNNEL_QUIC_NAME | TUNNEL_PROBE_NAME) => self.made(Subject::Tunnel, now),
+            other => self.for_visitor(other, now),
+        }
+    }
+
+    fn made(&self, subject: Subject, now: SystemTime) -> Option<Arc<CertifiedKey>> {
+        let found = self.cache().get(&subject).cloned();
+        match found {
+            Some(made) if now < made.renew_at => Some(made.key),
+            // Nothing to fall back on: an expired one would be refused by the peer with a worse message.
+            _ => self.make(subject, now).ok(),
+        }
+    }
+
+    fn make(&self, subject: Subject, now: SystemTime) -> Result<Arc<CertifiedKey>, CertsError> {
+        let dns = |name: &str| {
+            let problem = "not a host name".to_owned();
+            name.try_into().map(SanType::DnsName).map_err(|_| CertsError::Issue { names: name.into(), problem })
+        };
+        let names = match &subject {
+            Subject::Name(name) => vec![dns(name)?],
+            Subject::Tunnel => vec![dns(TUNNEL_HTTP2_NAME)?, dns(TUNNEL_QUIC_NAME)?, dns(TUNNEL_PROBE_NAME)?],
+            Subject::Default => {
+                let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                let addresses = self.names.addresses.iter().copied().filter(|address| !loopback.contains(address));
+                let addresses = loopback.into_iter().chain(addresses).map(SanType::IpAddress);
+                let domains = self.names.domains.iter().map(|name| dns(name)).collect::<Result<Vec<_>, _>>()?;
+                domains.into_iter().chain(addresses).collect()
+            }
+        };
+        let issued = self.authority.issue(names, now)?;
+        let key = Arc::new(issued.key);
+        self.cache().put(subject, Made { key: key.clone(), renew_at: issued.renew_at });
+        Ok(key)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, LruCache<Subject, Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_within(name: &str, domain: &str) -> bool {
+    name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.for_visitor(hello.server_name(), SystemTime::now())
+    }
+}
+
+/// The same certificates on the listener for agents, who ask for names of their own.
+#[derive(Debug)]
+pub(crate) struct ForAgents(pub(crate) Arc<Certificates>);
+
+impl ResolvesServerCert for ForAgents {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.for_agent(hello.server_name(), SystemTime::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn certificates(domains: &[&str]) -> (tempfile::TempDir, Arc<Certificates>) {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::load_or_create(directory.path(), SystemTime::now()).unwrap());
+        let domains = domains.iter().map(|&domain| domain.into()).collect();
+        (directory, Certificates::new(authority, Names { domains, addresses: vec![] }).unwrap())
+    }
+
+    #[test]
+    fn a_certificate_is_kept_until_shortly_before_its_end() {
+        let (_directory, certificates) = certificates(&["example.test"]);
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 60 * 60);
+        let at = |days: u32| certificates.for_visitor(Some("a.example.test"), now + days * day).unwrap();
+        let first = at(0);
+        assert!(Arc::ptr_eq(&first, &at(59)));
+        let renewed = at(61);
+        assert!(!Arc::ptr_eq(&first, &renewed));
+        let (_, leaf) = x509_parser::parse_x509_certificate(&renewed.cert[0]).unwrap();
+        let end = crate::authority::time_of(leaf.validity().not_after.timestamp());
+        assert!(end > now + 149 * day && end < now + 152 * day);
+        assert!(at(5000).cert.len() == 1, "even after the root's own end something is shown");
+    }
+
+    #[test]
+    fn foreign_names_get_nothing() {
+        let (_directory, certificates) = certificates(&["example.test", "localhost"]);
+        let now = SystemTime::now();
+        for name in ["example.com", "evilexample.test", "test", "h2.cftunnel.com", "localhost.com"] {
+            assert!(certificates.for_visitor(Some(name), now).is_none(), "{name}");
+        }
+        for name in ["example.test", "A.B.EXAMPLE.test", "localhost", "quiet-river.localhost"] {
+            assert!(certificates.for_visitor(Some(name), now).is_some(), "{name}");
+        }
+        assert!(certificates.for_agent(Some("h2.cftunnel.com"), now).is_some());
+        assert!(certificates.for_agent(Some("h3.cftunnel.com"), now).is_none());
+        assert!(certificates.for_visitor(None, now).is_some());
+    }
+
+    #[test]
+    fn the_memory_for_certificates_is_bounded() {
+        let (_directory, certificates) = certificates(&["example.test"]);
+        let now = SystemTime::now();
+        for index in 0..CACHE.get() + 10 {
+            certificates.for_visitor(Some(&format!("n{index}.example.test")), now).unwrap();
+        }
+        assert_eq!(certificates.cache().len(), CACHE.get());
     }
 }

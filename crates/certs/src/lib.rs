@@ -8,6 +8,7 @@
 mod authority;
 mod certificates;
 mod error;
+mod file;
 mod own;
 pub mod tls;
 

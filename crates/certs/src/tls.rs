@@ -1,13 +1,18 @@
 //! TLS settings of every listener and of the agent's dial (section 2.2 of the tunnel protocol).
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::server::ResolvesServerCert;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
-use crate::{Certificates, CertsError};
+use crate::certificates::ForAgents;
+use crate::{Certificates, CertsError, file};
 
 /// ALPN of the tunnel over QUIC.
 pub const TUNNEL_ALPN: &[u8] = b"argotunnel";
@@ -17,6 +22,17 @@ pub const TUNNEL_HTTP2_NAME: &str = "h2.cftunnel.com";
 pub const TUNNEL_QUIC_NAME: &str = "quic.cftunnel.com";
 /// The name that an agent's start-up check asks for on either transport.
 pub const TUNNEL_PROBE_NAME: &str = "probe.cftunnel.com";
+
+/// The hybrid group first; reference agents know no plain X25519, browsers without the hybrid prefer it.
+const ANY_GROUP: [&dyn SupportedKxGroup; 4] =
+    [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+/// What a reference agent offers.
+const AGENT_GROUPS: [&dyn SupportedKxGroup; 2] = [kx_group::X25519MLKEM768, kx_group::SECP256R1];
+/// What a reference agent offers with `--post-quantum`.
+const POST_QUANTUM_GROUPS: [&dyn SupportedKxGroup; 1] = [kx_group::X25519MLKEM768];
+
+const TLS_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+const TLS_1_2_UP: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// Which roots an agent verifies its edge with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,33 +45,46 @@ pub enum Roots {
     Pem(String),
 }
 
-/// Cryptography for everything in this program.
+/// Cryptography for everything in this program; the hybrid post-quantum key exchange is preferred.
 pub fn provider() -> Arc<CryptoProvider> {
-    todo!()
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| with_groups(&ANY_GROUP));
+    PROVIDER.clone()
+}
+
+fn with_groups(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() })
 }
 
 /// Visitors over TCP: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
+///
+/// # Errors
+/// The system has no randomness to give.
 pub fn visitor_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, CertsError> {
-    let _ = certificates;
-    todo!()
+    listener(certificates.clone(), TLS_1_2_UP, &[b"h2", b"http/1.1"]).map(Arc::new)
 }
 
 /// Visitors over QUIC: ALPN `h3`.
+///
+/// # Errors
+/// As [`visitor_tls`].
 pub fn visitor_quic(certificates: &Arc<Certificates>) -> Result<Arc<QuicServerConfig>, CertsError> {
-    let _ = certificates;
-    todo!()
+    quic_listener(listener(certificates.clone(), TLS_1_3, &[b"h3"])?)
 }
 
 /// Agents over TCP: TLS 1.2 and 1.3; no ALPN, as agents offer none.
+///
+/// # Errors
+/// As [`visitor_tls`].
 pub fn tunnel_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, CertsError> {
-    let _ = certificates;
-    todo!()
+    listener(Arc::new(ForAgents(certificates.clone())), TLS_1_2_UP, &[]).map(Arc::new)
 }
 
 /// Agents over QUIC: ALPN [`TUNNEL_ALPN`].
+///
+/// # Errors
+/// As [`visitor_tls`].
 pub fn tunnel_quic(certificates: &Arc<Certificates>) -> Result<Arc<QuicServerConfig>, CertsError> {
-    let _ = certificates;
-    todo!()
+    quic_listener(listener(Arc::new(ForAgents(certificates.clone())), TLS_1_3, &[TUNNEL_ALPN])?)
 }
 
 /// An agent that dials an edge over TCP. With `post_quantum`, only the hybrid key exchange is offered.
@@ -63,8 +92,7 @@ pub fn tunnel_quic(certificates: &Arc<Certificates>) -> Result<Arc<QuicServerCon
 /// # Errors
 /// The roots cannot be read, or there is none.
 pub fn agent_tls(roots: &Roots, post_quantum: bool) -> Result<Arc<ClientConfig>, CertsError> {
-    let _ = (roots, post_quantum);
-    todo!()
+    dialler(roots, post_quantum, TLS_1_2_UP).map(Arc::new)
 }
 
 /// An agent that dials an edge over QUIC. With `post_quantum`, only the hybrid key exchange is offered.
@@ -72,6 +100,73 @@ pub fn agent_tls(roots: &Roots, post_quantum: bool) -> Result<Arc<ClientConfig>,
 /// # Errors
 /// As [`agent_tls`].
 pub fn agent_quic(roots: &Roots, post_quantum: bool) -> Result<Arc<QuicClientConfig>, CertsError> {
-    let _ = (roots, post_quantum);
-    todo!()
+    let mut config = dialler(roots, post_quantum, TLS_1_3)?;
+    config.alpn_protocols = vec![TUNNEL_ALPN.to_vec()];
+    let config = QuicClientConfig::try_from(config).expect("aws-lc-rs has the cipher suite of QUIC's first packets");
+    Ok(Arc::new(config))
+}
+
+fn listener(
+    resolver: Arc<dyn ResolvesServerCert>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, CertsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
+
+fn quic_listener(config: ServerConfig) -> Result<Arc<QuicServerConfig>, CertsError> {
+    let config = QuicServerConfig::try_from(config).expect("aws-lc-rs has the cipher suite of QUIC's first packets");
+    Ok(Arc::new(config))
+}
+
+fn dialler(
+    roots: &Roots,
+    post_quantum: bool,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig, CertsError> {
+    let provider = with_groups(if post_quantum { &POST_QUANTUM_GROUPS } else { &AGENT_GROUPS });
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_root_certificates(root_store(roots)?)
+        .with_no_client_auth())
+}
+
+fn root_store(roots: &Roots) -> Result<RootCertStore, CertsError> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Roots::System => {
+            let found = rustls_native_certs::load_native_certs();
+            store.add_parsable_certificates(found.certs);
+            if store.is_empty() {
+                let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(CertsError::NoRoots(format!(
+                    "the system has none ({}); install its CA certificates, or name a file with --ca",
+                    reasons.join("; ")
+                )));
+            }
+        }
+        Roots::File(path) => {
+            let text = file::read(path)?;
+            add_pem(&mut store, &text).map_err(|problem| file::problem(path, problem))?;
+        }
+        Roots::Pem(text) => add_pem(&mut store, text).map_err(CertsError::NoRoots)?,
+    }
+    Ok(store)
+}
+
+fn add_pem(store: &mut RootCertStore, text: &str) -> Result<(), String> {
+    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("not valid PEM: {error}"))?;
+        store.add(certificate).map_err(|error| format!("a certificate in it cannot be used as a root: {error}"))?;
+    }
+    if store.is_empty() {
+        return Err("no certificate in it; a PEM file with root certificates is wanted".into());
+    }
+    Ok(())
 }
