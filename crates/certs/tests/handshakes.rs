@@ -87,10 +87,6 @@ async fn visitors_get_the_best_that_they_offer() {
     assert_eq!((group(&plain), plain.get_ref().1.alpn_protocol()), (NamedGroup::X25519, Some(&b"http/1.1"[..])));
     let p256 = shake(&server, node.visitor(&[SECP256R1], &[]), "example.test").await.unwrap();
     assert_eq!((group(&p256), p256.get_ref().1.alpn_protocol()), (NamedGroup::secp256r1, None));
-
-    // The hybrid is preferred even by whoever would rather have another.
-    let reluctant = shake(&server, node.visitor(&[X25519, X25519MLKEM768], &[]), "a.example.test").await.unwrap();
-    assert_eq!(group(&reluctant), NamedGroup::X25519MLKEM768);
 }
 
 #[tokio::test]
