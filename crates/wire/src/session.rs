@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::connection::Phase;
+use crate::connection::{Phase, unavailable};
 use crate::registration::{Refused, Registration};
 use crate::rpc::{CallError, ControlCall, ControlServer, Question};
 use crate::{Connection, Extensions, Registrar};
@@ -155,8 +155,7 @@ where
                 Ok(None) => return finish(connection, "the agent ended the control stream".into()).await,
                 Err(error) => return finish(connection, lost(error)).await,
             },
-            changed = phase.wait_for(|phase| *phase != Phase::Open) => {
-                drop(changed);
+            _ = unavailable(&mut phase) => {
                 return finish(connection, "the edge drained the connection".into()).await;
             }
         }
