@@ -1,0 +1,175 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::pipe::{Pipe, ended};
+use super::server::{Reply, Role, Server, ServerCall, ServerEvent};
+use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, ClientEvent, Question, RegisterError, SHUTDOWN};
+use crate::registration::{Refused, Registered, Registration};
+
+/// The agent's end of the control stream.
+pub struct ControlClient<T> {
+    pipe: Pipe<T, Client>,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ControlClient<T> {
+    /// Starts the conversation; nothing is sent before the first call.
+    pub fn new(io: T) -> Self {
+        Self { pipe: Pipe::new(io, Client::new()) }
+    }
+
+    /// Registers the connection, within [`CALL_TIMEOUT`].
+    pub async fn register(&mut self, registration: &Registration) -> Result<Registered, RegisterError> {
+        match self.pipe.call(Call::RegisterConnection(registration), CALL_TIMEOUT).await? {
+            Answer::Registered(answer) => Ok(answer?),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Reports the agent's own configuration, within [`CALL_TIMEOUT`].
+    pub async fn update_local_configuration(&mut self, configuration: &[u8]) -> Result<(), CallError> {
+        self.pipe.call(Call::UpdateLocalConfiguration(configuration), CALL_TIMEOUT).await.map(drop)
+    }
+
+    /// Says that the agent leaves: the edge sends no new requests.
+    pub async fn unregister(&mut self, limit: Duration) -> Result<(), CallError> {
+        self.pipe.call(Call::UnregisterConnection, limit).await.map(drop)
+    }
+
+    /// Ends the conversation in order and ends the writing side of the stream. Waits at most twice [`CALL_TIMEOUT`].
+    pub async fn shutdown(mut self) {
+        self.pipe.core.shutdown();
+        self.pipe.end().await;
+    }
+
+    /// Waits until the other end ends the conversation or the stream breaks, and says why. Cancel safe.
+    pub async fn ended(&mut self) -> CallError {
+        self.wait().await.expect_err("it only returns for a reason")
+    }
+
+    async fn wait(&mut self) -> Result<std::convert::Infallible, CallError> {
+        loop {
+            self.pipe.flush().await?;
+            match self.pipe.core.poll_event()? {
+                Some(ClientEvent::Ended(reason)) => return Err(ended(&reason)),
+                // The answer to a call whose caller has given up.
+                Some(ClientEvent::Answer(..)) => {}
+                None if self.pipe.read().await? => {}
+                None => return Err(CallError::Lost("it ended".into())),
+            }
+        }
+    }
+}
+
+fn unexpected(answer: &Answer) -> CallError {
+    CallError::Protocol(format!("the answer is of another kind than the call: {answer:?}"))
+}
+
+/// What an agent asks on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlCall {
+    /// Answer with [`ControlServer::reply_register`].
+    Register(Question, Box<Registration>),
+    /// Answer with [`ControlServer::reply_done`].
+    LocalConfiguration(Question, Bytes),
+    /// The agent leaves. Answer with [`ControlServer::reply_done`].
+    Unregister(Question),
+}
+
+/// The edge's end of the control stream.
+pub struct ControlServer<T> {
+    pipe: Pipe<T, Server>,
+    event: Option<ServerEvent>,
+    unregistered: bool,
+    ended: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ControlServer<T> {
+    /// Serves a fresh stream.
+    pub fn new(io: T) -> Self {
+        Self { pipe: Pipe::new(io, Server::new(Role::Edge)), event: None, unregistered: false, ended: false }
+    }
+
+    /// The agent's next call; `None`: it ended the conversation in order (section 10). Cancel safe.
+    ///
+    /// In order means an abort with the reason [`SHUTDOWN`], or any end after unregister; others are [`CallError::Lost`].
+    pub async fn next(&mut self) -> Result<Option<ControlCall>, CallError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match next_event(&mut self.pipe, &mut self.event).await {
+            Ok(Some(ServerEvent::Call(question, call))) => match call {
+                ServerCall::RegisterConnection(registration) => Ok(Some(ControlCall::Register(question, registration))),
+                ServerCall::UpdateLocalConfiguration(config) => {
+                    Ok(Some(ControlCall::LocalConfiguration(question, config)))
+                }
+                ServerCall::UnregisterConnection => {
+                    self.unregistered = true;
+                    Ok(Some(ControlCall::Unregister(question)))
+                }
+                ServerCall::UpdateConfiguration(..) => {
+                    Err(CallError::Protocol("an edge takes no configuration".into()))
+                }
+            },
+            Ok(Some(ServerEvent::Ended(reason))) if reason != SHUTDOWN && !self.unregistered => Err(ended(&reason)),
+            // An agent that has said goodbye may also just close.
+            Ok(Some(ServerEvent::Ended(_))) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Ok(None) | Err(CallError::Lost(_)) if self.unregistered => {
+                self.ended = true;
+                Ok(None)
+            }
+            Ok(None) => Err(CallError::Lost("the agent ended it without a word".into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers a registration.
+    pub async fn reply_register(
+        &mut self,
+        question: Question,
+        answer: &Result<Registered, Refused>,
+    ) -> Result<(), CallError> {
+        self.pipe.core.reply(question, Reply::Registered(answer));
+        self.pipe.flush().await
+    }
+
+    /// Answers a call without results; `Err`: with an exception and its reason.
+    pub async fn reply_done(&mut self, question: Question, answer: Result<(), &str>) -> Result<(), CallError> {
+        let reply = match answer {
+            Ok(()) => Reply::Done,
+            Err(reason) => Reply::Exception(reason),
+        };
+        self.pipe.core.reply(question, reply);
+        self.pipe.flush().await
+    }
+}
+
+/// The next event of a server; `None`: the stream has ended. Cancel safe, because what has happened waits in `event`
+/// while what it gave cause to say is being sent.
+pub(super) async fn next_event<T: AsyncRead + AsyncWrite + Unpin>(
+    pipe: &mut Pipe<T, Server>,
+    event: &mut Option<ServerEvent>,
+) -> Result<Option<ServerEvent>, CallError> {
+    loop {
+        let polled = match event {
+            Some(_) => Ok(()),
+            None => pipe.core.poll_event().map(|polled| *event = polled),
+        };
+        if let Err(error) = polled {
+            // The other end is told, if it still listens.
+            let _ = pipe.flush().await;
+            return Err(error.into());
+        }
+        pipe.flush().await?;
+        if event.is_some() {
+            return Ok(event.take());
+        }
+        if !pipe.read().await? {
+            return Ok(None);
+        }
+    }
+}
