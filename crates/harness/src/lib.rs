@@ -1,0 +1,28 @@
+//! The whole program under test: starts the real binary on free ports, an origin beside it, and visits the result.
+//!
+//! [`Edge`], [`Agent`] and [`Try`] are running processes of the binary, each with a home directory of its own; [`Origin`] is the
+//! service behind; [`Visitor`] asks the edge. A test reads
+//!
+//! ```ignore
+//! let origin = Origin::start().await;
+//! let edge = Edge::start().await;
+//! let agent = Agent::start(&edge, &origin.service(), &[]).await;
+//! let answer = edge.visitor().get(&agent.url("/echo")).await;
+//! assert_eq!(answer.status, 200);
+//! ```
+//!
+//! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is shown when the
+//! test fails. Real programs (curl, chromium) are found by [`peer`]. Deliberately absent: anything of the program itself; tests see it
+//! from outside only.
+
+mod origin;
+mod peer;
+mod process;
+mod roles;
+mod visitor;
+
+pub use origin::{Origin, RawOrigin};
+pub use peer::{peer, skip};
+pub use process::{LIMIT, Process, Program};
+pub use roles::{Agent, Edge, Try};
+pub use visitor::{Answer, Http, RequestBody, Stream, Visitor};

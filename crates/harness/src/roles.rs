@@ -1,0 +1,269 @@
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, Program, Visitor};
+
+/// A running `snicket up`, on loopback and free ports.
+#[derive(Debug)]
+pub struct Edge {
+    /// The process.
+    pub process: Process,
+    ready: Value,
+    home: TempDir,
+    arguments: Vec<String>,
+}
+
+impl Edge {
+    /// Starts an edge with domain `localhost`.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts an edge with more arguments of `up`.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, "127.0.0.1:0".to_owned()));
+        let (process, ready) = Self::spawn(home.path(), &ports, &arguments).await;
+        Self { process, ready, home, arguments }
+    }
+
+    async fn spawn(home: &Path, ports: &[(&str, String)], arguments: &[String]) -> (Process, Value) {
+        let mut words = vec!["up".to_owned(), "--json".to_owned()];
+        for (name, address) in ports {
+            if !arguments.iter().any(|word| word == &format!("--{name}")) {
+                words.extend([format!("--{name}"), address.clone()]);
+            }
+        }
+        words.extend_from_slice(arguments);
+        let mut process = Program::new(home, &words).start().await;
+        let ready = process.event("ready").await;
+        (process, ready)
+    }
+
+    /// Kills the edge as a power failure would.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// Starts it again after its end, with the same data on the same ports.
+    pub async fn start_again(&mut self) {
+        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, self.address(name).to_string()));
+        let (process, ready) = Self::spawn(self.home.path(), &ports, &self.arguments.clone()).await;
+        self.process = process;
+        self.ready = ready;
+    }
+
+    /// The ready event.
+    pub fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    /// Where visitors without TLS go.
+    pub fn http(&self) -> SocketAddr {
+        self.address("http")
+    }
+
+    /// Where visitors with TLS go, TCP and UDP.
+    pub fn https(&self) -> SocketAddr {
+        self.address("https")
+    }
+
+    /// Where agents go, TCP and UDP.
+    pub fn tunnel(&self) -> SocketAddr {
+        self.address("tunnel")
+    }
+
+    /// Where the API is.
+    pub fn api(&self) -> SocketAddr {
+        self.address("api")
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        address(&self.ready, name)
+    }
+
+    /// The certificate authority's file.
+    pub fn ca(&self) -> PathBuf {
+        text(&self.ready, "ca").into()
+    }
+
+    /// The API token's file.
+    pub fn token_file(&self) -> PathBuf {
+        text(&self.ready, "token_file").into()
+    }
+
+    /// The API token.
+    ///
+    /// # Panics
+    /// Its file cannot be read.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.token_file()).expect("the token's file can be read").trim().to_owned()
+    }
+
+    /// The home directory of the edge, for programs that are to find it without being told.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A visitor who trusts this edge.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(self.https(), self.http(), &self.ca())
+    }
+
+    /// Calls the API: status, and the JSON answered.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let answer = Visitor::plain(self.api())
+            .request(
+                method,
+                path,
+                &[("authorization", &format!("Bearer {}", self.token())), ("content-type", "application/json")],
+                body,
+            )
+            .await;
+        let value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+        (answer.status, value)
+    }
+
+    /// Runs a command of the program to its end, as the person who runs this edge: exit code, standard output, standard error.
+    pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        Program::new(self.home.path(), arguments).run().await
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The process.
+    pub process: Process,
+    ready: Value,
+    home: TempDir,
+}
+
+impl Agent {
+    /// Starts `snicket http SERVICE` through this edge, with more arguments.
+    pub async fn start(edge: &Edge, service: &str, arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        Self::start_at(edge, service, arguments, home).await
+    }
+
+    /// The same with files in this home directory, to be the same agent again.
+    pub async fn start_at(edge: &Edge, service: &str, arguments: &[&str], home: TempDir) -> Self {
+        let api = edge.api().to_string();
+        let ca = edge.ca().display().to_string();
+        let words = ["http", service, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
+        Self::spawn(&[&words[..], arguments].concat(), home).await
+    }
+
+    /// Starts `snicket tunnel …` with these arguments, told the way to this edge, for example `["run", "--token-file", path]`.
+    pub async fn tunnel(edge: &Edge, arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let tunnel = edge.tunnel().to_string();
+        let ca = edge.ca().display().to_string();
+        let words = ["tunnel", "--edge", &tunnel, "--cacert", &ca, "--metrics", "127.0.0.1:0", "--json"];
+        Self::spawn(&[&words[..], arguments].concat(), home).await
+    }
+
+    async fn spawn(words: &[&str], home: TempDir) -> Self {
+        let mut process = Program::new(home.path(), words).start().await;
+        let ready = process.event("ready").await;
+        Self { process, ready, home }
+    }
+
+    /// Ends the agent, and answers its home directory for [`Agent::start_at`].
+    pub async fn stop(mut self) -> TempDir {
+        self.process.terminate().await;
+        self.home
+    }
+
+    /// Kills the agent as a power failure would, and answers its home directory.
+    pub async fn kill(mut self) -> TempDir {
+        self.process.kill().await;
+        self.home
+    }
+
+    /// The ready event.
+    pub fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    /// The URL of this path, which begins with a slash, over TLS.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", text(&self.ready, "url").trim_end_matches('/'))
+    }
+
+    /// The same without TLS.
+    pub fn http_url(&self, path: &str) -> String {
+        format!("{}{path}", text(&self.ready, "http_url").trim_end_matches('/'))
+    }
+
+    /// The public name, without a port.
+    pub fn host(&self) -> String {
+        host(text(&self.ready, "url"))
+    }
+
+    /// Where `/ready` and `/metrics` are.
+    pub fn metrics(&self) -> SocketAddr {
+        address(&self.ready, "metrics")
+    }
+}
+
+/// A running `snicket try`.
+#[derive(Debug)]
+pub struct Try {
+    /// The process.
+    pub process: Process,
+    ready: Value,
+    _home: TempDir,
+}
+
+impl Try {
+    /// Starts it on free ports, with more arguments: first the origin, if there is to be one.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let words = ["try", "--http", "0", "--https", "0", "--json"];
+        let mut process = Program::new(home.path(), &[&words[..], arguments].concat()).start().await;
+        let ready = process.event("ready").await;
+        Self { process, ready, _home: home }
+    }
+
+    /// The ready event.
+    pub fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    /// The URL of this path, which begins with a slash, over TLS.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", text(&self.ready, "url").trim_end_matches('/'))
+    }
+
+    /// The same without TLS.
+    pub fn http_url(&self, path: &str) -> String {
+        format!("{}{path}", text(&self.ready, "http_url").trim_end_matches('/'))
+    }
+
+    /// A visitor who trusts it.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(address(&self.ready, "https"), address(&self.ready, "http"), Path::new(text(&self.ready, "ca")))
+    }
+}
+
+fn text<'a>(ready: &'a Value, key: &str) -> &'a str {
+    ready[key].as_str().unwrap_or_else(|| panic!("the ready event has no {key}: {ready}"))
+}
+
+fn address(ready: &Value, key: &str) -> SocketAddr {
+    let value = text(ready, key);
+    let value = value.split_once("://").map_or(value, |(_, rest)| rest);
+    value.parse().unwrap_or_else(|_| panic!("{key} in the ready event is no address: {ready}"))
+}
+
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned()
+}
