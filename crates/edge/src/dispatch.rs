@@ -112,7 +112,9 @@ async fn in_time<T>(
             (Kind::Http, Waiting::Origin(time)) => (limits.response.saturating_sub(time), &refusal::ORIGIN_TIMEOUT),
             (Kind::Http, Waiting::Visitor(time)) => (limits.body_pause.saturating_sub(time), &refusal::TOO_SLOW),
             // What a WebSocket's visitor sends comes only after the answer.
-            (Kind::WebSocket | Kind::Tcp, _) => (limits.response.saturating_sub(started.elapsed()), &refusal::ORIGIN_TIMEOUT),
+            (Kind::WebSocket | Kind::Tcp, _) => {
+                (limits.response.saturating_sub(started.elapsed()), &refusal::ORIGIN_TIMEOUT)
+            }
         };
         if left.is_zero() {
             return Err(refusal);
@@ -174,7 +176,8 @@ mod tests {
                 Act::Hang => std::future::pending().await,
                 Act::Answer | Act::LostAfterBody | Act::HangAfterBody => (),
             }
-            let body = request.into_body().collect().await.map_err(|error| ExchangeError::RequestBody(error.to_string()))?;
+            let body =
+                request.into_body().collect().await.map_err(|error| ExchangeError::RequestBody(error.to_string()))?;
             self.bodies.lock().unwrap().push(String::from_utf8(body.to_bytes().to_vec()).unwrap());
             match self.act {
                 Act::LostAfterBody => Err(ExchangeError::Lost(String::new())),

@@ -103,9 +103,8 @@ pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
 
 /// Removes what describes one connection, among it what `connection` names.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, header::CONNECTION)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .collect();
+    let named: Vec<HeaderName> =
+        tokens(headers, header::CONNECTION).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
     for name in named {
         headers.remove(name);
     }

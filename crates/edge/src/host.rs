@@ -131,8 +131,20 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let long = "a".repeat(254);
-        for host in ["", ".", "a..b", "a b", "a/b", "user@a.example", "a.example:80:80", "a.example:x", "a:99999", "[::1", "[x]", &long]
-        {
+        for host in [
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a/b",
+            "user@a.example",
+            "a.example:80:80",
+            "a.example:x",
+            "a:99999",
+            "[::1",
+            "[x]",
+            &long,
+        ] {
             assert_eq!(of("/", &[host]), Err(HostError::Malformed), "{host}");
         }
     }

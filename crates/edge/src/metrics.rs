@@ -42,8 +42,16 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             requests: counters("snicket_edge_requests_total", "Requests answered, by status.", "status"),
-            refusals: counters("snicket_edge_refusals_total", "Requests that the edge itself refused, by code.", "code"),
-            registrations: counters("snicket_edge_registrations_total", "Registrations of connections, by result.", "result"),
+            refusals: counters(
+                "snicket_edge_refusals_total",
+                "Requests that the edge itself refused, by code.",
+                "code",
+            ),
+            registrations: counters(
+                "snicket_edge_registrations_total",
+                "Registrations of connections, by result.",
+                "result",
+            ),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
             connections: IntGaugeVec::new(

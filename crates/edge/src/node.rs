@@ -67,13 +67,8 @@ impl Edge {
         let stop = Stop::default();
         let metrics = Arc::new(Metrics::new());
         let events = site::events();
-        let tunnels = Tunnels::new(
-            registry.clone(),
-            config.location.clone(),
-            &config.limits,
-            Arc::clone(&metrics),
-            stop.clone(),
-        );
+        let tunnels =
+            Tunnels::new(registry.clone(), config.location.clone(), &config.limits, Arc::clone(&metrics), stop.clone());
         let reception = Arc::new(Reception {
             site: Arc::new(Site {
                 registry,

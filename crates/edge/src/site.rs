@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use registry::Registry;
 use tokio::sync::broadcast;
@@ -102,12 +102,7 @@ impl Site {
         answer.map(|body| if body.is_end_stream() { body } else { Body::wrap(Counted { body, _under_way: under_way }) })
     }
 
-    async fn carry(
-        &self,
-        visit: Visit,
-        host: Result<Host, HostError>,
-        ray: &str,
-    ) -> Result<Response<Body>, Failure> {
+    async fn carry(&self, visit: Visit, host: Result<Host, HostError>, ray: &str) -> Result<Response<Body>, Failure> {
         check(&visit, &self.limits)?;
         let host = host.map_err(|error| match error {
             HostError::Missing => &refusal::NO_HOST,
@@ -124,7 +119,9 @@ impl Site {
         let order = Order { kind, head, body, interim };
         let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), order, &self.limits).await?;
         // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something else.
-        if answer.status().is_informational() && (kind, answer.status()) != (Kind::WebSocket, StatusCode::SWITCHING_PROTOCOLS) {
+        if answer.status().is_informational()
+            && (kind, answer.status()) != (Kind::WebSocket, StatusCode::SWITCHING_PROTOCOLS)
+        {
             return Err(Failure::from(&refusal::AGENT_NONSENSE));
         }
         Ok(answer)
@@ -237,6 +234,7 @@ impl http_body::Body for Counted {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use wire::Interim;
 
     use super::*;
@@ -263,7 +261,10 @@ mod tests {
 
     #[test]
     fn ordinary_requests_pass() {
-        assert_eq!(checked(Request::builder().uri("/a?b").header("content-length", "7").header("expect", "100-Continue")), Ok(()));
+        assert_eq!(
+            checked(Request::builder().uri("/a?b").header("content-length", "7").header("expect", "100-Continue")),
+            Ok(())
+        );
     }
 
     #[test]
@@ -301,7 +302,10 @@ mod tests {
 
     #[test]
     fn the_origin_sees_path_and_query_unchanged() {
-        let host = Host::of(&"/".parse().unwrap(), &HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("A.example:8443"))]));
+        let host = Host::of(
+            &"/".parse().unwrap(),
+            &HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("A.example:8443"))]),
+        );
         let path: PathAndQuery = "/a/../b//c%2fd?x=%zz&y".parse().unwrap();
         let uri = origin_uri(&host.unwrap(), Some(&path), true).unwrap();
         assert_eq!(uri.to_string(), "https://a.example:8443/a/../b//c%2fd?x=%zz&y");

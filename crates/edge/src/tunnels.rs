@@ -47,7 +47,7 @@ struct Table {
 }
 
 /// One registered connection.
-struct Live {
+pub(crate) struct Live {
     id: Uuid,
     connector: Uuid,
     index: u8,
@@ -58,7 +58,13 @@ struct Live {
 
 impl Tunnels {
     /// None yet.
-    pub(crate) fn new(registry: Registry, location: String, limits: &Limits, metrics: Arc<Metrics>, stop: Stop) -> Arc<Self> {
+    pub(crate) fn new(
+        registry: Registry,
+        location: String,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+        stop: Stop,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             location,

@@ -173,7 +173,7 @@ impl http_body::Body for Reader {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

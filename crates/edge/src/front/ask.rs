@@ -15,9 +15,8 @@ struct Asking {
 
 /// Makes the first poll of the body resolve the receiver, when the visitor waits for that (`expect: 100-continue`).
 pub(super) fn asking(headers: &HeaderMap, body: Body) -> (Body, Option<oneshot::Receiver<()>>) {
-    let expects = headers
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects =
+        headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if !expects || body.is_end_stream() {
         return (body, None);
     }

@@ -57,8 +57,7 @@ where
 async fn answer(mut request: Request<Incoming>, caller: Caller, reception: &Reception) -> Response<Body> {
     let upgrade = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
     let Some(upgrade) = upgrade else {
-        let visit =
-            Visit { kind: Kind::Http, request: request.map(Body::wrap), interim: Interim::unwanted(), caller };
+        let visit = Visit { kind: Kind::Http, request: request.map(Body::wrap), interim: Interim::unwanted(), caller };
         return reception.answer(visit).await;
     };
     let (accepted, reader) = oneshot::channel();
@@ -118,7 +117,7 @@ fn accept(
 async fn write_out(mut body: Body, mut writer: WriteHalf<TokioIo<Upgraded>>) -> std::io::Result<()> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(std::io::Error::other)?;
-        if let Some(mut data) = frame.into_data().ok() {
+        if let Ok(mut data) = frame.into_data() {
             writer.write_all_buf(&mut data).await?;
             writer.flush().await?;
         }

@@ -59,10 +59,10 @@ pub(crate) fn transport_config(streams: u32) -> quinn::TransportConfig {
 
 /// Serves one connection until either side closes it.
 pub(crate) async fn serve(quic: quinn::Connection, caller: Caller, reception: Arc<Reception>) {
-    if let Err(error) = accept(quic, caller, reception).await {
-        if !error.is_h3_no_error() {
-            tracing::debug!(visitor = %caller.remote, %error, "a visitor's connection broke");
-        }
+    if let Err(error) = accept(quic, caller, reception).await
+        && !error.is_h3_no_error()
+    {
+        tracing::debug!(visitor = %caller.remote, %error, "a visitor's connection broke");
     }
 }
 

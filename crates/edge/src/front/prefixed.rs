@@ -94,8 +94,11 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_lost_whatever_it_is() {
-        assert_eq!(through(&[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n\r\n", b"more"]).await.0, true);
-        assert_eq!(through(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore"]).await.1, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore");
+        assert!(through(&[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n\r\n", b"more"]).await.0);
+        assert_eq!(
+            through(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore"]).await.1,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore"
+        );
         assert_eq!(through(&[b"P", b"UT / HTTP/1.1"]).await, (false, b"PUT / HTTP/1.1".to_vec()));
         assert_eq!(through(&[b"PR"]).await, (false, b"PR".to_vec()));
     }

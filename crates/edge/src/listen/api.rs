@@ -53,11 +53,13 @@ impl Call {
     async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor) {
         let mut first = [0];
         match timeout(self.limits.handshake, stream.peek(&mut first)).await {
-            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => match timeout(self.limits.handshake, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => self.answer(stream).await,
-                Ok(Err(error)) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
-            },
+            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {
+                match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => self.answer(stream).await,
+                    Ok(Err(error)) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
+                }
+            }
             Ok(Ok(1)) if self.remote.ip().is_loopback() => self.answer(stream).await,
             Ok(Ok(1)) => refuse_plain(stream).await,
             Ok(_) | Err(_) => (),

@@ -19,7 +19,9 @@ pub(super) async fn accept(listener: &TcpListener, stop: &Stop) -> Option<(TcpSt
         };
         match accepted {
             Ok((stream, remote)) => return Some((stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()))),
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection ended before it was accepted"),
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted")
+            }
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
                 tokio::time::sleep(EXHAUSTED).await;

@@ -99,11 +99,7 @@ fn place(places: &Arc<Semaphore>, remote: SocketAddr) -> Option<OwnedSemaphorePe
     place
 }
 
-fn spawn(
-    reception: &Reception,
-    place: OwnedSemaphorePermit,
-    serving: impl Future<Output = ()> + Send + 'static,
-) {
+fn spawn(reception: &Reception, place: OwnedSemaphorePermit, serving: impl Future<Output = ()> + Send + 'static) {
     let counted = reception.site.metrics.visitor();
     reception.stop.spawn(async move {
         serving.await;

@@ -46,7 +46,9 @@ impl Page<'_> {
         let Refusal { code, status, title, what, why, todo } = self.refusal;
         let detail = self.detail.map(|detail| format!("\n{detail}\n")).unwrap_or_default();
         let ray = self.ray;
-        format!("{title} (status {status}, code {code})\n\n{what}\n{detail}\nWhy: {why}\nWhat to do: {todo}\n\nRay: {ray}\n")
+        format!(
+            "{title} (status {status}, code {code})\n\n{what}\n{detail}\nWhy: {why}\nWhat to do: {todo}\n\nRay: {ray}\n"
+        )
     }
 
     fn json(&self) -> String {

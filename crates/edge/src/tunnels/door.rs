@@ -43,13 +43,16 @@ impl Door {
             return Some(Refused { cause, retry_after: Some(RETRY_STOPPING) });
         }
         let snapshot = self.tunnels.registry.snapshot();
-        let refused =
-            snapshot.authenticate(&registration.account_tag, registration.tunnel, registration.secret.as_bytes()).err()?;
+        let refused = snapshot
+            .authenticate(&registration.account_tag, registration.tunnel, registration.secret.as_bytes())
+            .err()?;
         tracing::info!(tunnel = %registration.tunnel, connector = %registration.connector, reason = %refused, "an agent was refused");
         Some(Refused {
             cause: format!("{}: the tunnel or its secret is not known here", Refused::UNAUTHORIZED),
             retry_after: match refused {
-                TunnelRefused::Unknown | TunnelRefused::WrongAccount | TunnelRefused::WrongSecret => Some(RETRY_UNKNOWN),
+                TunnelRefused::Unknown | TunnelRefused::WrongAccount | TunnelRefused::WrongSecret => {
+                    Some(RETRY_UNKNOWN)
+                }
                 TunnelRefused::Deleted => None,
             },
         })
@@ -80,14 +83,14 @@ impl Registrar for Door {
         );
         let snapshot = self.tunnels.registry.snapshot();
         let connection = live.id;
-        let remotely_managed = snapshot
-            .tunnel(registration.tunnel)
-            .is_some_and(|tunnel| tunnel.config_source == ConfigSource::Cloudflare);
+        let remotely_managed =
+            snapshot.tunnel(registration.tunnel).is_some_and(|tunnel| tunnel.config_source == ConfigSource::Cloudflare);
         if let Some(configuration) = managed(&snapshot, registration.tunnel) {
             self.tunnels.push(live, configuration);
         }
         // The tunnel may have been deleted between the check and the entry in the table, when nobody could close it.
-        self.tunnels.close_if_gone(registration.tunnel, snapshot.tunnel(registration.tunnel).map(|tunnel| &tunnel.value));
+        self.tunnels
+            .close_if_gone(registration.tunnel, snapshot.tunnel(registration.tunnel).map(|tunnel| &tunnel.value));
         Ok(Registered { connection, location: self.tunnels.location.clone(), remotely_managed })
     }
 
@@ -95,8 +98,11 @@ impl Registrar for Door {
         let tunnel = self.tunnels.read().owners.get(&connection).copied();
         let tunnel = tunnel.ok_or("the connection is not registered")?;
         let document = serde_json::from_slice(&configuration).map_err(|error| format!("not JSON: {error}"))?;
-        let written =
-            self.tunnels.registry.put_configuration(Timestamp::now(), tunnel, document, ConfigSource::Local, None).await;
+        let written = self
+            .tunnels
+            .registry
+            .put_configuration(Timestamp::now(), tunnel, document, ConfigSource::Local, None)
+            .await;
         match written {
             // The edge manages the tunnel by now, and has pushed its own configuration.
             Ok(_) | Err(ConfigurationError::ManagedAtEdge) => Ok(()),

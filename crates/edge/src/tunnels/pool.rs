@@ -68,7 +68,12 @@ impl Carrier for Arc<Live> {
         self.id
     }
 
-    async fn exchange(&self, kind: Kind, request: Request<Body>, interim: Interim) -> Result<Response<Body>, ExchangeError> {
+    async fn exchange(
+        &self,
+        kind: Kind,
+        request: Request<Body>,
+        interim: Interim,
+    ) -> Result<Response<Body>, ExchangeError> {
         self.connection.exchange(kind, request, interim).await
     }
 }

@@ -98,10 +98,10 @@ impl http_body::Body for Incoming {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if self.stage == Stage::Data {
-            if let Some(data) = ready!(self.poll_data(context)) {
-                return Poll::Ready(Some(data.map(Frame::data)));
-            }
+        if self.stage == Stage::Data
+            && let Some(data) = ready!(self.poll_data(context))
+        {
+            return Poll::Ready(Some(data.map(Frame::data)));
         }
         if self.stage == Stage::Ended {
             return Poll::Ready(None);

@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn ordinary_requests_pass_unchanged() {
-        let bytes = [frame(0x21, b"grease"), frame(1, b"\0\0\xd1"), frame(0, b"body"), frame(0, b""), frame(1, b"\0\0")].concat();
+        let bytes =
+            [frame(0x21, b"grease"), frame(1, b"\0\0\xd1"), frame(0, b"body"), frame(0, b""), frame(1, b"\0\0")]
+                .concat();
         assert_eq!(through(|| Guard::request(LIMIT), &bytes), (bytes, false));
     }
 

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -37,7 +38,7 @@ pub(super) struct Requests(Arc<Mutex<Option<Sidelight>>>);
 /// What the library does not tell about a request.
 pub(super) struct Sidelight {
     /// Whether it asks for a WebSocket; known when its header is.
-    pub(super) websocket: Arc<std::sync::atomic::AtomicBool>,
+    pub(super) websocket: Arc<AtomicBool>,
     /// Ends when the visitor wants no more of the answer, or has all of it.
     pub(super) done: BoxFuture<'static, ()>,
 }
@@ -82,7 +83,9 @@ impl<B: Buf> quic::Connection<B> for Connection {
         });
         let accepted = ready!(accepting.as_mut().poll(context));
         self.accepting_one = None;
-        Poll::Ready(accepted.map(|stream| Receiver::new(stream, Guard::one_way(CONTROL_FRAME))).map_err(connection_error))
+        Poll::Ready(
+            accepted.map(|stream| Receiver::new(stream, Guard::one_way(CONTROL_FRAME))).map_err(connection_error),
+        )
     }
 
     fn poll_accept_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<Both<B>, ConnectionErrorIncoming>> {
@@ -221,7 +224,7 @@ impl<B: Buf> quic::SendStream<B> for Both<B> {
 pub(super) struct Receiver {
     stream: quinn::RecvStream,
     guard: Guard,
-    websocket: Option<Arc<std::sync::atomic::AtomicBool>>,
+    websocket: Option<Arc<AtomicBool>>,
     ended: bool,
 }
 
@@ -237,10 +240,10 @@ impl quic::RecvStream for Receiver {
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
             if let Some(ready) = self.guard.next() {
-                if self.guard.is_websocket() {
-                    if let Some(flag) = self.websocket.take() {
-                        flag.store(true, std::sync::atomic::Ordering::Release);
-                    }
+                if self.guard.is_websocket()
+                    && let Some(flag) = self.websocket.take()
+                {
+                    flag.store(true, Ordering::Release);
                 }
                 return Poll::Ready(Ok(Some(ready)));
             }
@@ -299,7 +302,8 @@ impl<B: Buf> quic::SendStream<B> for Sender<B> {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         if let Some(data) = &mut self.writing {
             while data.has_remaining() {
-                let written = ready!(Pin::new(&mut self.stream).poll_write(context, data.chunk())).map_err(write_error)?;
+                let written =
+                    ready!(Pin::new(&mut self.stream).poll_write(context, data.chunk())).map_err(write_error)?;
                 data.advance(written);
             }
         }
