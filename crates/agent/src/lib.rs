@@ -1,8 +1,31 @@
-//! The connector.
-pub mod file;
-pub mod ingress;
-pub mod edge;
-mod eyeballs;
-mod origin;
+//! The connector: it dials the edge, keeps several connections to it, and gives the requests that arrive on them to origins.
+//!
+//! The entry is [`Agent::start`] with a [`Config`]; it hands out a [`Running`], which tells what happens and stops it. Rules that choose an
+//! origin are in [`ingress`], the file that holds them in [`file`].
+//!
+//! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read before), signals, and
+//! services that are not HTTP.
+
+mod agent;
 mod dial;
+pub mod edge;
+mod event;
+mod eyeballs;
+pub mod file;
+mod handler;
+pub mod ingress;
+mod memory;
+mod metrics;
+mod origin;
 mod supervisor;
+
+pub use agent::{
+    Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
+};
+pub use dial::{Proxies, ProxyError};
+pub use event::{
+    ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status,
+};
+pub use metrics::listen as listen_metrics;
+pub use origin::PrepareError;
+pub use supervisor::Protocol;

@@ -24,7 +24,7 @@ use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
 use crate::ingress::{OriginOptions, Rule, Rules, Service};
 use connect::{Connector, Reused};
-pub(crate) use error::PrepareError;
+pub use error::PrepareError;
 use tls::Trust;
 
 /// Header fields in one answer of an origin; more is nonsense or an attack.

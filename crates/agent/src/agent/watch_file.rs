@@ -1,0 +1,66 @@
+//! The local file, read again when it changes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Reload;
+use crate::event::{ConfigurationSource, Event};
+use crate::handler::Requests;
+
+/// How often the file is looked at. One look is one system call; it works on every file system, and for files that are replaced.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What tells one state of a file from another.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// Applies the file whenever it has changed and then been left alone for one look, so that no half-written file is read, and at
+/// once when asked to.
+pub(super) async fn watch(reload: Reload, mut asked: mpsc::Receiver<()>, requests: Arc<Requests>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut applied = stamp(&reload.path).await;
+    let mut seen = applied;
+    let mut may_be_asked = true;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let now = stamp(&reload.path).await;
+                let settled = now == seen;
+                seen = now;
+                // A file that is gone is being replaced, or was removed by mistake; the rules in force stay.
+                if !settled || now == applied || now.is_none() {
+                    continue;
+                }
+            }
+            ask = asked.recv(), if may_be_asked => {
+                may_be_asked = ask.is_some();
+                if ask.is_none() {
+                    continue;
+                }
+                seen = stamp(&reload.path).await;
+            }
+        }
+        applied = seen;
+        apply(&reload, &requests).await;
+    }
+}
+
+async fn stamp(path: &Path) -> Stamp {
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+async fn apply(reload: &Reload, requests: &Arc<Requests>) {
+    let load = Arc::clone(&reload.load);
+    let applying = Arc::clone(requests);
+    let outcome = tokio::task::spawn_blocking(move || load().and_then(|document| applying.apply_local(document))).await;
+    let outcome = outcome.unwrap_or_else(|_| Err("reading the file failed unexpectedly".to_owned()));
+    if let Err(reason) = outcome {
+        tracing::warn!(%reason, "the changed configuration is not used");
+        requests.tell(Event::ConfigurationRefused { source: ConfigurationSource::File, reason });
+    }
+}

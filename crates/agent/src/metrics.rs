@@ -1,0 +1,171 @@
+//! The agent's numbers, under the names that people chart today (section 15.2), and the endpoint that shows them.
+
+mod serve;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+pub use serve::listen;
+pub(crate) use serve::{Facts, serve};
+
+/// Counters and gauges of one agent.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) ha_connections: IntGauge,
+    pub(crate) server_locations: IntGaugeVec,
+    pub(crate) total_requests: IntCounter,
+    pub(crate) concurrent_requests: IntGauge,
+    pub(crate) response_by_code: IntCounterVec,
+    pub(crate) request_errors: IntCounter,
+    pub(crate) register_success: IntCounterVec,
+    pub(crate) register_fail: IntCounterVec,
+    pub(crate) user_hostnames: IntCounterVec,
+    pub(crate) config_version: IntGauge,
+    pub(crate) config_pushes: IntCounter,
+    pub(crate) config_push_errors: IntCounter,
+    pub(crate) quic_total: IntCounter,
+    pub(crate) quic_closed: IntCounter,
+    quic: Mutex<HashMap<u8, quinn::Connection>>,
+    quic_gauges: QuicGauges,
+}
+
+/// Read from the live connections when somebody asks.
+struct QuicGauges {
+    smoothed_rtt: IntGaugeVec,
+    lost_packets: IntGaugeVec,
+    sent_bytes: IntGaugeVec,
+    received_bytes: IntGaugeVec,
+    mtu: IntGaugeVec,
+    congestion_window: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(version: &str) -> Self {
+        let registry = Registry::new();
+        let build = registered(&registry, gauge_vec("build_info", "Build and version information", &["goversion", "type", "revision", "version"]));
+        build.with_label_values(&["", "", "", version]).set(1);
+        let by_index = |name: &str, help: &str| registered(&registry, gauge_vec(name, help, &["conn_index"]));
+        let metrics = Self {
+            ha_connections: registered(&registry, gauge("cloudflared_tunnel_ha_connections", "Registered connections")),
+            server_locations: registered(
+                &registry,
+                gauge_vec(
+                    "cloudflared_tunnel_server_locations",
+                    "Where each connection landed; 1 while it is there, 0 afterwards",
+                    &["connection_id", "edge_location"],
+                ),
+            ),
+            total_requests: registered(&registry, counter("cloudflared_tunnel_total_requests", "Requests that arrived")),
+            concurrent_requests: registered(
+                &registry,
+                gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
+            ),
+            response_by_code: registered(
+                &registry,
+                counter_vec("cloudflared_tunnel_response_by_code", "Answers of origins by status", &["status_code"]),
+            ),
+            request_errors: registered(
+                &registry,
+                counter("cloudflared_tunnel_request_errors", "Requests that got no answer from the origin"),
+            ),
+            register_success: registered(
+                &registry,
+                counter_vec("cloudflared_tunnel_tunnel_register_success", "Registrations accepted", &["rpcName"]),
+            ),
+            register_fail: registered(
+                &registry,
+                counter_vec("cloudflared_tunnel_tunnel_register_fail", "Registrations refused", &["error", "rpcName"]),
+            ),
+            user_hostnames: registered(
+                &registry,
+                counter_vec("cloudflared_tunnel_user_hostnames_counts", "Hostnames served", &["userHostname"]),
+            ),
+            config_version: registered(
+                &registry,
+                gauge("cloudflared_orchestration_config_version", "Version of the configuration in force"),
+            ),
+            config_pushes: registered(
+                &registry,
+                counter("cloudflared_config_local_config_pushes", "Reports of the local configuration to the edge"),
+            ),
+            config_push_errors: registered(
+                &registry,
+                counter("cloudflared_config_local_config_pushes_errors", "Reports of the local configuration that failed"),
+            ),
+            quic_total: registered(&registry, counter("quic_client_total_connections", "QUIC connections made")),
+            quic_closed: registered(&registry, counter("quic_client_closed_connections", "QUIC connections ended")),
+            quic: Mutex::default(),
+            quic_gauges: QuicGauges {
+                smoothed_rtt: by_index("quic_client_smoothed_rtt", "Smoothed round trip time in milliseconds"),
+                lost_packets: by_index("quic_client_lost_packets", "Packets lost"),
+                sent_bytes: by_index("quic_client_sent_bytes", "Bytes sent"),
+                received_bytes: by_index("quic_client_receive_bytes", "Bytes received"),
+                mtu: by_index("quic_client_mtu", "Largest packet in bytes"),
+                congestion_window: by_index("quic_client_congestion_window", "Congestion window in bytes"),
+            },
+            registry,
+        };
+        metrics.config_version.set(-1);
+        metrics
+    }
+
+    /// A QUIC connection is registered: its statistics are shown until it ends.
+    pub(crate) fn quic_opened(&self, index: u8, connection: quinn::Connection) {
+        self.quic_total.inc();
+        self.quic().insert(index, connection);
+    }
+
+    pub(crate) fn quic_ended(&self, index: u8) {
+        self.quic_closed.inc();
+        self.quic().remove(&index);
+    }
+
+    /// Everything in the text format of Prometheus.
+    fn text(&self) -> Result<String, prometheus::Error> {
+        for (index, connection) in self.quic().iter() {
+            let stats = connection.stats();
+            let index = index.to_string();
+            let set = |gauge: &IntGaugeVec, value: u64| {
+                gauge.with_label_values(&[&index]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            };
+            let gauges = &self.quic_gauges;
+            set(&gauges.smoothed_rtt, u64::try_from(stats.path.rtt.as_millis()).unwrap_or(u64::MAX));
+            set(&gauges.lost_packets, stats.path.lost_packets);
+            set(&gauges.sent_bytes, stats.udp_tx.bytes);
+            set(&gauges.received_bytes, stats.udp_rx.bytes);
+            set(&gauges.mtu, stats.path.current_mtu.into());
+            set(&gauges.congestion_window, stats.path.cwnd);
+        }
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    fn quic(&self) -> MutexGuard<'_, HashMap<u8, quinn::Connection>> {
+        self.quic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
+    registry.register(Box::new(metric.clone())).expect("each name is used once, in this file");
+    metric
+}
+
+const VALID: &str = "names and labels in this file are valid";
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect(VALID)
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect(VALID)
+}
+
+fn gauge_vec(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID)
+}
+
+fn counter_vec(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
+}
