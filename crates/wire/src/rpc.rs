@@ -17,6 +17,8 @@ mod method;
 mod params;
 mod pipe;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -57,8 +57,8 @@ pub enum ClientEvent {
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    input: Input,
-    output: VecDeque<Bytes>,
+    pub(super) input: Input,
+    pub(super) output: VecDeque<Bytes>,
     state: State,
     open: Vec<(u32, Asked)>,
     /// Question ids to use again, the one freed last first, as the reference does.

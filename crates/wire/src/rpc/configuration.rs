@@ -1,7 +1,6 @@
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::control::next_event;
 use super::pipe::Pipe;
 use super::server::{Reply, Role, Server, ServerCall, ServerEvent};
 use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, Question};
@@ -59,7 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ConfigurationServer<T> {
 
     /// The edge's next push; `None`: the conversation has ended. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Update>, CallError> {
-        match next_event(&mut self.pipe, &mut self.event).await? {
+        match self.pipe.next_event(&mut self.event).await? {
             Some(ServerEvent::Call(question, ServerCall::UpdateConfiguration(version, config))) => {
                 Ok(Some(Update { question, version, config }))
             }

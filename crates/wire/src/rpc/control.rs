@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pipe::{Pipe, ended};
 use super::server::{Reply, Role, Server, ServerCall, ServerEvent};
-use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, ClientEvent, Question, RegisterError, SHUTDOWN};
+use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, Question, RegisterError, SHUTDOWN};
 use crate::registration::{Refused, Registered, Registration};
 
 /// The agent's end of the control stream.
@@ -45,18 +45,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ControlClient<T> {
 
     /// Waits until the other end ends the conversation or the stream breaks, and says why. Cancel safe.
     pub async fn ended(&mut self) -> CallError {
-        self.wait().await.expect_err("it only returns for a reason")
-    }
-
-    async fn wait(&mut self) -> Result<std::convert::Infallible, CallError> {
         loop {
-            self.pipe.flush().await?;
-            match self.pipe.core.poll_event()? {
-                Some(ClientEvent::Ended(reason)) => return Err(ended(&reason)),
-                // The answer to a call whose caller has given up.
-                Some(ClientEvent::Answer(..)) => {}
-                None if self.pipe.read().await? => {}
-                None => return Err(CallError::Lost("it ended".into())),
+            // An answer that comes now belongs to a call whose caller has given up.
+            if let Err(reason) = self.pipe.next_answer().await {
+                return reason;
             }
         }
     }
@@ -98,7 +90,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ControlServer<T> {
         if self.ended {
             return Ok(None);
         }
-        match next_event(&mut self.pipe, &mut self.event).await {
+        match self.pipe.next_event(&mut self.event).await {
             Ok(Some(ServerEvent::Call(question, call))) => match call {
                 ServerCall::RegisterConnection(registration) => Ok(Some(ControlCall::Register(question, registration))),
                 ServerCall::UpdateLocalConfiguration(config) => {
@@ -145,31 +137,5 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ControlServer<T> {
         };
         self.pipe.core.reply(question, reply);
         self.pipe.flush().await
-    }
-}
-
-/// The next event of a server; `None`: the stream has ended. Cancel safe, because what has happened waits in `event`
-/// while what it gave cause to say is being sent.
-pub(super) async fn next_event<T: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<T, Server>,
-    event: &mut Option<ServerEvent>,
-) -> Result<Option<ServerEvent>, CallError> {
-    loop {
-        let polled = match event {
-            Some(_) => Ok(()),
-            None => pipe.core.poll_event().map(|polled| *event = polled),
-        };
-        if let Err(error) = polled {
-            // The other end is told, if it still listens.
-            let _ = pipe.flush().await;
-            return Err(error.into());
-        }
-        pipe.flush().await?;
-        if event.is_some() {
-            return Ok(event.take());
-        }
-        if !pipe.read().await? {
-            return Ok(None);
-        }
     }
 }

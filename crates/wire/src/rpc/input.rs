@@ -24,4 +24,9 @@ impl Input {
             Err(refusal) => Err(ProtocolError::new(format!("a message is too long: {refusal}"))),
         }
     }
+
+    /// Bytes that are held.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }

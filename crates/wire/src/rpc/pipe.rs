@@ -1,11 +1,20 @@
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
-use super::{CALL_TIMEOUT, CallError, Client, Server};
+use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, ClientEvent, Question, Server, ServerEvent};
 
 /// Bytes that are read at once. Every connection holds as much for as long as it lives, and messages are short.
 const READ: usize = 4 * 1024;
+
+/// While this end cannot write, it reads on until so many bytes wait for it: enough for what a peer says unasked.
+const READ_AHEAD: usize = 64 * 1024;
 
 /// What moves the bytes of a core over a stream.
 pub(super) struct Pipe<T, C> {
@@ -13,13 +22,21 @@ pub(super) struct Pipe<T, C> {
     pub(super) core: C,
     /// On its way out.
     outgoing: Bytes,
-    incoming: BytesMut,
+    /// Written, and perhaps held back by the stream.
+    unflushed: bool,
+    incoming: Box<[u8; READ]>,
+    /// What reading has come to, once it has.
+    end: Option<Result<(), String>>,
 }
 
 /// What the two cores have in common.
 pub(super) trait Core {
     fn handle_input(&mut self, bytes: &[u8]);
     fn poll_transmit(&mut self) -> Option<Bytes>;
+    /// Whether [`Core::poll_transmit`] has something.
+    fn has_output(&self) -> bool;
+    /// Bytes that have not been read yet.
+    fn waiting(&self) -> usize;
 }
 
 impl Core for Client {
@@ -29,6 +46,14 @@ impl Core for Client {
 
     fn poll_transmit(&mut self) -> Option<Bytes> {
         self.poll_transmit()
+    }
+
+    fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.input.len()
     }
 }
 
@@ -40,39 +65,81 @@ impl Core for Server {
     fn poll_transmit(&mut self) -> Option<Bytes> {
         self.poll_transmit()
     }
+
+    fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.input.len()
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
     pub(super) fn new(io: T, core: C) -> Self {
-        Self { io, core, outgoing: Bytes::new(), incoming: BytesMut::new() }
+        Self { io, core, outgoing: Bytes::new(), unflushed: false, incoming: Box::new([0; READ]), end: None }
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.outgoing.has_remaining() && !self.unflushed && !self.core.has_output()
     }
 
     /// Sends all that the core has to say, at most [`CALL_TIMEOUT`] long. Cancel safe.
     pub(super) async fn flush(&mut self) -> Result<(), CallError> {
-        let all = async {
-            loop {
-                while self.outgoing.has_remaining() {
-                    self.io.write_buf(&mut self.outgoing).await?;
-                }
-                match self.core.poll_transmit() {
-                    Some(bytes) => self.outgoing = bytes,
-                    None => return self.io.flush().await,
-                }
-            }
-        };
-        match timeout(CALL_TIMEOUT, all).await {
+        match timeout(CALL_TIMEOUT, poll_fn(|context| self.poll_send(context))).await {
             Ok(result) => Ok(result?),
-            Err(_) => Err(CallError::Lost(format!("the other end has read nothing for {CALL_TIMEOUT:?}"))),
+            Err(_) => Err(CallError::Lost(format!("the other end has not read on for {CALL_TIMEOUT:?}"))),
         }
     }
 
     /// Gives the core what comes next; `false`: the stream has ended. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<bool, CallError> {
-        self.incoming.clear();
-        self.incoming.reserve(READ);
-        let count = self.io.read_buf(&mut self.incoming).await?;
-        self.core.handle_input(&self.incoming);
-        Ok(count > 0)
+        poll_fn(|context| self.poll_receive(context)).await;
+        match &self.end {
+            None => Ok(true),
+            Some(Ok(())) => Ok(false),
+            Some(Err(reason)) => Err(CallError::Lost(reason.clone())),
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.outgoing.has_remaining() {
+                match self.core.poll_transmit() {
+                    Some(bytes) => self.outgoing = bytes,
+                    None => {
+                        ready!(Pin::new(&mut self.io).poll_flush(context))?;
+                        self.unflushed = false;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            match Pin::new(&mut self.io).poll_write(context, &self.outgoing) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.outgoing.advance(written);
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // The other end may be waiting in the same way, for this end to read.
+                Poll::Pending if self.end.is_some() || self.core.waiting() > READ_AHEAD => return Poll::Pending,
+                Poll::Pending => ready!(self.poll_receive(context)),
+            }
+        }
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.end.is_some() {
+            return Poll::Ready(());
+        }
+        let mut buffer = ReadBuf::new(&mut self.incoming[..]);
+        match ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => self.end = Some(Ok(())),
+            Ok(()) => self.core.handle_input(buffer.filled()),
+            Err(error) => self.end = Some(Err(error.to_string())),
+        }
+        Poll::Ready(())
     }
 
     /// Sends what is left and ends the writing side. Whoever calls this is leaving, so failures do not matter.
@@ -85,28 +152,64 @@ impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Pipe<T, Client> {
     /// One call and its answer, within `limit`.
-    pub(super) async fn call(
-        &mut self,
-        call: super::Call<'_>,
-        limit: std::time::Duration,
-    ) -> Result<super::Answer, CallError> {
+    pub(super) async fn call(&mut self, call: Call<'_>, limit: Duration) -> Result<Answer, CallError> {
         let question = self.core.call(call)?;
         let answer = async {
             loop {
-                self.flush().await?;
-                match self.core.poll_event()? {
-                    Some(super::ClientEvent::Answer(answered, answer)) if answered == question => return answer,
-                    // The answer to a call whose caller has given up.
-                    Some(super::ClientEvent::Answer(..)) => {}
-                    Some(super::ClientEvent::Ended(reason)) => return Err(ended(&reason)),
-                    None if self.read().await? => {}
-                    None => return Err(CallError::Lost("it ended".into())),
+                let (answered, answer) = self.next_answer().await?;
+                // Any other belongs to a call whose caller has given up.
+                if answered == question {
+                    // The other end is told that the answer is here, now if there is room, else with what comes next.
+                    poll_fn(|context| Poll::Ready(drop(self.poll_send(context)))).await;
+                    return answer;
                 }
             }
         };
         match timeout(limit, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::Timeout(limit)),
+        }
+    }
+
+    /// The next answer to any call. Fails once the conversation is over.
+    pub(super) async fn next_answer(&mut self) -> Result<(Question, Result<Answer, CallError>), CallError> {
+        loop {
+            match self.core.poll_event()? {
+                Some(ClientEvent::Answer(question, answer)) => return Ok((question, answer)),
+                Some(ClientEvent::Ended(reason)) => return Err(ended(&reason)),
+                None if !self.is_flushed() => self.flush().await?,
+                None if self.read().await? => {}
+                None => return Err(CallError::Lost("it ended".into())),
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Pipe<T, Server> {
+    /// The next event; `None`: the stream has ended. Cancel safe, because what has happened waits in `event` while what it
+    /// gave cause to say is being sent.
+    pub(super) async fn next_event(
+        &mut self,
+        event: &mut Option<ServerEvent>,
+    ) -> Result<Option<ServerEvent>, CallError> {
+        loop {
+            if event.is_none() {
+                match self.core.poll_event() {
+                    Ok(polled) => *event = polled,
+                    Err(error) => {
+                        // The other end is told, if it still listens.
+                        let _ = self.flush().await;
+                        return Err(error.into());
+                    }
+                }
+            }
+            if !self.is_flushed() {
+                self.flush().await?;
+            } else if event.is_some() {
+                return Ok(event.take());
+            } else if !self.read().await? {
+                return Ok(None);
+            }
         }
     }
 }

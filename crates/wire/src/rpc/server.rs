@@ -75,8 +75,8 @@ pub enum ServerEvent {
 #[derive(Debug)]
 pub struct Server {
     role: Role,
-    input: Input,
-    output: VecDeque<Bytes>,
+    pub(super) input: Input,
+    pub(super) output: VecDeque<Bytes>,
     answers: Vec<(u32, State)>,
     /// How often the other end holds the bootstrap capability.
     references: u32,
