@@ -24,12 +24,6 @@ impl Extensions {
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
 
-    const NAMES: [(&'static str, fn(&mut Self) -> &mut bool); 3] = [
-        ("interim", |extensions| &mut extensions.interim),
-        ("trailers", |extensions| &mut extensions.trailers),
-        ("faults", |extensions| &mut extensions.faults),
-    ];
-
     /// The prefix of the feature names at registration: `snicket_interim` and so on.
     const FEATURE_PREFIX: &'static str = "snicket_";
 
@@ -39,11 +33,9 @@ impl Extensions {
     }
 
     /// The feature names to announce at registration.
-    pub fn features(mut self) -> impl Iterator<Item = String> {
-        Self::NAMES
-            .into_iter()
-            .filter(move |(_, field)| *field(&mut self))
-            .map(|(name, _)| format!("{}{name}", Self::FEATURE_PREFIX))
+    pub fn features(self) -> impl Iterator<Item = String> {
+        let names = self.mark().split(',').filter(|name| !name.is_empty());
+        names.map(|name| format!("{}{name}", Self::FEATURE_PREFIX))
     }
 
     /// Those of our extensions among the features that an agent announced.
@@ -82,8 +74,11 @@ impl Extensions {
     fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let mut extensions = Self::default();
         for name in names {
-            if let Some((_, field)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
-                *field(&mut extensions) = true;
+            match name {
+                "interim" => extensions.interim = true,
+                "trailers" => extensions.trailers = true,
+                "faults" => extensions.faults = true,
+                _ => {}
             }
         }
         extensions

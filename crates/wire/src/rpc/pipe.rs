@@ -160,7 +160,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Pipe<T, Client> {
                 // Any other belongs to a call whose caller has given up.
                 if answered == question {
                     // The other end is told that the answer is here, now if there is room, else with what comes next.
-                    poll_fn(|context| Poll::Ready(drop(self.poll_send(context)))).await;
+                    let _ = poll_fn(|context| Poll::Ready(self.poll_send(context))).await;
                     return answer;
                 }
             }
