@@ -123,8 +123,9 @@ pub enum BodyForm {
 pub struct RequestHead {
     /// What the stream carries.
     pub kind: Kind,
-    /// Method, URI and headers. The URI is absolute wherever the edge named a host, a bare path otherwise; for TCP it is
-    /// the destination's authority alone. Protocol headers and `transfer-encoding` are gone.
+    /// Method, URI and headers. The URI is absolute wherever the edge named a host, a bare path otherwise; it is `*` with
+    /// the header `host` for `OPTIONS *`, and for TCP the destination's authority alone. Protocol headers and
+    /// `transfer-encoding` are gone.
     pub request: Request<()>,
     /// Set by an edge of our own, only for agents that announced them.
     pub extensions: Extensions,
@@ -151,10 +152,12 @@ impl RequestHead {
             }
         } else {
             let path = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-            if let Some(authority) = authority {
-                dest.reserve_exact("https://".len() + authority.len() + path.len());
-                dest.push_str("https://");
-                dest.push_str(authority);
+            if let Some(authority) = authority.filter(|_| path != "*") {
+                let scheme = request.uri.scheme_str().unwrap_or("https");
+                dest.reserve_exact(scheme.len() + "://".len() + authority.len() + path.len());
+                for part in [scheme, "://", authority] {
+                    dest.push_str(part);
+                }
             }
             dest.push_str(path);
             entries.push(Entry::plain(METHOD, request.method.as_str().as_bytes()));
@@ -245,18 +248,28 @@ impl RequestMetadata {
     fn into_http(mut self, kind: Kind, dest: Bytes) -> Result<RequestHead, ConnectError> {
         let dest = metadata::parse_uri(dest).ok_or(ConnectError::Malformed("the destination"))?;
         let mut parts = dest.into_parts();
-        if let Some(host) = self.host {
-            let host = Authority::from_maybe_shared(host).map_err(|_| ConnectError::Malformed("the host"))?;
-            parts.authority = Some(host);
-        }
-        // What is before an `@` is no part of a host, and must not be taken for one.
-        if parts.authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(ConnectError::Malformed("the host"));
-        }
-        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-        if parts.authority.is_some() {
-            parts.scheme.get_or_insert(Scheme::HTTPS);
-            self.headers.remove(header::HOST);
+        let path = parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        let asterisk = path.as_str() == "*";
+        let named =
+            self.host.or_else(|| self.headers.get(header::HOST).map(|host| Bytes::copy_from_slice(host.as_bytes())));
+        let host = match named {
+            Some(host) => Some(Authority::from_maybe_shared(host).map_err(|_| ConnectError::Malformed("the host"))?),
+            None => parts.authority.take(),
+        };
+        self.headers.remove(header::HOST);
+        if let Some(host) = host {
+            // What is before an `@` is no part of a host, and must not be taken for one.
+            if host.as_str().contains('@') {
+                return Err(ConnectError::Malformed("the host"));
+            }
+            if asterisk {
+                // `OPTIONS *` has no other place for it.
+                let host = HeaderValue::from_str(host.as_str()).map_err(|_| ConnectError::Malformed("the host"))?;
+                self.headers.insert(header::HOST, host);
+            } else {
+                parts.scheme.get_or_insert(Scheme::HTTPS);
+                parts.authority = Some(host);
+            }
         }
         let uri = Uri::from_parts(parts).map_err(|_| ConnectError::Malformed("the destination"))?;
 
@@ -347,7 +360,9 @@ impl ResponseHead {
     pub fn encode_flow_limited(text: &str) -> Bytes {
         let mut entries = Entries::with_capacity(1);
         entries.push(Entry::plain(FLOW_LIMITED, b"true"));
-        Self::encode(text, &entries)
+        // An empty text would read as success.
+        let text = fault_text(text);
+        Self::encode(if text.is_empty() { "too many flows" } else { &text }, &entries)
     }
 
     fn encode(error: &str, entries: &Entries<'_>) -> Bytes {

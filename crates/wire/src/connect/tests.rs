@@ -104,8 +104,13 @@ fn where_a_request_goes() {
         assert!(matches!(at(dest, &[]), Err(ConnectError::Malformed(_))), "{dest:?}: {:?}", at(dest, &[]));
     }
     assert_eq!(at("/", &[("HttpHost", b"a@b")]), Err(ConnectError::Malformed("the host")));
-    let head = raw("/", &[("HttpHeader:Host", b"c.test")]).expect("is readable");
-    assert_eq!(head.request.headers()["host"], "c.test");
+    assert_eq!(at("/", &[("HttpHeader:Host", b"c.test")]).as_deref(), Ok("https://c.test/"));
+    assert_eq!(at("http://a.test/", &[]).as_deref(), Ok("http://a.test/"));
+    let head = raw("*", &[("HttpHost", b"b.test"), ("HttpMethod", b"OPTIONS")]).expect("is readable");
+    assert_eq!(
+        (head.request.uri().to_string().as_str(), &head.request.headers()["host"]),
+        ("*", &HeaderValue::from_static("b.test"))
+    );
 }
 
 #[test]

@@ -138,7 +138,8 @@ mod cores {
     #[test]
     fn registrations_out_of_bounds_get_an_exception() {
         let good = registration();
-        let cases: [(&str, fn(&mut Registration)); 7] = [
+        type Spoil = fn(&mut Registration);
+        let cases: [(&str, Spoil); 7] = [
             ("account tag", |registration| registration.account_tag = "x".repeat(257)),
             ("account tag", |registration| registration.account_tag = "a\nb".into()),
             ("version", |registration| registration.version = "\u{1b}[2J".into()),
