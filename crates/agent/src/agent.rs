@@ -189,13 +189,7 @@ impl Agent {
             Some(path) => memory::load(path, std::time::SystemTime::now()).await,
             None => None,
         };
-        let dialer = Dialer::new(
-            tls,
-            quic,
-            config.edge_bind_address,
-            config.proxies.clone(),
-            config.rpc_timeout,
-        );
+        let dialer = Dialer::new(tls, quic, config.edge_bind_address, config.proxies.clone(), config.rpc_timeout);
         let (stop_sender, stop) = watch::channel(Stop::No);
         let cut = CancellationToken::new();
         let done = CancellationToken::new();
@@ -222,9 +216,8 @@ impl Agent {
             stop,
             cut: cut.clone(),
         };
-        let watched = config.reload.map(|reload_config| {
-            watch_file::watch(reload_config, reload, Arc::clone(&requests))
-        });
+        let watched =
+            config.reload.map(|reload_config| watch_file::watch(reload_config, reload, Arc::clone(&requests)));
         let finished = done.clone().drop_guard();
         tokio::spawn(async move {
             let side_work = async {

@@ -127,7 +127,8 @@ impl Dialer {
 
     async fn quic(&self, place: &Place, index: u8) -> Result<quinn::Connection, DialError> {
         let address = place.address().ok_or_else(|| unreachable("the edge's name does not resolve".to_owned()))?;
-        let endpoint = self.endpoint(index, address).await.map_err(|error| unreachable(format!("no UDP socket: {error}")))?;
+        let endpoint =
+            self.endpoint(index, address).await.map_err(|error| unreachable(format!("no UDP socket: {error}")))?;
         let mut settings = quinn::ClientConfig::new(Arc::clone(&self.quic) as Arc<_>);
         settings.transport_config(Arc::new(wire::quic::agent_transport_config()));
         let connecting = endpoint

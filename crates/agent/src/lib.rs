@@ -23,9 +23,7 @@ pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
 };
 pub use dial::{Proxies, ProxyError};
-pub use event::{
-    ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status,
-};
+pub use event::{ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status};
 pub use metrics::listen as listen_metrics;
 pub use origin::PrepareError;
 pub use supervisor::Protocol;

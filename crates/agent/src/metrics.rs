@@ -45,7 +45,10 @@ struct QuicGauges {
 impl Metrics {
     pub(crate) fn new(version: &str) -> Self {
         let registry = Registry::new();
-        let build = registered(&registry, gauge_vec("build_info", "Build and version information", &["goversion", "type", "revision", "version"]));
+        let build = registered(
+            &registry,
+            gauge_vec("build_info", "Build and version information", &["goversion", "type", "revision", "version"]),
+        );
         build.with_label_values(&["", "", "", version]).set(1);
         let by_index = |name: &str, help: &str| registered(&registry, gauge_vec(name, help, &["conn_index"]));
         let metrics = Self {
@@ -58,7 +61,10 @@ impl Metrics {
                     &["connection_id", "edge_location"],
                 ),
             ),
-            total_requests: registered(&registry, counter("cloudflared_tunnel_total_requests", "Requests that arrived")),
+            total_requests: registered(
+                &registry,
+                counter("cloudflared_tunnel_total_requests", "Requests that arrived"),
+            ),
             concurrent_requests: registered(
                 &registry,
                 gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
@@ -93,7 +99,10 @@ impl Metrics {
             ),
             config_push_errors: registered(
                 &registry,
-                counter("cloudflared_config_local_config_pushes_errors", "Reports of the local configuration that failed"),
+                counter(
+                    "cloudflared_config_local_config_pushes_errors",
+                    "Reports of the local configuration that failed",
+                ),
             ),
             quic_total: registered(&registry, counter("quic_client_total_connections", "QUIC connections made")),
             quic_closed: registered(&registry, counter("quic_client_closed_connections", "QUIC connections ended")),

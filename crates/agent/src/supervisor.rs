@@ -240,11 +240,6 @@ impl Supervisor {
         self.slots[usize::from(index)].state = State::Waiting(now + pause);
     }
 
-    /// Connections that are registered.
-    pub(crate) fn connected(&self) -> usize {
-        self.slots.iter().filter(|slot| matches!(slot.state, State::Connected { .. })).count()
-    }
-
     fn dial(&mut self, index: usize, now: Instant) {
         let transport = self.transport_for(index, now);
         let place = match self.slots[index].place.filter(|place| *place < self.places.len()) {
@@ -283,8 +278,13 @@ impl Supervisor {
 
     /// The least used place; among equals one of the region that is used least.
     fn free_place(&mut self, index: usize) -> usize {
-        let used: Vec<usize> =
-            self.slots.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, slot)| slot.place).collect();
+        let used: Vec<usize> = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .filter_map(|(_, slot)| slot.place)
+            .collect();
         self.places.choose(&used, &mut self.random)
     }
 

@@ -106,7 +106,8 @@ impl Shell {
             while let Some(action) = supervisor.poll_action(Instant::now()) {
                 match action {
                     Action::Dial { index, place, transport, previous_attempts } => {
-                        let task = self.connection(index, &places[place], transport, previous_attempts, reports.clone());
+                        let task =
+                            self.connection(index, &places[place], transport, previous_attempts, reports.clone());
                         let id = tasks.spawn(task.run()).id();
                         indexes.insert(id, index);
                     }

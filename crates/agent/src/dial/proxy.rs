@@ -42,8 +42,14 @@ pub struct Proxies {
 enum Exception {
     All,
     /// The name itself and all below it; only those below when written with a leading dot.
-    Name { name: String, below_only: bool },
-    Range { address: IpAddr, length: u8 },
+    Name {
+        name: String,
+        below_only: bool,
+    },
+    Range {
+        address: IpAddr,
+        length: u8,
+    },
 }
 
 /// One proxy.
@@ -256,9 +262,16 @@ mod tests {
     fn exceptions_hold() {
         let list = "plain.test, .below.test,*.star.test,10.0.0.0/8,192.0.2.7,[2001:db8::]/32,port.test:80";
         let proxies = proxies(&[("https_proxy", "p.test"), ("no_proxy", list)]).unwrap();
-        for host in
-            ["plain.test", "a.plain.test", "A.BELOW.test", "x.star.test", "10.255.0.1", "192.0.2.7", "[2001:db8::9]", "port.test"]
-        {
+        for host in [
+            "plain.test",
+            "a.plain.test",
+            "A.BELOW.test",
+            "x.star.test",
+            "10.255.0.1",
+            "192.0.2.7",
+            "[2001:db8::9]",
+            "port.test",
+        ] {
             assert!(!proxies.covers(host), "{host}");
         }
         for host in ["below.test", "notplain.test", "11.0.0.1", "192.0.2.8", "2001:db9::", "edge.test"] {

@@ -125,7 +125,10 @@ impl Facts {
                 json_response(StatusCode::OK, &active.document.spelled_out(active.version))
             }
             "/diag/tunnel" => json_response(StatusCode::OK, &self.tunnel()),
-            _ => text(StatusCode::NOT_FOUND, "the agent answers /ready, /healthcheck, /metrics, /config, /quicktunnel, /diag/tunnel\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "the agent answers /ready, /healthcheck, /metrics, /config, /quicktunnel, /diag/tunnel\n",
+            ),
         }
     }
 

@@ -52,8 +52,11 @@ pub(super) async fn socks5(
     const VERSION: u8 = 5;
     const NO_AUTHENTICATION: u8 = 0;
     const PASSWORD: u8 = 2;
-    let greeting: &[u8] =
-        if credentials.is_some() { &[VERSION, 2, NO_AUTHENTICATION, PASSWORD] } else { &[VERSION, 1, NO_AUTHENTICATION] };
+    let greeting: &[u8] = if credentials.is_some() {
+        &[VERSION, 2, NO_AUTHENTICATION, PASSWORD]
+    } else {
+        &[VERSION, 1, NO_AUTHENTICATION]
+    };
     stream.write_all(greeting).await?;
     let [version, method] = read(stream).await?;
     if version != VERSION {
@@ -118,7 +121,8 @@ async fn read<const N: usize>(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 fn push_short(request: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    let length = u8::try_from(text.len()).map_err(|_| io::Error::other("a name or password is longer than 255 bytes"))?;
+    let length =
+        u8::try_from(text.len()).map_err(|_| io::Error::other("a name or password is longer than 255 bytes"))?;
     request.push(length);
     request.extend(text.as_bytes());
     Ok(())

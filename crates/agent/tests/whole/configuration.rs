@@ -1,0 +1,87 @@
+//! Rules that change while requests are under way.
+
+use std::sync::Arc;
+
+use agent::file::FileConfig;
+use agent::{ConfigurationSource, Event, Protocol, Reload};
+use serde_json::Value;
+
+use crate::edge::Edge;
+use crate::{config, event, everything_to, started, within};
+
+fn status(status: u16) -> bytes::Bytes {
+    everything_to(&format!("http_status:{status}"), "").into()
+}
+
+#[tokio::test]
+async fn pushed_rules_follow_the_versions() {
+    for protocol in [Protocol::Http2, Protocol::Quic] {
+        let edge = Edge::managing().await;
+        let mut config = config(&[&edge], &everything_to("http_status:200", ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let connection = edge.connection().await;
+        assert_eq!(connection.update_configuration(3, status(203)).await, Ok(3));
+        assert_eq!(edge.get("/").await.0, 203);
+        assert_eq!(connection.update_configuration(2, status(202)).await, Ok(3), "older versions change nothing");
+        assert_eq!(connection.update_configuration(3, status(202)).await, Ok(3));
+        assert_eq!(edge.get("/").await.0, 203);
+        let refused = connection.update_configuration(4, r#"{"ingress":[{"service":"http://a/b"}]}"#.into()).await;
+        assert!(refused.is_err(), "{protocol:?}: {refused:?}");
+        assert_eq!(edge.get("/").await.0, 203);
+        assert_eq!(connection.update_configuration(5, status(205)).await, Ok(5));
+        assert_eq!(edge.get("/").await.0, 205);
+        assert!(edge.registry.reports.borrow().is_empty(), "a managed agent reports nothing");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_read_again_when_it_changes() {
+    let edge = Edge::start().await;
+    let path = edge.as_ref().join("config.yml");
+    let write = |status: u16, extra: &str| {
+        std::fs::write(&path, format!("ingress:\n  - service: http_status:{status}\n{extra}")).unwrap();
+    };
+    write(201, "");
+    let load = {
+        let path = path.clone();
+        Arc::new(move || {
+            let file = FileConfig::load(&path).map_err(|error| error.to_string())?;
+            file.document.ok_or_else(|| "no ingress".to_owned())
+        })
+    };
+    let mut config = config(&[&edge], &everything_to("http_status:200", ""));
+    config.document = load().unwrap();
+    config.reload = Some(Reload { path: path.clone(), load });
+    let agent = started(config).await;
+    let mut events = agent.events();
+    assert_eq!(edge.get("/").await.0, 201);
+    let mut reports = edge.registry.reports.subscribe();
+    within("the report", reports.wait_for(|reports| reports.len() == 1)).await.unwrap();
+
+    write(202, "");
+    let applied = |event| match event {
+        Event::ConfigurationApplied { source, rules } => Some((source, rules)),
+        _ => None,
+    };
+    assert_eq!(event(&mut events, applied).await, (ConfigurationSource::File, 1));
+    assert_eq!(edge.get("/").await.0, 202);
+    let reported = within("the report", reports.wait_for(|reports| reports.len() == 2)).await.unwrap().clone();
+    let reported: Value = serde_json::from_slice(&reported[1]).unwrap();
+    assert_eq!(reported["ingress"][0]["service"], "http_status:202");
+
+    write(203, "mistake: true\n");
+    agent.reload();
+    let reason = event(&mut events, |event| match event {
+        Event::ConfigurationRefused { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let reason = reason.await;
+    assert!(reason.contains("config.yml:3:1: unknown key \"mistake\""), "{reason}");
+    assert_eq!(edge.get("/").await.0, 202, "the old rules stay");
+
+    write(204, "");
+    agent.reload();
+    event(&mut events, applied).await;
+    assert_eq!(edge.get("/").await.0, 204);
+}
