@@ -1,0 +1,105 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue};
+use registry::TokenId;
+
+/// Calls are counted over this time.
+pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
+/// Calls of one credential in a window, as with the original API.
+const CALLS: u32 = 1200;
+/// Quick tunnels that one remote address makes without a credential in a window: enough for a person, not for a flood.
+const QUICK_TUNNELS: u32 = 30;
+/// Callers that are remembered. When there are more, those whose window is over are forgotten first, then all.
+const CALLERS: usize = 10_000;
+
+/// Whose calls are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Who {
+    Token(TokenId),
+    Address(IpAddr),
+}
+
+/// Counts calls in fixed windows.
+#[derive(Default)]
+pub(crate) struct Limits(Mutex<HashMap<Who, Window>>);
+
+struct Window {
+    since: Instant,
+    used: u32,
+}
+
+/// What is left in a caller's window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) calls: u32,
+    pub(crate) resets_in: Duration,
+}
+
+impl Limits {
+    /// Counts one call, unless the limit is reached: then the answer is the time until there is room again.
+    pub(crate) fn count(&self, who: Who, now: Instant) -> Result<Left, Duration> {
+        let limit = match who {
+            Who::Token(_) => CALLS,
+            Who::Address(_) => QUICK_TUNNELS,
+        };
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= CALLERS && !windows.contains_key(&who) {
+            windows.retain(|_, window| now.duration_since(window.since) < WINDOW);
+            if windows.len() >= CALLERS {
+                windows.clear();
+            }
+        }
+        let window = windows.entry(who).or_insert(Window { since: now, used: 0 });
+        if now.duration_since(window.since) >= WINDOW {
+            *window = Window { since: now, used: 0 };
+        }
+        let resets_in = WINDOW.saturating_sub(now.duration_since(window.since));
+        if window.used >= limit {
+            return Err(resets_in);
+        }
+        window.used += 1;
+        Ok(Left { calls: limit - window.used, resets_in })
+    }
+}
+
+impl Left {
+    pub(crate) fn announce(self, headers: &mut HeaderMap) {
+        let left = format!("\"default\";r={};t={}", self.calls, self.resets_in.as_secs());
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert("ratelimit", left);
+        }
+        headers.insert("ratelimit-policy", HeaderValue::from_static("\"default\";q=1200;w=300"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_has_so_many_calls_in_a_window() {
+        let limits = Limits::default();
+        let start = Instant::now();
+        let (one, two) = (Who::Token(TokenId::random()), Who::Token(TokenId::random()));
+        for left in (0..CALLS).rev() {
+            assert_eq!(limits.count(one, start).unwrap().calls, left);
+        }
+        let later = start + Duration::from_secs(60);
+        assert_eq!(limits.count(one, later), Err(Duration::from_secs(240)));
+        assert!(limits.count(two, later).is_ok());
+        assert!(limits.count(one, start + WINDOW).is_ok());
+    }
+
+    #[test]
+    fn the_memory_for_callers_is_bounded() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        for index in 0..2 * CALLERS as u32 {
+            limits.count(Who::Address(IpAddr::from(index.to_be_bytes())), now).unwrap();
+            assert!(limits.0.lock().unwrap().len() <= CALLERS);
+        }
+    }
+}

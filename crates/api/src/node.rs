@@ -1,0 +1,65 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use serde_json::json;
+
+use crate::state::Shared;
+
+/// What an agent has to know to join this edge, from the address of the API alone.
+pub(crate) async fn facts(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let facts = &shared.state.facts;
+    let called = called_host(&headers);
+    let told = |address: &SocketAddr| reachable(*address, called.as_deref());
+    let body = json!({
+        "api": told(&facts.api),
+        "tunnel": facts.tunnel.iter().map(told).collect::<Vec<_>>(),
+        "domain": facts.domain,
+        "https": told(&facts.https),
+        "http": told(&facts.http),
+        "ca": facts.ca,
+        "version": facts.version,
+        "location": facts.location,
+    });
+    Json(body).into_response()
+}
+
+/// Answers as long as the node does.
+pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let revision = shared.state.registry.snapshot().revision();
+    Json(json!({ "status": "ready", "location": shared.state.facts.location, "revision": revision })).into_response()
+}
+
+/// The host that the caller dialled, without its port.
+pub(crate) fn called_host(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let url = url::Url::parse(&format!("http://{host}/")).ok()?;
+    url.host().map(|host| host.to_string())
+}
+
+/// An address as somebody else can dial it.
+fn reachable(address: SocketAddr, called: Option<&str>) -> String {
+    match called {
+        Some(host) if address.ip().is_unspecified() => format!("{host}:{}", address.port()),
+        _ => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_is_told_as_the_host_that_was_called() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(called_host(&headers), None);
+        for (host, told) in [("edge.test:7000", "edge.test:80"), ("[::1]:7000", "[::1]:80"), ("a b", "0.0.0.0:80")] {
+            headers.insert(header::HOST, host.parse().unwrap());
+            assert_eq!(reachable("0.0.0.0:80".parse().unwrap(), called_host(&headers).as_deref()), told);
+            assert_eq!(reachable("192.0.2.1:80".parse().unwrap(), called_host(&headers).as_deref()), "192.0.2.1:80");
+        }
+    }
+}

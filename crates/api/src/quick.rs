@@ -1,0 +1,92 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use http::{Extensions, HeaderMap, header};
+use jiff::Timestamp;
+use registry::{QuickName, Secret};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::envelope::{Answer, success};
+use crate::error::ApiError;
+use crate::limit::Who;
+use crate::state::{QuickTunnels, Shared};
+use crate::{body, credential};
+
+/// What our own agents ask for. Reference agents send nothing.
+#[derive(Deserialize)]
+struct Wish {
+    /// One label under the domain; absent, two random words.
+    name: Option<String>,
+    /// The tunnel's secret in base64; with it, asking again for a name of one's own succeeds.
+    secret: Option<String>,
+}
+
+/// Section 16.3 of the tunnel protocol.
+pub(crate) async fn create(
+    State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let from = extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| *address);
+    check_permission(&shared, from, &headers)?;
+    let wish: Wish = body::json(body, body::SMALL).await?;
+    let secret = wish
+        .secret
+        .map(|text| Secret::from_base64(&text).map_err(|problem| ApiError::not_valid(format!("secret: {problem}"))))
+        .transpose()?;
+    let name = match wish.name {
+        Some(label) => QuickName::Wished { label, secret },
+        None => QuickName::Random,
+    };
+    let registry = &shared.state.registry;
+    let facts = &shared.state.facts;
+    let tunnel = registry.create_quick_tunnel(Timestamp::now(), &facts.domain, name).await?;
+    let hostname = tunnel.quick.as_ref().map_or(tunnel.name.as_str(), |hostname| hostname.as_str());
+    let url = match facts.https.port() {
+        443 => format!("https://{hostname}"),
+        port => format!("https://{hostname}:{port}"),
+    };
+    tracing::info!(tunnel = %tunnel.id, "a quick tunnel was made");
+    Ok(success(json!({
+        "id": tunnel.id,
+        "name": tunnel.name,
+        "hostname": hostname,
+        "account_tag": registry.snapshot().account().id,
+        "secret": tunnel.secret.to_base64(),
+        "url": url,
+    })))
+}
+
+fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
+    // A page that a browser here has open is not a program here: browsers name the page's origin on each POST.
+    let local =
+        from.is_some_and(|from| from.ip().to_canonical().is_loopback()) && !headers.contains_key(header::ORIGIN);
+    let (without_token, problem) = match shared.state.quick_tunnels {
+        QuickTunnels::Off => return Err(ApiError::not_allowed("Quick tunnels are switched off at this edge.")),
+        QuickTunnels::Open => (true, ""),
+        QuickTunnels::Loopback => (
+            local,
+            "Quick tunnels need an API token when made from another machine: send Authorization: Bearer <token>.",
+        ),
+        QuickTunnels::Token => (false, "Quick tunnels need an API token here: send Authorization: Bearer <token>."),
+    };
+    if headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-auth-key") {
+        let snapshot = shared.state.registry.snapshot();
+        let token = credential::token(headers, &snapshot, false)?;
+        return shared.limits.count(Who::Token(token.id), Instant::now()).map(drop).map_err(ApiError::too_many);
+    }
+    if !without_token {
+        return Err(ApiError::not_allowed(problem));
+    }
+    match from {
+        Some(from) if !local => {
+            shared.limits.count(Who::Address(from.ip()), Instant::now()).map(drop).map_err(ApiError::too_many)
+        }
+        _ => Ok(()),
+    }
+}

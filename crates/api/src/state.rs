@@ -1,0 +1,66 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use registry::{Hostname, Registry};
+use uuid::Uuid;
+
+use crate::limit::Limits;
+use crate::login::Logins;
+
+/// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were.
+pub type CloseConnections = Arc<dyn Fn(Uuid, Option<Uuid>) -> usize + Send + Sync>;
+
+/// Who may make quick tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QuickTunnels {
+    /// Everybody.
+    Open,
+    /// Callers on this machine; others with an API token.
+    #[default]
+    Loopback,
+    /// Callers with an API token.
+    Token,
+    /// Nobody.
+    Off,
+}
+
+/// What an agent has to know to join this edge. Addresses are as bound; one that is unspecified (`0.0.0.0`) is told to
+/// callers as the host that they called.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where agents dial, over TCP and UDP.
+    pub tunnel: Vec<SocketAddr>,
+    /// Where visitors come over TLS and QUIC.
+    pub https: SocketAddr,
+    /// Where visitors come in plain.
+    pub http: SocketAddr,
+    /// Quick tunnels get names under it.
+    pub domain: Hostname,
+    /// The root certificate to trust, as PEM text.
+    pub ca: String,
+    /// Where the node is, such as `ams1`.
+    pub location: String,
+    /// This program's version.
+    pub version: String,
+}
+
+/// What the API works on.
+pub struct ApiState {
+    /// Everything it answers and writes.
+    pub registry: Registry,
+    /// How it closes connections of agents.
+    pub close: CloseConnections,
+    /// Who may make quick tunnels.
+    pub quick_tunnels: QuickTunnels,
+    /// What it tells agents.
+    pub facts: Facts,
+}
+
+/// What all handlers share.
+pub(crate) struct Shared {
+    pub(crate) state: ApiState,
+    pub(crate) limits: Limits,
+    pub(crate) logins: Logins,
+}
