@@ -294,8 +294,9 @@ impl RequestMetadata {
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = Uri::from(authority);
         for (name, value) in [(RAY, self.flow), (TRACE_ID, self.trace)] {
-            if let Some(value) = value {
-                metadata::append(request.headers_mut(), name, value)?;
+            // For the log only, so what is no header is passed over.
+            if let Some(Ok(value)) = value.map(HeaderValue::from_maybe_shared) {
+                request.headers_mut().insert(name, value);
             }
         }
         Ok(RequestHead { kind: Kind::Tcp, request, extensions: self.extensions, body: BodyForm::Bare })
