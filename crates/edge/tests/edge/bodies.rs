@@ -1,0 +1,209 @@
+//! Bodies pass as they come, end as they end, and are given up as soon as nobody wants them.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use wire::{Body, Transport};
+
+use crate::node::{BOTH, Node, PATIENCE};
+use crate::origin::streamed;
+use crate::visitor::{ALL, Way, get, post};
+
+#[tokio::test]
+async fn large_bodies_pass_both_ways() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        let body: Bytes = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        for way in ALL {
+            let reply = node.visit(way, post("/echo", Body::full(body.clone()))).await;
+            assert!(reply.body == body && !reply.cut, "{way:?} {transport}: {} bytes came back", reply.body.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_unknown_length_pass_with_their_trailers() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let (sender, body) = streamed();
+            let mut request = post("/count", body);
+            request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+            let feeding = tokio::spawn(async move {
+                for _ in 0..3 {
+                    sender.send(Ok(Frame::data(Bytes::from_static(b"12345")))).await.unwrap();
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("x-sum", HeaderValue::from_static("15"));
+                sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+            });
+            let reply = node.visit(way, request).await;
+            assert_eq!(reply.text(), "15 15", "{way:?} {transport}");
+            feeding.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_answers_arrive() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let mut request = get("/trailers");
+            request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+            let reply = node.visit(way, request).await;
+            assert_eq!(reply.text(), "message");
+            // HTTP/1.1 has room for announced trailers only.
+            if !matches!(way, Way::Plain | Way::Http1) {
+                assert_eq!(reply.trailers.get("grpc-status").unwrap(), "0", "{way:?} {transport}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_seen_to() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            for path in ["/truncated", "/truncated-length"] {
+                let reply = node.visit(way, get(path)).await;
+                assert!(reply.cut, "{way:?} {transport} {path}: {reply:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    for transport in BOTH {
+        let (node, origin, _agent) = Node::with_app(transport).await;
+        let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
+        tcp.write_all(b"GET /events HTTP/1.1\r\nhost: app.edge.test\r\n\r\n").await.unwrap();
+        let mut read = Vec::new();
+        let first = async {
+            while !read.ends_with(b"data: 1\n\n\r\n") {
+                tcp.read_buf(&mut read).await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, first).await.expect("the first event is held back");
+        origin.gate.send_replace(true);
+        let mut rest = String::new();
+        let end = async {
+            while !rest.contains("0\r\n\r\n") {
+                let mut part = [0; 256];
+                let length = tcp.read(&mut part).await.unwrap();
+                rest.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.expect("the rest does not come");
+        assert!(rest.contains("data: 2"));
+    }
+}
+
+/// Begins a request and leaves once the origin has it.
+async fn leave(node: &Node, way: Way, path: &str, is_there: impl AsyncFn()) {
+    match way {
+        Way::Plain | Way::PlainHttp2 | Way::Http1 => {
+            let mut stream = node.tls(b"http/1.1").await;
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: app.edge.test\r\n\r\n").as_bytes()).await.unwrap();
+            is_there().await;
+        }
+        Way::Http2 => {
+            let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
+            let driving = tokio::spawn(connection);
+            let (head, _) = get(path).into_parts();
+            let mut requests = requests.ready().await.unwrap();
+            let (answer, mut stream) = requests.send_request(Request::from_parts(head, ()), true).unwrap();
+            is_there().await;
+            stream.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            driving.abort();
+        }
+        Way::Http3 => {
+            let (_endpoint, connection) = node.quic().await;
+            let (mut driver, mut requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+            let driving = tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
+            let (head, _) = get(path).into_parts();
+            let mut stream = requests.send_request(Request::from_parts(head, ())).await.unwrap();
+            stream.finish().await.unwrap();
+            is_there().await;
+            stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            driving.abort();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_before_the_answer_cancels_the_request() {
+    for transport in BOTH {
+        let (node, origin, _agent) = Node::with_app(transport).await;
+        for (number, way) in [Way::Http1, Way::Http2, Way::Http3].into_iter().enumerate() {
+            leave(&node, way, "/never", async || {
+                crate::node::eventually("the origin has the request", async || origin.count() > number).await;
+            })
+            .await;
+            origin.given_up(number + 1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_slows_the_origin_down() {
+    const TOTAL: usize = 64 << 20;
+    for transport in [Transport::Http2, Transport::Quic] {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        let (sender, body) = streamed();
+        let fed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let feeding = tokio::spawn({
+            let fed = std::sync::Arc::clone(&fed);
+            async move {
+                let piece = Bytes::from(vec![7; 64 << 10]);
+                while fed.load(std::sync::atomic::Ordering::SeqCst) < TOTAL {
+                    if sender.send(Ok(Frame::data(piece.clone()))).await.is_err() {
+                        return;
+                    }
+                    fed.fetch_add(piece.len(), std::sync::atomic::Ordering::SeqCst);
+                }
+            }
+        });
+        // The origin echoes, and nobody reads what it echoes.
+        let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
+        let driving = tokio::spawn(connection);
+        let (head, mut body) = post("/echo", body).into_parts();
+        let mut requests = requests.ready().await.unwrap();
+        let (answer, mut stream) = requests.send_request(Request::from_parts(head, ()), false).unwrap();
+        let sending = tokio::spawn(async move {
+            use http_body_util::BodyExt as _;
+            while let Some(Ok(frame)) = body.frame().await {
+                let mut data = frame.into_data().unwrap();
+                while !data.is_empty() {
+                    stream.reserve_capacity(data.len());
+                    let Some(Ok(_)) = poll_fn(|context| stream.poll_capacity(context)).await else { return };
+                    stream.send_data(data.split_to(stream.capacity().min(data.len())), false).unwrap();
+                }
+            }
+        });
+        let _answer = answer.await.unwrap();
+        // It stands still once every window on the way is full.
+        let mut last = 0;
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let now = fed.load(std::sync::atomic::Ordering::SeqCst);
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        assert!(last < TOTAL / 2, "{transport}: {last} bytes are somewhere on the way");
+        feeding.abort();
+        sending.abort();
+        driving.abort();
+    }
+}

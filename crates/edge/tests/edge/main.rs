@@ -1,0 +1,13 @@
+//! A node on loopback, with agents and visitors of every kind.
+
+mod agents;
+mod api;
+mod bodies;
+mod limits;
+mod node;
+mod origin;
+mod refusals;
+mod requests;
+mod shutdown;
+mod visitor;
+mod websockets;

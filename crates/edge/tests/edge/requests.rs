@@ -1,0 +1,145 @@
+//! What reaches the origin, and what comes back.
+
+use http::Request;
+use wire::{Body, Kind};
+
+use crate::node::{BOTH, Node};
+use crate::visitor::{ALL, Way, get, post};
+
+#[tokio::test]
+async fn every_way_leads_to_the_origin() {
+    for transport in BOTH {
+        let (node, origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let reply = node.visit(way, get("/hello?x=%zz&y=a%2fb")).await;
+            assert_eq!((reply.status, reply.text()), (200, "hello"), "{way:?} {transport}");
+            let seen = origin.last();
+            assert_eq!((seen.kind, seen.method.as_str()), (Kind::Http, "GET"));
+            assert_eq!(seen.uri.path_and_query().unwrap(), "/hello?x=%zz&y=a%2fb");
+            assert!(!seen.headers.contains_key("transfer-encoding"), "{way:?} {transport}: {:?}", seen.headers);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_edge_says_who_the_visitor_is() {
+    for transport in BOTH {
+        let (node, origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let mut request = get("/hello");
+            for name in ["cf-connecting-ip", "x-forwarded-for", "cf-ray", "cf-cloudflared-proxy-src", "x-real-ip"] {
+                request.headers_mut().insert(name, "forged".parse().unwrap());
+            }
+            let reply = node.visit(way, request).await;
+            let headers = origin.last().headers;
+            assert!(headers.values().all(|value| value != "forged"), "{headers:?}");
+            assert_eq!(headers["cf-connecting-ip"], "127.0.0.1");
+            assert_eq!(headers["x-forwarded-for"], "127.0.0.1");
+            let scheme = if matches!(way, Way::Plain | Way::PlainHttp2) { "http" } else { "https" };
+            assert_eq!(headers["x-forwarded-proto"], scheme);
+            assert_eq!(headers["cf-visitor"], format!("{{\"scheme\":\"{scheme}\"}}"));
+            assert_eq!(headers["cdn-loop"], "snicket");
+            assert_eq!(headers["cf-ray"], reply.headers["cf-ray"]);
+            assert!(headers["cf-ray"].to_str().unwrap().ends_with("-LAB01"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn http3_is_offered_to_whom_it_may_concern() {
+    let (node, _origin, _agent) = Node::with_app(BOTH[0]).await;
+    let offer = format!("h3=\":{}\"; ma=86400", node.addresses().https.port());
+    for (way, offered) in [(Way::Plain, false), (Way::Http1, true), (Way::Http2, true), (Way::Http3, false)] {
+        let reply = node.visit(way, get("/hello")).await;
+        let found = reply.headers.get("alt-svc").map(|value| value.to_str().unwrap());
+        assert_eq!(found, offered.then_some(offer.as_str()), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_stay_so() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let mut head = get("/length");
+            *head.method_mut() = http::Method::HEAD;
+            let reply = node.visit(way, head).await;
+            assert_eq!(
+                (reply.status, &reply.headers["content-length"], reply.body.len()),
+                (200, &"12".parse().unwrap(), 0),
+                "{way:?} {transport}"
+            );
+            let reply = node.visit(way, get("/length")).await;
+            assert_eq!((&reply.headers["content-length"], reply.text()), (&"12".parse().unwrap(), "twelve bytes"));
+            assert_eq!(node.visit(way, get("/204")).await.status, 204);
+            let reply = node.visit(way, get("/304")).await;
+            assert_eq!((reply.status, &reply.headers["etag"]), (304, &"\"1\"".parse().unwrap()));
+            let reply = node.visit(way, get("/range")).await;
+            assert_eq!((reply.status, reply.text()), (206, "cde"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn early_hints_reach_those_who_can_take_them() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in ALL {
+            let reply = node.visit(way, get("/hints")).await;
+            assert_eq!(reply.text(), "hinted");
+            let hints: Vec<u16> = reply.interims.iter().map(|(status, _)| *status).collect();
+            let expected: &[u16] = if matches!(way, Way::Plain | Way::Http1) { &[] } else { &[103] };
+            assert_eq!(hints, expected, "{way:?} {transport}");
+            assert!(reply.interims.iter().all(|(_, headers)| headers["link"] == "</style.css>; rel=preload"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_waits_to_be_asked_is_asked_only_when_the_body_is_wanted() {
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        for way in [Way::PlainHttp2, Way::Http2, Way::Http3] {
+            for (path, asked) in [("/count", true), ("/unread", false)] {
+                let mut request = post(path, Body::full("12345"));
+                request.headers_mut().insert("expect", "100-continue".parse().unwrap());
+                let reply = node.visit(way, request).await;
+                let interims: Vec<u16> = reply.interims.iter().map(|(status, _)| *status).collect();
+                assert_eq!(interims == [100], asked, "{way:?} {transport} {path}: {interims:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn expectations_of_http1_are_met() {
+    use crate::visitor::raw;
+    for transport in BOTH {
+        let (node, _origin, _agent) = Node::with_app(transport).await;
+        let request = |path: &str, body: &str| {
+            format!(
+                "POST {path} HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n{body}"
+            )
+        };
+        let answer = raw(&node, request("/count", "12345")).await;
+        assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{transport}: {answer}");
+        assert!(answer.ends_with("5 "), "{answer}");
+        let answer = raw(&node, request("/unread", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{transport}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_host_chooses_the_tunnel_in_whatever_case() {
+    let (node, origin, _agent) = Node::with_app(BOTH[1]).await;
+    for way in ALL {
+        let port = node.addresses().https.port();
+        let uri = format!("https://APP.Edge.test.:{port}/hello");
+        let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+        assert_eq!(node.visit(way, request).await.status, 200, "{way:?}");
+        let seen = origin.last();
+        let host = seen.headers.get("host").map(|value| value.to_str().unwrap().to_owned());
+        let host = host.or_else(|| seen.uri.authority().map(ToString::to_string)).unwrap();
+        assert_eq!(host, format!("app.edge.test:{port}"), "{way:?}");
+    }
+}

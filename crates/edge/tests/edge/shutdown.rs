@@ -1,0 +1,56 @@
+//! A node that stops lets finish what is under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::node::{BOTH, Node, PATIENCE, eventually};
+use crate::visitor::{ALL, get};
+
+#[tokio::test]
+async fn what_is_under_way_is_finished() {
+    for transport in BOTH {
+        for way in ALL {
+            let (node, origin, agent) = Node::with_app(transport).await;
+            let node = Arc::new(node);
+            let under_way = tokio::spawn({
+                let node = Arc::clone(&node);
+                async move { node.visit(way, get("/gate")).await }
+            });
+            eventually("the request is under way", async || origin.count() == 1).await;
+            let stopping = tokio::spawn({
+                let node = Arc::clone(&node);
+                async move { node.running.shutdown(PATIENCE).await }
+            });
+            eventually("nothing new is accepted", async || TcpStream::connect(node.addresses().http).await.is_err())
+                .await;
+            origin.gate.send_replace(true);
+            let reply = under_way.await.unwrap();
+            assert_eq!((reply.text(), reply.cut), ("open", false), "{way:?} {transport}");
+            assert!(stopping.await.unwrap(), "{way:?} {transport}");
+            agent.connection.closed().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_finish_is_cut_off() {
+    for transport in BOTH {
+        let (node, origin, agent) = Node::with_app(transport).await;
+        let node = Arc::new(node);
+        let mut under_way = tokio::task::JoinSet::new();
+        for (number, way) in ALL.into_iter().enumerate() {
+            under_way.spawn({
+                let node = Arc::clone(&node);
+                async move { node.visit(way, get("/never")).await }
+            });
+            eventually("the request is under way", async || origin.count() > number).await;
+        }
+        let stopped = tokio::time::timeout(PATIENCE, node.running.shutdown(Duration::from_millis(100))).await;
+        assert!(!stopped.expect("it does not stop"));
+        agent.connection.closed().await;
+        origin.given_up(ALL.len()).await;
+        under_way.abort_all();
+    }
+}
