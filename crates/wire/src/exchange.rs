@@ -111,16 +111,21 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes hop-by-hop headers but for `te: trailers`, without which no origin sends trailers.
+pub(crate) fn strip_hop_by_hop_of_request(headers: &mut HeaderMap) {
+    let trailers = names_token(headers, &header::TE, "trailers");
+    strip_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
 /// Makes a request's head fit to travel: no hop-by-hop header but `te: trailers`, none of the protocol's own.
 pub(crate) fn clean_request(kind: Kind, head: &mut Parts) {
     let headers = &mut head.headers;
-    let trailers = names_token(headers, &header::TE, "trailers");
-    strip_hop_by_hop(headers);
+    strip_hop_by_hop_of_request(headers);
     wire_header::strip_reserved(headers);
     match kind {
-        Kind::Http if trailers => {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
         Kind::Http => {}
         // Visitors over HTTP/2 and HTTP/3 ask for a WebSocket with CONNECT; agents speak HTTP/1.1 for it.
         Kind::WebSocket => {

@@ -50,11 +50,12 @@ impl Interim {
 
     /// Passes on one interim answer; statuses other than 1xx, and 101, are dropped.
     pub fn send(&self, status: StatusCode, headers: HeaderMap) {
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(sender) = &self.0 {
-                // Full or closed: an interim answer is advice, so it is dropped.
-                let _ = sender.try_send((status, headers));
-            }
+        if status.is_informational()
+            && status != StatusCode::SWITCHING_PROTOCOLS
+            && let Some(sender) = &self.0
+        {
+            // Full or closed: an interim answer is advice, so it is dropped.
+            let _ = sender.try_send((status, headers));
         }
     }
 }

@@ -55,10 +55,10 @@ impl Call {
             head.headers.remove(name);
         }
         join_cookies(&mut head.headers);
-        if let Some(authority) = head.uri.authority() {
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                head.headers.entry(header::HOST).or_insert(host);
-            }
+        if let Some(authority) = head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.entry(header::HOST).or_insert(host);
         }
         if let (Kind::Tcp, Some(authority)) = (kind, head.uri.authority().cloned()) {
             head.method = Method::CONNECT;
@@ -95,7 +95,13 @@ impl Call {
                 biased;
                 () = std::future::poll_fn(|context| respond.poll_cancelled(context)) => return None,
                 (status, headers) = asked.next() => respond.early(status, headers).await,
-                answer = &mut answering => return Some(answer.and_then(|answer| Answer::new(kind, &method, answer))),
+                answer = &mut answering => {
+                    // What the origin said in the same breath goes first.
+                    while let Some((status, headers)) = asked.rest() {
+                        respond.early(status, headers).await;
+                    }
+                    return Some(answer.and_then(|answer| Answer::new(kind, &method, answer)));
+                }
             }
         }
     }
@@ -124,6 +130,14 @@ impl Asked {
                 else => return std::future::pending().await,
             }
         }
+    }
+}
+
+impl Asked {
+    /// What the origin has said and has not been sent.
+    fn rest(&mut self) -> Option<(StatusCode, HeaderMap)> {
+        let early = self.early.as_mut()?;
+        std::iter::from_fn(|| early.try_recv().ok()).find(|(status, _)| *status != StatusCode::CONTINUE)
     }
 }
 

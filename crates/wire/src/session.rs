@@ -24,12 +24,13 @@ pub(crate) struct Session<R: Registrar> {
     registrar: Arc<R>,
     connection: Option<Connection>,
     accepted: Option<Uuid>,
+    refused: Option<String>,
     reason: String,
 }
 
 impl<R: Registrar> Session<R> {
     pub(crate) fn new(registrar: Arc<R>) -> Self {
-        Self { registrar, connection: None, accepted: None, reason: "the connection was cut".into() }
+        Self { registrar, connection: None, accepted: None, refused: None, reason: "the connection was cut".into() }
     }
 
     /// Serves a control stream until the connection is to be closed; answers why.
@@ -52,9 +53,10 @@ impl<R: Registrar> Session<R> {
             Ok(Ok(None)) => "the agent left without registering".into(),
             Ok(Ok(Some(Err(refused)))) => {
                 let _ = timeout(PARTING_LIMIT, ended(&mut control)).await;
-                format!("the registration was refused: {refused}")
+                refused
             }
-            Ok(Ok(Some(Ok((id, connection))))) => {
+            Ok(Ok(Some(Ok(connection)))) => {
+                let id = self.accepted.expect("a registration that was not refused was accepted");
                 let reason = serve(&mut control, &*self.registrar, id, &connection).await;
                 connection.close(&reason);
                 reason
@@ -67,16 +69,17 @@ impl<R: Registrar> Session<R> {
         self.connection.as_ref().is_none_or(|connection| connection.in_flight() == 0)
     }
 
-    /// Says why the connection ended.
-    pub(crate) fn end(mut self, reason: &str) {
-        reason.clone_into(&mut self.reason);
+    /// Says why the connection ended, and answers it. A refusal is the reason even if the agent was quicker to close.
+    pub(crate) fn end(mut self, reason: String) -> String {
+        self.reason = self.refused.take().unwrap_or(reason);
+        self.reason.clone()
     }
 
     async fn register<T>(
         &mut self,
         control: &mut ControlServer<T>,
         connect: impl FnOnce(Extensions) -> Connection,
-    ) -> Result<Option<Result<(Uuid, Connection), Refused>>, String>
+    ) -> Result<Option<Result<Connection, String>>, String>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -86,10 +89,17 @@ impl<R: Registrar> Session<R> {
         let answer = self.registrar.register(*registration, connection.clone()).await;
         match &answer {
             Ok(registered) => self.accepted = Some(registered.connection),
-            Err(refused) => connection.close(&format!("the registration was refused: {refused}")),
+            Err(refused) => {
+                let reason = format!("the registration was refused: {refused}");
+                connection.close(&reason);
+                self.refused = Some(reason);
+            }
         }
         control.reply_register(question, &answer).await.map_err(lost)?;
-        Ok(Some(answer.map(|registered| (registered.connection, connection))))
+        Ok(Some(match self.refused.clone() {
+            Some(reason) => Err(reason),
+            None => Ok(connection),
+        }))
     }
 }
 
@@ -140,7 +150,7 @@ where
                 }
                 Ok(Some(ControlCall::LocalConfiguration(question, configuration))) => {
                     let answer = registrar.local_configuration(id, configuration).await;
-                    let answer = control.reply_done(question, answer.as_ref().map(|()| ()).map_err(String::as_str)).await;
+                    let answer = control.reply_done(question, answer.as_ref().copied().map_err(String::as_str)).await;
                     if let Err(error) = answer {
                         return finish(connection, lost(error)).await;
                     }

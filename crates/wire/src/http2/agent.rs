@@ -170,19 +170,19 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
         StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
         status => status,
     };
-    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
-        if let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH) {
-            head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
-        }
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS
+        && let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH)
+    {
+        head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
     }
     head.headers_mut().insert(header::RESPONSE_HEADERS, packed);
     head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
     // An error means that the edge has cancelled the request.
     let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
-    if let Some(body) = answer.body {
-        if let Sent::Failed(error) = outgoing::send(&mut send, body).await {
-            tracing::debug!(%error, "an origin's answer broke off");
-        }
+    if let Some(body) = answer.body
+        && let Sent::Failed(error) = outgoing::send(&mut send, body).await
+    {
+        tracing::debug!(%error, "an origin's answer broke off");
     }
 }
 

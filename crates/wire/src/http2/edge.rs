@@ -57,6 +57,8 @@ where
     let mut session = Session::new(registrar);
     let link = Link::new(sender);
     let reason = tokio::select! {
+        // The end of the connection shows on the control stream as well, which knows no reason.
+        biased;
         ended = &mut connection => match ended {
             Ok(()) => "the agent closed the connection".into(),
             Err(error) => format!("the HTTP/2 connection failed: {error}"),
@@ -64,8 +66,7 @@ where
         () = heard.vanished(ping) => {
             // Nothing can be sent any more.
             drop(connection);
-            session.end("the agent vanished");
-            return "the agent vanished".into();
+            return session.end("the agent vanished".into());
         }
         reason = control(&mut session, link.clone(), remote, deadline) => {
             link.close();
@@ -77,8 +78,7 @@ where
     };
     link.close();
     drop(connection);
-    session.end(&reason);
-    reason
+    session.end(reason)
 }
 
 fn builder() -> Builder {
@@ -296,19 +296,20 @@ fn upload(
     mut body: Body,
     wanted: Option<oneshot::Receiver<()>>,
 ) -> Upload {
-    if wanted.is_none() && kind == Kind::Http {
-        if let Some(bytes) = body.take_full() {
-            // Fails only on a stream that is closed, which its answer tells as well.
-            let _ = send.send_data(bytes, true);
-            return Upload::sent(kind, ticket);
-        }
+    if wanted.is_none()
+        && kind == Kind::Http
+        && let Some(bytes) = body.take_full()
+    {
+        // Fails only on a stream that is closed, which its answer tells as well.
+        let _ = send.send_data(bytes, true);
+        return Upload::sent(kind, ticket);
     }
     Upload::spawn(kind, ticket, async move {
-        if let Some(wanted) = wanted {
-            if wanted.await.is_err() {
-                // The answer came without it.
-                return Ok(());
-            }
+        if let Some(wanted) = wanted
+            && wanted.await.is_err()
+        {
+            // The answer came without it.
+            return Ok(());
         }
         match outgoing::send(&mut send, body).await {
             Sent::Done => Ok(()),

@@ -19,7 +19,7 @@ use super::{CODE, settings};
 use crate::agent_connection;
 use crate::body::Promise;
 use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
-use crate::exchange::{length_promise, strip_hop_by_hop};
+use crate::exchange::{length_promise, strip_hop_by_hop, strip_hop_by_hop_of_request};
 use crate::flight::Flights;
 use crate::registration::{Registered, Registration};
 use crate::rpc::{CALL_TIMEOUT, ConfigurationServer};
@@ -157,7 +157,7 @@ async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Re
         Kind::Http => length_promise(&head.headers).unwrap_or(Promise::Open),
         Kind::WebSocket | Kind::Tcp => Promise::Open,
     };
-    strip_hop_by_hop(&mut head.headers);
+    strip_hop_by_hop_of_request(&mut head.headers);
     let mut call = Call::new(kind, head, extensions);
     let body = match form {
         BodyForm::None => Body::empty(),

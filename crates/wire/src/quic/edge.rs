@@ -34,9 +34,13 @@ pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R
         reason = control(&mut session, &connection.0, deadline) => reason,
         error = connection.0.closed() => closed(&error),
     };
+    // A lost connection shows first on the control stream, which knows no reason.
+    let reason = match connection.0.close_reason() {
+        None | Some(ConnectionError::LocallyClosed) => reason,
+        Some(error) => closed(&error),
+    };
     drop(connection);
-    session.end(&reason);
-    reason
+    session.end(reason)
 }
 
 /// A connection that is closed when it is dropped.
@@ -182,11 +186,11 @@ fn upload(
     wanted: Option<oneshot::Receiver<()>>,
 ) -> Upload {
     Upload::spawn(kind, ticket, async move {
-        if let Some(wanted) = wanted {
-            if wanted.await.is_err() {
-                // The answer came without it.
-                return Ok(());
-            }
+        if let Some(wanted) = wanted
+            && wanted.await.is_err()
+        {
+            // The answer came without it.
+            return Ok(());
         }
         match send.send(body, framed).await {
             Sent::Done => Ok(()),

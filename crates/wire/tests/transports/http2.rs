@@ -1,0 +1,389 @@
+//! What only HTTP/2 has: pings, stream limits, refused streams, and answers of agents that break the protocol.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::RecvStream;
+use h2::server::{Connection, SendResponse};
+use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use wire::registration::Registered;
+use wire::rpc::ControlClient;
+use wire::{Body, ConnectError, ExchangeError, Extensions, Interim, Kind, header};
+
+use crate::rig::{Event, Node, Origin, connect_over, data, fed, get, registration, soon, tcp, whole};
+
+/// A pipe in memory that can be cut without a word to either side.
+struct Cable {
+    edge: Option<DuplexStream>,
+    agent: Option<DuplexStream>,
+    cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    fn new() -> Self {
+        let cut = watch::Sender::new(false);
+        let (edge, left) = tokio::io::duplex(64 << 10);
+        let (right, agent) = tokio::io::duplex(64 << 10);
+        let (from_edge, to_edge) = tokio::io::split(left);
+        let (from_agent, to_agent) = tokio::io::split(right);
+        tokio::spawn(forward(from_edge, to_agent, cut.subscribe()));
+        tokio::spawn(forward(from_agent, to_edge, cut.subscribe()));
+        Self { edge: Some(edge), agent: Some(agent), cut }
+    }
+}
+
+async fn forward(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, mut cut: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let length = tokio::select! {
+            biased;
+            () = cut_off(&mut cut) => std::future::pending().await,
+            length = from.read(&mut buffer) => length.unwrap_or(0),
+        };
+        if length == 0 || to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn cut_off(cut: &mut watch::Receiver<bool>) {
+    let _ = cut.wait_for(|cut| *cut).await;
+}
+
+/// Cuts the cable between two ends and checks how long each takes to notice.
+async fn found_in_time(prepare: impl AsyncFnOnce(&wire::Connection)) {
+    let origin = Origin::new(|_, request: Request<Body>, _| async move { Ok(Response::new(request.into_body())) });
+    let (node, mut events) = Node::new(None);
+    let mut cable = Cable::new();
+    let (served, connected) = connect_over(cable.edge.take().unwrap(), cable.agent.take().unwrap(), node, origin).await;
+    let (_, agent) = connected.unwrap();
+    let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
+    // Alive and idle for a day.
+    tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+    assert!(edge.is_open() && !served.is_finished());
+    prepare(&edge).await;
+    cable.cut.send_replace(true);
+    let cut = Instant::now();
+    let agent_noticed = tokio::spawn(async move { (agent.closed().await, Instant::now()) });
+    assert_eq!(served.await.unwrap(), "the agent vanished");
+    assert!(cut.elapsed() <= Duration::from_secs(10), "{:?}", cut.elapsed());
+    let (reason, noticed) = agent_noticed.await.unwrap();
+    assert_eq!(reason, "the edge vanished");
+    assert!(noticed - cut <= Duration::from_secs(10), "{:?}", noticed - cut);
+    assert!(!edge.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vanished_peer_is_found_while_idle() {
+    found_in_time(async |_| {}).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vanished_peer_is_found_while_saturated() {
+    found_in_time(async |edge| {
+        let (feed, body) = fed();
+        let request = Request::post("https://a.test/").body(body).unwrap();
+        let mut answer = edge.exchange(Kind::Http, request, Interim::unwanted()).await.unwrap().into_body();
+        tokio::spawn(async move {
+            loop {
+                feed.data(vec![7; 16 << 10]).await;
+            }
+        });
+        for _ in 0..1_000 {
+            data(&mut answer).await.unwrap().unwrap();
+        }
+        tokio::spawn(async move { while let Some(Ok(_)) = data(&mut answer).await {} });
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_never_registers_is_dropped_after_ten_seconds() {
+    let (edge, agent) = tokio::io::duplex(64 << 10);
+    let (node, mut events) = Node::new(None);
+    let start = Instant::now();
+    let served = tokio::spawn(wire::http2::edge::serve(edge, ([127, 0, 0, 1], 1).into(), node));
+    let mut agent = h2::server::handshake(agent).await.unwrap();
+    let (request, mut respond) = agent.accept().await.unwrap().unwrap();
+    let _open = respond.send_response(Response::new(()), false).unwrap();
+    while agent.accept().await.is_some() {}
+    drop(request);
+    assert!(soon(served).await.unwrap().contains("in time"));
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(events.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_says_nothing_is_given_up() {
+    let (_edge, agent) = tokio::io::duplex(64 << 10);
+    let registration = registration(Extensions::ALL);
+    let connected = wire::http2::agent::connect(agent, &registration, Origin::hello(), Duration::from_secs(5)).await;
+    assert!(matches!(connected, Err(ConnectError::Lost(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_never_opens_the_control_stream_is_given_up() {
+    let (edge, agent) = tokio::io::duplex(64 << 10);
+    let registration = registration(Extensions::ALL);
+    let edge = tokio::spawn(async move {
+        let (sender, connection) = h2::client::handshake(edge).await.unwrap();
+        let _ = connection.await;
+        drop(sender);
+    });
+    let connected = wire::http2::agent::connect(agent, &registration, Origin::hello(), Duration::from_secs(5)).await;
+    assert!(matches!(connected, Err(ConnectError::Rpc(_))));
+    soon(edge).await.unwrap();
+}
+
+/// An agent made by hand, registered as a stock one.
+struct Raw {
+    edge: wire::Connection,
+    served: JoinHandle<String>,
+    requests: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
+    /// Ends the connection as it is, or asks for what needs it.
+    commands: mpsc::UnboundedSender<Command>,
+    _registered: Registered,
+}
+
+enum Command {
+    GoAway,
+    Cut,
+}
+
+impl Raw {
+    async fn new(settings: &h2::server::Builder) -> Self {
+        let (edge, agent) = tcp().await;
+        let (node, mut events) = Node::new(None);
+        let remote = edge.peer_addr().unwrap();
+        let served = tokio::spawn(wire::http2::edge::serve(edge, remote, node));
+        let mut connection: Connection<TcpStream, Bytes> = settings.handshake(agent).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        assert_eq!(request.headers()[&header::UPGRADE], header::UPGRADE_CONTROL);
+        let mut send = respond.send_response(Response::new(()), false).unwrap();
+        let mut recv = request.into_body();
+        let (commands, mut commanded) = mpsc::unbounded_channel();
+        let (accepted, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    request = connection.accept() => match request {
+                        Some(Ok(request)) => { let _ = accepted.send(request); }
+                        Some(Err(_)) | None => return,
+                    },
+                    command = commanded.recv() => match command {
+                        Some(Command::GoAway) => connection.graceful_shutdown(),
+                        Some(Command::Cut) | None => return,
+                    }
+                }
+            }
+        });
+        // RPC bytes between the control stream and a pipe.
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let (mut from, mut to) = tokio::io::split(far);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer).await {
+                send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(Ok(bytes)) = recv.data().await {
+                let _ = recv.flow_control().release_capacity(bytes.len());
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut control = ControlClient::new(near);
+        let registered = soon(control.register(&registration(Extensions::default()))).await.unwrap();
+        tokio::spawn(async move { control.ended().await });
+        let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
+        Self { edge, served, requests, commands, _registered: registered }
+    }
+
+    fn send(&self, request: Request<Body>) -> JoinHandle<Result<Response<Body>, ExchangeError>> {
+        let edge = self.edge.clone();
+        tokio::spawn(async move { edge.exchange(Kind::Http, request, Interim::unwanted()).await })
+    }
+}
+
+fn answer(pairs: &[(&'static str, &'static str)]) -> Response<()> {
+    let mut response = Response::new(());
+    *response.headers_mut() = crate::rig::headers(pairs);
+    response
+}
+
+const ORIGIN: (&str, &str) = ("cf-cloudflared-response-meta", r#"{"src":"origin"}"#);
+
+#[tokio::test]
+async fn a_stock_agents_head_is_read_from_the_serialized_set_alone() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    let sent = raw.send(get("https://a.test/"));
+    let (request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+    assert_eq!(request.uri().to_string(), "https://a.test/");
+    assert!(request.body().is_end_stream());
+    assert!(!request.headers().contains_key(&header::EXTENSIONS));
+    let head = answer(&[
+        ORIGIN,
+        ("content-type", "text/plain; charset=utf-8"),
+        ("date", "Sat, 21 Nov 2026 09:00:00 GMT"),
+        ("content-length", "4"),
+        ("cf-cloudflared-response-headers", "U2V0LUNvb2tpZQ:YT0x;U2V0LUNvb2tpZQ:Yj0y;Q29udGVudC1MZW5ndGg:NA"),
+    ]);
+    let mut send = respond.send_response(head, false).unwrap();
+    send.send_data("body".into(), true).unwrap();
+    let response = whole(soon(sent).await.unwrap().unwrap()).await.unwrap();
+    let expected = crate::rig::headers(&[("set-cookie", "a=1"), ("set-cookie", "b=2"), ("content-length", "4")]);
+    assert_eq!(*response.headers(), expected);
+    assert_eq!(response.body(), "body");
+}
+
+#[tokio::test]
+async fn answers_that_break_the_protocol_disturb_nobody_else() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    let slow = raw.send(get("https://a.test/slow"));
+    let (_request, mut slow_respond) = soon(raw.requests.recv()).await.unwrap();
+    let bad: [&[(&'static str, &'static str)]; 6] = [
+        &[],
+        &[("cf-cloudflared-response-meta", "origin")],
+        &[ORIGIN, ("cf-cloudflared-response-headers", "!!!")],
+        &[ORIGIN, ("cf-cloudflared-response-headers", "Q29udGVudC1MZW5ndGg:Zml2ZQ")],
+        &[ORIGIN, ("content-length", "five")],
+        &[ORIGIN, ("content-length", "5"), ("content-length", "6")],
+    ];
+    for pairs in bad {
+        let sent = raw.send(get("https://a.test/"));
+        let (_request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+        let mut send = respond.send_response(answer(pairs), false).unwrap();
+        let error = soon(sent).await.unwrap().err().unwrap();
+        assert!(matches!(error, ExchangeError::Protocol(_)), "{pairs:?}: {error:?}");
+        let reason = soon(std::future::poll_fn(|context| send.poll_reset(context))).await.unwrap();
+        assert!(matches!(reason, Reason::CANCEL | Reason::PROTOCOL_ERROR), "{reason:?}");
+    }
+    slow_respond.send_response(answer(&[ORIGIN]), true).unwrap();
+    assert_eq!(soon(slow).await.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(raw.edge.is_open());
+}
+
+#[tokio::test]
+async fn an_agent_without_an_answer_says_so_by_502_and_meta() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    for meta in [r#"{"src":"cloudflared"}"#, r#"{"src":"cloudflared","flow_rate_limited":true}"#] {
+        let sent = raw.send(get("https://a.test/"));
+        let (_request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+        let mut head = answer(&[]);
+        *head.status_mut() = StatusCode::BAD_GATEWAY;
+        head.headers_mut().insert(header::RESPONSE_META, HeaderValue::from_static(meta));
+        respond.send_response(head, true).unwrap();
+        let error = soon(sent).await.unwrap().err().unwrap();
+        assert!(matches!(error, ExchangeError::Origin(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_agents_stream_limit_is_kept_and_whoever_waits_was_not_sent() {
+    // The control stream counts.
+    let mut raw = Raw::new(h2::server::Builder::new().max_concurrent_streams(3)).await;
+    let first = [raw.send(get("https://a.test/1")), raw.send(get("https://a.test/2"))];
+    let mut accepted = Vec::new();
+    for _ in 0..2 {
+        accepted.push(soon(raw.requests.recv()).await.unwrap());
+    }
+    let third = raw.send(get("https://a.test/3"));
+    let fourth = raw.send(get("https://a.test/4"));
+    crate::rig::until(|| raw.edge.in_flight() == 4).await;
+
+    let (_, mut respond) = accepted.pop().unwrap();
+    respond.send_response(answer(&[ORIGIN]), true).unwrap();
+    let next = soon(raw.requests.recv()).await.unwrap();
+    accepted.push(next);
+    crate::rig::until(|| raw.edge.in_flight() == 3).await;
+
+    raw.commands.send(Command::Cut).unwrap();
+    let mut ends = Vec::new();
+    for sent in first.into_iter().chain([third, fourth]) {
+        ends.push(match soon(sent).await.unwrap() {
+            Ok(_) => "answered",
+            Err(ExchangeError::Lost(_)) => "lost",
+            Err(ExchangeError::NotSent(_)) => "not sent",
+            Err(other) => panic!("{other:?}"),
+        });
+    }
+    ends.sort_unstable();
+    assert_eq!(ends, ["answered", "lost", "lost", "not sent"]);
+    soon(raw.served).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_stream_was_not_sent() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    let sent = raw.send(get("https://a.test/"));
+    let (_request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+    respond.send_reset(Reason::REFUSED_STREAM);
+    let error = soon(sent).await.unwrap().err().unwrap();
+    assert!(matches!(error, ExchangeError::NotSent(_)), "{error:?}");
+
+    let sent = raw.send(get("https://a.test/"));
+    let (_request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+    respond.send_reset(Reason::INTERNAL_ERROR);
+    let error = soon(sent).await.unwrap().err().unwrap();
+    assert!(matches!(error, ExchangeError::Lost(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_away_finishes_what_it_has_seen() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    let sent = raw.send(get("https://a.test/"));
+    let (_request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+    raw.commands.send(Command::GoAway).unwrap();
+    // What was sent before the edge heard of it is left unanswered; what comes after is refused.
+    soon(async {
+        loop {
+            match tokio::time::timeout(Duration::from_millis(50), raw.send(get("https://a.test/"))).await {
+                Err(_) => {}
+                Ok(Ok(Err(ExchangeError::NotSent(_)))) => return,
+                Ok(other) => panic!("{:?}", other.unwrap().err()),
+            }
+        }
+    })
+    .await;
+    respond.send_response(answer(&[ORIGIN]), true).unwrap();
+    assert_eq!(soon(sent).await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn expected_bodies_wait_for_the_100_of_a_stock_agent() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    let polled = Arc::new(AtomicBool::new(false));
+    let mut request = Request::post("https://a.test/").body(Body::full("upload")).unwrap();
+    request.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
+    let sent = raw.send(request);
+    let (request, mut respond) = soon(raw.requests.recv()).await.unwrap();
+    assert_eq!(request.headers()["expect"], "100-continue");
+    let mut body = request.into_body();
+    let early = {
+        let polled = Arc::clone(&polled);
+        tokio::spawn(async move {
+            let data = body.data().await.unwrap().unwrap();
+            assert!(polled.load(std::sync::atomic::Ordering::SeqCst), "before the 100");
+            data
+        })
+    };
+    // Time in which a body that is not held back would arrive.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    polled.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::CONTINUE;
+    respond.send_informational(head).unwrap();
+    assert_eq!(soon(early).await.unwrap(), "upload");
+    respond.send_response(answer(&[ORIGIN]), true).unwrap();
+    assert_eq!(soon(sent).await.unwrap().unwrap().status(), StatusCode::OK);
+}

@@ -1,0 +1,237 @@
+//! What only QUIC has: streams of unknown kinds, heads that cannot be read, idle time.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use wire::connect::{BodyForm, DATA_SIGNATURE, RequestHead, ResponseHead, VERSION};
+use wire::rpc::ControlClient;
+use wire::{Body, ExchangeError, Extensions, Interim, Kind};
+
+use crate::rig::{
+    Event, Node, Origin, RPC_TIMEOUT, data, fed, get, quic, quic_dial, quic_listener, registration, soon,
+};
+
+/// An edge made by hand, with our agent registered.
+async fn raw_edge(origin: Arc<Origin>) -> (quinn::Connection, wire::AgentConnection) {
+    let (edge, agent) = quic().await;
+    let serving = tokio::spawn({
+        let edge = edge.clone();
+        async move {
+            let (send, recv) = edge.accept_bi().await.unwrap();
+            let mut control = wire::rpc::ControlServer::new(tokio::io::join(recv, send));
+            let Ok(Some(wire::rpc::ControlCall::Register(question, _))) = control.next().await else {
+                panic!("no registration")
+            };
+            let registered = wire::registration::Registered {
+                connection: crate::rig::CONNECTION,
+                location: "lab01".into(),
+                remotely_managed: true,
+            };
+            control.reply_register(question, &Ok(registered)).await.unwrap();
+            control
+        }
+    });
+    let registration = registration(Extensions::default());
+    let (_, agent) = wire::quic::agent::connect(agent, &registration, origin, RPC_TIMEOUT).await.unwrap();
+    // Keeps the control stream open for as long as the connection lives.
+    let mut control = serving.await.unwrap();
+    tokio::spawn(async move { while let Ok(Some(_)) = control.next().await {} });
+    (edge, agent)
+}
+
+async fn ask(edge: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
+    let (mut send, mut recv) = edge.open_bi().await.unwrap();
+    let _ = send.write_all(bytes).await;
+    let _ = send.finish();
+    soon(recv.read_to_end(1 << 20)).await
+}
+
+#[tokio::test]
+async fn a_stream_of_an_unknown_kind_is_reset_alone() {
+    let (edge, _agent) = raw_edge(Origin::hello()).await;
+    let head =
+        RequestHead::encode(Kind::Http, &get("https://a.test/").into_parts().0, BodyForm::None, Extensions::default());
+    for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"", b"\x0a\x36", &[0; 64]] {
+        let answer = ask(&edge, bytes).await;
+        assert!(matches!(answer, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(_)))), "{answer:?}");
+    }
+    let answer = ask(&edge, &head).await.unwrap();
+    assert!(answer.starts_with(&DATA_SIGNATURE) && answer.ends_with(b"hello"));
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_answered_with_an_error() {
+    let (edge, _agent) = raw_edge(Origin::hello()).await;
+    let mut bytes = [DATA_SIGNATURE.as_slice(), &VERSION].concat();
+    bytes.extend([0xff; 64]);
+    let answer = ask(&edge, &bytes).await.unwrap();
+    let head = ResponseHead::decode(Kind::Http, &mut answer.as_slice().into()).unwrap().unwrap();
+    assert!(matches!(head, ResponseHead::Failed(_)), "{head:?}");
+}
+
+#[tokio::test]
+async fn a_request_without_an_announced_body_has_none() {
+    let origin = Origin::echo();
+    let (edge, _agent) = raw_edge(origin).await;
+    let request = get("https://a.test/").into_parts().0;
+    let mut bytes = RequestHead::encode(Kind::Http, &request, BodyForm::None, Extensions::default()).to_vec();
+    bytes.extend(b"thrown away");
+    let answer = ask(&edge, &bytes).await.unwrap();
+    assert!(!answer.ends_with(b"thrown away"));
+}
+
+/// An agent made by hand, registered as a stock one.
+async fn raw_agent() -> (wire::Connection, quinn::Connection) {
+    let (edge, agent) = quic().await;
+    let (node, mut events) = Node::new(None);
+    tokio::spawn(wire::quic::edge::serve(edge, node));
+    let (send, recv) = agent.open_bi().await.unwrap();
+    let mut control = ControlClient::new(tokio::io::join(recv, send));
+    soon(control.register(&registration(Extensions::default()))).await.unwrap();
+    tokio::spawn(async move { control.ended().await });
+    let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
+    (edge, agent)
+}
+
+#[tokio::test]
+async fn answers_that_break_the_protocol_disturb_nobody_else() {
+    let (edge, agent) = raw_agent().await;
+    let (_feed, body) = fed();
+    let slow = http::Request::post("https://a.test/slow").body(body).unwrap();
+    let slow = tokio::spawn({
+        let edge = edge.clone();
+        async move { edge.exchange(Kind::Http, slow, Interim::unwanted()).await }
+    });
+    let (mut slow_send, _slow_recv) = soon(agent.accept_bi()).await.unwrap();
+    let hello = ResponseHead::encode_answer(Kind::Http, http::StatusCode::OK, &http::HeaderMap::new(), false);
+    let bad: [&[u8]; 4] =
+        [b"HTTP/1.1 200 OK\r\n\r\n", &[DATA_SIGNATURE.as_slice(), &[0xff; 32]].concat(), b"", &hello[..20]];
+    for bytes in bad {
+        let sent = tokio::spawn({
+            let edge = edge.clone();
+            async move { edge.exchange(Kind::Http, get("https://a.test/"), Interim::unwanted()).await }
+        });
+        let (mut send, _recv) = soon(agent.accept_bi()).await.unwrap();
+        let _ = send.write_all(bytes).await;
+        let _ = send.finish();
+        let error = soon(sent).await.unwrap().err().unwrap();
+        assert!(matches!(error, ExchangeError::Protocol(_)), "{error:?}");
+    }
+    slow_send.write_all(&hello).await.unwrap();
+    let mut answer = soon(slow).await.unwrap().unwrap().into_body();
+    slow_send.write_all(b"hello").await.unwrap();
+    assert_eq!(data(&mut answer).await.unwrap().unwrap(), "hello");
+    slow_send.reset(0u32.into()).unwrap();
+    assert!(data(&mut answer).await.unwrap().is_err());
+    assert!(edge.is_open());
+}
+
+#[tokio::test]
+async fn bodies_to_a_stock_agent_are_announced_and_bare() {
+    let (edge, agent) = raw_agent().await;
+    let announced = [
+        (Body::full("upload"), "content-length: 6"),
+        (
+            Body::wrap(http_body_util::StreamBody::new(futures_util::stream::iter([Ok::<_, String>(
+                http_body::Frame::data("upload".into()),
+            )]))),
+            "transfer-encoding: chunked",
+        ),
+    ];
+    for (body, announcement) in announced {
+        let sent = tokio::spawn({
+            let edge = edge.clone();
+            let request = http::Request::post("https://a.test/").body(body).unwrap();
+            async move { edge.exchange(Kind::Http, request, Interim::unwanted()).await }
+        });
+        let (_send, mut recv) = soon(agent.accept_bi()).await.unwrap();
+        let bytes = soon(recv.read_to_end(1 << 20)).await.unwrap();
+        assert!(bytes.ends_with(b"upload"));
+        let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+        let (name, value) = announcement.split_once(": ").unwrap();
+        assert!(text.contains(&format!("httpheader:{name}")) && text.contains(value), "{announcement}");
+        sent.abort();
+    }
+}
+
+/// Forwards datagrams between an agent and an edge until it is told to stop.
+async fn relay(edge: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Sender<bool>) {
+    let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    back.connect(edge).await.unwrap();
+    let address = front.local_addr().unwrap();
+    let cut = watch::Sender::new(false);
+    let mut stop = cut.subscribe();
+    tokio::spawn(async move {
+        let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+        let mut agent = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = async { let _ = stop.wait_for(|stop| *stop).await; } => return,
+                Ok((length, from)) = front.recv_from(&mut up) => {
+                    agent = Some(from);
+                    let _ = back.send(&up[..length]).await;
+                }
+                Ok(length) = back.recv(&mut down) => {
+                    if let Some(agent) = agent {
+                        let _ = front.send_to(&down[..length], agent).await;
+                    }
+                }
+            }
+        }
+    });
+    (address, cut)
+}
+
+/// Real time: the datagrams are real. The idle limit is five seconds.
+async fn found_in_time(saturated: bool) {
+    let (endpoint, certificate) = quic_listener();
+    let (address, cut) = relay(endpoint.local_addr().unwrap()).await;
+    let (accepted, agent) =
+        tokio::join!(async { endpoint.accept().await.unwrap().await.unwrap() }, quic_dial(address, certificate));
+    let (node, mut events) = Node::new(None);
+    let served = tokio::spawn(wire::quic::edge::serve(accepted, node));
+    let registration = registration(Extensions::ALL);
+    let (_, agent) = wire::quic::agent::connect(agent, &registration, Origin::echo(), RPC_TIMEOUT).await.unwrap();
+    let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
+    if saturated {
+        let (feed, body) = fed();
+        let request = http::Request::post("https://a.test/").body(body).unwrap();
+        let mut answer = edge.exchange(Kind::Http, request, Interim::unwanted()).await.unwrap().into_body();
+        tokio::spawn(async move {
+            loop {
+                feed.data(vec![7; 16 << 10]).await;
+            }
+        });
+        for _ in 0..100 {
+            data(&mut answer).await.unwrap().unwrap();
+        }
+        tokio::spawn(async move { while let Some(Ok(_)) = data(&mut answer).await {} });
+    }
+    cut.send_replace(true);
+    let start = Instant::now();
+    assert_eq!(soon(served).await.unwrap(), "the agent vanished");
+    assert_eq!(soon(agent.closed()).await, "the edge vanished");
+    assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_vanished_peer_is_found_while_idle() {
+    found_in_time(false).await;
+}
+
+#[tokio::test]
+async fn a_vanished_peer_is_found_while_saturated() {
+    found_in_time(true).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_stays_up() {
+    let rig = crate::rig::Rig::new(wire::Transport::Quic, Origin::hello()).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(rig.get("https://a.test/").await.body(), "hello");
+}
