@@ -25,6 +25,8 @@ use crate::supervisor::{Action, Places, Protocol, Refusal, Supervisor};
 
 /// Names are looked up again at most this often, and only while something fails.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
+/// Limit for such a look-up.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
 /// Pauses between look-ups at start, while nothing resolves: from, up to.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How often a stopping connection is asked whether its last request is done.
@@ -123,12 +125,16 @@ impl Shell {
                 looked_up = Instant::now();
                 trouble = false;
                 // Bounded, for the supervisor waits meanwhile.
-                if let Ok(Ok(found)) = timeout(Duration::from_secs(2), self.look_up()).await {
-                    if found != places {
-                        supervisor.replace_places(regions(&found));
-                        places = found;
-                        continue;
-                    }
+                let found = tokio::select! {
+                    () = self.cut.cancelled() => break,
+                    found = timeout(LOOK_UP_LIMIT, self.look_up()) => found,
+                };
+                if let Ok(Ok(found)) = found
+                    && found != places
+                {
+                    supervisor.replace_places(regions(&found));
+                    places = found;
+                    continue;
                 }
             }
             let wake = supervisor.poll_timeout();

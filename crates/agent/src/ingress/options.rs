@@ -250,15 +250,15 @@ impl OriginOptions {
                     .to_owned(),
             );
         }
-        if let Some(host) = &self.http_host_header {
-            if http::HeaderValue::from_str(host).is_err() || host.contains(['/', ' ']) {
-                return Some(format!("httpHostHeader {host:?} is no host"));
-            }
+        if let Some(host) = &self.http_host_header
+            && (http::HeaderValue::from_str(host).is_err() || host.contains(['/', ' ']))
+        {
+            return Some(format!("httpHostHeader {host:?} is no host"));
         }
-        if let Some(name) = &self.origin_server_name {
-            if rustls::pki_types::ServerName::try_from(name.as_str()).is_err() {
-                return Some(format!("originServerName {name:?} is no host name"));
-            }
+        if let Some(name) = &self.origin_server_name
+            && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
+        {
+            return Some(format!("originServerName {name:?} is no host name"));
         }
         None
     }

@@ -71,15 +71,15 @@ pub(super) fn from_client(error: &hyper_util::client::legacy::Error) -> OriginEr
         if let Some(ConnectFailure(failure)) = cause.downcast_ref() {
             return failure.clone();
         }
-        if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-            if let Some(fault) = hyper_fault(error) {
-                return OriginError::new(fault, sentence(fault, error));
-            }
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && let Some(fault) = hyper_fault(error)
+        {
+            return OriginError::new(fault, sentence(fault, error));
         }
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            if is_closed(error) {
-                return OriginError::new(OriginFault::Closed, sentence(OriginFault::Closed, error));
-            }
+        if let Some(error) = cause.downcast_ref::<io::Error>()
+            && is_closed(error)
+        {
+            return OriginError::new(OriginFault::Closed, sentence(OriginFault::Closed, error));
         }
         if let Some(error) = cause.downcast_ref::<wire::BodyError>() {
             return OriginError::new(OriginFault::Unknown, format!("the visitor's body failed: {error}"));

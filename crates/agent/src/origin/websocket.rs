@@ -64,10 +64,10 @@ async fn towards_origin(
     let orderly = async {
         while let Some(frame) = from_visitor.frame().await {
             let Ok(frame) = frame else { return false };
-            if let Ok(bytes) = frame.into_data() {
-                if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
-                    return false;
-                }
+            if let Ok(bytes) = frame.into_data()
+                && (writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err())
+            {
+                return false;
             }
         }
         writer.shutdown().await.is_ok()

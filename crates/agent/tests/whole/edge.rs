@@ -181,10 +181,10 @@ pub(crate) async fn text(body: Body) -> String {
 /// the one before for a moment.
 async fn sockets(address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
     for _ in 0..100 {
-        if let Ok(tcp) = TcpListener::bind(address).await {
-            if let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap()) {
-                return (tcp, udp);
-            }
+        if let Ok(tcp) = TcpListener::bind(address).await
+            && let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap())
+        {
+            return (tcp, udp);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
