@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -73,7 +74,9 @@ impl Call {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.idle);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(self.limits.streams);
-        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(self.router));
+        // The API asks where a caller is: on this machine, more is allowed.
+        let router = self.router.layer(Extension(ConnectInfo(self.remote)));
+        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
