@@ -8,6 +8,7 @@ mod host;
 mod options;
 mod service;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
@@ -150,8 +151,11 @@ impl Rules {
 
     /// The first rule for this host (a port is cut off, case does not matter) and raw path, with its index.
     pub fn find(&self, host: &str, path: &str) -> (usize, &Rule) {
-        let host = host::without_port(host).to_ascii_lowercase();
-        let decoded = percent_decoded(path);
+        let mut host = Cow::Borrowed(host::without_port(host));
+        if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            host.to_mut().make_ascii_lowercase();
+        }
+        let decoded = if path.contains('%') { Cow::Owned(percent_decoded(path)) } else { Cow::Borrowed(path) };
         self.0
             .iter()
             .enumerate()

@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
@@ -30,7 +30,7 @@ use tls::Trust;
 /// Header fields in one answer of an origin; more is nonsense or an attack.
 const MAX_ANSWER_HEADERS: usize = 256;
 /// The head of one answer; as generous as the reference, which takes 1 MiB.
-const MAX_ANSWER_HEAD: usize = 1 << 20;
+const MAX_ANSWER_HEAD: u32 = 1 << 20;
 /// The largest body that is collected to learn its length, for origins that take no chunked bodies.
 const MAX_COLLECTED: usize = 1 << 20;
 
@@ -116,15 +116,23 @@ fn unsupported(text: String) -> OriginError {
 
 /// An origin that speaks HTTP.
 pub(crate) struct HttpOrigin {
-    client: HttpClient,
-    /// HTTP/1.1 only, where `client` may speak HTTP/2, over which an upgrade is impossible.
-    upgrade_client: HttpClient,
+    plain: Way,
+    /// gRPC exists over HTTP/2 only: offered to a TLS origin, with prior knowledge to any other.
+    grpc: Way,
+    /// HTTP/1.1 only, since HTTP/2 knows no upgrade.
+    upgrade: Way,
     scheme: Scheme,
     authority: Authority,
-    /// The visitor's host chooses the connection: it is the name in the TLS handshake, or the authority of HTTP/2.
-    host_in_uri: bool,
     host_header: Option<HeaderValue>,
     collect_bodies: bool,
+}
+
+/// A pool of connections, and how it is addressed.
+#[derive(Clone)]
+struct Way {
+    client: HttpClient,
+    /// The visitor's host chooses the connection: it is the name in the TLS handshake, or the authority of HTTP/2.
+    host_in_uri: bool,
 }
 
 impl HttpOrigin {
@@ -136,24 +144,28 @@ impl HttpOrigin {
             Service::Unix { tls, .. } => (*tls, Authority::from_static("localhost")),
             other => return Err(PrepareError::NotHttp(other.to_string())),
         };
+        let by_sni = tls && options.match_sni_to_host;
         let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust);
-        let upgrade_client = client(connector(false)?, options);
-        let http2 = tls && options.http2_origin;
-        let client = if http2 { client(connector(true)?, options) } else { upgrade_client.clone() };
+        let http1 = connector(false)?;
+        let http2 = if tls { connector(true)? } else { http1.clone() };
+        let upgrade = Way { client: pool(options).build(http1), host_in_uri: by_sni };
+        let grpc = Way { client: pool(options).http2_only(!tls).build(http2), host_in_uri: true };
+        let plain = if tls && options.http2_origin { grpc.clone() } else { upgrade.clone() };
         let host_header = options.http_host_header.as_deref().map(HeaderValue::from_str).transpose();
         Ok(Self {
-            client,
-            upgrade_client,
+            plain,
+            grpc,
+            upgrade,
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
             authority,
-            host_in_uri: http2 || (tls && options.match_sni_to_host),
             host_header: host_header.map_err(|_| PrepareError::HostHeader)?,
             collect_bodies: options.disable_chunked_encoding,
         })
     }
 
     async fn exchange(&self, request: Request<Body>, interim: Interim) -> Result<Response<AnswerBody>, OriginError> {
-        let mut request = self.prepared(request)?;
+        let way = if is_grpc(request.headers()) { &self.grpc } else { &self.plain };
+        let mut request = self.prepared(request, way)?;
         for name in &HOP_BY_HOP {
             request.headers_mut().remove(name);
         }
@@ -163,10 +175,10 @@ impl HttpOrigin {
         // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and has no body is
         // then sent once more.
         let again = repeatable(&request).then(|| copy_of_head(&request));
-        match self.send(&self.client, request, interim.clone()).await {
+        match send(&way.client, request, interim.clone()).await {
             Err(Failure { stale: true, .. }) if again.is_some() => {
                 let again = again.expect("checked by the guard");
-                self.send(&self.client, again, interim).await
+                send(&way.client, again, interim).await
             }
             outcome => outcome,
         }
@@ -175,10 +187,10 @@ impl HttpOrigin {
     }
 
     async fn websocket(&self, request: Request<Body>, interim: Interim) -> Result<Response<AnswerBody>, OriginError> {
-        let (mut parts, from_visitor) = self.prepared(request)?.into_parts();
+        let (mut parts, from_visitor) = self.prepared(request, &self.upgrade)?.into_parts();
         websocket::complete_request(&mut parts);
         let request = Request::from_parts(parts, Body::empty());
-        let response = self.send(&self.upgrade_client, request, interim).await.map_err(|failure| failure.error)?;
+        let response = send(&self.upgrade.client, request, interim).await.map_err(|failure| failure.error)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             websocket::join(response, from_visitor).await.map(|response| response.map(AnswerBody::Own))
         } else {
@@ -186,36 +198,8 @@ impl HttpOrigin {
         }
     }
 
-    async fn send(
-        &self,
-        client: &HttpClient,
-        mut request: Request<Body>,
-        interim: Interim,
-    ) -> Result<Response<Incoming>, Failure> {
-        hyper::ext::on_informational(&mut request, move |answer| {
-            interim.send(answer.status(), answer.headers().clone());
-        });
-        match client.request(request).await {
-            Ok(response) => {
-                if let Some(reused) = response.extensions().get::<Reused>() {
-                    reused.0.store(true, Ordering::Relaxed);
-                }
-                Ok(response)
-            }
-            Err(error) => {
-                let reused = error.connect_info().is_some_and(|info| {
-                    let mut extensions = http::Extensions::new();
-                    info.get_extras(&mut extensions);
-                    extensions.get::<Reused>().is_some_and(|reused| reused.0.load(Ordering::Relaxed))
-                });
-                let error = error::from_client(&error);
-                Err(Failure { stale: reused && error.fault == OriginFault::Closed, error })
-            }
-        }
-    }
-
     /// The request as the origin is to see it, but for what depends on its kind.
-    fn prepared(&self, request: Request<Body>) -> Result<Request<Body>, OriginError> {
+    fn prepared(&self, request: Request<Body>, way: &Way) -> Result<Request<Body>, OriginError> {
         let (mut parts, body) = request.into_parts();
         let visitor_host = host_of(&parts.uri, &parts.headers);
         let host = match &self.host_header {
@@ -229,7 +213,7 @@ impl HttpOrigin {
         };
         let authority = host
             .as_ref()
-            .filter(|_| self.host_in_uri)
+            .filter(|_| way.host_in_uri)
             .and_then(|host| Authority::try_from(host.as_bytes()).ok())
             .unwrap_or_else(|| self.authority.clone());
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -261,6 +245,33 @@ impl HttpOrigin {
     }
 }
 
+async fn send(
+    client: &HttpClient,
+    mut request: Request<Body>,
+    interim: Interim,
+) -> Result<Response<Incoming>, Failure> {
+    hyper::ext::on_informational(&mut request, move |answer| {
+        interim.send(answer.status(), answer.headers().clone());
+    });
+    match client.request(request).await {
+        Ok(response) => {
+            if let Some(reused) = response.extensions().get::<Reused>() {
+                reused.0.store(true, Ordering::Relaxed);
+            }
+            Ok(response)
+        }
+        Err(error) => {
+            let reused = error.connect_info().is_some_and(|info| {
+                let mut extensions = http::Extensions::new();
+                info.get_extras(&mut extensions);
+                extensions.get::<Reused>().is_some_and(|reused| reused.0.load(Ordering::Relaxed))
+            });
+            let error = error::from_client(&error);
+            Err(Failure { stale: reused && error.fault == OriginFault::Closed, error })
+        }
+    }
+}
+
 /// Why there is no answer.
 struct Failure {
     error: OriginError,
@@ -268,18 +279,25 @@ struct Failure {
     stale: bool,
 }
 
-fn client(connector: Connector, options: &OriginOptions) -> HttpClient {
-    Client::builder(TokioExecutor::new())
+fn pool(options: &OriginOptions) -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(options.keep_alive_connections)
         .pool_idle_timeout(options.keep_alive_timeout)
         // The names that HTTP/1 servers expect; some old ones compare them as text.
         .http1_title_case_headers(true)
         .http1_max_headers(MAX_ANSWER_HEADERS)
-        .http1_max_buf_size(MAX_ANSWER_HEAD)
+        .http1_max_buf_size(MAX_ANSWER_HEAD as usize)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
-        .http2_max_header_list_size(1 << 20)
-        .build(connector)
+        .http2_max_header_list_size(MAX_ANSWER_HEAD);
+    builder
+}
+
+/// gRPC proper; gRPC-Web is made for HTTP/1.1 and goes as any other request.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// The host that the visitor asked for, port and all.

@@ -34,7 +34,9 @@ const PERMANENT_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A connection that lived this long worked; what lived shorter counts as a failure, so that one that is dropped at once is not redialled
 /// in a tight loop.
-const WORKED: Duration = Duration::from_secs(5);
+const WORKED: Duration = Duration::from_secs(10);
+/// QUIC connections that come to nothing in a row before HTTP/2 is tried: on some paths the handshake passes and full packets do not.
+const QUIC_CHANCES: u32 = 3;
 /// How long QUIC is left alone after it failed where HTTP/2 worked.
 pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -75,8 +77,10 @@ pub(crate) enum Refusal {
     Elsewhere,
     /// Coming back after a time.
     Later(Duration),
-    /// Coming back with the usual back-off, for the tunnel may appear soon (`Unauthorized`), or the call was lost.
+    /// Coming back with the usual back-off, for the tunnel may appear soon (`Unauthorized`).
     Again,
+    /// There was no answer: the same, and after some failures the other transport.
+    NoAnswer,
     /// Nothing that the agent can do.
     Permanent,
 }
@@ -94,7 +98,7 @@ struct Slot {
     state: State,
     place: Option<usize>,
     failures: u32,
-    /// The last attempt was a QUIC dial that failed, so the next may be HTTP/2.
+    /// QUIC has just come to nothing, so the next attempt may be HTTP/2.
     quic_failed: bool,
 }
 
@@ -208,9 +212,10 @@ impl Supervisor {
 
     /// The edge was reached, and did not register the connection.
     pub(crate) fn refused(&mut self, index: u8, refusal: Refusal, now: Instant) {
-        let Some((slot, _)) = self.dialling(index) else { return };
+        let Some((slot, transport)) = self.dialling(index) else { return };
         slot.failures += 1;
-        slot.quic_failed = false;
+        slot.quic_failed =
+            refusal == Refusal::NoAnswer && transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
         let pause = match refusal {
             Refusal::Elsewhere => {
                 self.leave_place(index);
@@ -220,7 +225,7 @@ impl Supervisor {
                 let pause = pause.min(LONGEST_RETRY_AFTER);
                 self.within(pause, pause + pause / 8 + RECONNECT_WINDOW)
             }
-            Refusal::Again => self.backoff(index),
+            Refusal::Again | Refusal::NoAnswer => self.backoff(index),
             Refusal::Permanent => self.within(PERMANENT_PAUSE / 2, PERMANENT_PAUSE),
         };
         self.slots[usize::from(index)].state = State::Waiting(now + pause);
@@ -229,12 +234,13 @@ impl Supervisor {
     /// A registered connection has ended.
     pub(crate) fn lost(&mut self, index: u8, now: Instant) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
-        let State::Connected { since, .. } = slot.state else { return };
+        let State::Connected { transport, since } = slot.state else { return };
         let pause = if now.saturating_duration_since(since) >= WORKED {
             slot.failures = 0;
             self.within(Duration::ZERO, RECONNECT_WINDOW)
         } else {
             slot.failures += 1;
+            slot.quic_failed = transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
             self.backoff(index)
         };
         self.slots[usize::from(index)].state = State::Waiting(now + pause);

@@ -29,6 +29,8 @@ const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
 /// Pauses between look-ups at start, while nothing resolves: from, up to.
 const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long the edge may take to confirm that it sends nothing new; requests under way have the rest of the grace period anyway.
+const UNREGISTER_LIMIT: Duration = Duration::from_secs(5);
 /// How often a stopping connection is asked whether its last request is done.
 const IDLE_CHECK: Duration = Duration::from_millis(25);
 /// What the edge sent before it learned of the stop arrives within this time.
@@ -347,7 +349,7 @@ impl ConnectionTask {
                 (Report::Refused { index, refusal }, refusal == Refusal::Permanent)
             }
             DialError::Connect(ConnectError::Rpc(_) | ConnectError::Lost(_)) => {
-                (Report::Refused { index, refusal: Refusal::Again }, false)
+                (Report::Refused { index, refusal: Refusal::NoAnswer }, false)
             }
         };
         let event = Event::ConnectFailed {
@@ -381,7 +383,7 @@ impl ConnectionTask {
 
 /// The orderly end (section 10). The edge closes the connection after the last request; when it is idle, there is no need to wait for that.
 async fn finish(connection: &AgentConnection, grace: Duration) {
-    if let Err(error) = connection.unregister(grace).await {
+    if let Err(error) = connection.unregister(grace.min(UNREGISTER_LIMIT)).await {
         tracing::debug!(%error, "the edge did not confirm the end of a connection");
     }
     let idle = async {

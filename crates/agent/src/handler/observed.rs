@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::broadcast;
 use wire::{Body, BodyError, Kind, OriginError};
@@ -59,11 +59,9 @@ impl Record {
     pub(super) fn observe(mut self, response: Response<AnswerBody>) -> Response<Body> {
         let status = response.status().as_u16();
         self.metrics.response_by_code.with_label_values(&[&status.to_string()]).inc();
-        self.outcome = if response.body().is_end_stream() {
-            RequestOutcome::Answered(status)
-        } else {
-            RequestOutcome::Cut(status)
-        };
+        // A WebSocket ends when either side leaves: it cannot be cut short.
+        let whole = response.body().is_end_stream() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        self.outcome = if whole { RequestOutcome::Answered(status) } else { RequestOutcome::Cut(status) };
         response.map(|body| Body::wrap(Observed { body, record: self }))
     }
 }

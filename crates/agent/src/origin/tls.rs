@@ -1,6 +1,7 @@
 //! TLS towards origins: whom a rule trusts.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,37 +13,56 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::PrepareError;
 use crate::ingress::OriginOptions;
 
-/// The system's roots, read at most once for all rules of a configuration.
+/// The system's roots, read at most once for all rules of a configuration, and the settings made of them, which rules share.
 #[derive(Default)]
-pub(super) struct Trust(Option<RootCertStore>);
+pub(super) struct Trust {
+    system: Option<RootCertStore>,
+    made: HashMap<(Trusted, bool), Arc<ClientConfig>>,
+}
+
+/// Whom a rule trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Trusted {
+    Anyone,
+    System { and: Option<PathBuf> },
+}
 
 impl Trust {
-    /// The settings for the origin of one rule.
+    /// The settings for the origin of one rule. With `http2`, HTTP/2 is offered.
     pub(super) fn settings(&mut self, options: &OriginOptions, http2: bool) -> Result<Arc<ClientConfig>, PrepareError> {
+        let trusted =
+            if options.no_tls_verify { Trusted::Anyone } else { Trusted::System { and: options.ca_pool.clone() } };
+        let key = (trusted, http2);
+        if let Some(made) = self.made.get(&key) {
+            return Ok(Arc::clone(made));
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-        let mut settings = if options.no_tls_verify {
-            builder
+        let mut settings = match &key.0 {
+            Trusted::Anyone => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-                .with_no_client_auth()
-        } else {
-            let mut roots = self.system().clone();
-            if let Some(path) = &options.ca_pool {
-                add_file(&mut roots, path)?;
+                .with_no_client_auth(),
+            Trusted::System { and } => {
+                let mut roots = self.system().clone();
+                if let Some(path) = and {
+                    add_file(&mut roots, path)?;
+                }
+                builder.with_root_certificates(roots).with_no_client_auth()
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
         };
         if http2 {
             settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
-        Ok(Arc::new(settings))
+        let settings = Arc::new(settings);
+        self.made.insert(key, Arc::clone(&settings));
+        Ok(settings)
     }
 
     /// A system without any root is no error here: the handshake says so, and rules with `caPool` work.
     fn system(&mut self) -> &RootCertStore {
-        self.0.get_or_insert_with(|| {
+        self.system.get_or_insert_with(|| {
             let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             for error in &found.errors {

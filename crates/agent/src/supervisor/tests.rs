@@ -240,6 +240,30 @@ fn refusals_are_obeyed() {
 }
 
 #[test]
+fn quic_that_comes_to_nothing_is_left_for_http2() {
+    // The handshake passes, the registration gets no answer.
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1], None);
+    world.run(Duration::from_secs(60), |index, place, transport| match transport {
+        Transport::Quic => (Duration::from_secs(5), Outcome::Refused(Refusal::NoAnswer)),
+        Transport::Http2 => works(index, place, transport),
+    });
+    assert_eq!(world.connected(), 4);
+    assert_eq!(world.said, [Action::FellBack]);
+    // An edge that says no has been reached, so the transport works.
+    let mut world = World::new(Protocol::Auto, 1, &[0], None);
+    world.run(Duration::from_secs(600), |_, _, _| (Duration::ZERO, Outcome::Refused(Refusal::Again)));
+    assert!(world.log.iter().all(|(.., transport)| *transport == Transport::Quic));
+    // Registered, and dead at once, again and again.
+    let mut world = World::new(Protocol::Auto, 1, &[0], None);
+    for _ in 0..4 {
+        world.run(Duration::from_secs(6), works);
+        world.supervisor.lost(0, world.now);
+    }
+    world.run(Duration::from_secs(10), works);
+    assert_eq!(world.log.last().unwrap().3, Transport::Http2);
+}
+
+#[test]
 fn a_random_network_never_breaks_the_rules() {
     for seed in 0..200 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -254,7 +278,7 @@ fn a_random_network_never_breaks_the_rules() {
                 assert!(place < regions.len());
                 let outcome = match chance.random_range(0..6) {
                     0 | 1 => Outcome::Registered,
-                    2 => Outcome::Refused(Refusal::Again),
+                    2 => Outcome::Refused(if chance.random() { Refusal::Again } else { Refusal::NoAnswer }),
                     3 => Outcome::Refused(Refusal::Elsewhere),
                     _ => Outcome::Failed,
                 };

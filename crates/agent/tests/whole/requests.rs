@@ -246,3 +246,108 @@ async fn a_visitor_who_leaves_cancels_the_request_at_the_origin() {
         within("the end of the origin's connection", ended.recv()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn grpc_reaches_the_origin_over_http2_with_its_trailers() {
+    for protocol in BOTH {
+        let edge = Edge::start().await;
+        let origin = Origin::web().await;
+        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let call = |path: &str, kind: &'static str, body| {
+            let uri = format!("https://app.test{path}");
+            Request::post(uri).header("content-type", kind).header("te", "trailers").body(body).unwrap()
+        };
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let seen = described(&edge, call("/", kind, Body::full("x"))).await;
+            assert_eq!((&seen["version"], &seen["authority"]), (&"HTTP/2.0".into(), &"app.test".into()));
+            assert_eq!(seen["headers"]["te"], "trailers", "{protocol:?}");
+        }
+        let seen = described(&edge, call("/", "application/grpc-web", Body::full("x"))).await;
+        assert_eq!(seen["version"], "HTTP/1.1");
+
+        let (sender, body) = channel();
+        let mut answer = edge.exchange(call("/echo", "application/grpc", body)).await.unwrap().into_body();
+        sender.send(Ok(Frame::data(Bytes::from("message")))).await.unwrap();
+        let frame = within("the echo", answer.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "message");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+        drop(sender);
+        let rest = within("the end", answer.collect()).await.unwrap();
+        assert_eq!(rest.trailers().unwrap()["grpc-status"], "0", "{protocol:?}");
+    }
+}
+
+/// What may be on its way between a visitor and an origin that do not read: the windows of the transport, and the sockets' buffers.
+const UNDER_WAY: usize = 24 << 20;
+const PIECE: &[u8] = &[7; 64 << 10];
+
+#[tokio::test]
+async fn an_origin_that_does_not_read_stops_the_visitor() {
+    for protocol in BOTH {
+        let edge = Edge::start().await;
+        let origin = Origin::raw(|mut stream| async move {
+            read_head(&mut stream).await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let (sender, body) = channel();
+        let connection = edge.connection().await;
+        let request = Request::post("https://app.test/").body(body).unwrap();
+        let exchange = tokio::spawn(async move { connection.exchange(Kind::Http, request, Interim::unwanted()).await });
+        let mut sent = 0;
+        let stuck = std::time::Duration::from_millis(1500);
+        while let Ok(room) = tokio::time::timeout(stuck, sender.send(Ok(Frame::data(Bytes::from_static(PIECE))))).await
+        {
+            room.unwrap();
+            sent += PIECE.len();
+            assert!(sent < UNDER_WAY, "{protocol:?}: nothing holds the visitor back");
+        }
+        assert!(sent > PIECE.len(), "{protocol:?}: the body flows at all");
+        exchange.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_does_not_read_stops_the_origin() {
+    for protocol in BOTH {
+        let edge = Edge::start().await;
+        let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&written);
+        let origin = Origin::raw(move |mut stream| {
+            let count = Arc::clone(&count);
+            async move {
+                read_head(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n").await.unwrap();
+                while stream.write_all(PIECE).await.is_ok() {
+                    count.fetch_add(PIECE.len(), std::sync::atomic::Ordering::SeqCst);
+                }
+            }
+        })
+        .await;
+        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
+        let _unread = edge.exchange(request).await.unwrap();
+        let mut before = 0;
+        within("the standstill", async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                let now = written.load(std::sync::atomic::Ordering::SeqCst);
+                assert!(now < UNDER_WAY, "{protocol:?}: nothing holds the origin back");
+                if now > 0 && now == before {
+                    break;
+                }
+                before = now;
+            }
+        })
+        .await;
+    }
+}
