@@ -33,6 +33,7 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 // A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe that
 // comes after it: together at most ten seconds.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const VANISHED_AFTER: Duration = Duration::from_secs(8);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -200,5 +201,24 @@ fn tls_advice(error: &io::Error) -> String {
             "the edge's certificate is not trusted ({reason:?}); give the edge's CA with --ca FILE (cloudflared: --cacert)"
         ),
         _ => format!("the TLS handshake failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn sockets_are_set_so_that_a_vanished_edge_is_found_within_ten_seconds() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect_from(Some(Ipv4Addr::LOCALHOST.into()), listener.local_addr().unwrap()).await.unwrap();
+        watch_peer(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        let vanished_after = socket.tcp_user_timeout().unwrap().unwrap();
+        // Idle, the kernel gives up at the first probe that finds the time-out passed.
+        let idle = socket.tcp_keepalive_time().unwrap();
+        let worst = vanished_after.max(idle) + socket.tcp_keepalive_interval().unwrap();
+        assert!(socket.keepalive().unwrap() && worst <= Duration::from_secs(10), "{worst:?}");
     }
 }
