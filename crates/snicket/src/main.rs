@@ -1,1 +1,67 @@
-fn main() {}
+//! The program `snicket`: parses the command line, starts roles, prints for people or as JSON lines.
+
+mod bootstrap;
+mod cli;
+mod command;
+mod connector;
+mod fetch;
+mod local;
+mod logging;
+mod node;
+mod notify;
+mod origin;
+mod paths;
+mod ports;
+mod problem;
+mod ready;
+mod remembered;
+mod report;
+mod screen;
+mod secret;
+mod signals;
+mod table;
+mod v4;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use problem::Report;
+use screen::Screen;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Screen::new(cli.json);
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command, screen)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let report = Report::of(&error);
+            screen.event(&report);
+            eprintln!("{report}");
+            ExitCode::from(report.exit())
+        }
+    }
+}
+
+async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
+    match command {
+        Command::Try(args) => command::try_out::run(args, screen).await,
+        Command::Up(args) => command::up::run(args, screen).await,
+        Command::Http(args) => command::http::run(args, screen).await,
+        Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
+        Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
+        Command::Health(args) => command::health::run(args, screen).await,
+        Command::Doctor(args) => command::doctor::run(args, screen).await,
+        Command::Explain(args) => command::explain::run(&args, screen),
+        Command::Completions(args) => {
+            command::completions::run(&args);
+            Ok(())
+        }
+    }
+}

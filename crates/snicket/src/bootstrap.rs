@@ -1,0 +1,179 @@
+//! The first questions to an edge: what it is, and a quick tunnel.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+use uuid::Uuid;
+use wire::identity::{Credentials, OriginCert, TunnelSecret};
+
+use crate::fetch::{Fetch, TIME_LIMIT, Trust};
+use crate::problem::Problem;
+use crate::screen::Screen;
+use crate::secret::Secret;
+use crate::v4::api_url;
+
+/// Nobody waits longer to learn that no edge is there.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What an edge says of itself at `/.well-known/snicket`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Known {
+    /// Quick tunnels get names under it.
+    pub(crate) domain: String,
+    /// Where agents go, `host:port`.
+    pub(crate) tunnel: Vec<String>,
+    /// Where visitors with TLS go, `host:port`.
+    https: String,
+    /// Where visitors without go, `host:port`.
+    http: String,
+    /// The certificate to trust, PEM.
+    pub(crate) ca: String,
+}
+
+impl Known {
+    /// The ports of visitors with and without TLS.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let port =
+            |address: &str, usual| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(usual);
+        (port(&self.https, 443), port(&self.http, 80))
+    }
+}
+
+/// A quick tunnel as an edge hands it out (section 16.3).
+#[derive(Debug, Clone)]
+pub(crate) struct QuickTunnel {
+    /// The public name.
+    pub(crate) hostname: String,
+    /// The right to serve it.
+    pub(crate) credentials: Credentials,
+}
+
+/// A quick tunnel's name, and the secret that proves it is one's own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wish {
+    /// The first label of the name.
+    pub(crate) label: Option<String>,
+    /// The secret of the tunnel that had the name before.
+    pub(crate) secret: Option<TunnelSecret>,
+}
+
+/// The URL of `/.well-known/snicket` at this API.
+pub(crate) fn url(api: &str) -> anyhow::Result<Url> {
+    at(api, "/.well-known/snicket")
+}
+
+fn at(api: &str, path: &str) -> anyhow::Result<Url> {
+    let mut url = api_url(api)?;
+    url.set_path(path);
+    Ok(url)
+}
+
+/// Asks an edge what it is.
+pub(crate) async fn ask(api: &str, trust: &Trust) -> anyhow::Result<Known> {
+    let url = url(api)?;
+    let fetch = Fetch { method: Method::GET, url: &url, token: None, body: None, trust, limit: LIMIT };
+    let answer = fetch.send().await.with_context(|| unreachable(api))?;
+    let no_edge = || {
+        Problem::new(
+            format!("what answers at {api} is not a snicket edge"),
+            "give the address of the edge's API (`snicket up` prints it), not that of its visitors",
+        )
+    };
+    if answer.status() != StatusCode::OK {
+        return Err(anyhow!("it answered {}", answer.status()).context(no_edge()));
+    }
+    serde_json::from_slice(answer.body()).with_context(no_edge)
+}
+
+fn unreachable(api: &str) -> Problem {
+    Problem::new(
+        format!("cannot reach the edge's API at {api}"),
+        "check that the edge runs (`snicket up`), that its API listens there (`--api`), and for https that --ca names its ca.pem",
+    )
+}
+
+/// Asks for a quick tunnel at a service such as an edge's API.
+pub(crate) async fn quick_tunnel(
+    service: &str,
+    trust: &Trust,
+    token: Option<&Secret>,
+    wish: &Wish,
+) -> anyhow::Result<QuickTunnel> {
+    let url = at(service, "/tunnel")?;
+    let mut body = json!({});
+    if let Some(label) = &wish.label {
+        body["name"] = label.as_str().into();
+    }
+    if let Some(secret) = &wish.secret {
+        body["secret"] = secret.to_base64().into();
+    }
+    let fetch = Fetch { method: Method::POST, url: &url, token, body: Some(body), trust, limit: TIME_LIMIT };
+    let answer = fetch.send().await.with_context(|| unreachable(service))?;
+    let value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+    match read(&value) {
+        Some(tunnel) if answer.status() == StatusCode::OK => Ok(tunnel),
+        _ => Err(refusal(service, answer.status(), &value)),
+    }
+}
+
+fn read(answer: &Value) -> Option<QuickTunnel> {
+    let result = answer.get("result")?;
+    let text = |key: &str| result.get(key).and_then(Value::as_str);
+    let credentials = Credentials {
+        account_tag: text("account_tag")?.to_owned(),
+        tunnel: text("id")?.parse::<Uuid>().ok()?,
+        secret: TunnelSecret::from_base64(text("secret")?).ok()?,
+        endpoint: None,
+    };
+    Some(QuickTunnel { hostname: text("hostname")?.to_owned(), credentials })
+}
+
+fn refusal(service: &str, status: StatusCode, answer: &Value) -> anyhow::Error {
+    let said = answer.pointer("/errors/0/message").and_then(Value::as_str).unwrap_or("it gave no reason");
+    let advice = match status {
+        StatusCode::CONFLICT => "choose another --name; a name can be taken back only where it was used before",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "give the edge's API token with --token-file",
+        StatusCode::BAD_REQUEST => "a name is one label: letters, digits and dashes",
+        StatusCode::TOO_MANY_REQUESTS => "wait a minute and try again",
+        _ => "check that this is the API of a snicket edge",
+    };
+    anyhow!("{said}")
+        .context(Problem::new(format!("the edge at {service} gives no tunnel ({})", status.as_u16()), advice))
+}
+
+/// How long one poll for the outcome of a login is held open by the edge, and some more.
+const POLL_LIMIT: Duration = Duration::from_secs(65);
+
+/// So often it is polled, as the reference does.
+const POLLS: usize = 10;
+
+/// Has a person open a page of the edge and give the API token there, and waits for what belongs into cert.pem (section 16.2).
+pub(crate) async fn login(api: &str, trust: &Trust, screen: Screen) -> anyhow::Result<OriginCert> {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    key[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    let key = URL_SAFE.encode(key);
+    let poll = at(api, &format!("/{key}"))?;
+    let mut page = at(api, "/argotunnel")?;
+    page.query_pairs_mut().append_pair("aud", "").append_pair("callback", poll.as_str());
+    screen.event(&json!({ "event": "login_page", "url": page.as_str() }));
+    screen.say(format!("Open this page, and give the edge's API token there:\n\n{page}\n\nWaiting …"));
+    for _ in 0..POLLS {
+        let fetch = Fetch { method: Method::GET, url: &poll, token: None, body: None, trust, limit: POLL_LIMIT };
+        let answer = fetch.send().await.with_context(|| unreachable(api))?;
+        if answer.status() == StatusCode::OK {
+            return OriginCert::parse(answer.body()).context("the edge handed over something else than a cert.pem");
+        }
+        if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            return Err(anyhow!("it answered {}", answer.status()).context(unreachable(api)));
+        }
+    }
+    Err(Problem::new("nobody gave the token within ten minutes", "run it again, or give the token with --token-file")
+        .into())
+}

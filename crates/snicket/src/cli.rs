@@ -1,0 +1,94 @@
+//! The command line: what people type, and the help they read.
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{cloudflared, completions, doctor, explain, health, http, try_out, tunnel, up};
+
+const EXAMPLES: &str = "\
+Examples:
+  snicket try                       a page to look at; nothing leaves this machine
+  snicket try 3000                  a URL for what runs on port 3000, on this machine only
+  snicket up                        an edge on this machine; then, beside it:
+  snicket http 3000                 a URL through that edge
+  snicket http 3000 --edge HOST     a URL through an edge elsewhere
+  snicket doctor                    what could be in the way
+
+Exit codes: 0 done, 1 failed, 2 wrong command line or configuration.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "snicket",
+    version,
+    about = "A URL for a local web server, through an edge that you run yourself.",
+    after_help = EXAMPLES,
+    infer_subcommands = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// Print one JSON object per line, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Try it: an edge and an agent in one process, on this machine only
+    Try(try_out::Args),
+    /// Run an edge: all listeners, own certificate authority, embedded registry
+    Up(up::Args),
+    /// Share a local service through an edge
+    Http(http::Args),
+    /// Named tunnels, with cloudflared's commands and flags
+    Tunnel(Box<tunnel::Args>),
+    /// Print what a stock cloudflared needs to join this edge
+    Cloudflared(cloudflared::Args),
+    /// Say whether an agent or an edge on this machine is ready
+    Health(health::Args),
+    /// Look for what could be in the way
+    Doctor(doctor::Args),
+    /// Say what a code on an error page means, and what to do
+    Explain(explain::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What fits on a terminal of ordinary height.
+    const SCREEN_LINES: usize = 55;
+
+    fn each_command(command: &mut clap::Command, visit: &mut impl FnMut(&mut clap::Command)) {
+        visit(command);
+        for inner in command.get_subcommands_mut() {
+            each_command(inner, visit);
+        }
+    }
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_help_fits_one_screen_and_has_examples() {
+        let mut command = Cli::command().term_width(120);
+        command.build();
+        each_command(&mut command, &mut |command| {
+            let help = command.render_long_help().to_string();
+            let name = command.get_bin_name().unwrap_or_default().to_owned();
+            assert!(help.contains("Example"), "{name} has no example:\n{help}");
+            assert!(help.lines().count() <= SCREEN_LINES, "{name}: {} lines\n{help}", help.lines().count());
+        });
+    }
+}

@@ -1,0 +1,11 @@
+//! The commands, one module each: its arguments, and `run`.
+
+pub(crate) mod cloudflared;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod health;
+pub(crate) mod http;
+pub(crate) mod try_out;
+pub(crate) mod tunnel;
+pub(crate) mod up;

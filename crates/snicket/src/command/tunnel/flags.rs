@@ -1,0 +1,357 @@
+//! cloudflared's flags of `tunnel` and `tunnel run` (section 17.2). Where the reference insists on a place between
+//! `tunnel` and the subcommand or after it, either is taken here.
+
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent::file::{self, FileConfig};
+use agent::ingress::Overrides;
+use anyhow::Context as _;
+use clap::ValueEnum as _;
+
+use crate::logging::{Form, Level, Logging};
+use crate::problem::Problem;
+
+/// Flags that hold for `tunnel` and what follows. Every value is optional, so that the configuration file can fill in.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Flags {
+    /// Configuration file, cloudflared's config.yml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What `tunnel login` wrote (cert.pem)
+    #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_ORIGIN_CERT", hide_env_values = true)]
+    pub(crate) origincert: Option<PathBuf>,
+    /// Credentials of one tunnel
+    #[arg(
+        long,
+        alias = "cred-file",
+        global = true,
+        value_name = "FILE",
+        env = "TUNNEL_CRED_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// Where the edge takes agents, host:port; may be repeated. Default: an edge on this machine
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "TUNNEL_EDGE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) edge: Vec<String>,
+    /// Certificates to trust for the edge (its ca.pem)
+    #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_CACERT", hide_env_values = true)]
+    pub(crate) cacert: Option<PathBuf>,
+    /// The edge's API, a URL that ends in /client/v4
+    #[arg(long, global = true, value_name = "URL", env = "TUNNEL_API_URL", hide_env_values = true)]
+    pub(crate) api_url: Option<String>,
+    /// Where quick tunnels come from, a URL
+    #[arg(long, global = true, value_name = "URL", hide = true)]
+    pub(crate) quick_service: Option<String>,
+    /// auto, quic or http2
+    #[arg(long, short = 'p', global = true, value_name = "NAME", value_parser = ["auto", "quic", "http2", "h2mux"], hide_possible_values = true, env = "TUNNEL_TRANSPORT_PROTOCOL", hide_env_values = true)]
+    pub(crate) protocol: Option<String>,
+    /// Serve this, without ingress rules
+    #[arg(long, global = true, value_name = "URL", env = "TUNNEL_URL", hide_env_values = true)]
+    pub(crate) url: Option<String>,
+    /// Serve a built-in page
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_HELLO_WORLD", hide_env_values = true)]
+    pub(crate) hello_world: Option<bool>,
+    /// Address of /ready and /metrics [default: the first free of localhost:20241 to 20245]
+    #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
+    pub(crate) metrics: Option<String>,
+    /// How long requests may go on after a signal to stop [default: 30s]
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD", hide_env_values = true)]
+    pub(crate) grace_period: Option<Duration>,
+    /// debug, info, warn, error or fatal
+    #[arg(long, global = true, value_name = "LEVEL", env = "TUNNEL_LOGLEVEL", hide_env_values = true)]
+    pub(crate) loglevel: Option<Level>,
+    /// Append diagnostics to this file
+    #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_LOGFILE", hide_env_values = true, hide = true)]
+    pub(crate) logfile: Option<PathBuf>,
+    /// Write the process id here once connected
+    #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_PIDFILE", hide_env_values = true, hide = true)]
+    pub(crate) pidfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) dial: Dial,
+    #[command(flatten)]
+    pub(crate) origin: OriginFlags,
+    #[command(flatten)]
+    pub(crate) unused: Unused,
+}
+
+impl Flags {
+    /// The flags and variables over the configuration file, when there is one.
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let path = self.config.clone().or_else(file::find_config);
+        let written = match &path {
+            Some(path) => FileConfig::load(path).with_context(|| {
+                Problem::usage(
+                    format!("the configuration file {} is not usable", path.display()),
+                    "correct what is named; `snicket tunnel ingress validate` checks again",
+                )
+            })?,
+            None => FileConfig::default(),
+        };
+        Ok(Settings { values: self.over(written), path })
+    }
+
+    pub(super) fn over(&self, file: FileConfig) -> FileConfig {
+        let flags = self.clone();
+        let mut single = file.single;
+        single.hello_world = flags.hello_world.unwrap_or(single.hello_world);
+        single.url = flags.url.or(single.url);
+        single.unix_socket = flags.origin.unix_socket.clone().or(single.unix_socket);
+        single.overrides = flags.origin.over(single.overrides);
+        FileConfig {
+            single,
+            credentials_file: flags.credentials_file.or(file.credentials_file),
+            origincert: flags.origincert.or(file.origincert),
+            edge: if flags.edge.is_empty() { file.edge } else { flags.edge },
+            edge_ip_version: flags.dial.edge_ip_version.or(file.edge_ip_version),
+            edge_bind_address: flags.dial.edge_bind_address.or(file.edge_bind_address),
+            cacert: flags.cacert.or(file.cacert),
+            protocol: flags.protocol.or(file.protocol),
+            post_quantum: flags.dial.post_quantum.or(file.post_quantum),
+            features: if flags.dial.features.is_empty() { file.features } else { flags.dial.features },
+            ha_connections: flags.dial.ha_connections.or(file.ha_connections),
+            retries: flags.dial.retries.or(file.retries),
+            max_edge_addr_retries: flags.dial.max_edge_addr_retries.or(file.max_edge_addr_retries),
+            grace_period: flags.grace_period.or(file.grace_period),
+            rpc_timeout: flags.dial.rpc_timeout.or(file.rpc_timeout),
+            api_url: flags.api_url.or(file.api_url),
+            quick_service: flags.quick_service.or(file.quick_service),
+            metrics: flags.metrics.or(file.metrics),
+            pidfile: flags.pidfile.or(file.pidfile),
+            logfile: flags.logfile.or(file.logfile),
+            loglevel: flags
+                .loglevel
+                .and_then(|level| level.to_possible_value())
+                .map(|value| value.get_name().to_owned())
+                .or(file.loglevel),
+            ..file
+        }
+    }
+}
+
+/// What is in force: command line over environment over file.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The values.
+    pub(crate) values: FileConfig,
+    /// The file they partly come from.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Diagnostics as asked for; `form` is what `--output` said.
+    pub(crate) fn logging(&self, form: Option<Form>) -> anyhow::Result<Logging> {
+        let word = |name: &str, text: &str| {
+            Problem::usage(format!("{name}: {text:?} is not known"), "`--help` lists the words")
+        };
+        let level = self.values.loglevel.as_deref().map(|text| {
+            // The reference knows more words than it documents; these two are common in files.
+            let text = match text {
+                "trace" => "debug",
+                "panic" => "fatal",
+                other => other,
+            };
+            Level::from_str(text, true).map_err(|_| word("loglevel", text))
+        });
+        let written =
+            self.values.output.as_deref().map(|text| Form::from_str(text, true).map_err(|_| word("output", text)));
+        Ok(Logging {
+            level: level.transpose()?,
+            file: self.values.logfile.clone(),
+            form: form.or(written.transpose()?),
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// How connections are dialled.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Dial {
+    /// Connections to hold [default: 4]
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub(crate) ha_connections: Option<NonZeroU8>,
+    /// auto, 4 or 6
+    #[arg(long, global = true, value_name = "VERSION", value_parser = ["auto", "4", "6"], env = "TUNNEL_EDGE_IP_VERSION", hide_env_values = true, hide = true)]
+    pub(crate) edge_ip_version: Option<String>,
+    /// Local address to dial from
+    #[arg(
+        long,
+        global = true,
+        value_name = "IP",
+        env = "TUNNEL_EDGE_BIND_ADDRESS",
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) edge_bind_address: Option<std::net::IpAddr>,
+    /// Only the hybrid post-quantum key exchange
+    #[arg(long, alias = "pq", global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_POST_QUANTUM", hide_env_values = true, hide = true)]
+    pub(crate) post_quantum: Option<bool>,
+    /// Steps of the back-off after a lost connection [default: 5]
+    #[arg(long, global = true, value_name = "N", env = "TUNNEL_RETRIES", hide_env_values = true, hide = true)]
+    pub(crate) retries: Option<u32>,
+    /// Failures to dial before the other transport is tried [default: 8]
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub(crate) max_edge_addr_retries: Option<u32>,
+    /// How long one call to the edge may take [default: 5s]
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
+    pub(crate) rpc_timeout: Option<Duration>,
+    /// More features to announce
+    #[arg(long, short = 'F', global = true, value_name = "NAME", hide = true)]
+    pub(crate) features: Vec<String>,
+}
+
+/// How the origin is spoken to, without ingress rules.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct OriginFlags {
+    /// Serve what listens on this Unix socket
+    #[arg(long, global = true, value_name = "PATH", env = "TUNNEL_UNIX_SOCKET", hide_env_values = true, hide = true)]
+    pub(crate) unix_socket: Option<PathBuf>,
+    /// `Host` to show to the origin
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "TUNNEL_HTTP_HOST_HEADER",
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) http_host_header: Option<String>,
+    /// Name in the origin's certificate
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "TUNNEL_ORIGIN_SERVER_NAME",
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) origin_server_name: Option<String>,
+    /// More certificates to trust for the origin
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TUNNEL_ORIGIN_CA_POOL",
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) origin_ca_pool: Option<PathBuf>,
+    /// Believe any certificate of the origin
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "NO_TLS_VERIFY", hide_env_values = true, hide = true)]
+    pub(crate) no_tls_verify: Option<bool>,
+    /// Send Content-Length instead of chunks to the origin
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_NO_CHUNKED_ENCODING", hide_env_values = true, hide = true)]
+    pub(crate) no_chunked_encoding: Option<bool>,
+    /// HTTP/2 to the origin
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_ORIGIN_ENABLE_HTTP2", hide_env_values = true, hide = true)]
+    pub(crate) http2_origin: Option<bool>,
+    /// Time to connect to the origin
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
+    pub(crate) proxy_connect_timeout: Option<Duration>,
+    /// Time for TLS with the origin
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
+    pub(crate) proxy_tls_timeout: Option<Duration>,
+    /// Interval of TCP keep-alive towards the origin
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
+    pub(crate) proxy_tcp_keepalive: Option<Duration>,
+    /// Idle connections to the origin that are kept
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub(crate) proxy_keepalive_connections: Option<usize>,
+    /// How long they are kept
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
+    pub(crate) proxy_keepalive_timeout: Option<Duration>,
+    /// One address of the origin after the other instead of racing
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub(crate) proxy_no_happy_eyeballs: Option<bool>,
+}
+
+impl OriginFlags {
+    fn over(&self, file: Overrides) -> Overrides {
+        let flags = self.clone();
+        Overrides {
+            connect_timeout: flags.proxy_connect_timeout.or(file.connect_timeout),
+            tls_timeout: flags.proxy_tls_timeout.or(file.tls_timeout),
+            tcp_keep_alive: flags.proxy_tcp_keepalive.or(file.tcp_keep_alive),
+            no_happy_eyeballs: flags.proxy_no_happy_eyeballs.or(file.no_happy_eyeballs),
+            keep_alive_connections: flags.proxy_keepalive_connections.or(file.keep_alive_connections),
+            keep_alive_timeout: flags.proxy_keepalive_timeout.or(file.keep_alive_timeout),
+            http_host_header: flags.http_host_header.or(file.http_host_header),
+            origin_server_name: flags.origin_server_name.or(file.origin_server_name),
+            ca_pool: flags.origin_ca_pool.or(file.ca_pool),
+            no_tls_verify: flags.no_tls_verify.or(file.no_tls_verify),
+            disable_chunked_encoding: flags.no_chunked_encoding.or(file.disable_chunked_encoding),
+            http2_origin: flags.http2_origin.or(file.http2_origin),
+            ..file
+        }
+    }
+}
+
+/// Flags that exist in command lines and service files of the reference and change nothing here.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Unused {
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    no_autoupdate: Option<bool>,
+    #[arg(long, global = true, value_name = "TIME", hide = true)]
+    autoupdate_freq: Option<String>,
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    no_prechecks: Option<bool>,
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    quic_disable_pmtu_discovery: Option<bool>,
+    #[arg(long, global = true, value_name = "BYTES", hide = true)]
+    quic_connection_level_flow_control_limit: Option<u64>,
+    #[arg(long, global = true, value_name = "BYTES", hide = true)]
+    quic_stream_level_flow_control_limit: Option<u64>,
+    #[arg(long, global = true, value_name = "TIME", hide = true)]
+    write_stream_timeout: Option<String>,
+    #[arg(long, global = true, value_name = "REGION", hide = true)]
+    region: Option<String>,
+    #[arg(long, global = true, value_name = "K=V", hide = true)]
+    tag: Vec<String>,
+    #[arg(long, global = true, value_name = "TEXT", hide = true)]
+    label: Option<String>,
+    #[arg(long, global = true, value_name = "LEVEL", hide = true)]
+    transport_loglevel: Option<String>,
+    #[arg(long, global = true, value_name = "DIR", hide = true)]
+    log_directory: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "IP", hide = true)]
+    icmpv4_src: Option<String>,
+    #[arg(long, global = true, value_name = "IP", hide = true)]
+    icmpv6_src: Option<String>,
+    #[arg(long, global = true, value_name = "NAME", hide = true)]
+    management_hostname: Option<String>,
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    management_diagnostics: Option<bool>,
+}
+
+impl Unused {
+    /// The names of those that were given, to be told that they change nothing.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let all = [
+            ("--quic-disable-pmtu-discovery", self.quic_disable_pmtu_discovery.is_some()),
+            ("--quic-connection-level-flow-control-limit", self.quic_connection_level_flow_control_limit.is_some()),
+            ("--quic-stream-level-flow-control-limit", self.quic_stream_level_flow_control_limit.is_some()),
+            ("--write-stream-timeout", self.write_stream_timeout.is_some()),
+            ("--region", self.region.is_some()),
+            ("--tag", !self.tag.is_empty()),
+            ("--label", self.label.is_some()),
+            ("--transport-loglevel", self.transport_loglevel.is_some()),
+            ("--log-directory", self.log_directory.is_some()),
+            ("--icmpv4-src", self.icmpv4_src.is_some()),
+            ("--icmpv6-src", self.icmpv6_src.is_some()),
+            ("--management-hostname", self.management_hostname.is_some()),
+            ("--management-diagnostics", self.management_diagnostics.is_some()),
+        ];
+        all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}

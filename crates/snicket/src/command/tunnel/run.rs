@@ -1,0 +1,395 @@
+//! `tunnel run` and the short forms: serving a tunnel.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent::edge::{EdgeName, IpVersion};
+use agent::file::{self, FileConfig, reported_flags};
+use agent::ingress::{Document, WarpRouting};
+use agent::{Reload, Tag};
+use anyhow::Context as _;
+use certs::tls::Roots;
+use uuid::Uuid;
+use wire::identity::{Credentials, TunnelSecret};
+
+use super::flags::{Flags, Settings};
+use super::manage::{make, route_to};
+use super::session::Session;
+use crate::bootstrap::{self, Known, QuickTunnel, Wish};
+use crate::connector::{self, Connector, metrics_address};
+use crate::fetch::Trust;
+use crate::local::LocalEdge;
+use crate::logging::{Form, Level};
+use crate::paths;
+use crate::problem::Problem;
+use crate::ready::{self, Ready};
+use crate::screen::{Paint, Screen};
+use crate::secret::{Secret, read_file};
+
+const EXAMPLES: &str = "\
+Examples:
+  snicket tunnel run --token-file web.token
+  TUNNEL_TOKEN=… snicket tunnel run
+  snicket tunnel run --url http://localhost:3000 web
+  snicket tunnel --config config.yml run
+  snicket tunnel --edge edge.example.com:7844 --cacert ca.pem run --token-file web.token
+
+SIGHUP, or a change of the file, reads the rules again; nothing is dropped.";
+
+/// Arguments of `tunnel run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Name or id; not needed with a token, or with `tunnel:` in the file
+    tunnel: Option<String>,
+    /// The tunnel's token; better in a file or in TUNNEL_TOKEN, where other users do not see it
+    #[arg(long, value_name = "TOKEN", env = "TUNNEL_TOKEN", hide_env_values = true)]
+    token: Option<Secret>,
+    /// The same in a file; `-` is standard input
+    #[arg(long, value_name = "FILE", env = "TUNNEL_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
+    /// The content of a credentials file
+    #[arg(long, value_name = "JSON", env = "TUNNEL_CRED_CONTENTS", hide_env_values = true)]
+    credentials_contents: Option<Secret>,
+    /// Form of diagnostics: default or json
+    #[arg(long = "output", value_name = "FORM", env = "TUNNEL_LOG_OUTPUT", hide_env_values = true, hide = true)]
+    log_form: Option<Form>,
+}
+
+/// Serves a named tunnel.
+pub(super) async fn run(args: Args, flags: &Flags, form: Option<Form>, screen: Screen) -> anyhow::Result<()> {
+    let settings = flags.settings()?;
+    start_log(&settings, flags, args.log_form.or(form))?;
+    let credentials = credentials(&args, &settings).await?;
+    let way = Way::find(&settings)?;
+    let connector = connector(&settings, flags, credentials, way)?;
+    let rules = connector.config.document.rules.clone();
+    connector
+        .serve(screen, |facts, screen| {
+            let ready = Ready { command: "tunnel run", ..facts };
+            screen.event(&ready);
+            screen.say(format!(
+                "Connected ({}); serving tunnel {}:",
+                ready.protocol.as_deref().unwrap_or_default(),
+                ready.tunnel_id.unwrap_or_default()
+            ));
+            for rule in rules.iter() {
+                let hostname = rule.hostname.as_ref().map_or_else(|| "any name".to_owned(), ToString::to_string);
+                let path = rule.path.as_ref().map(|path| format!(" {path}")).unwrap_or_default();
+                screen.say(format!("  {hostname}{path} -> {}", rule.service));
+            }
+            screen.say("");
+        })
+        .await
+}
+
+/// Without a subcommand: a named tunnel made, routed and run in one, or a quick tunnel.
+pub(super) async fn short(
+    name: Option<String>,
+    hostname: Option<String>,
+    flags: &Flags,
+    form: Option<Form>,
+    screen: Screen,
+) -> anyhow::Result<()> {
+    let settings = flags.settings()?;
+    start_log(&settings, flags, form)?;
+    let name = name.or_else(|| settings.values.name.clone());
+    let hostname = hostname.or_else(|| settings.values.hostname.clone());
+    match (name, hostname) {
+        (Some(name), hostname) => named(&name, hostname, &settings, flags, screen).await,
+        (None, Some(hostname)) => {
+            // The reference's short form without a name; the name of the tunnel is then the public one.
+            named(&hostname.clone(), Some(hostname), &settings, flags, screen).await
+        }
+        (None, None) if serves_something(&settings.values) => quick(&settings, flags, screen).await,
+        (None, None) => Err(Problem::usage(
+            "nothing to do",
+            "give a subcommand (`snicket tunnel --help`), --url for a quick tunnel, or --name and --url",
+        )
+        .into()),
+    }
+}
+
+fn serves_something(values: &FileConfig) -> bool {
+    values.single.url.is_some() || values.single.hello_world || values.single.unix_socket.is_some()
+}
+
+fn start_log(settings: &Settings, flags: &Flags, form: Option<Form>) -> anyhow::Result<()> {
+    settings.logging(form)?.start(Level::Info)?;
+    for flag in flags.unused.given() {
+        tracing::warn!("{flag} has no effect here");
+    }
+    Ok(())
+}
+
+async fn named(
+    name: &str,
+    hostname: Option<String>,
+    settings: &Settings,
+    flags: &Flags,
+    screen: Screen,
+) -> anyhow::Result<()> {
+    let session = Session::open(settings).await?;
+    let query = format!("is_deleted=false&name={}", crate::v4::encode(name));
+    let existing = session.api.tunnels(&session.account, &query).await?.into_iter().next();
+    let (tunnel, credentials) = match existing {
+        Some(tunnel) => {
+            let credentials = fetch_credentials(&session, tunnel.id).await?;
+            (tunnel, credentials)
+        }
+        None => {
+            let (tunnel, path) =
+                make(&session, name, TunnelSecret::generate(), settings.values.credentials_file.as_deref()).await?;
+            screen.say(format!("Created tunnel {name}; its credentials are in {}", path.display()));
+            (tunnel, read_credentials(&path)?)
+        }
+    };
+    let public = match &hostname {
+        Some(hostname) => Some(route_to(&session, &tunnel, hostname, false).await?.1),
+        None => None,
+    };
+    let way = Way::find(settings)?;
+    let ports = way.visitors;
+    let connector = connector(settings, flags, credentials, way)?;
+    let service = service(&connector.config.document);
+    connector
+        .serve(screen, |facts, screen| {
+            let address = |scheme: &str, port: fn((u16, u16)) -> u16| {
+                public.as_ref().map(|name| ready::url(scheme, name, ports.map_or_else(|| usual(scheme), port)))
+            };
+            let ready = Ready {
+                command: "tunnel",
+                url: address("https", |ports| ports.0),
+                http_url: address("http", |ports| ports.1),
+                origin: Some(service),
+                ..facts
+            };
+            announce(&ready, screen);
+        })
+        .await
+}
+
+async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Result<()> {
+    let values = &settings.values;
+    let local = LocalEdge::find(&paths::edge_data())?;
+    let api = values
+        .quick_service
+        .clone()
+        .or_else(|| values.api_url.clone())
+        .or_else(|| local.as_ref().map(|local| local.api.clone()));
+    let api = api.ok_or_else(|| {
+        Problem::usage(
+            "no edge to give a quick tunnel",
+            "start one here (`snicket up`), or name one with --quick-service URL --edge HOST --cacert FILE",
+        )
+    })?;
+    let trust = match (&values.cacert, &local) {
+        (Some(path), _) => Trust::file(path)?,
+        (None, Some(local)) if local.api == api => Trust::file(&local.ca)?,
+        _ => Trust::System,
+    };
+    let QuickTunnel { hostname, credentials } = bootstrap::quick_tunnel(&api, &trust, None, &Wish::default()).await?;
+    // An edge of ours says where its visitors and agents go; other services of quick tunnels do not.
+    let known = bootstrap::ask(&api, &trust).await.ok();
+    let mut way = match &known {
+        Some(known) if values.edge.is_empty() => Way {
+            edge: known.tunnel.clone(),
+            roots: values.cacert.clone().map_or_else(|| Roots::Pem(known.ca.clone()), Roots::File),
+            visitors: None,
+        },
+        _ => Way::find(settings)?,
+    };
+    way.visitors = known.as_ref().map(Known::ports);
+    let ports = way.visitors;
+    let mut connector = connector(settings, flags, credentials, way)?;
+    connector.config.quick_hostname = Some(hostname.clone());
+    let service = service(&connector.config.document);
+    connector
+        .serve(screen, |facts, screen| {
+            let (https, http) = ports.unwrap_or_else(|| (usual("https"), usual("http")));
+            let ready = Ready {
+                command: "tunnel",
+                url: Some(ready::url("https", &hostname, https)),
+                http_url: Some(ready::url("http", &hostname, http)),
+                origin: Some(service),
+                api: Some(api),
+                ..facts
+            };
+            announce(&ready, screen);
+        })
+        .await
+}
+
+fn usual(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
+}
+
+fn announce(ready: &Ready, screen: Screen) {
+    screen.event(ready);
+    if let Some(url) = &ready.url {
+        screen.say(format!("\n{}\n", screen.paint(Paint::Bold, url)));
+    }
+    screen.say(format!(
+        "leads to {} ({}). Ctrl-C stops.\n",
+        ready.origin.as_deref().unwrap_or_default(),
+        ready.protocol.as_deref().unwrap_or_default()
+    ));
+}
+
+fn service(document: &Document) -> String {
+    document.rules.iter().last().map(|rule| rule.service.to_string()).unwrap_or_default()
+}
+
+/// Where the edge takes agents, and whom to trust.
+struct Way {
+    edge: Vec<String>,
+    roots: Roots,
+    /// The ports of visitors with and without TLS, where they are known.
+    visitors: Option<(u16, u16)>,
+}
+
+impl Way {
+    fn find(settings: &Settings) -> anyhow::Result<Self> {
+        let values = &settings.values;
+        let given = values.cacert.clone().map(Roots::File);
+        if !values.edge.is_empty() {
+            let roots = given.unwrap_or(Roots::System);
+            return Ok(Self { edge: values.edge.clone(), roots, visitors: None });
+        }
+        let Some(local) = LocalEdge::find(&paths::edge_data())? else {
+            return Err(Problem::usage(
+                "no edge is given, and none runs on this machine",
+                "name one with --edge HOST:7844 (TUNNEL_EDGE) and its certificate with --cacert ca.pem (TUNNEL_CACERT), or start one here: `snicket up`",
+            )
+            .into());
+        };
+        Ok(Self {
+            edge: vec![local.tunnel.to_string()],
+            roots: given.unwrap_or(Roots::File(local.ca)),
+            visitors: Some((local.https.port(), local.http.port())),
+        })
+    }
+}
+
+/// In the reference's order: token, its file, contents, the file, then a search by the tunnel's id (section 16.1).
+async fn credentials(args: &Args, settings: &Settings) -> anyhow::Result<Credentials> {
+    let values = &settings.values;
+    let token = match (&args.token, &args.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => Some(Secret::read(path)?),
+        (None, None) => match (&values.token, &values.token_file) {
+            (Some(token), _) => Some(Secret::new(token)),
+            (None, Some(path)) => Some(Secret::read(path)?),
+            (None, None) => None,
+        },
+    };
+    if let Some(token) = token {
+        return Credentials::from_token(token.reveal()).context(Problem::usage(
+            "the token cannot be read",
+            "copy it whole; `snicket tunnel token NAME` prints it again",
+        ));
+    }
+    let contents =
+        args.credentials_contents.clone().or_else(|| values.credentials_contents.as_deref().map(Secret::new));
+    if let Some(contents) = contents {
+        return Credentials::from_json(contents.reveal().as_bytes()).context(Problem::usage(
+            "the credentials' contents cannot be read",
+            "give the content of a credentials file",
+        ));
+    }
+    if let Some(path) = &values.credentials_file {
+        return read_credentials(path);
+    }
+    let Some(tunnel) = args.tunnel.clone().or_else(|| values.tunnel.clone()) else {
+        return Err(Problem::usage(
+            "which tunnel?",
+            "give its name or id, a token (--token-file, TUNNEL_TOKEN), or `tunnel:` in config.yml",
+        )
+        .into());
+    };
+    if let Ok(id) = tunnel.parse::<Uuid>() {
+        let cert = values.origincert.clone().or_else(file::find_origincert);
+        if let Some(path) = file::find_credentials(id, cert.as_deref()) {
+            return read_credentials(&path);
+        }
+    }
+    let session = Session::open(settings).await.with_context(|| {
+        format!("there are no credentials for tunnel {tunnel} on this machine, and no edge can be asked for them")
+    })?;
+    let id = session.api.find(&session.account, &tunnel).await?.id;
+    fetch_credentials(&session, id).await
+}
+
+/// From the file that `create` wrote, else from the edge.
+async fn fetch_credentials(session: &Session, id: Uuid) -> anyhow::Result<Credentials> {
+    let beside = session.directory.join("cert.pem");
+    if let Some(path) = file::find_credentials(id, Some(&beside)) {
+        return read_credentials(&path);
+    }
+    let token = session.api.token(&session.account, id).await?;
+    Credentials::from_token(token.reveal()).context("the edge's token cannot be read")
+}
+
+fn read_credentials(path: &Path) -> anyhow::Result<Credentials> {
+    let refuse = || {
+        Problem::usage(
+            format!("the credentials file {} cannot be used", path.display()),
+            "check the path and who may read it; `snicket tunnel token --credentials-file FILE NAME` writes it anew",
+        )
+    };
+    let text = read_file(path).with_context(refuse)?;
+    Credentials::from_json(text.as_bytes()).with_context(refuse)
+}
+
+fn connector(settings: &Settings, flags: &Flags, credentials: Credentials, way: Way) -> anyhow::Result<Connector> {
+    let values = &settings.values;
+    let edges = way.edge.iter().map(|text| text.parse()).collect::<Result<Vec<EdgeName>, _>>();
+    let edges = edges.context(Problem::usage("--edge is not usable", "write host:port"))?;
+    let document =
+        document(values).map_err(|reason| Problem::usage(reason, "correct the rule, --url or the options"))?;
+    let mut config = connector::config(credentials, edges, way.roots, document)?;
+    config.features = values.features.clone();
+    config.edge_ip_version = match values.edge_ip_version.as_deref() {
+        Some("4") => IpVersion::V4,
+        Some("6") => IpVersion::V6,
+        _ => IpVersion::Auto,
+    };
+    config.edge_bind_address = values.edge_bind_address;
+    config.post_quantum = values.post_quantum.unwrap_or(false);
+    config.protocol = connector::protocol(values.protocol.as_deref().unwrap_or("auto"));
+    config.connections = values.ha_connections.unwrap_or(agent::DEFAULT_CONNECTIONS);
+    config.rpc_timeout = values.rpc_timeout.unwrap_or(agent::DEFAULT_RPC_TIMEOUT);
+    config.flags = reported_flags(values);
+    let tags = values.tag.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>();
+    config.tags = tags.context(Problem::usage("a tag cannot be used", "write NAME=VALUE"))?;
+    config.reload = settings.path.clone().map(|path| reload(path, flags.clone()));
+    let metrics = values.metrics.as_deref().map(metrics_address).transpose();
+    let metrics = metrics.map_err(|reason| Problem::usage(reason, "see --metrics"))?;
+    Ok(Connector {
+        config,
+        metrics,
+        grace: values.grace_period.unwrap_or(agent::DEFAULT_GRACE),
+        pidfile: values.pidfile.clone(),
+    })
+}
+
+/// The rules of the file, else what the flags of a single origin mean.
+fn document(values: &FileConfig) -> Result<Document, String> {
+    if let Some(document) = &values.document {
+        return Ok(document.clone());
+    }
+    let rules = values
+        .single
+        .rules()
+        .map_err(|errors| errors.into_iter().map(|error| error.reason).collect::<Vec<_>>().join("; "))?;
+    Ok(Document { rules, warp_routing: WarpRouting::default() })
+}
+
+fn reload(path: PathBuf, flags: Flags) -> Reload {
+    let file = path.clone();
+    let load = move || {
+        let written = FileConfig::load(&file).map_err(|error| error.to_string())?;
+        document(&flags.over(written))
+    };
+    Reload { path, load: Arc::new(load) }
+}

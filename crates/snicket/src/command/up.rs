@@ -1,0 +1,283 @@
+//! `snicket up`: an edge of one node.
+
+mod file;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::QuickTunnels;
+use edge::Running;
+use registry::Hostname;
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+
+use crate::local::LocalEdge;
+use crate::logging::{Level, LogArgs, Logging};
+use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes, near};
+use crate::notify::{self, PidFile};
+use crate::ports::{Listen, Wish};
+use crate::problem::Problem;
+use crate::ready::{self, Ready};
+use crate::screen::{Paint, Screen};
+use crate::signals::Signals;
+use crate::{connector, paths, report};
+use file::File;
+
+/// Visitors without TLS. Above 1023, so that no privilege is needed; what people expect of a local web server.
+pub(crate) const HTTP_PORT: u16 = 8080;
+/// Visitors with TLS, for the same reasons.
+pub(crate) const HTTPS_PORT: u16 = 8443;
+/// Agents; the number that stock agents use.
+pub(crate) const TUNNEL_PORT: u16 = 7844;
+/// The REST API, next to it.
+pub(crate) const API_PORT: u16 = 7845;
+
+/// How long requests may go on after the first signal; what agents use as well.
+pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Names under it lead to this machine by themselves (RFC 6761), so that nothing has to be set up.
+const DOMAIN: &str = "localhost";
+
+/// Where a node is, as long as it is the only one.
+const LOCATION: &str = "home";
+
+const EXAMPLES: &str = "\
+Examples:
+  snicket up                                     on this machine only, names under localhost
+  snicket up --domain tunnel.example.com --https 443 --http 80 --api 0.0.0.0:7845
+  snicket up --config /etc/snicket/edge.yml      the same keys as the flags
+  snicket up --http 0 --https 0 --tunnel 0 --api 0 --json
+
+Every flag is also a variable: SNICKET_DOMAIN and so on. Flag, then environment, then file, then default.
+A default port that is taken makes way to the next free one; one that was asked for must be free.";
+
+/// Arguments of `up`. Every value is optional, so that the configuration file can fill in.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Names under this domain lead to this edge [default: localhost]
+    #[arg(long, value_name = "NAME", env = "SNICKET_DOMAIN", hide_env_values = true)]
+    domain: Option<String>,
+    /// Registry, CA and token [default: $XDG_DATA_HOME/snicket/edge]
+    #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
+    data: Option<PathBuf>,
+    /// Configuration file (YAML)
+    #[arg(long, value_name = "FILE", env = "SNICKET_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Visitors without TLS: port or address [default: 8080]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_HTTP", hide_env_values = true)]
+    http: Option<Listen>,
+    /// Visitors with TLS, TCP and UDP [default: 8443]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_HTTPS", hide_env_values = true)]
+    https: Option<Listen>,
+    /// Agents, TCP and UDP; may be repeated [default: 7844]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_TUNNEL", value_delimiter = ',', hide_env_values = true)]
+    tunnel: Vec<Listen>,
+    /// REST API, on loopback unless an address is given [default: 7845]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_API", hide_env_values = true)]
+    api: Option<Listen>,
+    /// A certificate of one's own (PEM, leaf first)
+    #[arg(long, value_name = "FILE", env = "SNICKET_CERT", hide_env_values = true)]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", env = "SNICKET_KEY", hide_env_values = true)]
+    key: Option<PathBuf>,
+    /// Who may make quick tunnels: open, loopback, token or off [default: loopback]
+    #[arg(long, value_name = "WHO", value_parser = quick_tunnels, env = "SNICKET_QUICK_TUNNELS", hide_env_values = true)]
+    quick_tunnels: Option<QuickTunnels>,
+    /// Where this node is, such as ams1 [default: home]
+    #[arg(long, value_name = "NAME", env = "SNICKET_LOCATION", hide_env_values = true)]
+    location: Option<String>,
+    /// How long requests may go on after a signal to stop [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_GRACE_PERIOD", hide_env_values = true)]
+    grace_period: Option<Duration>,
+    /// Write the process id here once everything listens
+    #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true)]
+    pidfile: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Reads who may make quick tunnels.
+fn quick_tunnels(text: &str) -> Result<QuickTunnels, String> {
+    match text {
+        "open" => Ok(QuickTunnels::Open),
+        "loopback" => Ok(QuickTunnels::Loopback),
+        "token" => Ok(QuickTunnels::Token),
+        "off" => Ok(QuickTunnels::Off),
+        _ => Err("write open (everybody), loopback (this machine; others with a token), token or off".to_owned()),
+    }
+}
+
+/// Reads `30s` and the like.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    config::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// Runs the edge until a signal ends it.
+pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
+    let settings = Settings::merge(args)?;
+    settings.logging.start(Level::Info)?;
+    let signals = Signals::install().context("signals cannot be watched")?;
+    let Listening { sockets, notices } = settings.wishes.bind()?;
+    let node = settings.blueprint.start(sockets).await?;
+    for notice in notices {
+        tell(&notice, screen);
+    }
+    let token_file = settings.data.join(node::TOKEN_FILE);
+    let local = describe(&node, &settings.domain, token_file);
+    let _announcement = local.announce(&settings.data)?;
+    let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    announce(&node, &local, screen);
+    notify::systemd("READY=1");
+
+    let requests = tokio::spawn(show_requests(node.running.requests(), screen));
+    tokio::select! {
+        () = signals.draining() => (),
+        () = node.keep_house() => (),
+    }
+    notify::systemd("STOPPING=1");
+    connector::draining(settings.grace, screen);
+    stop(&node.running, settings.grace, &signals).await;
+    requests.abort();
+    screen.event(&json!({ "event": "stopped", "time": report::now() }));
+    Ok(())
+}
+
+/// Drains; a second signal cuts.
+pub(crate) async fn stop(running: &Running, grace: Duration, signals: &Signals) {
+    tokio::select! {
+        _ = running.shutdown(grace) => (),
+        () = signals.cut() => {
+            running.shutdown(Duration::ZERO).await;
+        }
+    }
+}
+
+/// People find requests in the diagnostics; programs that read events get them here.
+async fn show_requests(requests: Receiver<edge::RequestEvent>, screen: Screen) {
+    if screen.is_json() {
+        report::edge_requests(requests, screen).await;
+    }
+}
+
+/// Something that is otherwise than the defaults say.
+pub(crate) fn tell(notice: &str, screen: Screen) {
+    screen.say(notice);
+    tracing::info!("{notice}");
+}
+
+/// Flags over variables over the file over defaults.
+struct Settings {
+    domain: Hostname,
+    data: PathBuf,
+    wishes: Wishes,
+    blueprint: Blueprint,
+    grace: Duration,
+    pidfile: Option<PathBuf>,
+    logging: Logging,
+}
+
+impl Settings {
+    fn merge(args: Args) -> anyhow::Result<Self> {
+        let file = args.config.as_deref().map(File::load).transpose()?.unwrap_or_default();
+        let domain = args.domain.or(file.domain).unwrap_or_else(|| DOMAIN.to_owned());
+        let domain = Hostname::parse(&domain).with_context(|| {
+            Problem::usage(format!("{domain:?} is no domain"), "write for example --domain tunnel.example.com")
+        })?;
+        let data = args.data.or(file.data).unwrap_or_else(paths::edge_data);
+        let own = match (args.cert.or(file.cert), args.key.or(file.key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(Problem::usage("--cert and --key belong together", "give both, or neither").into()),
+        };
+        let public = if domain.as_str() == DOMAIN { Ipv4Addr::LOCALHOST.into() } else { everywhere() };
+        let tunnel = if args.tunnel.is_empty() { file.tunnel } else { args.tunnel };
+        let mut tunnel: Vec<Wish> =
+            tunnel.into_iter().map(|listen| Wish::new(Some(listen), public, TUNNEL_PORT)).collect();
+        if tunnel.is_empty() {
+            tunnel.push(Wish::new(None, public, TUNNEL_PORT));
+        }
+        let wishes = Wishes {
+            http: Wish::new(args.http.or(file.http), public, HTTP_PORT),
+            https: Wish::new(args.https.or(file.https), public, HTTPS_PORT),
+            tunnel,
+            // Whoever reaches the API needs only the token, so it leaves the machine only when somebody says so.
+            api: Wish::new(args.api.or(file.api), Ipv4Addr::LOCALHOST.into(), API_PORT),
+        };
+        let mut logging = Logging::from(&args.log);
+        logging.level = logging.level.or(file.loglevel);
+        logging.file = logging.file.or(file.logfile);
+        logging.form = logging.form.or(file.output);
+        Ok(Self {
+            blueprint: Blueprint {
+                domain: domain.clone(),
+                location: args.location.or(file.location).unwrap_or_else(|| LOCATION.to_owned()),
+                data: data.clone(),
+                keep: Keep::OnDisk,
+                own,
+                quick_tunnels: args.quick_tunnels.or(file.quick_tunnels).unwrap_or_default(),
+            },
+            domain,
+            data,
+            wishes,
+            grace: args.grace_period.or(file.grace_period).unwrap_or(GRACE_PERIOD),
+            pidfile: args.pidfile.or(file.pidfile),
+            logging,
+        })
+    }
+}
+
+/// All addresses of both families, or of IPv4 alone where the system has no IPv6.
+fn everywhere() -> IpAddr {
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    if std::net::UdpSocket::bind((any, 0)).is_ok() { any } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn describe(node: &Node, domain: &Hostname, token_file: PathBuf) -> LocalEdge {
+    let addresses = node.running.addresses();
+    let tunnel = addresses.tunnel.first().copied().expect("an edge has at least one address for agents");
+    LocalEdge {
+        pid: std::process::id(),
+        domain: domain.to_string(),
+        http: addresses.http,
+        https: addresses.https,
+        tunnel: near(tunnel),
+        api: node::api_origin(addresses.api),
+        ca: node.ca.clone(),
+        token_file,
+    }
+}
+
+fn announce(node: &Node, local: &LocalEdge, screen: Screen) {
+    let ready = Ready {
+        command: "up",
+        url: Some(ready::url("https", &local.domain, local.https.port())),
+        http_url: Some(ready::url("http", &local.domain, local.http.port())),
+        domain: Some(local.domain.clone()),
+        api: Some(local.api.clone()),
+        tunnel: Some(local.tunnel),
+        https: Some(local.https),
+        http: Some(local.http),
+        ca: Some(local.ca.clone()),
+        token_file: Some(local.token_file.clone()),
+        ..Ready::default()
+    };
+    screen.event(&ready);
+    let LocalEdge { domain, http, https, tunnel, api, ca, token_file, .. } = local;
+    screen.say(format!("An edge for names under {}\n", screen.paint(Paint::Bold, domain)));
+    screen.say(format!("  visitors   https {https} (TCP and UDP), http {http}"));
+    screen.say(format!("  agents     {tunnel} (TCP and UDP)"));
+    screen.say(format!("  API        {api}"));
+    screen.say(format!("  CA         {}", ca.display()));
+    match &node.first_token {
+        Some(token) => screen
+            .say(format!("  API token  {token}\n             shown only this once; kept in {}", token_file.display())),
+        None => screen.say(format!("  API token  in {}", token_file.display())),
+    }
+    screen.say(
+        "\nNext, on this machine: snicket http 3000\nFor a stock cloudflared: snicket cloudflared\nCtrl-C stops.\n",
+    );
+}

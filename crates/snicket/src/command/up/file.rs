@@ -1,0 +1,120 @@
+//! The configuration file of `up`: the same keys as the flags.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::QuickTunnels;
+use clap::ValueEnum as _;
+use config::Mapping;
+
+use crate::logging::{Form, Level};
+use crate::ports::Listen;
+use crate::problem::Problem;
+
+/// What the file says; `None` where a key is absent.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) domain: Option<String>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) http: Option<Listen>,
+    pub(super) https: Option<Listen>,
+    pub(super) tunnel: Vec<Listen>,
+    pub(super) api: Option<Listen>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) quick_tunnels: Option<QuickTunnels>,
+    pub(super) location: Option<String>,
+    pub(super) grace_period: Option<Duration>,
+    pub(super) pidfile: Option<PathBuf>,
+    pub(super) loglevel: Option<Level>,
+    pub(super) logfile: Option<PathBuf>,
+    pub(super) output: Option<Form>,
+}
+
+impl File {
+    /// Reads the file; all its mistakes come at once.
+    pub(super) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            Problem::usage(
+                format!("cannot read the configuration file {}", path.display()),
+                "check the path and who may read it",
+            )
+        })?;
+        Self::parse(&path.display().to_string(), &text).with_context(|| {
+            Problem::usage(
+                format!("the configuration file {} is not usable", path.display()),
+                "correct what is named; the keys are the long flags of `snicket up --help`",
+            )
+        })
+    }
+
+    fn parse(name: &str, text: &str) -> Result<Self, config::Mistakes> {
+        config::read(name, text, |file| Self {
+            domain: file.optional("domain"),
+            data: file.optional("data"),
+            http: listen(file, "http"),
+            https: listen(file, "https"),
+            tunnel: listens(file, "tunnel"),
+            api: listen(file, "api"),
+            cert: file.optional("cert"),
+            key: file.optional("key"),
+            quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
+            location: file.optional("location"),
+            grace_period: file.optional("grace-period"),
+            pidfile: file.optional("pidfile"),
+            loglevel: file.parsed("loglevel", |text| Level::from_str(text, false)),
+            logfile: file.optional("logfile"),
+            output: file.parsed("output", |text| Form::from_str(text, false)),
+        })
+    }
+}
+
+fn listen(file: &mut Mapping<'_>, key: &'static str) -> Option<Listen> {
+    file.parsed(key, str::parse)
+}
+
+fn listens(file: &mut Mapping<'_>, key: &'static str) -> Vec<Listen> {
+    let texts: Vec<String> = file.list(key).unwrap_or_default();
+    let mut found = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(listen) => found.push(listen),
+            Err(reason) => file.refuse(key, reason),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_the_flags() {
+        use clap::Args as _;
+        let flags = super::super::Args::augment_args(clap::Command::new("up"));
+        // The file does not name itself.
+        for flag in flags.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "config") {
+            let value = match flag {
+                "grace-period" => "10s",
+                "loglevel" => "warn",
+                "output" => "json",
+                "quick-tunnels" => "token",
+                "http" | "https" | "tunnel" | "api" => "127.0.0.1:0",
+                _ => "x",
+            };
+            File::parse("edge.yml", &format!("{flag}: {value}\n")).unwrap_or_else(|error| panic!("{flag}: {error}"));
+        }
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once_with_their_lines() {
+        let error = File::parse("edge.yml", "domian: x\nhttps: nowhere\ngrace-period: soon\ntunnel: [1, x]\n")
+            .unwrap_err()
+            .to_string();
+        for expected in ["edge.yml:1:", "did you mean \"domain\"", "edge.yml:2:", "edge.yml:3:", "edge.yml:4:"] {
+            assert!(error.contains(expected), "{expected} in {error}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! How programs on one machine find the edge that runs there: `edge.json` in its data directory.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+use crate::secret::write_private;
+
+/// The file's name in the data directory of an edge.
+const FILE: &str = "edge.json";
+
+/// What an edge says of itself to others on its machine. Holds no secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LocalEdge {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Names under this one lead to it.
+    pub(crate) domain: String,
+    /// Visitors without TLS.
+    pub(crate) http: SocketAddr,
+    /// Visitors with TLS.
+    pub(crate) https: SocketAddr,
+    /// Agents.
+    pub(crate) tunnel: SocketAddr,
+    /// The REST API, a URL without the path.
+    pub(crate) api: String,
+    /// The certificate authority's certificate.
+    pub(crate) ca: PathBuf,
+    /// Holds the API token.
+    pub(crate) token_file: PathBuf,
+}
+
+/// The file while the edge runs; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Announcement(PathBuf);
+
+impl LocalEdge {
+    /// Writes the file for as long as the answer lives.
+    pub(crate) fn announce(&self, directory: &Path) -> anyhow::Result<Announcement> {
+        let path = directory.join(FILE);
+        let text = serde_json::to_vec_pretty(self).context("an edge's addresses are plain JSON")?;
+        write_private(&path, &text)?;
+        Ok(Announcement(path))
+    }
+
+    /// The edge of this data directory, if one says that it runs. A file left by a process that was killed counts as none.
+    pub(crate) fn find(directory: &Path) -> anyhow::Result<Option<Self>> {
+        let path = directory.join(FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    Problem::new(
+                        format!("cannot read {}", path.display()),
+                        "run as the user who runs the edge, or give --edge and --ca",
+                    )
+                });
+            }
+        };
+        let edge: Self = serde_json::from_slice(&text).with_context(|| {
+            Problem::new(format!("{} is damaged", path.display()), "restart the edge; it writes the file anew")
+        })?;
+        Ok(edge.is_alive().then_some(edge))
+    }
+
+    /// Where systems show processes as files, a killed edge is told from a running one.
+    fn is_alive(&self) -> bool {
+        let processes = Path::new("/proc/self");
+        !processes.exists() || Path::new("/proc").join(self.pid.to_string()).exists()
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(pid: u32) -> LocalEdge {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        LocalEdge {
+            pid,
+            domain: "localhost".into(),
+            http: address,
+            https: address,
+            tunnel: address,
+            api: "http://127.0.0.1:1".into(),
+            ca: "/ca.pem".into(),
+            token_file: "/api-token".into(),
+        }
+    }
+
+    #[test]
+    fn an_edge_is_found_while_it_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(LocalEdge::find(directory.path()).unwrap().is_none());
+        let announcement = edge(std::process::id()).announce(directory.path()).unwrap();
+        assert_eq!(LocalEdge::find(directory.path()).unwrap().unwrap().domain, "localhost");
+        drop(announcement);
+        assert!(LocalEdge::find(directory.path()).unwrap().is_none());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_edge_that_was_killed_is_not_found() {
+        let directory = tempfile::tempdir().unwrap();
+        // Process ids end well below this number.
+        let _announcement = edge(u32::MAX).announce(directory.path()).unwrap();
+        assert!(LocalEdge::find(directory.path()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,123 @@
+//! Diagnostics: to standard error or a file, as text or JSON.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::problem::Problem;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// Every event and header.
+    Debug,
+    /// Turns of state.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What failed.
+    Error,
+    /// What ends the process.
+    Fatal,
+}
+
+impl Level {
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error | Self::Fatal => "error",
+        }
+    }
+}
+
+/// In which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Form {
+    /// Text for people.
+    #[default]
+    Default,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where diagnostics go, and how many.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Logging {
+    /// Least important kind that is said; [`Level::Info`] unless the command says otherwise.
+    pub(crate) level: Option<Level>,
+    /// Append to this file instead of standard error.
+    pub(crate) file: Option<PathBuf>,
+    /// Text or JSON.
+    pub(crate) form: Option<Form>,
+}
+
+/// Libraries below us say at `info` and `debug` what nobody running a tunnel wants to read.
+const QUIET: &str =
+    "h2=warn,hyper=warn,hyper_util=warn,rustls=warn,quinn=warn,quinn_proto=warn,h3=warn,capnp_rpc=warn,mio=warn";
+
+/// The variable with a filter in `tracing`'s own grammar, for the rare case that needs one module only.
+const FILTER_VARIABLE: &str = "SNICKET_LOG";
+
+impl Logging {
+    /// Puts this in force for the process; `default` is the level when none was asked for.
+    pub(crate) fn start(&self, default: Level) -> anyhow::Result<()> {
+        let level = self.level.unwrap_or(default).directive();
+        let filter = match std::env::var(FILTER_VARIABLE) {
+            Ok(text) => EnvFilter::try_new(text).with_context(|| {
+                Problem::usage(format!("{FILTER_VARIABLE} is not a filter"), "write for example `edge=debug`")
+            })?,
+            Err(_) => EnvFilter::new(format!("{level},{QUIET}")),
+        };
+        let colour = self.file.is_none()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_span_events(FmtSpan::NONE)
+            .with_target(false)
+            .with_ansi(colour);
+        // A second start in one process can only be a test; the first stays in force.
+        let _ = match (self.form.unwrap_or_default(), self.file.as_deref().map(append).transpose()?) {
+            (Form::Default, None) => builder.with_writer(std::io::stderr).try_init(),
+            (Form::Default, Some(file)) => builder.with_writer(Mutex::new(file)).try_init(),
+            (Form::Json, None) => builder.json().with_writer(std::io::stderr).try_init(),
+            (Form::Json, Some(file)) => builder.json().with_writer(Mutex::new(file)).try_init(),
+        };
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> anyhow::Result<std::fs::File> {
+    std::fs::OpenOptions::new().append(true).create(true).open(path).with_context(|| {
+        Problem::usage(
+            format!("cannot open the log file {}", path.display()),
+            "check that its directory exists and is writable",
+        )
+    })
+}
+
+/// The flags of commands that are our own; `tunnel` has cloudflared's.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LogArgs {
+    /// Least important kind of diagnostics on standard error
+    #[arg(long, value_name = "LEVEL", env = "SNICKET_LOGLEVEL", hide_env_values = true)]
+    loglevel: Option<Level>,
+    /// Append diagnostics to this file
+    #[arg(long, value_name = "FILE", env = "SNICKET_LOGFILE", hide_env_values = true, hide = true)]
+    logfile: Option<PathBuf>,
+    /// Diagnostics as text or as JSON
+    #[arg(long = "output", value_name = "FORM", env = "SNICKET_LOG_OUTPUT", hide_env_values = true, hide = true)]
+    log_form: Option<Form>,
+}
+
+impl From<&LogArgs> for Logging {
+    fn from(args: &LogArgs) -> Self {
+        Self { level: args.loglevel, file: args.logfile.clone(), form: args.log_form }
+    }
+}

@@ -1,0 +1,263 @@
+//! Starting a node of the edge: certificates, registry, sockets and API, for `up` and `try` alike.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use api::{ApiState, Facts, QuickTunnels};
+use certs::{Authority, Certificates, Names};
+use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
+use jiff::Timestamp;
+use registry::{Hostname, Registry};
+
+use crate::ports::{Bound, Wish, bind};
+use crate::problem::Problem;
+use crate::secret;
+
+/// The API token's file in the data directory.
+pub(crate) const TOKEN_FILE: &str = "api-token";
+
+/// The registry's file in the data directory.
+const REGISTRY_FILE: &str = "registry.redb";
+
+/// Where a node listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Wishes {
+    /// Visitors without TLS.
+    pub(crate) http: Wish,
+    /// Visitors with TLS.
+    pub(crate) https: Wish,
+    /// Agents.
+    pub(crate) tunnel: Vec<Wish>,
+    /// The REST API.
+    pub(crate) api: Wish,
+}
+
+/// Sockets, and what had to be changed to get them.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// Bound and listening.
+    pub(crate) sockets: Sockets,
+    /// One sentence for each default port that was taken.
+    pub(crate) notices: Vec<String>,
+}
+
+impl Wishes {
+    /// Binds everything, or nothing.
+    pub(crate) fn bind(&self) -> anyhow::Result<Listening> {
+        let mut notices = Vec::new();
+        let http = bind("http", self.http, bind_tcp)?;
+        note(&mut notices, "http", &http, |socket| socket.local_addr().ok());
+        let https = bind("https", self.https, bind_pair)?;
+        note(&mut notices, "https", &https, pair_address);
+        let mut tunnel = Vec::new();
+        for wish in &self.tunnel {
+            let pair = bind("tunnel", *wish, bind_pair)?;
+            note(&mut notices, "tunnel", &pair, pair_address);
+            tunnel.push(pair.sockets);
+        }
+        let api = bind("api", self.api, bind_tcp)?;
+        note(&mut notices, "api", &api, |socket| socket.local_addr().ok());
+        let sockets = Sockets { http: http.sockets, https: https.sockets, tunnel, api: api.sockets };
+        Ok(Listening { sockets, notices })
+    }
+}
+
+fn pair_address(pair: &Pair) -> Option<SocketAddr> {
+    pair.tcp.local_addr().ok()
+}
+
+fn note<T>(notices: &mut Vec<String>, purpose: &str, bound: &Bound<T>, address: impl Fn(&T) -> Option<SocketAddr>) {
+    if let (Some(taken), Some(address)) = (bound.instead_of, address(&bound.sockets)) {
+        notices.push(format!("port {taken} is taken, so {purpose} is on {}", address.port()));
+    }
+}
+
+/// Where the registry is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// In the data directory.
+    OnDisk,
+    /// For this process only.
+    InMemory,
+}
+
+/// What a node is made of, before it starts.
+pub(crate) struct Blueprint {
+    /// Visitors' names lie under it.
+    pub(crate) domain: Hostname,
+    /// Where the node is.
+    pub(crate) location: String,
+    /// The data directory.
+    pub(crate) data: PathBuf,
+    /// Where the registry is kept.
+    pub(crate) keep: Keep,
+    /// A certificate of one's own and its key.
+    pub(crate) own: Option<(PathBuf, PathBuf)>,
+    /// Who may make quick tunnels.
+    pub(crate) quick_tunnels: QuickTunnels,
+}
+
+/// A node at work.
+pub(crate) struct Node {
+    /// The edge.
+    pub(crate) running: Running,
+    /// Its registry.
+    pub(crate) registry: Registry,
+    /// Its certificates.
+    pub(crate) certificates: Arc<Certificates>,
+    /// The certificate to trust, a file.
+    pub(crate) ca: PathBuf,
+    /// The API token, if it was made just now.
+    pub(crate) first_token: Option<String>,
+}
+
+impl Blueprint {
+    /// Starts the node on these sockets.
+    pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
+        let Self { domain, location, data, keep, own, quick_tunnels } = self;
+        secret::make_private_dir(&data).with_context(|| {
+            Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
+        })?;
+        let addresses = sockets.addresses().context("the sockets were bound above")?;
+        let (ca, certificates) = certificates(&data, &domain, &addresses, own)?;
+        let registry = open_registry(&data, keep).await?;
+        let now = Timestamp::now();
+        registry.ensure_zone(now, &domain).await.context("the registry takes no changes")?;
+        let first_token = registry.create_first_token(now).await.context("the registry takes no changes")?;
+        if let (Some(token), Keep::OnDisk) = (&first_token, keep) {
+            secret::write_private(&data.join(TOKEN_FILE), format!("{token}\n").as_bytes())?;
+        }
+        let config =
+            edge::Config { domain: domain.to_string(), location: location.clone(), limits: edge::Limits::default() };
+        let facts = Facts {
+            api: addresses.api,
+            tunnel: addresses.tunnel.clone(),
+            https: addresses.https,
+            http: addresses.http,
+            domain: domain.clone(),
+            ca: secret::read_file(&ca).context("the authority's certificate was written above")?,
+            location,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let state_of_api = registry.clone();
+        let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
+            let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));
+            api::router(ApiState { registry: state_of_api, close, quick_tunnels, facts })
+        })
+        .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
+        Ok(Node { running, registry, certificates, ca, first_token })
+    }
+}
+
+fn certificates(
+    data: &Path,
+    domain: &Hostname,
+    addresses: &Addresses,
+    own: Option<(PathBuf, PathBuf)>,
+) -> anyhow::Result<(PathBuf, Arc<Certificates>)> {
+    let authority = Authority::load_or_create(data, SystemTime::now()).with_context(|| {
+        Problem::new(
+            "the certificate authority cannot be used",
+            format!(
+                "check {}; with both ca.pem and ca.key moved away a new one is made, which everybody must trust anew",
+                data.display()
+            ),
+        )
+    })?;
+    let ca = authority.certificate_path().to_owned();
+    let listeners =
+        [addresses.http, addresses.https, addresses.api].into_iter().chain(addresses.tunnel.iter().copied());
+    let named: Vec<IpAddr> = listeners.map(|address| address.ip()).filter(|ip| !ip.is_unspecified()).collect();
+    let names = Names { domains: vec![domain.to_string()], addresses: named };
+    let certificates = Certificates::new(Arc::new(authority), names).context("certificates cannot be made")?;
+    if let Some((chain, key)) = own {
+        certificates.use_own(&chain, &key).with_context(|| {
+            Problem::usage(
+                "the certificate of --cert and --key cannot be used",
+                "give a PEM chain, leaf first, and the leaf's key",
+            )
+        })?;
+    }
+    Ok((ca, certificates))
+}
+
+async fn open_registry(data: &Path, keep: Keep) -> anyhow::Result<Registry> {
+    let now = Timestamp::now();
+    match keep {
+        Keep::InMemory => Registry::in_memory(now).await.context("the registry cannot be made"),
+        Keep::OnDisk => {
+            let path = data.join(REGISTRY_FILE);
+            Registry::open_file(&path, now).await.with_context(|| {
+                Problem::new(
+                    format!("the registry {} cannot be opened", path.display()),
+                    "if another edge uses this directory, stop it or give this one its own with --data",
+                )
+            })
+        }
+    }
+}
+
+/// An address that this machine can dial: a listener on all addresses is reached by loopback.
+pub(crate) fn near(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The URL of the API for this machine: without TLS on loopback, since nobody else is on that way.
+pub(crate) fn api_origin(address: SocketAddr) -> String {
+    let address = near(address);
+    let scheme = if address.ip().is_loopback() { "http" } else { "https" };
+    format!("{scheme}://{address}")
+}
+
+/// How often a certificate of one's own is looked at for a renewal; `certs` asks for about half a minute.
+const RENEWAL_CHECK: Duration = Duration::from_secs(30);
+
+/// How often quick tunnels that nobody serves any more are swept away.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// A quick tunnel lives this long without a connection, so that a name survives a holiday.
+const QUICK_TUNNEL_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+impl Node {
+    /// What has to be done from time to time while the node runs. Never ends.
+    pub(crate) async fn keep_house(&self) {
+        let mut renewal = tokio::time::interval(RENEWAL_CHECK);
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                _ = renewal.tick() => self.renew().await,
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    async fn renew(&self) {
+        let certificates = Arc::clone(&self.certificates);
+        match tokio::task::spawn_blocking(move || certificates.reload_own()).await {
+            Ok(Ok(true)) => tracing::info!("the certificate on disk has changed and is in use"),
+            Ok(Ok(false)) => (),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the certificate on disk has changed and cannot be used; the old one stays")
+            }
+            Err(error) => tracing::error!(%error, "looking for a renewed certificate failed"),
+        }
+    }
+
+    async fn sweep(&self) {
+        match self.registry.sweep_quick_tunnels(Timestamp::now(), QUICK_TUNNEL_LIFE).await {
+            Ok(removed) if removed.is_empty() => (),
+            Ok(removed) => {
+                tracing::info!(count = removed.len(), "removed quick tunnels that nobody has served for 30 days")
+            }
+            Err(error) => tracing::warn!(%error, "quick tunnels cannot be swept"),
+        }
+    }
+}

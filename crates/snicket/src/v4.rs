@@ -1,0 +1,357 @@
+//! The edge's REST API as a person's commands use it (section 16.4).
+
+use anyhow::{Context as _, anyhow};
+use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use url::Url;
+use uuid::Uuid;
+
+use crate::fetch::{Fetch, TIME_LIMIT, Trust, origin_of};
+use crate::problem::Problem;
+use crate::secret::Secret;
+
+/// Path of the API below scheme, host and port.
+pub(crate) const BASE_PATH: &str = "/client/v4";
+
+/// Tunnels asked for in one page.
+const PER_PAGE: usize = 100;
+
+/// Pages read before a list is taken to be endless.
+const MOST_PAGES: usize = 1_000;
+
+/// A tunnel as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Tunnel {
+    /// Its id.
+    pub(crate) id: Uuid,
+    /// Its name.
+    pub(crate) name: String,
+    /// When it was made.
+    pub(crate) created_at: Option<String>,
+    /// When it was deleted.
+    pub(crate) deleted_at: Option<String>,
+    /// Its connections.
+    #[serde(default)]
+    pub(crate) connections: Vec<Conn>,
+}
+
+/// One connection of a tunnel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Conn {
+    /// The node's location.
+    #[serde(default)]
+    pub(crate) colo_name: String,
+    /// Its id.
+    #[serde(default)]
+    pub(crate) id: Option<Uuid>,
+    /// Lost, and expected back.
+    #[serde(default)]
+    pub(crate) is_pending_reconnect: bool,
+    /// The agent's address.
+    #[serde(default)]
+    pub(crate) origin_ip: Option<String>,
+    /// Since when.
+    #[serde(default)]
+    pub(crate) opened_at: Option<String>,
+}
+
+/// One connector of a tunnel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Connector {
+    /// Its id.
+    pub(crate) id: Uuid,
+    /// The agent's version.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// Operating system and processor.
+    #[serde(default)]
+    pub(crate) arch: String,
+    /// Since when it runs.
+    #[serde(default)]
+    pub(crate) run_at: Option<String>,
+    /// What it can do.
+    #[serde(default)]
+    pub(crate) features: Vec<String>,
+    /// Its connections.
+    #[serde(default)]
+    pub(crate) conns: Vec<Conn>,
+}
+
+/// What `route dns` did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Routed {
+    /// `new`, `updated` or `unchanged`.
+    #[serde(default)]
+    pub(crate) cname: String,
+    /// The public name.
+    #[serde(default)]
+    pub(crate) name: String,
+}
+
+/// The answer's envelope. `result` is read only when the call worked.
+#[derive(Debug, Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    success: bool,
+    #[serde(default)]
+    errors: Vec<ApiError>,
+    #[serde(default)]
+    result: Value,
+    result_info: Option<PageInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ApiError {
+    code: i64,
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PageInfo {
+    #[serde(default)]
+    total_count: usize,
+}
+
+/// The API of one edge, and who calls it.
+#[derive(Debug)]
+pub(crate) struct Api {
+    base: Url,
+    token: Option<Secret>,
+    trust: Trust,
+}
+
+impl Api {
+    /// `base` is the URL up to and with `/client/v4`; a bare host and port is completed.
+    pub(crate) fn new(base: &str, token: Option<Secret>, trust: Trust) -> anyhow::Result<Self> {
+        Ok(Self { base: api_url(base)?, token, trust })
+    }
+
+    /// Scheme, host and port, for messages.
+    pub(crate) fn origin(&self) -> &str {
+        origin_of(&self.base)
+    }
+
+    /// The first account; one installation has one.
+    pub(crate) async fn account(&self) -> anyhow::Result<String> {
+        let accounts: Vec<Named> = self.call(Method::GET, "/accounts", None).await?;
+        accounts.into_iter().next().map(|account| account.id).context("the edge's API shows no account")
+    }
+
+    /// The zone that a name lies in, by asking for it and its parents in turn.
+    pub(crate) async fn zone_of(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let mut rest = name;
+        loop {
+            let zones: Vec<Named> = self.call(Method::GET, &format!("/zones?name={}", encode(rest)), None).await?;
+            if let Some(zone) = zones.into_iter().next() {
+                return Ok(Some(zone.id));
+            }
+            match rest.split_once('.') {
+                Some((_, parent)) => rest = parent,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Makes a tunnel; the answer holds the tunnel alone, the secret stays with the caller.
+    pub(crate) async fn create(&self, account: &str, name: &str, secret: &str) -> anyhow::Result<Tunnel> {
+        let body = json!({ "name": name, "tunnel_secret": secret });
+        self.call(Method::POST, &format!("/accounts/{account}/cfd_tunnel"), Some(body)).await
+    }
+
+    /// Tunnels that match a query such as `is_deleted=false&name=web`.
+    pub(crate) async fn tunnels(&self, account: &str, query: &str) -> anyhow::Result<Vec<Tunnel>> {
+        let mut all = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let path = format!("/accounts/{account}/cfd_tunnel?{query}&page={page}&per_page={PER_PAGE}");
+            let (mut read, info): (Vec<Tunnel>, _) = self.call_paged(Method::GET, &path, None).await?;
+            let count = read.len();
+            all.append(&mut read);
+            if count < PER_PAGE || info.is_none_or(|info| all.len() >= info.total_count) {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// A tunnel by its id or its name.
+    pub(crate) async fn find(&self, account: &str, id_or_name: &str) -> anyhow::Result<Tunnel> {
+        if let Ok(id) = id_or_name.parse::<Uuid>() {
+            return self.call(Method::GET, &format!("/accounts/{account}/cfd_tunnel/{id}"), None).await;
+        }
+        let query = format!("is_deleted=false&name={}", encode(id_or_name));
+        self.tunnels(account, &query).await?.into_iter().next().ok_or_else(|| {
+            Problem::new(
+                format!("there is no tunnel named {id_or_name:?} at {}", self.origin()),
+                format!("`snicket tunnel list` shows those that exist; `snicket tunnel create {id_or_name}` makes it"),
+            )
+            .into()
+        })
+    }
+
+    /// Connectors of a tunnel.
+    pub(crate) async fn connectors(&self, account: &str, tunnel: Uuid) -> anyhow::Result<Vec<Connector>> {
+        self.call(Method::GET, &format!("/accounts/{account}/cfd_tunnel/{tunnel}/connections"), None).await
+    }
+
+    /// Deletes a tunnel, with `cascade` even while connections exist.
+    pub(crate) async fn delete(&self, account: &str, tunnel: Uuid, cascade: bool) -> anyhow::Result<()> {
+        let query = if cascade { "?cascade=true" } else { "" };
+        self.call::<Value>(Method::DELETE, &format!("/accounts/{account}/cfd_tunnel/{tunnel}{query}"), None)
+            .await
+            .map(drop)
+    }
+
+    /// Drops connections of a tunnel: all, or those of one connector.
+    pub(crate) async fn cleanup(&self, account: &str, tunnel: Uuid, connector: Option<Uuid>) -> anyhow::Result<()> {
+        let query = connector.map(|id| format!("?client_id={id}")).unwrap_or_default();
+        let path = format!("/accounts/{account}/cfd_tunnel/{tunnel}/connections{query}");
+        self.call::<Value>(Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// The token that serves a tunnel.
+    pub(crate) async fn token(&self, account: &str, tunnel: Uuid) -> anyhow::Result<Secret> {
+        let text: String =
+            self.call(Method::GET, &format!("/accounts/{account}/cfd_tunnel/{tunnel}/token"), None).await?;
+        Ok(Secret::new(&text))
+    }
+
+    /// Gives a tunnel a public name.
+    pub(crate) async fn route_dns(
+        &self,
+        zone: &str,
+        tunnel: Uuid,
+        name: &str,
+        overwrite: bool,
+    ) -> anyhow::Result<Routed> {
+        let body = json!({ "type": "dns", "user_hostname": name, "overwrite_existing": overwrite });
+        self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
+        self.call_paged(method, path, body).await.map(|(result, _)| result)
+    }
+
+    async fn call_paged<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(T, Option<PageInfo>)> {
+        let url = Url::parse(&format!("{}{path}", self.base)).context("the API's URL")?;
+        let fetch =
+            Fetch { method, url: &url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
+        let answer = fetch.send().await.with_context(|| {
+            Problem::new(
+                format!("cannot reach the edge's API at {}", self.origin()),
+                "check that the edge runs (`snicket up`), --api-url, and for https --cacert",
+            )
+        })?;
+        let status = answer.status();
+        let envelope = serde_json::from_slice::<Envelope>(answer.body());
+        if status != StatusCode::OK {
+            return Err(self.refusal(status, envelope.map(|envelope| envelope.errors).unwrap_or_default()));
+        }
+        let not_ours = || {
+            Problem::new(
+                format!("what answers at {} is not an edge's API", self.origin()),
+                "check --api-url; it ends in /client/v4",
+            )
+        };
+        let envelope = envelope.with_context(not_ours)?;
+        if !envelope.success {
+            return Err(self.refusal(status, envelope.errors));
+        }
+        let result = serde_json::from_value(envelope.result).with_context(not_ours)?;
+        Ok((result, envelope.result_info))
+    }
+
+    fn refusal(&self, status: StatusCode, errors: Vec<ApiError>) -> anyhow::Error {
+        let said: Vec<String> =
+            errors.into_iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
+        let advice = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "the token or cert.pem belongs to another edge or was revoked; fetch a new one with `snicket tunnel login`"
+            }
+            StatusCode::NOT_FOUND => "check the id or name; `snicket tunnel list` shows what exists",
+            StatusCode::CONFLICT => "choose another name, or delete what has it",
+            StatusCode::TOO_MANY_REQUESTS => "wait a minute and try again",
+            _ if status.is_server_error() => "look at the edge's log",
+            _ => "",
+        };
+        let problem = Problem::new(format!("the edge at {} refused ({})", self.origin(), status.as_u16()), advice);
+        if said.is_empty() { problem.into() } else { anyhow!(said.join("; ")).context(problem) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: String,
+}
+
+/// Completes what people write: `edge.example`, `edge.example:7845`, `https://edge.example/client/v4`.
+pub(crate) fn api_url(text: &str) -> anyhow::Result<Url> {
+    let refuse = || {
+        Problem::usage(
+            format!("{text:?} is not the URL of an API"),
+            "write for example https://edge.example:7845/client/v4, or host:port",
+        )
+    };
+    let parsed = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("https://{text}")) };
+    let mut url = parsed.with_context(refuse)?;
+    if !text.contains("://") {
+        // An edge's API answers in plain only to its own machine.
+        if is_loopback(&url) {
+            url = Url::parse(&format!("http://{text}")).with_context(refuse)?;
+        }
+        if url.port().is_none() && !text.ends_with(":443") {
+            // The setter fails only for a URL without a host, which is refused below.
+            let _ = url.set_port(Some(crate::command::up::API_PORT));
+        }
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(refuse().into());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(if path.is_empty() { BASE_PATH } else { &path });
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Percent-encodes a value of a query.
+pub(crate) fn encode(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_the_api_are_completed() {
+        for (text, url) in [
+            ("127.0.0.1:7845", "http://127.0.0.1:7845/client/v4"),
+            ("edge.example", "https://edge.example:7845/client/v4"),
+            ("192.0.2.1:443", "https://192.0.2.1/client/v4"),
+            ("[::1]", "http://[::1]:7845/client/v4"),
+            ("https://edge.example", "https://edge.example/client/v4"),
+            ("http://localhost:1/client/v4/", "http://localhost:1/client/v4"),
+        ] {
+            assert_eq!(api_url(text).unwrap().as_str(), url, "{text}");
+        }
+        for text in ["", "ftp://x", "http://"] {
+            assert!(api_url(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `snicket up`, and what joins it with our own agent.
+
+use harness::{Agent, Edge, Http, Origin, Program};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_shares_an_origin_under_a_name_that_comes_again() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    let agent = Agent::start(&edge, &origin.service(), &[]).await;
+    let host = agent.host();
+    assert!(host.ends_with(".localhost"), "{host}");
+    let answer = edge.visitor().over(Http::Two).post(&agent.url("/echo"), "ping").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ping"));
+
+    let home = agent.stop().await;
+    let answer = edge.visitor().get(&format!("https://{host}:{}/", edge.https().port())).await;
+    assert_eq!(answer.status, 530, "a tunnel without connections: {}", answer.text());
+
+    let agent = Agent::start_at(&edge, &origin.service(), &[], home).await;
+    assert_eq!(agent.host(), host);
+    assert_eq!(edge.visitor().get(&agent.url("/")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_on_the_same_machine_is_found_without_flags() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    let words = ["http", &origin.service(), "--metrics", "127.0.0.1:0", "--json", "--name", "chosen"];
+    let mut process = Program::new(edge.home(), &words).start().await;
+    let ready = process.event("ready").await;
+    let url = ready["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("https://chosen.localhost:"), "{url}");
+    assert_eq!(edge.visitor().get(&url).await.status, 200);
+    let (code, out, error) = edge.command(&["health", "--metrics", ready["metrics"].as_str().unwrap()]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let (code, out, error) = edge.command(&["health", "--api", &edge.api().to_string()]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    assert_eq!(process.terminate().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_somebody_has_is_refused() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    let _agent = Agent::start(&edge, &origin.service(), &["--name", "mine"]).await;
+    let home = tempfile::tempdir().unwrap();
+    let (api, ca) = (edge.api().to_string(), edge.ca().display().to_string());
+    let words = ["http", "1", "--edge", &api, "--ca", &ca, "--name", "mine"];
+    let (code, _, error) = Program::new(home.path(), &words).run().await;
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("taken") && error.contains("--name"), "{error}");
+}
+
+async fn create(edge: &Edge, name: &str) -> Value {
+    let (code, out, error) = edge.command(&["tunnel", "create", "--json", name]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    serde_json::from_str(out.lines().next().unwrap()).unwrap()
+}
+
+async fn route(edge: &Edge, tunnel: &str, hostname: &str) {
+    let (code, out, error) = edge.command(&["tunnel", "route", "dns", tunnel, hostname]).await;
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_tunnel_runs_by_its_token_over_both_transports() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    create(&edge, "web").await;
+    route(&edge, "web", "www.localhost").await;
+    let (code, token, error) = edge.command(&["tunnel", "token", "web"]).await;
+    assert_eq!(code, 0, "{error}");
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("token");
+    std::fs::write(&file, &token).unwrap();
+    let file = file.display().to_string();
+    for protocol in ["quic", "http2"] {
+        let words = ["--protocol", protocol, "run", "--token-file", &file, "--url", &origin.service()];
+        let mut agent = Agent::tunnel(&edge, &words).await;
+        assert_eq!(agent.ready()["protocol"], protocol);
+        let answer = edge.visitor().get(&format!("https://www.localhost:{}/request", edge.https().port())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let (code, out, _) = edge.command(&["tunnel", "info", "--json", "web"]).await;
+        let info: Value = serde_json::from_str(out.trim()).unwrap();
+        assert_eq!((code, info["conns"].as_array().map(Vec::len)), (0, Some(1)), "{info}");
+        assert_eq!(agent.process.terminate().await.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_tunnel_runs_by_credentials_file_and_config_yml() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    let created = create(&edge, "web").await;
+    route(&edge, "web", "*.localhost").await;
+    let config = edge.home().join("config.yml");
+    std::fs::write(
+        &config,
+        format!(
+            "tunnel: {}\ncredentials-file: {}\ningress:\n  - hostname: a.localhost\n    service: {}\n  - service: http_status:418\n",
+            created["id"].as_str().unwrap(),
+            created["credentials_file"].as_str().unwrap(),
+            origin.service()
+        ),
+    )
+    .unwrap();
+    let mut agent = Agent::tunnel(&edge, &["--config", &config.display().to_string(), "run"]).await;
+    let url = |name: &str| format!("https://{name}.localhost:{}/", edge.https().port());
+    assert_eq!(edge.visitor().get(&url("a")).await.text(), "hello from the origin");
+    assert_eq!(edge.visitor().get(&url("b")).await.status, 418);
+
+    // SIGHUP reads the file again.
+    let changed = std::fs::read_to_string(&config).unwrap().replace("418", "410");
+    std::fs::write(&config, changed).unwrap();
+    agent.process.signal("HUP").await;
+    agent.process.event_where(|event| event["event"] == "configuration" && event["applied"] == true).await;
+    assert_eq!(edge.visitor().get(&url("b")).await.status, 410);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_are_managed_from_the_command_line() {
+    let edge = Edge::start().await;
+    let created = create(&edge, "web").await;
+    let (code, out, _) = edge.command(&["tunnel", "list"]).await;
+    assert!(code == 0 && out.contains(created["id"].as_str().unwrap()) && out.contains("web"), "{out}");
+    let (code, _, error) = edge.command(&["tunnel", "create", "web"]).await;
+    assert!(code == 1 && error.contains("web"), "the name is taken: {error}");
+    let (code, out, error) = edge.command(&["tunnel", "cleanup", "web"]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let (code, out, error) = edge.command(&["tunnel", "delete", "web"]).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let (code, out, _) = edge.command(&["tunnel", "list", "-o", "json"]).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!([])));
+    let (code, _, error) = edge.command(&["tunnel", "info", "web"]).await;
+    assert!(code == 1 && error.contains("no tunnel named"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cert_pem_is_the_right_to_manage_from_elsewhere() {
+    let edge = Edge::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let cert = home.path().join("cert.pem").display().to_string();
+    let api = format!("http://{}", edge.api());
+    let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "login", "--token-file", "-"];
+    let (code, out, error) = Program::new(home.path(), &words).input(&edge.token()).run().await;
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(!out.contains(&edge.token()) && !error.contains(&edge.token()));
+    let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "create", "elsewhere"];
+    let (code, out, error) = Program::new(home.path(), &words).run().await;
+    assert_eq!(code, 0, "{out}{error}");
+    let (_, out, _) = edge.command(&["tunnel", "list"]).await;
+    assert!(out.contains("elsewhere"), "{out}");
+
+    let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "login", "--token-file", "-"];
+    let (code, _, error) = Program::new(home.path(), &words).input("wrong").run().await;
+    assert!(code == 2 && error.contains("exists already"), "{error}");
+    let other = home.path().join("other.pem").display().to_string();
+    let words = ["tunnel", "--origincert", &other, "--api-url", &api, "login", "--token-file", "-"];
+    let (code, _, error) = Program::new(home.path(), &words).input("wrong").run().await;
+    assert!(code == 1 && error.contains("403"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cloudflared_needs_is_printed() {
+    let edge = Edge::start().await;
+    let cert = edge.home().join("stock.pem");
+    let (code, out, error) = edge.command(&["cloudflared", "--write-cert", &cert.display().to_string()]).await;
+    assert_eq!(code, 0, "{error}");
+    for expected in [
+        format!("TUNNEL_EDGE={}", edge.tunnel()),
+        format!("TUNNEL_CACERT={}", edge.ca().display()),
+        format!("TUNNEL_API_URL=http://{}/client/v4", edge.api()),
+        "--quick-service".to_owned(),
+    ] {
+        assert!(out.contains(&expected), "{expected} in {out}");
+    }
+    assert!(!out.contains(&edge.token()));
+    assert!(std::fs::read_to_string(cert).unwrap().starts_with("-----BEGIN ARGO TUNNEL TOKEN-----"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_is_shown_once_and_kept_for_its_owner() {
+    let home = tempfile::tempdir().unwrap();
+    let words = ["up", "--http", "0", "--https", "0", "--tunnel", "0", "--api", "0"];
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        let mut process = Program::new(home.path(), &words).start().await;
+        let mut lines = Vec::new();
+        while !lines.iter().any(|line: &String| line.contains("Ctrl-C")) {
+            lines.push(process.line().await);
+        }
+        shown.push(lines.concat());
+        assert_eq!(process.terminate().await.code(), Some(0));
+    }
+    let token = std::fs::read_to_string(home.path().join("data/snicket/edge/api-token")).unwrap();
+    assert!(shown[0].contains(token.trim()));
+    assert!(!shown[1].contains(token.trim()));
+    assert!(!home.path().join("data/snicket/edge/edge.json").exists(), "a stopped edge is not announced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
+    let edge = Edge::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let taken = edge.https().to_string();
+    let words = ["up", "--http", "0", "--https", &taken, "--tunnel", "0", "--api", "0"];
+    let (code, _, error) = Program::new(home.path(), &words).run().await;
+    assert_eq!(code, 1);
+    assert!(error.contains(&taken) && error.contains("ss -lntup"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_drains_and_a_second_signal_cuts() {
+    let (origin, mut edge) = (Origin::start().await, Edge::start().await);
+    let agent = Agent::start(&edge, &origin.service(), &[]).await;
+    let (visitor, url) = (edge.visitor(), agent.url("/hang"));
+    let hanging = tokio::spawn(async move {
+        use http_body_util::BodyExt as _;
+        let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed();
+        visitor.open("GET", &url, &[], body).await
+    });
+    origin.wait_for_hanging(1).await;
+    edge.process.signal("TERM").await;
+    edge.process.event("draining").await;
+    edge.process.signal("TERM").await;
+    assert_eq!(edge.process.wait().await.code(), Some(0));
+    let _ = hanging.await.expect("the visitor does not hang for ever");
+    origin.wait_for_hanging(0).await;
+}

@@ -1,0 +1,110 @@
+//! `snicket try`: both ends in one process.
+
+use harness::{Http, Origin, Try, peer};
+use tokio::process::Command;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hello_page_is_there_with_nothing_but_try() {
+    let mut it = Try::start(&[]).await;
+    let ready = it.ready().clone();
+    for key in ["url", "http_url", "api", "tunnel", "https", "http", "ca", "origin"] {
+        assert!(ready[key].is_string(), "{key} in {ready}");
+    }
+    let answer = it.visitor().get(&it.url("/")).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").starts_with("text/html"), "{answer:?}");
+    assert!(!answer.header("cf-ray").is_empty());
+    let request = it.process.event("request").await;
+    assert_eq!((&request["method"], &request["path"], &request["status"]), (&"GET".into(), &"/".into(), &200.into()));
+    assert_eq!(request["bytes"].as_u64(), Some(answer.body.len() as u64));
+    assert_eq!(it.process.terminate().await.code(), Some(0));
+    it.process.event("stopped").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_reach_the_origin_over_each_version_and_transport() {
+    let origin = Origin::start().await;
+    for protocol in ["quic", "http2"] {
+        let it = Try::start(&[&origin.service(), "--protocol", protocol]).await;
+        assert_eq!(it.ready()["protocol"], protocol);
+        for version in [Http::One, Http::Two] {
+            let answer = it.visitor().over(version).post(&it.url("/echo"), "ping").await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "ping"), "{protocol} {version:?}");
+        }
+        let answer = it.visitor().post(&it.http_url("/echo"), "plain").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "plain"), "{protocol}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_opens_the_url_with_the_ca() {
+    let Some(curl) = peer("curl", "apt-get install curl brings it") else { return };
+    let origin = Origin::start().await;
+    let it = Try::start(&[&origin.service()]).await;
+    let visitor = it.visitor();
+    let ca = visitor.https().1.expect("try has a CA").to_owned();
+    for version in ["--http1.1", "--http2"] {
+        let output = Command::new(&curl)
+            .args(["--silent", "--show-error", version, "--cacert"])
+            .arg(&ca)
+            .args(["--data", "from curl", &it.url("/echo")])
+            .output()
+            .await
+            .expect("curl runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((out.as_ref(), output.status.code()), ("from curl", Some(0)), "{version}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_at_once_keep_out_of_each_others_way() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().display().to_string();
+    let first = Try::start(&["--data", &data]).await;
+    let second = Try::start(&["--data", &data]).await;
+    let hosts = [&first, &second].map(|it| it.url("").rsplit_once(':').expect("there is a port").0.to_owned());
+    assert_eq!(hosts[0], hosts[1], "the name is kept, so that people find it again");
+    assert_eq!(first.ready()["ca"], second.ready()["ca"], "the CA is trusted once");
+    for it in [&first, &second] {
+        assert_eq!(it.visitor().get(&it.url("/")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_edge_refuses_is_told_with_its_code() {
+    let mut it = Try::start(&[]).await;
+    let elsewhere = it.http_url("/").replace("//", "//not-");
+    let answer = it.visitor().get(&elsewhere).await;
+    assert_eq!(answer.status, 530);
+    let request = it.process.event("request").await;
+    assert_eq!(request["code"], 1016, "{request}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_down_is_521_until_it_comes() {
+    let origin = Origin::start().await;
+    let (service, address) = (origin.service(), origin.address());
+    drop(origin);
+    let it = Try::start(&[&service]).await;
+    let answer = it.visitor().get(&it.url("/")).await;
+    assert_eq!(answer.status, 521, "{}", answer.text());
+    let _origin = Origin::start_on(address).await;
+    assert_eq!(it.visitor().get(&it.url("/")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_get_the_url_on_a_line_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let arguments = ["try", "--http", "0", "--https", "0", "--name", "my-name"];
+    let mut process = harness::Program::new(home.path(), &arguments).start().await;
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("curl --cacert")) {
+        lines.push(process.line().await);
+    }
+    assert!(
+        lines.iter().any(|line| line.starts_with("https://my-name.localhost:") && !line.contains(' ')),
+        "{lines:?}"
+    );
+    assert!(lines.iter().any(|line| line.starts_with("http://my-name.localhost:") && !line.contains(' ')), "{lines:?}");
+    assert!(!lines.concat().contains('\x1b'), "no colour without a terminal");
+}
