@@ -205,8 +205,9 @@ impl RequestHead {
             Ok(ConnectionType::Tcp) => Kind::Tcp,
             Err(_) => return Err(ConnectError::Malformed("the stream's type")),
         };
-        let mut metadata = RequestMetadata::default();
-        metadata::read(&bytes, root.get_metadata()?, |key, value| metadata.take(key, value))?;
+        let list = root.get_metadata()?;
+        let mut metadata = RequestMetadata { headers: metadata::map_for(list), ..RequestMetadata::default() };
+        metadata::read(&bytes, list, |key, value| metadata.take(key, value))?;
         let dest = bytes.slice_ref(root.get_dest()?.as_bytes());
         if kind == Kind::Tcp { metadata.into_tcp(dest) } else { metadata.into_http(kind, dest) }.map(Some)
     }
@@ -387,11 +388,12 @@ impl ResponseHead {
         let message = stream::read(&bytes)?;
         let root: connect_response::Reader<'_> = message.get_root()?;
 
+        let list = root.get_metadata()?;
+        let mut headers = metadata::map_for(list);
         let mut status = None;
-        let mut headers = HeaderMap::new();
         let (mut framed, mut flow_limited) = (false, false);
         let mut fault = OriginFault::Unknown;
-        metadata::read(&bytes, root.get_metadata()?, |key, value| {
+        metadata::read(&bytes, list, |key, value| {
             if let Some(name) = metadata::header_name(key)? {
                 if !is_reserved(&name) {
                     metadata::append(&mut headers, name, value)?;

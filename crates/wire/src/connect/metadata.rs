@@ -84,6 +84,11 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// A map with room for the headers of a list, however many it claims to hold.
+pub(super) fn map_for(list: struct_list::Reader<'_, metadata::Owned>) -> HeaderMap {
+    HeaderMap::with_capacity((list.len() as usize).min(Limits::HEADERS.count))
+}
+
 /// Words of a text of this length, its final NUL included.
 pub(super) fn text_words(length: usize) -> usize {
     (length + 1).div_ceil(8)
@@ -116,11 +121,18 @@ pub(super) fn read(
 /// The header's name if this is the key of a header: one that contains `HttpHeader`, with exactly one colon.
 pub(super) fn header_name(key: &[u8]) -> Result<Option<HeaderName>, ConnectError> {
     const MALFORMED: ConnectError = ConnectError::Malformed("a header's name");
-    if !key.windows(HEADER.len()).any(|part| part == HEADER.as_bytes()) {
-        return Ok(None);
-    }
-    let mut parts = key.split(|byte| *byte == b':');
-    let (Some(_), Some(name), None) = (parts.next(), parts.next(), parts.next()) else { return Err(MALFORMED) };
+    // The form that all known peers write; the rule itself is wider.
+    let usual = key.strip_prefix(HEADER.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+    let name = match usual {
+        Some(name) => name,
+        None if !key.windows(HEADER.len()).any(|part| part == HEADER.as_bytes()) => return Ok(None),
+        None => {
+            let mut parts = key.split(|byte| *byte == b':');
+            let (Some(_), Some(name), None) = (parts.next(), parts.next(), parts.next()) else { return Err(MALFORMED) };
+            name
+        }
+    };
+    // A name holds no colon, so a second one is refused here.
     HeaderName::from_bytes(name).map(Some).map_err(|_| MALFORMED)
 }
 
