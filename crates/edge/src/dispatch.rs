@@ -121,7 +121,8 @@ async fn in_time<T>(
         }
         tokio::select! {
             outcome = &mut exchange => return Ok(outcome),
-            () = sleep_until(now + left) => (),
+            // Who waits for whom may change meanwhile.
+            () = sleep_until(now + left.min(limits.body_pause)) => (),
         }
     }
 }

@@ -118,6 +118,9 @@ async fn exchange(
             answer = &mut answering => break answer,
         }
     };
+    while let Ok((status, headers)) = interims.try_recv() {
+        send_interim(&mut respond, status, headers);
+    }
     if let Err(error) = send(answer, kind, respond).await {
         tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor");
     }

@@ -73,6 +73,7 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
     let mut connection = h3::server::builder()
         .max_field_section_size(limits.header_bytes as u64)
         .enable_extended_connect(true)
+        .send_grease(false)
         .build::<_, Bytes>(connection)
         .await?;
     let mut streams = JoinSet::new();
@@ -141,6 +142,9 @@ async fn exchange(
             answer = &mut answering => break answer,
         }
     };
+    while let Ok((status, headers)) = interims.try_recv() {
+        send_interim(&mut outgoing, status, headers).await;
+    }
     let sent = tokio::select! {
         sent = send(answer, kind, &mut outgoing) => sent,
         () = &mut done => return outgoing.stop_stream(Code::H3_REQUEST_CANCELLED),

@@ -159,22 +159,19 @@ impl Handler for Origin {
                     [Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"message"))), Ok(Frame::trailers(trailers))];
                 Response::new(Body::wrap(StreamBody::new(stream::iter(frames))))
             }
-            "/truncated" => {
+            // Breaks off in the middle when the gate opens.
+            "/truncated" | "/truncated-length" => {
                 let (sender, body) = streamed();
+                let mut gate = self.gate.subscribe();
                 tokio::spawn(async move {
                     let _ = sender.send(Ok(Frame::data(Bytes::from_static(b"half")))).await;
-                    let _ = sender.send(Err(BodyError("the origin died".into()))).await;
-                });
-                Response::new(body)
-            }
-            "/truncated-length" => {
-                let (sender, body) = streamed();
-                tokio::spawn(async move {
-                    let _ = sender.send(Ok(Frame::data(Bytes::from_static(b"half")))).await;
+                    let _ = gate.wait_for(|open| *open).await;
                     let _ = sender.send(Err(BodyError("the origin died".into()))).await;
                 });
                 let mut answer = Response::new(body);
-                answer.headers_mut().insert("content-length", HeaderValue::from_static("100"));
+                if path == "/truncated-length" {
+                    answer.headers_mut().insert("content-length", HeaderValue::from_static("100"));
+                }
                 answer
             }
             // Sends one event at a time; the next only after the gate opens.

@@ -90,7 +90,10 @@ async fn a_stalled_upload_is_given_up() {
     let origin = Origin::new();
     let tunnel = node.tunnel("app", ConfigSource::Local).await;
     let _agent = node.agent(&tunnel, BOTH[0]).connect(&origin).await.unwrap();
-    for way in [Way::Http1, Way::Http2, Way::Http3] {
+    let begun = "POST /count HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\ncontent-length: 9\r\n\r\nhalf";
+    let answer = raw(&node, begun).await;
+    assert_eq!(status(&answer), 408, "{answer}");
+    for way in [Way::Http2, Way::Http3] {
         let (_sender, body) = streamed();
         assert_eq!(node.visit(way, post("/count", body)).await.status, 408, "{way:?}");
     }
@@ -135,7 +138,7 @@ async fn a_second_request_cannot_be_smuggled() {
     )
     .await;
     // The chunks decide, and the length goes no further.
-    assert!(answer.ends_with("0 "), "{answer}");
+    assert!(answer.contains("\r\n0 \r\n"), "{answer}");
     assert_eq!(origin.count(), 1);
     assert!(!origin.last().headers.contains_key("content-length"));
 }

@@ -112,7 +112,9 @@ impl Node {
         let receive = async {
             let mut reply = Reply::default();
             loop {
-                let answer = receiving.recv_response().await.unwrap();
+                let Ok(answer) = receiving.recv_response().await else {
+                    return Reply { cut: true, ..reply };
+                };
                 if !answer.status().is_informational() {
                     reply.status = answer.status().as_u16();
                     reply.headers = answer.headers().clone();

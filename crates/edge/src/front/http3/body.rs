@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use h3::server::RequestStream;
-use http::{Method, header, request};
+use http::{HeaderMap, Method, header, request};
 use http_body::{Frame, SizeHint};
 use tokio::time::timeout;
 use wire::{Body, BodyError, Kind};
@@ -26,10 +26,11 @@ struct Incoming {
     stage: Stage,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Data,
-    Trailers,
+    /// There may be trailers.
+    After,
+    Trailers(HeaderMap),
     Ended,
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn incoming(
         match timeout(END_OF_HEADER, poll_fn(|context| body.poll_data(context))).await {
             Ok(Some(Ok(data))) => body.first = Some(data),
             Ok(Some(Err(error))) => return Err(error),
-            Ok(None) if body.stage == Stage::Ended => return Ok(Body::empty()),
+            Ok(None) if matches!(body.stage, Stage::Ended) => return Ok(Body::empty()),
             Ok(None) | Err(_) => (),
         }
     }
@@ -58,16 +59,14 @@ impl Incoming {
         let data = match ready!(self.stream.poll_recv_data(context)) {
             Ok(Some(mut data)) => data.copy_to_bytes(data.remaining()),
             Ok(None) => {
-                self.stage = Stage::Trailers;
-                return match self.missing {
-                    Some(missing) if missing > 0 => Poll::Ready(Some(self.fail("it is shorter than it was announced"))),
-                    _ => {
-                        // Says at once whether there are trailers if the end of the stream is here already.
-                        if let Poll::Ready(Ok(None)) = self.stream.poll_recv_trailers(context) {
-                            self.stage = Stage::Ended;
-                        }
-                        Poll::Ready(None)
-                    }
+                if self.missing.is_some_and(|missing| missing > 0) {
+                    return Poll::Ready(Some(self.fail("it is shorter than it was announced")));
+                }
+                self.stage = Stage::After;
+                // Says at once whether there are trailers if the end of the stream is here already.
+                return match self.poll_trailers(context) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(None),
                 };
             }
             Err(error) => return Poll::Ready(Some(self.fail(&error.to_string()))),
@@ -79,6 +78,15 @@ impl Incoming {
             *missing = left;
         }
         Poll::Ready(Some(Ok(data)))
+    }
+
+    fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        match ready!(self.stream.poll_recv_trailers(context)) {
+            Ok(Some(trailers)) => self.stage = Stage::Trailers(trailers),
+            Ok(None) => self.stage = Stage::Ended,
+            Err(error) => return Poll::Ready(self.fail(&error.to_string())),
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn fail<T>(&mut self, reason: &str) -> Result<T, BodyError> {
@@ -98,25 +106,22 @@ impl http_body::Body for Incoming {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if self.stage == Stage::Data
+        if let Stage::Data = self.stage
             && let Some(data) = ready!(self.poll_data(context))
         {
             return Poll::Ready(Some(data.map(Frame::data)));
         }
-        if self.stage == Stage::Ended {
-            return Poll::Ready(None);
+        if let Stage::After = self.stage {
+            ready!(self.poll_trailers(context))?;
         }
-        let trailers = ready!(self.stream.poll_recv_trailers(context));
-        self.stage = Stage::Ended;
-        match trailers {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Stage::Data | Stage::After | Stage::Ended => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stage == Stage::Ended
+        matches!(self.stage, Stage::Ended)
     }
 
     fn size_hint(&self) -> SizeHint {
