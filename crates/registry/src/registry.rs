@@ -189,3 +189,61 @@ impl Follower {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{ConfigSource, Hostname, NewToken, NewTunnel, QuickName, TunnelName};
+
+    /// Whatever is done, in whatever order, the snapshot that followed every change is the one that a restart would load.
+    #[tokio::test]
+    async fn following_every_change_leads_where_loading_leads() {
+        for seed in 0..8 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let now = Timestamp::UNIX_EPOCH;
+            let registry = Registry::in_memory(now).await.unwrap();
+            let domain = Hostname::parse("example.test").unwrap();
+            let zone = registry.ensure_zone(now, &domain).await.unwrap();
+            for step in 0..150 {
+                let tunnels: Vec<Uuid> = registry.snapshot().tunnels().map(|tunnel| tunnel.id).collect();
+                let tunnel = match tunnels.len() {
+                    0 => Uuid::nil(),
+                    count => tunnels[random.random_range(0..count)],
+                };
+                let name = TunnelName::parse(&format!("t{}", random.random_range(0..6))).unwrap();
+                let label = ["a", "b", "*", "*.a", "c.a"][random.random_range(0..5)];
+                let hostname = Hostname::parse(&format!("{label}.example.test")).unwrap();
+                // Refusals are part of the game; only what they leave behind is looked at.
+                match random.random_range(0..9) {
+                    0 | 1 => {
+                        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+                        drop(registry.create_tunnel(now, new).await);
+                    }
+                    2 => drop(registry.change_tunnel(tunnel, Some(name), None).await),
+                    3 => drop(registry.delete_tunnel(now, tunnel, true).await),
+                    4 | 5 => drop(registry.put_route(now, zone.id, hostname, tunnel, random.random()).await),
+                    6 => drop(registry.delete_route(&hostname).await),
+                    7 => {
+                        let document = json!(random.random_range(0..3));
+                        drop(registry.put_configuration(now, tunnel, document, ConfigSource::Local, None).await);
+                    }
+                    _ if random.random() => drop(registry.create_quick_tunnel(now, &domain, QuickName::Random).await),
+                    _ => drop(registry.create_token(now, NewToken { name: "t".into(), expires_at: None }).await),
+                }
+                if step == 75 {
+                    registry.sweep_quick_tunnels(now, jiff::SignedDuration::ZERO).await.unwrap();
+                }
+                if step % 10 == 0 {
+                    let mut loaded = Snapshot::default();
+                    loaded.load(&registry.inner.engine.load().await.unwrap()).unwrap();
+                    assert_eq!(*registry.snapshot(), loaded, "seed {seed}, step {step}");
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,8 @@ use crate::{OpenError, Snapshot};
 
 /// A watcher further behind than this many transactions starts over from a snapshot.
 const WATCH_LOG: usize = 1024;
+/// What the log keeps alive of values that are no longer in the snapshot, as bytes of JSON, at most.
+const WATCH_BYTES: usize = 32 << 20;
 
 /// What readers, watchers and the follower of the engine share.
 pub(crate) struct Shared {
@@ -21,7 +23,31 @@ pub(crate) struct Shared {
 struct Log {
     /// Everything after this revision is in `recent`.
     floor: Revision,
-    recent: VecDeque<(Revision, Arc<[Change]>)>,
+    recent: VecDeque<Logged>,
+    /// Of all in `recent`.
+    bytes: usize,
+}
+
+struct Logged {
+    revision: Revision,
+    changes: Arc<[Change]>,
+    bytes: usize,
+}
+
+impl Log {
+    fn starting_at(floor: Revision) -> Self {
+        Self { floor, recent: VecDeque::new(), bytes: 0 }
+    }
+
+    fn push(&mut self, logged: Logged) {
+        self.bytes += logged.bytes;
+        self.recent.push_back(logged);
+        while self.recent.len() > WATCH_LOG || self.bytes > WATCH_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { return };
+            self.floor = oldest.revision;
+            self.bytes -= oldest.bytes;
+        }
+    }
 }
 
 /// What a watcher at some revision is to be told.
@@ -33,7 +59,7 @@ pub(crate) enum Behind {
 
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
-        let log = Log { floor: snapshot.revision(), recent: VecDeque::new() };
+        let log = Log::starting_at(snapshot.revision());
         Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log) }
     }
 
@@ -54,12 +80,10 @@ impl Shared {
         let mut snapshot = Snapshot::clone(&self.current.load());
         for batch in batches {
             let changes = snapshot.apply(batch);
-            log.recent.push_back((batch.revision, changes));
+            let bytes = batch.writes.iter().map(|write| write.value.as_ref().map_or(0, Vec::len)).sum();
+            log.push(Logged { revision: batch.revision, changes, bytes });
         }
         self.current.store(Arc::new(snapshot));
-        while log.recent.len() > WATCH_LOG {
-            log.floor = log.recent.pop_front().map_or(log.floor, |(revision, _)| revision);
-        }
     }
 
     /// Swaps in a snapshot of everything, which the log does not lead up to.
@@ -67,7 +91,7 @@ impl Shared {
         let mut log = self.lock();
         let mut snapshot = self.current.load().live_part();
         snapshot.load(state)?;
-        *log = Log { floor: state.revision, recent: VecDeque::new() };
+        *log = Log::starting_at(state.revision);
         self.current.store(Arc::new(snapshot));
         Ok(())
     }
@@ -82,9 +106,9 @@ impl Shared {
         if revision < log.floor || revision > snapshot.revision() {
             return Behind::TooFar(snapshot.clone());
         }
-        let next = log.recent.partition_point(|(at, _)| *at <= revision);
+        let next = log.recent.partition_point(|logged| logged.revision <= revision);
         match log.recent.get(next) {
-            Some((at, changes)) => Behind::Changes(*at, changes.clone()),
+            Some(logged) => Behind::Changes(logged.revision, logged.changes.clone()),
             None => Behind::Nothing,
         }
     }

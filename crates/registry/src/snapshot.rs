@@ -16,7 +16,7 @@ use crate::watch::Change;
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
 /// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     revision: Revision,
     accounts: OrdMap<AccountId, Arc<Versioned<Account>>>,
@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// The part that no engine keeps.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Live {
     /// By tunnel and connection.
     connections: OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>,

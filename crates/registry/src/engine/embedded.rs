@@ -20,8 +20,6 @@ const CACHE_BYTES: usize = 8 << 20;
 const GROUP: usize = 64;
 /// Commands under way; whoever comes then waits.
 const QUEUE: usize = 256;
-/// Batches that a follower is given at once, to bound memory.
-const BATCHES: usize = 256;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_SCHEMA: &str = "schema";
@@ -31,9 +29,8 @@ const META_COMPACTED: &str = "compacted";
 
 /// Key → the revision that wrote it, and the value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
-type Logged<'a> = (&'a str, Option<&'a [u8]>);
-/// Revision and place within the transaction → key and new value.
-const CHANGES: TableDefinition<'_, (u64, u32), Logged<'static>> = TableDefinition::new("changes");
+/// Revision and place within the transaction → key. The value is the entry's own, so the log stays small whatever is written.
+const CHANGES: TableDefinition<'_, (u64, u32), &str> = TableDefinition::new("changes");
 
 /// The engine for one node: one file, or none at all.
 ///
@@ -154,16 +151,20 @@ enum Command {
 enum Place {
     File(PathBuf),
     Memory,
+    #[cfg(test)]
+    Disk(tests::Disk),
 }
 
 impl Place {
     fn open(&self) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        let Self::File(path) = self else {
-            return builder
-                .create_with_backend(InMemoryBackend::new())
-                .map_err(|error| EngineError::Storage(error.to_string()).into());
+        let in_memory = |error: DatabaseError| EngineError::Storage(error.to_string()).into();
+        let path = match self {
+            Self::File(path) => path,
+            Self::Memory => return builder.create_with_backend(InMemoryBackend::new()).map_err(in_memory),
+            #[cfg(test)]
+            Self::Disk(disk) => return builder.create_with_backend(disk.clone()).map_err(in_memory),
         };
         let problem = |problem: String| OpenError::File { path: path.clone(), problem };
         let mut options = fs::OpenOptions::new();
@@ -255,7 +256,7 @@ impl Owner {
         }
         let database = self.database.as_ref().expect("opened above");
         work(database).map_err(|error| {
-            if matches!(self.place, Place::File(_)) {
+            if !matches!(self.place, Place::Memory) {
                 self.database = None;
             }
             EngineError::Storage(error.to_string())
@@ -309,25 +310,30 @@ fn load(database: &Database) -> Result<State, redb::Error> {
     Ok(State { revision, entries })
 }
 
+/// Everything after this revision. A value that was overwritten meanwhile is passed over, since the later batch, which is in
+/// the answer too, has the new one.
 fn changes(database: &Database, after: Revision) -> Result<Result<Vec<Batch>, FeedError>, redb::Error> {
     let transaction = database.begin_read()?;
     let compacted = transaction.open_table(META)?.get(META_COMPACTED)?.map_or(0, |value| value.value());
     if after < compacted {
         return Ok(Err(FeedError::Compacted));
     }
+    let entries = transaction.open_table(ENTRIES)?;
     let mut batches: Vec<Batch> = Vec::new();
-    let mut full = false;
     for change in transaction.open_table(CHANGES)?.range((after + 1, 0)..)? {
-        let (place, change) = change?;
+        let (place, key) = change?;
         let (revision, _) = place.value();
-        let (key, value) = change.value();
-        let write = Write { key: key.to_owned(), value: value.map(<[u8]>::to_vec) };
-        match batches.last_mut() {
-            Some(batch) if batch.revision == revision => batch.writes.push(write),
-            _ if full => break,
-            _ => batches.push(Batch { revision, writes: vec![write] }),
+        if batches.last().is_none_or(|batch| batch.revision != revision) {
+            batches.push(Batch { revision, writes: Vec::new() });
         }
-        full = batches.len() == BATCHES;
+        let entry = entries.get(key.value())?;
+        let value = match entry.as_ref().map(|entry| entry.value()) {
+            Some((written, _)) if written > revision => continue,
+            Some((_, value)) => Some(value.to_vec()),
+            None => None,
+        };
+        let batch = batches.last_mut().expect("one was pushed above");
+        batch.writes.push(Write { key: key.value().to_owned(), value });
     }
     Ok(Ok(batches))
 }
@@ -382,7 +388,7 @@ fn write(transaction: &WriteTransaction, writes: &[Write], revision: Revision) -
             Some(value) => drop(entries.insert(key, (revision, value.as_slice()))?),
             None => drop(entries.remove(key)?),
         }
-        log.insert((revision, index), (key, write.value.as_deref()))?;
+        log.insert((revision, index), key)?;
     }
     Ok(())
 }
@@ -401,7 +407,67 @@ fn compact(transaction: &WriteTransaction, until: Revision) -> Result<(), redb::
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+
     use super::*;
+
+    /// A disk that can be told to be full.
+    #[derive(Debug, Clone)]
+    pub(super) struct Disk {
+        content: Arc<InMemoryBackend>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.content.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.content.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.content.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.content.write(offset, data)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_an_error_until_there_is_room_again() {
+        let full = Arc::new(AtomicBool::new(false));
+        let disk = Disk { content: Arc::new(InMemoryBackend::new()), full: full.clone() };
+        let engine = Embedded::start(Place::Disk(disk), 100).unwrap();
+        engine.commit(vec![], vec![put("a", "1")]).await.unwrap();
+        full.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            let refused = engine.commit(vec![], vec![put("a", "2")]).await;
+            assert!(matches!(refused, Err(CommitError::Engine(EngineError::Storage(_)))), "{refused:?}");
+        }
+        full.store(false, Ordering::Relaxed);
+        assert_eq!(engine.load().await.unwrap().entries[0].value, b"1");
+        assert_eq!(engine.commit(vec![guard("a", 1)], vec![put("a", "3")]).await.unwrap(), 2);
+        assert_eq!(engine.follow(1).next().await.unwrap().len(), 1);
+    }
 
     fn put(key: &str, value: &str) -> Write {
         Write { key: key.to_owned(), value: Some(value.into()) }
@@ -431,7 +497,9 @@ mod tests {
         let mut feed = engine.follow(1);
         let batches = feed.next().await.unwrap();
         assert_eq!(batches.iter().map(|batch| batch.revision).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(batches[1].writes, [put("a", "3"), Write { key: "b".into(), value: None }]);
+        let gone = Write { key: "b".into(), value: None };
+        assert_eq!(batches[0].writes, std::slice::from_ref(&gone), "the old value of a is in nobody's interest");
+        assert_eq!(batches[1].writes, [put("a", "3"), gone]);
 
         let (later, batches) = tokio::join!(engine.commit(vec![], vec![put("c", "4")]), feed.next());
         assert_eq!((later.unwrap(), batches.unwrap()[0].revision), (4, 4));
@@ -447,7 +515,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_writers_lose_nothing() {
-        let engine = std::sync::Arc::new(Embedded::in_memory().unwrap());
+        let engine = Arc::new(Embedded::in_memory().unwrap());
         let writers = (0..200).map(|index| {
             let engine = engine.clone();
             tokio::spawn(async move { engine.commit(vec![], vec![put(&format!("{index}"), "x")]).await })
