@@ -1,7 +1,9 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as _;
 
+use crate::Body;
 use crate::body::Promise;
 use crate::header as wire_header;
 
@@ -120,13 +122,19 @@ pub(crate) fn strip_hop_by_hop_of_request(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a request's head fit to travel: no hop-by-hop header but `te: trailers`, none of the protocol's own.
-pub(crate) fn clean_request(kind: Kind, head: &mut Parts) {
+/// Makes a request's head fit to travel: no hop-by-hop header but `te: trailers`, none of the protocol's own; a body's
+/// length if it is known.
+pub(crate) fn clean_request(kind: Kind, head: &mut Parts, body: &Body) {
     let headers = &mut head.headers;
     strip_hop_by_hop_of_request(headers);
     wire_header::strip_reserved(headers);
     match kind {
-        Kind::Http => {}
+        Kind::Http => {
+            let length = body.size_hint().exact().filter(|length| *length > 0);
+            if let (Some(length), header::Entry::Vacant(entry)) = (length, headers.entry(header::CONTENT_LENGTH)) {
+                entry.insert(HeaderValue::from(length));
+            }
+        }
         // Visitors over HTTP/2 and HTTP/3 ask for a WebSocket with CONNECT; agents speak HTTP/1.1 for it.
         Kind::WebSocket => {
             head.method = Method::GET;
@@ -232,8 +240,8 @@ mod tests {
             ("cf-cloudflared-snicket", "faults"),
             ("accept", "*/*"),
         ]);
-        clean_request(Kind::Http, &mut request);
-        assert_eq!(request.headers, headers(&[("te", "trailers"), ("accept", "*/*")]));
+        clean_request(Kind::Http, &mut request, &Body::full("hello"));
+        assert_eq!(request.headers, headers(&[("te", "trailers"), ("accept", "*/*"), ("content-length", "5")]));
     }
 
     #[test]

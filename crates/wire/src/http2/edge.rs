@@ -165,7 +165,7 @@ impl Link {
         let (head, body) = request.into_parts();
         let method = head.method.clone();
         let waits = expects_continue(&head.headers);
-        let head = request_head(kind, head, extensions);
+        let head = request_head(kind, head, &body, extensions);
         let slot = tokio::select! {
             biased;
             reason = connection::unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
@@ -262,8 +262,8 @@ async fn collect(mut recv: RecvStream) -> Result<BytesMut, String> {
 }
 
 /// The head of the stream that carries a request (sections 5.1, 5.4 and 5.5).
-fn request_head(kind: Kind, mut head: http::request::Parts, extensions: Extensions) -> Request<()> {
-    clean_request(kind, &mut head);
+fn request_head(kind: Kind, mut head: http::request::Parts, body: &Body, extensions: Extensions) -> Request<()> {
+    clean_request(kind, &mut head, body);
     let mut request = Request::from_parts(head, ());
     // The library refuses a URI without a host only for this version.
     *request.version_mut() = http::Version::HTTP_2;

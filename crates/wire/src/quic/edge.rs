@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use quinn::{ConnectionError, ReadError};
 use tokio::sync::{oneshot, watch};
@@ -108,11 +108,11 @@ impl Link {
         let method = head.method.clone();
         // Stock agents cannot say that they want the body.
         let waits = extensions.interim && expects_continue(&head.headers);
-        clean_request(kind, &mut head);
+        clean_request(kind, &mut head, &body);
         let end = kind == Kind::Http && body.is_end_stream();
         let form = match kind {
             Kind::Http if end => BodyForm::None,
-            Kind::Http => body_form(&mut head.headers, &body, extensions),
+            Kind::Http => body_form(&head.headers, extensions),
             Kind::WebSocket | Kind::Tcp => BodyForm::Bare,
         };
         let framed = form == BodyForm::Framed;
@@ -165,11 +165,8 @@ impl Link {
     }
 }
 
-/// How a body travels. One whose length is known is announced with it, and never has trailers.
-fn body_form(headers: &mut http::HeaderMap, body: &Body, extensions: Extensions) -> BodyForm {
-    if let (false, Some(length)) = (headers.contains_key(header::CONTENT_LENGTH), body.size_hint().exact()) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
+/// How a body travels. One whose length is known never has trailers.
+fn body_form(headers: &HeaderMap, extensions: Extensions) -> BodyForm {
     match extensions.trailers && !headers.contains_key(header::CONTENT_LENGTH) {
         true => BodyForm::Framed,
         false => BodyForm::Bare,
@@ -202,7 +199,7 @@ fn upload(
 /// What the agent answered.
 struct Head {
     status: StatusCode,
-    headers: http::HeaderMap,
+    headers: HeaderMap,
     framed: bool,
 }
 

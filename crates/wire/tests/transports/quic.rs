@@ -189,10 +189,10 @@ async fn relay(edge: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Send
 
 /// Real time: the datagrams are real. The idle limit is five seconds.
 async fn found_in_time(saturated: bool) {
-    let (endpoint, certificate) = quic_listener();
+    let (endpoint, client) = quic_listener();
     let (address, cut) = relay(endpoint.local_addr().unwrap()).await;
     let (accepted, agent) =
-        tokio::join!(async { endpoint.accept().await.unwrap().await.unwrap() }, quic_dial(address, certificate));
+        tokio::join!(async { endpoint.accept().await.unwrap().await.unwrap() }, quic_dial(address, client));
     let (node, mut events) = Node::new(None);
     let served = tokio::spawn(wire::quic::edge::serve(accepted, node));
     let registration = registration(Extensions::ALL);

@@ -36,10 +36,16 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 macro_rules! both {
     ($($name:ident),* $(,)?) => {
         mod over_http2 {
-            $(#[tokio::test] async fn $name() { super::$name(wire::Transport::Http2).await; })*
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(wire::Transport::Http2).await;
+            })*
         }
         mod over_quic {
-            $(#[tokio::test] async fn $name() { super::$name(wire::Transport::Quic).await; })*
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(wire::Transport::Quic).await;
+            })*
         }
     };
 }
@@ -209,8 +215,14 @@ pub async fn connect(
         Transport::Http2 => {
             let (edge, agent) = tcp().await;
             let remote = edge.peer_addr().unwrap();
-            let served = tokio::spawn(wire::http2::edge::serve(edge, remote, node));
-            (served, wire::http2::agent::connect(agent, &registration, origin, RPC_TIMEOUT).await)
+            let (server, client) = tls("h2.cftunnel.com", b"");
+            let name = "h2.cftunnel.com".try_into().unwrap();
+            let (edge, agent) = tokio::join!(
+                tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(edge),
+                tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, agent),
+            );
+            let served = tokio::spawn(wire::http2::edge::serve(edge.unwrap(), remote, node));
+            (served, wire::http2::agent::connect(agent.unwrap(), &registration, origin, RPC_TIMEOUT).await)
         }
         Transport::Quic => {
             let (edge, agent) = quic().await;
@@ -261,43 +273,24 @@ pub async fn tcp() -> (TcpStream, TcpStream) {
 
 /// Both ends of a QUIC connection on loopback: the edge's, the agent's.
 pub async fn quic() -> (quinn::Connection, quinn::Connection) {
-    let (endpoint, certificate) = quic_listener();
+    let (endpoint, client) = quic_listener();
     let address = endpoint.local_addr().unwrap();
     let (accepted, dialled) =
-        tokio::join!(async { endpoint.accept().await.unwrap().await }, quic_dial(address, certificate));
+        tokio::join!(async { endpoint.accept().await.unwrap().await }, quic_dial(address, client));
     (accepted.unwrap(), dialled)
 }
 
-pub fn quic_listener() -> (quinn::Endpoint, rustls::pki_types::CertificateDer<'static>) {
-    let certified = rcgen::generate_simple_self_signed(vec!["quic.cftunnel.com".into()]).unwrap();
-    let certificate = certified.cert.der().clone();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    tls.alpn_protocols = vec![wire::quic::ALPN.to_vec()];
-    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+/// An edge's endpoint, and what an agent needs to trust it.
+pub fn quic_listener() -> (quinn::Endpoint, rustls::ClientConfig) {
+    let (server, client) = tls("quic.cftunnel.com", wire::quic::ALPN);
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(wire::quic::edge_transport_config()));
-    (quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap(), certificate)
+    (quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap(), client)
 }
 
-pub async fn quic_dial(
-    address: SocketAddr,
-    certificate: rustls::pki_types::CertificateDer<'static>,
-) -> quinn::Connection {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![wire::quic::ALPN.to_vec()];
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+pub async fn quic_dial(address: SocketAddr, client: rustls::ClientConfig) -> quinn::Connection {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(wire::quic::agent_transport_config()));
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -306,8 +299,28 @@ pub async fn quic_dial(
     endpoint.connect_with(config, address, "quic.cftunnel.com").unwrap().await.unwrap()
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+/// TLS for both ends, with a certificate made for the occasion. An empty protocol: no ALPN, as on TCP.
+fn tls(name: &str, protocol: &[u8]) -> (rustls::ServerConfig, rustls::ClientConfig) {
+    let certified = rcgen::generate_simple_self_signed(vec![name.into()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let protocols: Vec<_> = Some(protocol.to_vec()).filter(|protocol| !protocol.is_empty()).into_iter().collect();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols.clone_from(&protocols);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = protocols;
+    (server, client)
 }
 
 pub fn get(uri: &str) -> Request<Body> {

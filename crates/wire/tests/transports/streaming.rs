@@ -27,6 +27,7 @@ both!(
     dropping_the_exchange_cancels_the_origin,
     dropping_the_answer_cancels_the_origin,
     dropping_a_whole_answer_lets_the_request_finish,
+    visitors_that_leave_by_the_thousand_disturb_nobody,
     a_slow_reader_of_an_answer_holds_the_origin_back,
     a_slow_origin_holds_the_visitor_back,
     stalled_readers_hold_nobody_else_up,
@@ -249,6 +250,42 @@ async fn dropping_a_whole_answer_lets_the_request_finish(transport: Transport) {
     drop(visitor);
     let _ = soon(results.recv()).await.unwrap();
     rig.idle().await;
+}
+
+async fn visitors_that_leave_by_the_thousand_disturb_nobody(transport: Transport) {
+    let rig = Rig::new(transport, Origin::echo()).await;
+    let (visitor, body) = fed();
+    let mut answer = exchange(&rig, post(body)).await.unwrap().into_body();
+    for round in 0..50 {
+        let leaving: Vec<_> = (0..40)
+            .map(|number| {
+                let edge = rig.edge.clone();
+                tokio::spawn(async move {
+                    let body = Body::wrap(Endless { taken: Arc::default(), end: u64::MAX });
+                    let sent = edge.exchange(Kind::Http, post(body), Interim::unwanted());
+                    if number % 2 == 0 {
+                        // Leaves while the answer is awaited, at some point.
+                        let _ = tokio::time::timeout(Duration::from_micros(37 * number), sent).await;
+                    } else {
+                        // Leaves in the middle of the answer.
+                        let mut answer = sent.await.unwrap().into_body();
+                        data(&mut answer).await.unwrap().unwrap();
+                    }
+                })
+            })
+            .collect();
+        let piece = format!("round {round}");
+        visitor.data(piece.clone()).await;
+        assert_eq!(data(&mut answer).await.unwrap().unwrap(), piece);
+        for left in leaving {
+            soon(left).await.unwrap();
+        }
+    }
+    drop(visitor);
+    assert!(data(&mut answer).await.is_none());
+    drop(answer);
+    rig.idle().await;
+    assert!(rig.edge.is_open());
 }
 
 /// As many bytes as anybody takes, counted as they are taken; perhaps an end.
