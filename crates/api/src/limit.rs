@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use registry::TokenId;
 
 /// Calls are counted over this time.
-pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
+const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Calls of one credential in a window, as with the original API.
 const CALLS: u32 = 1200;
 /// Quick tunnels that one remote address makes without a credential in a window: enough for a person, not for a flood.
@@ -68,10 +68,10 @@ impl Limits {
 impl Left {
     pub(crate) fn announce(self, headers: &mut HeaderMap) {
         let left = format!("\"default\";r={};t={}", self.calls, self.resets_in.as_secs());
-        if let Ok(left) = HeaderValue::try_from(left) {
-            headers.insert("ratelimit", left);
+        let policy = format!("\"default\";q={CALLS};w={}", WINDOW.as_secs());
+        for (name, value) in [("ratelimit", left), ("ratelimit-policy", policy)] {
+            headers.insert(name, HeaderValue::try_from(value).expect("digits and punctuation"));
         }
-        headers.insert("ratelimit-policy", HeaderValue::from_static("\"default\";q=1200;w=300"));
     }
 }
 

@@ -26,7 +26,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/argotunnel", get(login::show).post(login::submit))
         .route("/.well-known/snicket", get(node::facts))
         .route("/ready", get(node::ready))
-        .route("/{key}", get(login::poll))
+        // A poll takes what it finds, so asking only for the head must not count as one.
+        .route("/{key}", get(login::poll).head(no_path))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .with_state(shared);

@@ -581,6 +581,7 @@ async fn login_hands_the_credentials_to_the_agent_that_waits() {
     tokio::pin!(polling);
     let early = tokio::time::timeout(Duration::from_millis(50), polling.as_mut()).await;
     assert!(early.is_err(), "a refused token hands nothing over");
+    assert_eq!(edge.send(Method::HEAD, &key_path, &[], "").await.status, 404);
     assert_eq!(submit(&edge.token).await.status, 200);
     let pem = tokio::time::timeout(Duration::from_secs(5), polling).await.unwrap();
     assert_eq!(pem.status, 200);

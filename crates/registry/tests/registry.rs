@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -348,4 +351,47 @@ async fn watchers_see_every_change_or_start_over() {
     assert!(changes.iter().any(|change| matches!(change, Change::Configuration(_, None))), "{changes:?}");
     drop(registry);
     assert!(watch.next().await.is_none());
+}
+
+/// Set for the process that is going to be killed: where its file is.
+const VICTIM: &str = "SNICKET_TEST_REGISTRY_OF_VICTIM";
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_in_mid_write() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    if let Some(path) = std::env::var_os(VICTIM) {
+        return runtime.block_on(write_for_ever(Path::new(&path)));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("registry.redb");
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["what_was_acknowledged_survives_a_kill_in_mid_write", "--exact", "--nocapture"])
+        .env(VICTIM, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let is_name = |line: &String| line.starts_with("wrote ");
+    let mut acknowledged: Vec<String> = lines.by_ref().filter(is_name).take(50).collect();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    acknowledged.extend(lines.filter(is_name).filter(|line| line.ends_with('.')));
+    assert!(acknowledged.len() >= 50);
+
+    let registry = runtime.block_on(Registry::open_file(&path, at(1))).unwrap();
+    let snapshot = registry.snapshot();
+    for line in &acknowledged {
+        let name = line.trim_start_matches("wrote ").trim_end_matches('.');
+        assert!(snapshot.tunnel_named(name).is_some(), "{name}");
+    }
+    // A tunnel and its name are one transaction: whatever is there is whole.
+    assert!(snapshot.tunnels().all(|tunnel| snapshot.tunnel_named(tunnel.name.as_str()).is_some()));
+}
+
+async fn write_for_ever(path: &Path) {
+    let registry = Registry::open_file(path, at(0)).await.unwrap();
+    for count in 0.. {
+        let tunnel = registry.create_tunnel(at(0), named(&format!("t{count}"))).await.unwrap();
+        println!("wrote {}.", tunnel.name);
+    }
 }
