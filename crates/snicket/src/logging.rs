@@ -105,8 +105,8 @@ fn append(path: &Path) -> anyhow::Result<std::fs::File> {
 /// The flags of commands that are our own; `tunnel` has cloudflared's.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct LogArgs {
-    /// Least important kind of diagnostics on standard error
-    #[arg(long, value_name = "LEVEL", env = "SNICKET_LOGLEVEL", hide_env_values = true)]
+    /// Diagnostics on standard error: debug, info, warn, error or fatal
+    #[arg(long, value_name = "LEVEL", hide_possible_values = true, env = "SNICKET_LOGLEVEL", hide_env_values = true)]
     loglevel: Option<Level>,
     /// Append diagnostics to this file
     #[arg(long, value_name = "FILE", env = "SNICKET_LOGFILE", hide_env_values = true, hide = true)]

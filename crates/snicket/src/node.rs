@@ -130,8 +130,7 @@ impl Blueprint {
         if let (Some(token), Keep::OnDisk) = (&first_token, keep) {
             secret::write_private(&data.join(TOKEN_FILE), format!("{token}\n").as_bytes())?;
         }
-        let config =
-            edge::Config { domain: domain.to_string(), location: location.clone(), limits: edge::Limits::default() };
+        let config = edge::Config { location: location.clone(), limits: edge::Limits::default() };
         let facts = Facts {
             api: addresses.api,
             tunnel: addresses.tunnel.clone(),

@@ -50,7 +50,7 @@ pub(crate) struct Report {
 impl Report {
     /// Takes the chain of causes apart; the outermost [`Problem`] gives the advice and the exit code.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        let problem = error.chain().find_map(|cause| cause.downcast_ref::<Problem>());
+        let problem = error.downcast_ref::<Problem>();
         let mut said = error.to_string();
         let mut why = Vec::new();
         for cause in error.chain().skip(1) {

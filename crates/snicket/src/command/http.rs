@@ -58,10 +58,10 @@ pub(crate) struct Args {
     /// Believe any certificate of the origin
     #[arg(long)]
     no_tls_verify: bool,
-    /// Address of /ready and /metrics [default: the first free of localhost:20241 to 20245]
+    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
     #[arg(long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS", hide_env_values = true)]
     metrics: Option<SocketAddr>,
-    /// How long requests may go on after a signal to stop
+    /// Time for requests to end after a signal
     #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s")]
     grace_period: Duration,
     /// Data directory of the edge on this machine, when it is not the default one

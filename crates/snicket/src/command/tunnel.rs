@@ -32,8 +32,6 @@ All flags and variables: docs/named-tunnels.md";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    flags: Flags,
     /// Create this tunnel if need be, give it --hostname, and run it
     #[arg(long, short = 'n', value_name = "NAME")]
     name: Option<String>,
@@ -43,6 +41,8 @@ pub(crate) struct Args {
     /// Form of diagnostics: default or json
     #[arg(long = "output", value_name = "FORM", env = "TUNNEL_LOG_OUTPUT", hide_env_values = true, hide = true)]
     log_form: Option<Form>,
+    #[command(flatten)]
+    flags: Flags,
     #[command(subcommand)]
     command: Option<Action>,
 }

@@ -90,7 +90,7 @@ pub(crate) struct Args {
     /// Where this node is, such as ams1 [default: home]
     #[arg(long, value_name = "NAME", env = "SNICKET_LOCATION", hide_env_values = true)]
     location: Option<String>,
-    /// How long requests may go on after a signal to stop [default: 30s]
+    /// Time for requests to end after a signal [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_GRACE_PERIOD", hide_env_values = true)]
     grace_period: Option<Duration>,
     /// Write the process id here once everything listens

@@ -15,6 +15,7 @@ use crate::problem::Problem;
 
 /// Flags that hold for `tunnel` and what follows. Every value is optional, so that the configuration file can fill in.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Options of all tunnel commands")]
 pub(crate) struct Flags {
     /// Configuration file, cloudflared's config.yml
     #[arg(long, global = true, value_name = "FILE")]
@@ -32,7 +33,7 @@ pub(crate) struct Flags {
         hide_env_values = true
     )]
     pub(crate) credentials_file: Option<PathBuf>,
-    /// Where the edge takes agents, host:port; may be repeated. Default: an edge on this machine
+    /// Where the edge takes agents, host:port
     #[arg(
         long,
         global = true,
@@ -42,7 +43,7 @@ pub(crate) struct Flags {
         hide_env_values = true
     )]
     pub(crate) edge: Vec<String>,
-    /// Certificates to trust for the edge (its ca.pem)
+    /// The edge's CA (ca.pem)
     #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_CACERT", hide_env_values = true)]
     pub(crate) cacert: Option<PathBuf>,
     /// The edge's API, a URL that ends in /client/v4
@@ -58,16 +59,23 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "URL", env = "TUNNEL_URL", hide_env_values = true)]
     pub(crate) url: Option<String>,
     /// Serve a built-in page
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_HELLO_WORLD", hide_env_values = true)]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, env = "TUNNEL_HELLO_WORLD", hide_env_values = true)]
     pub(crate) hello_world: Option<bool>,
-    /// Address of /ready and /metrics [default: the first free of localhost:20241 to 20245]
+    /// Address of /ready and /metrics
     #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
     pub(crate) metrics: Option<String>,
-    /// How long requests may go on after a signal to stop [default: 30s]
+    /// Time for requests to end [default: 30s]
     #[arg(long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD", hide_env_values = true)]
     pub(crate) grace_period: Option<Duration>,
     /// debug, info, warn, error or fatal
-    #[arg(long, global = true, value_name = "LEVEL", env = "TUNNEL_LOGLEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        hide_possible_values = true,
+        value_name = "LEVEL",
+        env = "TUNNEL_LOGLEVEL",
+        hide_env_values = true
+    )]
     pub(crate) loglevel: Option<Level>,
     /// Append diagnostics to this file
     #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_LOGFILE", hide_env_values = true, hide = true)]
