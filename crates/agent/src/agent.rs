@@ -2,6 +2,7 @@
 
 mod connection;
 mod running;
+mod shell;
 mod watch_file;
 
 use std::collections::BTreeMap;
@@ -202,7 +203,7 @@ impl Agent {
             requests: Arc::clone(&requests),
         });
         let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
-        let shell = connection::Shell {
+        let shell = shell::Shell {
             registration: registration(&config),
             names: config.edge,
             ip_version: config.edge_ip_version,

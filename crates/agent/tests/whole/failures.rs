@@ -45,6 +45,8 @@ async fn an_origin_that_closes_or_talks_nonsense() {
     assert_eq!(fault(&origin.service(), "", get()).await.0, OriginFault::Closed);
     let origin = Origin::saying("220 mail.example ESMTP\r\n").await;
     assert_eq!(fault(&origin.service(), "", get()).await.0, OriginFault::Nonsense);
+    let origin = Origin::saying("HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\n\r\n").await;
+    assert_eq!(fault(&origin.service(), "", get()).await.0, OriginFault::Nonsense);
     let origin = Origin::saying("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n").await;
     assert_eq!(fault(&origin.service(), "", get()).await.0, OriginFault::Nonsense);
 }
