@@ -1,10 +1,10 @@
-//! The edge's REST API, in the shape of the Cloudflare v4 API, so that tools which speak that one work unchanged; beside
-//! it what agents need to find and join the edge (quick tunnels, login, [`Facts`]).
+//! The edge's REST API, in the shape of the Cloudflare v4 API, so that tools which speak that one work unchanged;
+//! beside it what agents need to find and join the edge (quick tunnels, login, [`Facts`]).
 //!
-//! [`router`] is the entry: an axum router that answers from the registry's snapshot and writes through its typed functions. Whoever
-//! serves it puts the caller's address into each request as `axum::extract::ConnectInfo<SocketAddr>`; a caller without one
-//! counts as remote. Deliberately absent: sockets, TLS, and the connections of agents (they are closed through
-//! [`CloseConnections`]).
+//! [`router`] is the entry: an axum router that answers from the registry's snapshot and writes through its typed
+//! functions. Whoever serves it puts the caller's address into each request as
+//! `axum::extract::ConnectInfo<SocketAddr>`; a caller without one counts as remote. Deliberately absent: sockets, TLS,
+//! and the connections of agents (they are closed through [`CloseConnections`]).
 //!
 //! Facts: `spec/api-v4.md` and section 16 of `spec/tunnel-protocol.md`.
 

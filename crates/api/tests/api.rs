@@ -441,7 +441,7 @@ async fn a_configuration_is_checked_kept_and_guarded() {
 
     let config = json!({
         "ingress": [
-            { "hostname": "app.example.test", "service": "http://localhost:8080", "originRequest": { "connectTimeout": 5 } },
+            { "hostname": "app.example.test", "service": "http://a:80", "originRequest": { "connectTimeout": 5 } },
             { "service": "http_status:404" },
         ],
     });

@@ -66,7 +66,8 @@ impl Certificates {
         }
         let certificates =
             Self { authority, names, own: ArcSwapOption::empty(), made: Mutex::new(LruCache::new(CACHE)) };
-        // Makes the one certificate that is needed for certain, so that a bad name is an error now and not at the first visit.
+        // Makes the one certificate that is needed for certain, so that a bad name is an error now and not at the first
+        // visit.
         certificates.make(Subject::Default, SystemTime::now())?;
         Ok(Arc::new(certificates))
     }
@@ -75,7 +76,8 @@ impl Certificates {
     /// visitors without SNI.
     ///
     /// # Errors
-    /// A file is unreadable, not PEM, expired, or the key does not belong to the certificate. What was in force stays so.
+    /// A file is unreadable, not PEM, expired, or the key does not belong to the certificate. What was in force stays
+    /// so.
     pub fn use_own(&self, chain: &Path, key: &Path) -> Result<(), CertsError> {
         let own = Own::load(chain, key, SystemTime::now())?;
         self.own.store(Some(Arc::new(own)));

@@ -31,11 +31,13 @@ pub enum ConfigurationError {
 }
 
 impl Registry {
-    /// Writes a tunnel's configuration. From [`ConfigSource::Cloudflare`], the tunnel is managed at the edge from then on; from
-    /// [`ConfigSource::Local`] it is only noted, unless the tunnel is managed at the edge. The document must be checked already.
+    /// Writes a tunnel's configuration. From [`ConfigSource::Cloudflare`], the tunnel is managed at the edge from then
+    /// on; from [`ConfigSource::Local`] it is only noted, unless the tunnel is managed at the edge. The document must
+    /// be checked already.
     ///
     /// # Errors
-    /// No such tunnel, the present version (0: none) is not `if_match`, the tunnel is managed at the edge, or the engine fails.
+    /// No such tunnel, the present version (0: none) is not `if_match`, the tunnel is managed at the edge, or the
+    /// engine fails.
     pub async fn put_configuration(
         &self,
         now: Timestamp,

@@ -1,9 +1,10 @@
 //! What the edge knows: accounts, tokens, zones, tunnels, routes and configurations, and who is connected right now.
 //!
 //! [`Registry`] is the one interface to it. Requests read [`Registry::snapshot`], an immutable copy in memory that is
-//! swapped when anything changes, and never wait for a disk. Changes go through typed functions (or [`Transaction`]s, guarded by
-//! revision, all or nothing) to an [`Engine`], which keeps them and feeds them back in order; [`Registry::watch`] tells others.
-//! Live state ([`Registry::connect`]) is kept beside it in memory, and ends with its holder.
+//! swapped when anything changes, and never wait for a disk. Changes go through typed functions (or [`Transaction`]s,
+//! guarded by revision, all or nothing) to an [`Engine`], which keeps them and feeds them back in order;
+//! [`Registry::watch`] tells others. Live state ([`Registry::connect`]) is kept beside it in memory, and ends with its
+//! holder.
 //!
 //! Deliberately absent: sockets, HTTP, the tunnel protocol, and any clock (the time is passed in).
 

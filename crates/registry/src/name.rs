@@ -151,13 +151,13 @@ impl From<Hostname> for String {
     }
 }
 
-/// What people call a tunnel: 1 to 100 characters, none of them a control character, no space at either end.
+/// What people call a tunnel: 1 to 255 characters, none of them a control character, no space at either end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TunnelName(Box<str>);
 
 impl TunnelName {
-    /// Long enough for any host name's first labels, short enough for one line of a list.
+    /// Long enough for a whole host name, which is what a quick tunnel is called.
     pub const MAX_CHARS: usize = 255;
 
     /// Checks a name.

@@ -200,7 +200,8 @@ mod tests {
     use super::*;
     use crate::{ConfigSource, Hostname, NewToken, NewTunnel, QuickName, TunnelName};
 
-    /// Whatever is done, in whatever order, the snapshot that followed every change is the one that a restart would load.
+    /// Whatever is done, in whatever order, the snapshot that followed every change is the one that a restart would
+    /// load.
     #[tokio::test]
     async fn following_every_change_leads_where_loading_leads() {
         for seed in 0..8 {

@@ -10,7 +10,8 @@ use subtle::ConstantTimeEq;
 #[error("a tunnel secret is the base64 text of {} to {} bytes", Secret::MIN_BYTES, Secret::MAX_BYTES)]
 pub struct BadSecret;
 
-/// The secret of a tunnel: proves the right to serve it. Never printed; compared in constant time. In files it is base64.
+/// The secret of a tunnel: proves the right to serve it. Never printed; compared in constant time. In files it is
+/// base64.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Secret(Box<[u8]>);

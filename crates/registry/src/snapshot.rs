@@ -15,7 +15,8 @@ use crate::resource::{
 use crate::watch::Change;
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
-/// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in memory.
+/// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in
+/// memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     revision: Revision,
@@ -106,8 +107,8 @@ impl Snapshot {
         self.tunnels_by_age.iter().filter_map(|(_, id)| self.tunnels.get(id))
     }
 
-    /// The route that a visitor's host name takes: its own, else that of the closest wildcard above it. The name must be in the form
-    /// that [`Hostname`] has (lower case, no port, no trailing dot); anything else simply has no route.
+    /// The route that a visitor's host name takes: its own, else that of the closest wildcard above it. The name must
+    /// be in the form that [`Hostname`] has (lower case, no port, no trailing dot); anything else simply has no route.
     pub fn route(&self, hostname: &str) -> Option<&Arc<Versioned<Route>>> {
         self.exact.get(hostname).or_else(|| parents(hostname).find_map(|parent| self.wildcards.get(parent)))
     }

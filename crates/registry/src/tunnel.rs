@@ -154,7 +154,8 @@ impl Registry {
     }
 
     /// Deletes a tunnel: it stays listed, its name is free again, its routes and configuration are gone. Deleting it
-    /// again changes nothing. Without `cascade` it must have no connections; with it, closing them is the caller's part.
+    /// again changes nothing. Without `cascade` it must have no connections; with it, closing them is the caller's
+    /// part.
     ///
     /// # Errors
     /// No such tunnel, it has connections, or the engine fails.
@@ -224,8 +225,8 @@ impl Registry {
         .await
     }
 
-    /// Removes quick tunnels that have had no connection for this long, and answers which. Time before the registry was opened does
-    /// not count, so that a restart gives every agent the same time to come back.
+    /// Removes quick tunnels that have had no connection for this long, and answers which. Time before the registry was
+    /// opened does not count, so that a restart gives every agent the same time to come back.
     ///
     /// # Errors
     /// The engine fails; those removed until then stay so.

@@ -138,7 +138,12 @@ mod tests {
             json!({"ingress": [{"hostname": "", "service": "http://localhost:8080"}]}),
             json!({
                 "ingress": [
-                    {"hostname": "app.example.test", "path": "^/a", "service": "http://localhost:8080", "originRequest": {"connectTimeout": 10, "new": [1]}},
+                    {
+                        "hostname": "app.example.test",
+                        "path": "^/a",
+                        "service": "http://localhost:8080",
+                        "originRequest": {"connectTimeout": 10, "new": [1]},
+                    },
                     {"hostname": "*.example.test", "service": "unix:/run/app.sock"},
                     {"path": "/x", "service": "https://[::1]:8443"},
                     {"hostname": "ssh.example.test", "service": "ssh://localhost:22"},

@@ -53,8 +53,8 @@ pub(crate) async fn put(
     Ok(success(json!({ "cname": write, "name": hostname, "dns_tag": "" })))
 }
 
-/// The host name in full and its zone: a lone label is meant under the zone given, and a name in another zone of ours is
-/// that one's, whatever zone the caller's credentials name.
+/// The host name in full and its zone: a lone label is meant under the zone given, and a name in another zone of ours
+/// is that one's, whatever zone the caller's credentials name.
 fn place<'a>(snapshot: &'a Snapshot, zone: &'a Zone, wanted: &str) -> Result<(Hostname, &'a Zone), ApiError> {
     let bad = |problem: registry::BadName| ApiError::not_valid(format!("user_hostname: {problem}"));
     let hostname = Hostname::parse(wanted).map_err(bad)?;

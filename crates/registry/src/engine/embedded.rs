@@ -12,7 +12,8 @@ use crate::{CommitError, EngineError, OpenError};
 
 /// Grows when the meaning of the tables or of the values in them changes.
 const SCHEMA: u64 = 1;
-/// The log of changes reaches back this many transactions: enough for any follower in the same process, and a few MB at most.
+/// The log of changes reaches back this many transactions: enough for any follower in the same process, and a few MB at
+/// most.
 const LOG_REVISIONS: u64 = 10_000;
 /// Everything is in the snapshot anyway, so the file's own cache need not be large.
 const CACHE_BYTES: usize = 8 << 20;
@@ -29,7 +30,8 @@ const META_COMPACTED: &str = "compacted";
 
 /// Key → the revision that wrote it, and the value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
-/// Revision and place within the transaction → key. The value is the entry's own, so the log stays small whatever is written.
+/// Revision and place within the transaction → key. The value is the entry's own, so the log stays small whatever is
+/// written.
 const CHANGES: TableDefinition<'_, (u64, u32), &str> = TableDefinition::new("changes");
 
 /// The engine for one node: one file, or none at all.
@@ -310,8 +312,8 @@ fn load(database: &Database) -> Result<State, redb::Error> {
     Ok(State { revision, entries })
 }
 
-/// Everything after this revision. A value that was overwritten meanwhile is passed over, since the later batch, which is in
-/// the answer too, has the new one.
+/// Everything after this revision. A value that was overwritten meanwhile is passed over, since the later batch, which
+/// is in the answer too, has the new one.
 fn changes(database: &Database, after: Revision) -> Result<Result<Vec<Batch>, FeedError>, redb::Error> {
     let transaction = database.begin_read()?;
     let compacted = transaction.open_table(META)?.get(META_COMPACTED)?.map_or(0, |value| value.value());
@@ -340,7 +342,8 @@ fn changes(database: &Database, after: Revision) -> Result<Result<Vec<Batch>, Fe
 
 type Verdict = Result<Revision, CommitError>;
 
-/// Carries out as many of these as hold, in one write to the disk, and answers the revision after them and each one's outcome.
+/// Carries out as many of these as hold, in one write to the disk, and answers the revision after them and each one's
+/// outcome.
 fn commit(database: &Database, group: &[Order], log_revisions: u64) -> Result<(Revision, Vec<Verdict>), redb::Error> {
     let transaction = database.begin_write()?;
     let before = transaction.open_table(META)?.get(META_REVISION)?.map_or(0, |value| value.value());
