@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -57,9 +58,12 @@ impl<R: Registrar> Session<R> {
             }
             Ok(Ok(Some(Ok(connection)))) => {
                 let id = self.accepted.expect("a registration that was not refused was accepted");
-                let reason = serve(&mut control, &*self.registrar, id, &connection).await;
-                connection.close(&reason);
-                reason
+                let mut phase = connection.phase();
+                tokio::select! {
+                    biased;
+                    reason = closed(&mut phase) => reason,
+                    reason = serve(&mut control, &*self.registrar, id, &connection) => reason,
+                }
             }
         }
     }
@@ -132,57 +136,83 @@ where
     }
 }
 
-/// Serves a registered connection's control stream until the connection is to be closed.
+/// Serves a registered connection's control stream until nothing new may be sent and the last request is done.
 async fn serve<T, R>(control: &mut ControlServer<T>, registrar: &R, id: Uuid, connection: &Connection) -> String
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
     R: Registrar,
 {
     let mut phase = connection.phase();
+    // Why the connection drains, once it does.
+    let mut reason = None;
     loop {
         tokio::select! {
-            call = control.next() => match call {
-                Ok(Some(ControlCall::Register(question, _))) => {
-                    let again = Refused { cause: "the connection is registered already".into(), retry_after: None };
-                    if let Err(error) = control.reply_register(question, &Err(again)).await {
-                        return finish(connection, lost(error)).await;
-                    }
-                }
-                Ok(Some(ControlCall::LocalConfiguration(question, configuration))) => {
-                    let answer = registrar.local_configuration(id, configuration).await;
-                    let answer = control.reply_done(question, answer.as_ref().copied().map_err(String::as_str)).await;
-                    if let Err(error) = answer {
-                        return finish(connection, lost(error)).await;
-                    }
-                }
-                Ok(Some(ControlCall::Unregister(question))) => {
+            call = control.next() => match answer(control, registrar, id, call).await {
+                Ok(Answered::Call) => {}
+                Ok(Answered::Unregister) => {
                     connection.drain();
-                    if control.reply_done(question, Ok(())).await.is_ok() {
-                        let _ = timeout(PARTING_LIMIT, ended(control)).await;
-                    }
-                    return finish(connection, "the agent unregistered".into()).await;
+                    let _ = timeout(PARTING_LIMIT, ended(control)).await;
+                    connection.flights().landed().await;
+                    return "the agent unregistered".into();
                 }
-                Ok(None) => return finish(connection, "the agent ended the control stream".into()).await,
-                Err(error) => return finish(connection, lost(error)).await,
+                Err(end) => {
+                    connection.drain();
+                    connection.flights().landed().await;
+                    return reason.unwrap_or(end);
+                }
             },
-            _ = unavailable(&mut phase) => {
-                return finish(connection, "the edge drained the connection".into()).await;
+            _ = unavailable(&mut phase), if reason.is_none() => {
+                reason = Some("the edge drained the connection".to_owned());
             }
+            () = connection.flights().landed(), if reason.is_some() => return reason.unwrap_or_default(),
         }
     }
 }
 
-/// Sends nothing new, and waits until the last request is done or the connection is closed outright.
-async fn finish(connection: &Connection, reason: String) -> String {
-    connection.drain();
-    let mut phase = connection.phase();
-    tokio::select! {
-        biased;
-        closed = phase.wait_for(|phase| matches!(phase, Phase::Closed(_))) => match closed.as_deref() {
-            Ok(Phase::Closed(reason)) => reason.clone(),
-            Ok(Phase::Open | Phase::Draining) | Err(_) => reason,
-        },
-        () = connection.flights().landed() => reason,
+enum Answered {
+    Call,
+    /// The agent leaves.
+    Unregister,
+}
+
+/// Answers one call; the error says why there are no more.
+async fn answer<T, R>(
+    control: &mut ControlServer<T>,
+    registrar: &R,
+    id: Uuid,
+    call: Result<Option<ControlCall>, CallError>,
+) -> Result<Answered, String>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+    R: Registrar,
+{
+    match call.map_err(lost)? {
+        None => Err("the agent ended the control stream".into()),
+        Some(ControlCall::Register(question, _)) => {
+            let again = Refused { cause: "the connection is registered already".into(), retry_after: None };
+            control.reply_register(question, &Err(again)).await.map_err(lost)?;
+            Ok(Answered::Call)
+        }
+        Some(ControlCall::LocalConfiguration(question, configuration)) => {
+            let answer = registrar.local_configuration(id, configuration).await;
+            let answer = answer.as_ref().copied().map_err(String::as_str);
+            control.reply_done(question, answer).await.map_err(lost)?;
+            Ok(Answered::Call)
+        }
+        Some(ControlCall::Unregister(question)) => {
+            // The agent leaves whether it gets the answer or not.
+            let _ = control.reply_done(question, Ok(())).await;
+            Ok(Answered::Unregister)
+        }
+    }
+}
+
+/// Waits until a connection is closed outright, and says why.
+async fn closed(phase: &mut watch::Receiver<Phase>) -> String {
+    let closed = phase.wait_for(|phase| matches!(phase, Phase::Closed(_))).await;
+    match closed.as_deref() {
+        Ok(Phase::Closed(reason)) => reason.clone(),
+        Ok(Phase::Open | Phase::Draining) | Err(_) => "the connection is gone".into(),
     }
 }
 

@@ -13,6 +13,7 @@ both!(
     an_agent_that_unregisters_finishes_what_is_under_way,
     an_edge_that_drains_finishes_what_is_under_way,
     an_idle_connection_that_drains_closes_at_once,
+    an_edge_that_drains_still_answers_the_agent,
     closing_fails_what_is_under_way,
     an_agent_that_is_gone_loses_what_was_sent,
     dropping_the_edge_ends_the_connection_for_both,
@@ -104,6 +105,20 @@ async fn an_idle_connection_that_drains_closes_at_once(transport: Transport) {
     assert_eq!(soon(rig.agent.closed()).await, "the edge closed the connection");
     assert_eq!(rig.agent.closed().await, "the edge closed the connection");
     rig.agent.unregister(std::time::Duration::from_secs(1)).await.unwrap_err();
+}
+
+async fn an_edge_that_drains_still_answers_the_agent(transport: Transport) {
+    let (origin, mut feeds) = held();
+    let rig = Rig::new(transport, origin).await;
+    let answer = soon(rig.edge.exchange(Kind::Http, get("https://a.test/"), Interim::unwanted())).await.unwrap();
+    let feed = feeds.recv().await.unwrap();
+    rig.edge.drain();
+    soon(rig.agent.update_local_configuration("{}".into())).await.unwrap();
+    soon(rig.agent.unregister(std::time::Duration::from_secs(5))).await.unwrap();
+    assert!(!rig.served.is_finished());
+    drop(feed);
+    assert_eq!(whole(answer).await.unwrap().body(), "");
+    assert_eq!(soon(rig.served).await.unwrap(), "the agent unregistered");
 }
 
 async fn closing_fails_what_is_under_way(transport: Transport) {
