@@ -57,7 +57,7 @@ impl Authority {
             (None, None) => new_key(&key_path)?,
             (None, Some(_)) => {
                 let problem = format!(
-                    "missing, but {} is there; restore it, or remove that file too (everyone must then trust the new one)",
+                    "missing, but {} is there; restore it, or remove both (all must then trust a new one)",
                     path.display()
                 );
                 return Err(file::problem(&key_path, problem));
