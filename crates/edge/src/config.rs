@@ -4,8 +4,6 @@ use std::time::Duration;
 /// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Quick tunnels get a name below this domain.
-    pub domain: String,
     /// Where this node is, such as `lab01`: second half of every `cf-ray`, and what agents see as their location.
     pub location: String,
     /// What visitors and agents may use up.

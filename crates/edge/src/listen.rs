@@ -5,6 +5,6 @@ mod api;
 mod tcp;
 mod visitors;
 
-pub(crate) use agents::{agents_over_quic, agents_over_tls};
+pub(crate) use agents::Agents;
 pub(crate) use api::api;
 pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};

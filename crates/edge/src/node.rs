@@ -22,6 +22,8 @@ use crate::stop::Stop;
 use crate::tunnels::Tunnels;
 use crate::{Addresses, Config};
 
+/// How long agents may take to part once no request is under way.
+const PARTING: Duration = Duration::from_secs(2);
 /// How long closing messages may take to leave after everything else has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,10 @@ pub enum StartError {
 /// A node at work. Dropping it does not stop it; [`Running::shutdown`] does.
 pub struct Running {
     addresses: Addresses,
-    stop: Stop,
+    /// Ends what serves visitors and callers of the API.
+    visits: Stop,
+    /// Ends what serves agents, which visits need to the last.
+    agents: Stop,
     tunnels: Arc<Tunnels>,
     endpoints: Vec<quinn::Endpoint>,
     events: broadcast::Sender<RequestEvent>,
@@ -64,11 +69,16 @@ impl Edge {
         api: impl FnOnce(Connections) -> Router,
     ) -> Result<Running, StartError> {
         let addresses = sockets.addresses()?;
-        let stop = Stop::default();
+        let (visits, agents) = (Stop::default(), Stop::default());
         let metrics = Arc::new(Metrics::new());
         let events = site::events();
-        let tunnels =
-            Tunnels::new(registry.clone(), config.location.clone(), &config.limits, Arc::clone(&metrics), stop.clone());
+        let tunnels = Tunnels::new(
+            registry.clone(),
+            config.location.clone(),
+            &config.limits,
+            Arc::clone(&metrics),
+            agents.clone(),
+        );
         let reception = Arc::new(Reception {
             site: Arc::new(Site {
                 registry,
@@ -79,7 +89,7 @@ impl Edge {
                 events: events.clone(),
             }),
             limits: config.limits,
-            stop: stop.clone(),
+            stop: visits.clone(),
             alt_svc: HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addresses.https.port())).ok(),
         });
 
@@ -93,12 +103,12 @@ impl Edge {
             front::http3::transport_config(config.limits.streams),
         )?;
         let mut endpoints = vec![visitors_quic.clone()];
-        let mut agents = Vec::new();
+        let mut tunnel_listeners = Vec::new();
         for sockets in sockets.tunnel {
             let (tcp, udp) = pair(sockets)?;
             let quic = endpoint(udp, tls::tunnel_quic(certificates)?, wire::quic::edge_transport_config())?;
             endpoints.push(quic.clone());
-            agents.push((tcp, quic));
+            tunnel_listeners.push((tcp, quic));
         }
         let api_listener = tokio_listener(sockets.api)?;
         let router = api(Connections::new(Arc::clone(&tunnels)))
@@ -108,34 +118,27 @@ impl Edge {
         let limits = config.limits;
         let places = Arc::new(Semaphore::new(limits.connections));
         let unregistered = Arc::new(Semaphore::new(limits.unregistered));
-        stop.spawn(Arc::clone(&tunnels).follow());
-        stop.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
-        stop.spawn(listen::visitors_over_tls(
+        agents.spawn(Arc::clone(&tunnels).follow());
+        for (tcp, quic) in tunnel_listeners {
+            let listener = listen::Agents {
+                tunnels: Arc::clone(&tunnels),
+                places: Arc::clone(&unregistered),
+                limits,
+                stop: agents.clone(),
+            };
+            agents.spawn(listener.clone().over_tls(tcp, Arc::clone(&tunnel_tls)));
+            agents.spawn(listener.over_quic(quic));
+        }
+        visits.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
+        visits.spawn(listen::visitors_over_tls(
             https,
             Arc::clone(&visitor_tls),
             Arc::clone(&reception),
             Arc::clone(&places),
         ));
-        stop.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
-        for (tcp, quic) in agents {
-            stop.spawn(listen::agents_over_tls(
-                tcp,
-                Arc::clone(&tunnel_tls),
-                Arc::clone(&tunnels),
-                Arc::clone(&unregistered),
-                limits,
-                stop.clone(),
-            ));
-            stop.spawn(listen::agents_over_quic(
-                quic,
-                Arc::clone(&tunnels),
-                Arc::clone(&unregistered),
-                limits,
-                stop.clone(),
-            ));
-        }
-        stop.spawn(listen::api(api_listener, visitor_tls, router, limits, stop.clone()));
-        Ok(Running { addresses, stop, tunnels, endpoints, events })
+        visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
+        visits.spawn(listen::api(api_listener, visitor_tls, router, limits, visits.clone()));
+        Ok(Running { addresses, visits, agents, tunnels, endpoints, events })
     }
 }
 
@@ -153,9 +156,11 @@ impl Running {
     /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether there was
     /// none. Dropping the future cuts nothing; call it again with no grace for that.
     pub async fn shutdown(&self, grace: Duration) -> bool {
-        self.stop.drain();
+        self.visits.drain();
+        self.agents.drain();
+        let in_time = self.visits.finish(grace).await;
         self.tunnels.drain();
-        let in_time = self.stop.finish(grace).await;
+        self.agents.finish(grace.min(PARTING)).await;
         for endpoint in &self.endpoints {
             endpoint.close(0_u32.into(), b"");
         }

@@ -19,94 +19,94 @@ use crate::tunnels::{Door, Tunnels};
 /// An agent's machine that answers nothing for this long is gone. Agents must be found gone within 10 s.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// Serves agents over TCP until the node stops.
-pub(crate) async fn agents_over_tls(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    tunnels: Arc<Tunnels>,
-    places: Arc<Semaphore>,
-    limits: Limits,
-    stop: Stop,
-) {
-    let acceptor = TlsAcceptor::from(tls);
-    while let Some((stream, remote)) = tcp::accept(&listener, &stop).await {
-        let Some(place) = place(&places, remote) else { continue };
-        tcp::tune(&stream, SILENCE);
-        stop.spawn(over_tls(stream, remote, acceptor.clone(), Arc::clone(&tunnels), place, limits));
-    }
+/// What every listener for agents needs.
+#[derive(Clone)]
+pub(crate) struct Agents {
+    pub(crate) tunnels: Arc<Tunnels>,
+    /// Taken by connections that are not registered yet.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) limits: Limits,
+    pub(crate) stop: Stop,
 }
 
-async fn over_tls(
-    stream: TcpStream,
-    remote: SocketAddr,
-    acceptor: TlsAcceptor,
-    tunnels: Arc<Tunnels>,
-    place: OwnedSemaphorePermit,
-    limits: Limits,
-) {
-    let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!(agent = %remote, "a TLS handshake took too long"),
-    };
-    if stream.get_ref().1.server_name() == Some(TUNNEL_PROBE_NAME) {
-        return tracing::debug!(agent = %remote, "an agent has tried the way over TCP");
-    }
-    let door = Door::new(tunnels, place);
-    let serving = wire::http2::edge::serve(stream, remote, Arc::clone(&door));
-    serve(serving, &door, remote, limits).await;
-}
-
-/// Serves agents over QUIC until the node stops.
-pub(crate) async fn agents_over_quic(
-    endpoint: quinn::Endpoint,
-    tunnels: Arc<Tunnels>,
-    places: Arc<Semaphore>,
-    limits: Limits,
-    stop: Stop,
-) {
-    loop {
-        let incoming = tokio::select! {
-            () = stop.drained() => return,
-            incoming = endpoint.accept() => incoming,
-        };
-        let Some(incoming) = incoming else { return };
-        // With half of the places taken, agents show first that their address is theirs.
-        if places.available_permits() < limits.unregistered / 2 && incoming.may_retry() {
-            // It fails only for those that cannot be asked.
-            let _ = incoming.retry();
-            continue;
+impl Agents {
+    /// Serves agents over TCP until the node stops.
+    pub(crate) async fn over_tls(self, listener: TcpListener, tls: Arc<ServerConfig>) {
+        let acceptor = TlsAcceptor::from(tls);
+        while let Some((stream, remote)) = tcp::accept(&listener, &self.stop).await {
+            let Some(place) = self.place(remote) else { continue };
+            tcp::tune(&stream, SILENCE);
+            self.stop.spawn(self.clone().dialled_over_tls(stream, remote, acceptor.clone(), place));
         }
-        let remote = incoming.remote_address();
-        let Some(place) = place(&places, remote) else {
-            incoming.refuse();
-            continue;
-        };
-        stop.spawn(over_quic(incoming, remote, Arc::clone(&tunnels), place, limits));
     }
-}
 
-async fn over_quic(
-    incoming: quinn::Incoming,
-    remote: SocketAddr,
-    tunnels: Arc<Tunnels>,
-    place: OwnedSemaphorePermit,
-    limits: Limits,
-) {
-    let handshake = async { incoming.accept()?.await };
-    let connection = match timeout(limits.handshake, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed"),
-        Err(_) => return tracing::debug!(agent = %remote, "a QUIC handshake took too long"),
-    };
-    let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
-        tracing::debug!(agent = %remote, "an agent has tried the way over QUIC");
-        return connection.close(0_u32.into(), b"");
+    async fn dialled_over_tls(
+        self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        acceptor: TlsAcceptor,
+        place: OwnedSemaphorePermit,
+    ) {
+        let stream = match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!(agent = %remote, "a TLS handshake took too long"),
+        };
+        if stream.get_ref().1.server_name() == Some(TUNNEL_PROBE_NAME) {
+            return tracing::debug!(agent = %remote, "an agent has tried the way over TCP");
+        }
+        let door = Door::new(self.tunnels, place);
+        let serving = wire::http2::edge::serve(stream, remote, Arc::clone(&door));
+        serve(serving, &door, remote, self.limits).await;
     }
-    let door = Door::new(tunnels, place);
-    let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
-    serve(serving, &door, remote, limits).await;
+
+    /// Serves agents over QUIC until the node stops.
+    pub(crate) async fn over_quic(self, endpoint: quinn::Endpoint) {
+        loop {
+            let incoming = tokio::select! {
+                () = self.stop.drained() => return,
+                incoming = endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            // With half of the places taken, agents show first that their address is theirs.
+            if self.places.available_permits() < self.limits.unregistered / 2 && incoming.may_retry() {
+                // It fails only for those that cannot be asked.
+                let _ = incoming.retry();
+                continue;
+            }
+            let remote = incoming.remote_address();
+            let Some(place) = self.place(remote) else {
+                incoming.refuse();
+                continue;
+            };
+            self.stop.spawn(self.clone().dialled_over_quic(incoming, remote, place));
+        }
+    }
+
+    async fn dialled_over_quic(self, incoming: quinn::Incoming, remote: SocketAddr, place: OwnedSemaphorePermit) {
+        let handshake = async { incoming.accept()?.await };
+        let connection = match timeout(self.limits.handshake, handshake).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed"),
+            Err(_) => return tracing::debug!(agent = %remote, "a QUIC handshake took too long"),
+        };
+        let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+        if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
+            tracing::debug!(agent = %remote, "an agent has tried the way over QUIC");
+            return connection.close(0_u32.into(), b"");
+        }
+        let door = Door::new(self.tunnels, place);
+        let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
+        serve(serving, &door, remote, self.limits).await;
+    }
+
+    fn place(&self, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if place.is_none() {
+            tracing::warn!(agent = %remote, "the limit of connections that are not registered is reached");
+        }
+        place
+    }
 }
 
 /// Serves a connection until it ends, or has not registered in time.
@@ -120,12 +120,4 @@ async fn serve(serving: impl Future<Output = String>, door: &Door, remote: Socke
         },
     };
     tracing::debug!(agent = %remote, reason, "an agent's connection has ended");
-}
-
-fn place(places: &Arc<Semaphore>, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
-    let place = Arc::clone(places).try_acquire_owned().ok();
-    if place.is_none() {
-        tracing::warn!(agent = %remote, "the limit of connections that are not registered is reached");
-    }
-    place
 }
