@@ -10,6 +10,7 @@ mod origin;
 mod proxy;
 mod requests;
 mod secure;
+mod vanish;
 mod websocket;
 
 use std::future::Future;
