@@ -33,8 +33,8 @@ impl fmt::Display for Transport {
 
 /// What a node decides about connections that agents dial.
 ///
-/// [`crate::http2::edge::serve`] and [`crate::quic::edge::serve`] call it, in this order for one connection: `register` once;
-/// `local_configuration` any number of times; `closed` once if and only if `register` accepted.
+/// [`crate::http2::edge::serve`] and [`crate::quic::edge::serve`] call it, in this order for one connection: `register`
+/// once; `local_configuration` any number of times; `closed` once if and only if `register` accepted.
 pub trait Registrar: Send + Sync + 'static {
     /// Accepts or refuses a connection. From acceptance on the handle carries requests.
     ///
@@ -121,9 +121,10 @@ impl Connection {
 
     /// Sends one request to the agent and waits for the head of the answer.
     ///
-    /// The URI must be absolute (`https://host/path`); its host is lower case. The request's headers must already be those that the
-    /// origin is to see. For [`Kind::WebSocket`], an answer with status 101 means accepted on either transport. The answer's headers are the
-    /// origin's, hop-by-hop headers removed (for an accepted WebSocket `upgrade`, `connection` and `sec-websocket-accept` stay).
+    /// The URI must be absolute (`https://host/path`); its host is lower case. The request's headers must already be those
+    /// that the origin is to see. For [`Kind::WebSocket`], an answer with status 101 means accepted on either transport.
+    /// The answer's headers are the origin's, hop-by-hop headers removed (for an accepted WebSocket `upgrade`,
+    /// `connection` and `sec-websocket-accept` stay).
     /// The body is polled only once the agent wants it when the request holds `expect: 100-continue`, at once otherwise
     /// (also then for stock agents over QUIC, which cannot say that they want it).
     /// Dropping the future, or the answer's body, cancels the origin's request. There is no time limit in here.

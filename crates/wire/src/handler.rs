@@ -20,8 +20,8 @@ pub trait Handler: Send + Sync + 'static {
         interim: Interim,
     ) -> impl Future<Output = Result<Response<Body>, OriginError>> + Send;
 
-    /// Applies a configuration that the edge pushed, by the version rules of section 11.2, and answers the version now in force;
-    /// on refusal with the reason as well.
+    /// Applies a configuration that the edge pushed, by the version rules of section 11.2, and answers the version now in
+    /// force; on refusal with the reason as well.
     fn update_configuration(
         &self,
         version: i32,

@@ -25,7 +25,7 @@ const CONNECTION_WINDOW: u32 = 128 << 20;
 /// Bytes of one stream that may wait for the socket beyond the peer's window.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// A message head's fields as HTTP/2 counts them; that of the reference agent, and room for [`PACKED_HEADERS`] twice over.
+/// A message head's fields as HTTP/2 counts them: that of the reference agent, and room for [`PACKED_HEADERS`] twice.
 const HEADER_LIST: u32 = 1 << 20;
 
 /// An origin's headers once they are serialized.

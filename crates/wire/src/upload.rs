@@ -51,7 +51,8 @@ impl Upload {
         std::future::pending().await
     }
 
-    /// The answer is complete. An HTTP request's body goes on for as long as the agent takes it; streams end with their answer.
+    /// The answer is complete. An HTTP request's body goes on for as long as the agent takes it; streams end with their
+    /// answer.
     pub(crate) fn release(mut self) {
         if self.kind == Kind::Http {
             self.task = None;
