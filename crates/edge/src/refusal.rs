@@ -1,6 +1,7 @@
 //! Every refusal of the edge: what a visitor is told, and what `snicket explain` knows about it.
 
 mod accept;
+mod grpc;
 mod page;
 
 pub(crate) use page::Page;

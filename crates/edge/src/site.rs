@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use registry::Registry;
 use tokio::sync::broadcast;
@@ -31,7 +31,10 @@ const MANAGEMENT_HOST: &str = "management.argotunnel.com";
 /// Requests that nobody has read yet; who falls further behind misses some.
 const EVENTS: usize = 256;
 
-/// One request, told when its answer begins.
+/// The status of a request whose visitor left before there was an answer; nobody is sent it.
+const VISITOR_LEFT: u16 = 499;
+
+/// One request, told when its answer begins, or its visitor leaves.
 #[derive(Debug, Clone)]
 pub struct RequestEvent {
     /// The value of `cf-ray`.
@@ -42,7 +45,7 @@ pub struct RequestEvent {
     pub host: String,
     /// The path, without the query, which may hold secrets.
     pub path: String,
-    /// The answer's status.
+    /// The answer's status; 499 if the visitor left before there was one.
     pub status: u16,
     /// The code of the refusal, if the edge itself answered.
     pub refusal: Option<u16>,
@@ -68,38 +71,31 @@ pub(crate) fn events() -> broadcast::Sender<RequestEvent> {
 impl Site {
     /// Answers one request, whatever happens.
     pub(crate) async fn answer(&self, visit: Visit) -> Response<Body> {
-        let started = Instant::now();
         let under_way = self.metrics.request();
         let ray = Ray::random().at(&self.location);
-        let method = visit.request.method().clone();
-        let path = visit.request.uri().path().to_owned();
-        let accept = accepted_forms(visit.request.headers());
+        let form = form_fields(visit.request.headers());
         let host = Host::of(visit.request.uri(), visit.request.headers());
         let name = host.as_ref().map(|host| host.name().to_owned()).unwrap_or_default();
+        let mut telling = Telling::new(self, &visit.request, ray.clone(), name);
 
-        let outcome = self.carry(visit, host, &ray).await;
-        let refused = outcome.as_ref().err().map(|failure| failure.refusal.code);
-        let answer = match outcome {
+        let mut answer = match self.carry(visit, host, &ray).await {
             Ok(mut answer) => {
                 towards_visitor(answer.headers_mut(), &ray);
+                telling.event.status = answer.status().as_u16();
                 answer
             }
             Err(Failure { refusal, detail }) => {
-                let host = Some(name.as_str()).filter(|name| !name.is_empty());
-                Page { refusal, ray: &ray, host, detail: detail.as_deref() }.answer(&method, &accept)
+                let event = &mut telling.event;
+                (event.status, event.refusal) = (refusal.status, Some(refusal.code));
+                let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
+                Page { refusal, ray: &ray, host, detail: detail.as_deref() }.answer(&event.method, &form)
             }
         };
-        let event = RequestEvent {
-            ray,
-            method,
-            host: name,
-            path,
-            status: answer.status().as_u16(),
-            refusal: refused,
-            time: started.elapsed(),
-        };
-        self.tell(event);
-        answer.map(|body| if body.is_end_stream() { body } else { Body::wrap(Counted { body, _under_way: under_way }) })
+        drop(telling);
+        if !answer.body().is_end_stream() {
+            answer = answer.map(|body| Body::wrap(Counted { body, _under_way: under_way }));
+        }
+        answer
     }
 
     async fn carry(&self, visit: Visit, host: Result<Host, HostError>, ray: &str) -> Result<Response<Body>, Failure> {
@@ -139,9 +135,35 @@ impl Site {
             None => Err(Failure::from(&refusal::UNKNOWN_HOST)),
         }
     }
+}
 
-    fn tell(&self, event: RequestEvent) {
-        self.metrics.answered(event.status, event.refusal, event.time);
+/// Tells a request when it is dropped, so that one whose visitor left is told too.
+struct Telling<'a> {
+    site: &'a Site,
+    started: Instant,
+    event: RequestEvent,
+}
+
+impl<'a> Telling<'a> {
+    fn new(site: &'a Site, request: &Request<Body>, ray: String, host: String) -> Self {
+        let event = RequestEvent {
+            ray,
+            method: request.method().clone(),
+            host,
+            path: request.uri().path().to_owned(),
+            status: VISITOR_LEFT,
+            refusal: None,
+            time: Duration::ZERO,
+        };
+        Self { site, started: Instant::now(), event }
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        let event = &mut self.event;
+        event.time = self.started.elapsed();
+        self.site.metrics.answered(event.status, event.refusal, event.time);
         tracing::info!(
             ray = event.ray,
             method = %event.method,
@@ -151,9 +173,9 @@ impl Site {
             ms = u64::try_from(event.time.as_millis()).unwrap_or(u64::MAX),
             "request"
         );
-        if self.events.receiver_count() > 0 {
+        if self.site.events.receiver_count() > 0 {
             // All receivers may have gone meanwhile.
-            let _ = self.events.send(event);
+            let _ = self.site.events.send(event.clone());
         }
     }
 }
@@ -201,9 +223,11 @@ fn origin_uri(host: &Host, path: Option<&PathAndQuery>, secure: bool) -> Result<
         .map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
 }
 
-/// What a page needs of the request's header.
-fn accepted_forms(headers: &HeaderMap) -> HeaderMap {
-    headers.get_all(header::ACCEPT).iter().map(|value| (header::ACCEPT, value.clone())).collect()
+/// What the form of a refusal depends on.
+fn form_fields(headers: &HeaderMap) -> HeaderMap {
+    let fields =
+        |name: header::HeaderName| headers.get_all(&name).iter().map(move |value| (name.clone(), value.clone()));
+    fields(header::ACCEPT).chain(fields(header::CONTENT_TYPE)).collect()
 }
 
 /// A body that counts as under way until it is dropped.
@@ -234,7 +258,6 @@ impl http_body::Body for Counted {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use wire::Interim;
 
     use super::*;

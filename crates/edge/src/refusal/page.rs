@@ -2,8 +2,8 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use wire::Body;
 
-use super::Refusal;
 use super::accept::{Form, preferred};
+use super::{Refusal, grpc};
 
 /// A refusal as one visitor gets to see it.
 pub(crate) struct Page<'a> {
@@ -17,8 +17,11 @@ pub(crate) struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The answer for a request with this method and header.
+    /// The answer for a request with this method and header, of which `accept` and `content-type` matter.
     pub(crate) fn answer(&self, method: &Method, headers: &HeaderMap) -> Response<Body> {
+        if grpc::is_call(headers) {
+            return grpc::answer(self.refusal, self.ray);
+        }
         let (content_type, text) = match preferred(headers) {
             Form::Html => ("text/html; charset=utf-8", self.html()),
             Form::Json => ("application/json", self.json()),

@@ -1,6 +1,7 @@
 //! Bodies pass as they come, end as they end, and are given up as soon as nobody wants them.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -112,13 +113,13 @@ async fn events_arrive_one_by_one() {
     }
 }
 
-/// Begins a request and leaves once the origin has it.
-async fn leave(node: &Node, way: Way, path: &str, is_there: impl AsyncFn()) {
+/// Begins a request, and leaves when it is time.
+async fn leave(node: &Node, way: Way, path: &str, is_time: impl AsyncFn()) {
     match way {
         Way::Plain | Way::PlainHttp2 | Way::Http1 => {
             let mut stream = node.tls(b"http/1.1").await;
             stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: app.edge.test\r\n\r\n").as_bytes()).await.unwrap();
-            is_there().await;
+            is_time().await;
         }
         Way::Http2 => {
             let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
@@ -126,22 +127,25 @@ async fn leave(node: &Node, way: Way, path: &str, is_there: impl AsyncFn()) {
             let (head, _) = get(path).into_parts();
             let mut requests = requests.ready().await.unwrap();
             let (answer, mut stream) = requests.send_request(Request::from_parts(head, ()), true).unwrap();
-            is_there().await;
+            is_time().await;
             stream.send_reset(h2::Reason::CANCEL);
-            drop(answer);
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            driving.abort();
+            drop((answer, stream, requests));
+            // Ends once everything is sent.
+            let _ = driving.await;
         }
         Way::Http3 => {
             let (_endpoint, connection) = node.quic().await;
+            let closing = connection.clone();
             let (mut driver, mut requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
             let driving = tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
             let (head, _) = get(path).into_parts();
             let mut stream = requests.send_request(Request::from_parts(head, ())).await.unwrap();
             stream.finish().await.unwrap();
-            is_there().await;
+            is_time().await;
             stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+            // The connection stays, so that only the request is given up.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert!(closing.close_reason().is_none());
             driving.abort();
         }
     }
@@ -151,9 +155,27 @@ async fn leave(node: &Node, way: Way, path: &str, is_there: impl AsyncFn()) {
 async fn a_visitor_who_leaves_before_the_answer_cancels_the_request() {
     for transport in BOTH {
         let (node, origin, _agent) = Node::with_app(transport).await;
+        let mut events = node.running.requests();
         for (number, way) in [Way::Http1, Way::Http2, Way::Http3].into_iter().enumerate() {
             leave(&node, way, "/never", async || {
                 crate::node::eventually("the origin has the request", async || origin.count() > number).await;
+            })
+            .await;
+            origin.given_up(number + 1).await;
+            assert_eq!(events.recv().await.unwrap().status, 499, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_in_the_middle_cancels_the_answer() {
+    for transport in BOTH {
+        let (node, origin, _agent) = Node::with_app(transport).await;
+        for (number, way) in [Way::Http1, Way::Http2, Way::Http3].into_iter().enumerate() {
+            origin.pieces.store(0, Ordering::SeqCst);
+            leave(&node, way, "/endless", async || {
+                let flows = async || origin.pieces.load(Ordering::SeqCst) > 0;
+                crate::node::eventually("the answer flows", flows).await;
             })
             .await;
             origin.given_up(number + 1).await;
@@ -167,16 +189,16 @@ async fn a_slow_reader_slows_the_origin_down() {
     for transport in [Transport::Http2, Transport::Quic] {
         let (node, _origin, _agent) = Node::with_app(transport).await;
         let (sender, body) = streamed();
-        let fed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let fed = std::sync::Arc::new(AtomicUsize::new(0));
         let feeding = tokio::spawn({
             let fed = std::sync::Arc::clone(&fed);
             async move {
                 let piece = Bytes::from(vec![7; 64 << 10]);
-                while fed.load(std::sync::atomic::Ordering::SeqCst) < TOTAL {
+                while fed.load(Ordering::SeqCst) < TOTAL {
                     if sender.send(Ok(Frame::data(piece.clone()))).await.is_err() {
                         return;
                     }
-                    fed.fetch_add(piece.len(), std::sync::atomic::Ordering::SeqCst);
+                    fed.fetch_add(piece.len(), Ordering::SeqCst);
                 }
             }
         });
@@ -202,7 +224,7 @@ async fn a_slow_reader_slows_the_origin_down() {
         let mut last = 0;
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            let now = fed.load(std::sync::atomic::Ordering::SeqCst);
+            let now = fed.load(Ordering::SeqCst);
             if now == last {
                 break;
             }

@@ -23,7 +23,8 @@ pub(crate) struct Origin {
     pub(crate) seen: Mutex<Vec<Seen>>,
     /// Requests that were given up before they were answered or read.
     pub(crate) given_up: watch::Sender<usize>,
-    pub(crate) under_way: AtomicUsize,
+    /// What `/endless` has sent.
+    pub(crate) pieces: Arc<AtomicUsize>,
     pub(crate) configurations: watch::Sender<Vec<(i32, Bytes)>>,
     /// Lets `/gate` go on.
     pub(crate) gate: watch::Sender<bool>,
@@ -34,7 +35,7 @@ impl Origin {
         Arc::new(Self {
             seen: Mutex::default(),
             given_up: watch::Sender::new(0),
-            under_way: AtomicUsize::new(0),
+            pieces: Arc::default(),
             configurations: watch::Sender::new(Vec::new()),
             gate: watch::Sender::new(false),
         })
@@ -62,7 +63,6 @@ struct Pending<'a>(&'a Origin, bool);
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
         if !self.1 {
             self.0.given_up.send_modify(|count| *count += 1);
         }
@@ -87,7 +87,6 @@ impl Handler for Origin {
         request: Request<Body>,
         interim: Interim,
     ) -> Result<Response<Body>, OriginError> {
-        self.under_way.fetch_add(1, Ordering::SeqCst);
         let mut pending = Pending(self, false);
         let (head, mut body) = request.into_parts();
         let path = head.uri.path().to_owned();
@@ -158,6 +157,18 @@ impl Handler for Origin {
                 let frames =
                     [Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"message"))), Ok(Frame::trailers(trailers))];
                 Response::new(Body::wrap(StreamBody::new(stream::iter(frames))))
+            }
+            // Goes on until nobody takes it any more.
+            "/endless" => {
+                let (sender, body) = streamed();
+                let (given_up, pieces) = (self.given_up.clone(), Arc::clone(&self.pieces));
+                tokio::spawn(async move {
+                    while sender.send(Ok(Frame::data(Bytes::from_static(&[0; 1000])))).await.is_ok() {
+                        pieces.fetch_add(1, Ordering::SeqCst);
+                    }
+                    given_up.send_modify(|count| *count += 1);
+                });
+                Response::new(body)
             }
             // Breaks off in the middle when the gate opens.
             "/truncated" | "/truncated-length" => {

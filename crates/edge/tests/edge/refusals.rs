@@ -40,6 +40,18 @@ async fn unknown_names_and_lonely_tunnels_have_their_page() {
 }
 
 #[tokio::test]
+async fn a_caller_of_grpc_learns_it_in_its_own_way() {
+    let node = Node::start().await;
+    node.tunnel("app", ConfigSource::Local).await;
+    for way in [Way::Http2, Way::Http3] {
+        let mut request = post("/service/Method", Body::full("call"));
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let reply = node.visit(way, request).await;
+        assert_eq!((reply.status, &reply.headers["grpc-status"]), (200, &"14".parse().unwrap()), "{way:?}");
+    }
+}
+
+#[tokio::test]
 async fn each_failure_of_the_origin_has_its_own_status() {
     for transport in BOTH {
         let (node, origin, _agent) = Node::with_app(transport).await;
