@@ -2,13 +2,12 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Nothing that works takes so long, on a busy machine of two cores either.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -86,15 +85,15 @@ impl Program {
                 }
             }
         });
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let collected = Arc::clone(&stderr);
+        let (collected, stderr) = watch::channel(String::new());
         let pipe = child.stderr.take().expect("standard error is piped");
         tokio::spawn(async move {
             let mut reader = BufReader::new(pipe).lines();
             while let Ok(Some(line)) = reader.next_line().await {
-                let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
-                text.push_str(&line);
-                text.push('\n');
+                collected.send_modify(|text| {
+                    text.push_str(&line);
+                    text.push('\n');
+                });
             }
         });
         Process { child, lines, passed: VecDeque::new(), stderr, name }
@@ -134,7 +133,7 @@ pub struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
     passed: VecDeque<Value>,
-    stderr: Arc<Mutex<String>>,
+    stderr: watch::Receiver<String>,
     name: String,
 }
 
@@ -225,7 +224,17 @@ impl Process {
 
     /// What it has written to standard error.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stderr.borrow().clone()
+    }
+
+    /// Waits until it has written this text to standard error.
+    ///
+    /// # Panics
+    /// It does not within [`LIMIT`].
+    pub async fn complaint(&self, text: &str) {
+        let mut stderr = self.stderr.clone();
+        let written = tokio::time::timeout(LIMIT, stderr.wait_for(|written| written.contains(text))).await;
+        assert!(matches!(written, Ok(Ok(_))), "{} did not write {text:?}, but:\n{}", self.name, self.stderr());
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct LocalEdge {
     pub(crate) http: SocketAddr,
     /// Visitors with TLS.
     pub(crate) https: SocketAddr,
-    /// Agents.
-    pub(crate) tunnel: SocketAddr,
+    /// Agents; even and odd places form two regions.
+    pub(crate) tunnel: Vec<SocketAddr>,
     /// The REST API, a URL without the path.
     pub(crate) api: String,
     /// The certificate authority's certificate.
@@ -91,7 +91,7 @@ mod tests {
             domain: "localhost".into(),
             http: address,
             https: address,
-            tunnel: address,
+            tunnel: vec![address],
             api: "http://127.0.0.1:1".into(),
             ca: "/ca.pem".into(),
             token_file: "/api-token".into(),

@@ -52,7 +52,7 @@ async fn a_name_that_somebody_has_is_refused() {
 async fn create(edge: &Edge, name: &str) -> Value {
     let (code, out, error) = edge.command(&["tunnel", "create", "--json", name]).await;
     assert_eq!(code, 0, "{out}{error}");
-    serde_json::from_str(out.lines().next().unwrap()).unwrap()
+    serde_json::from_str(out.trim()).expect("one event is printed")
 }
 
 async fn route(edge: &Edge, tunnel: &str, hostname: &str) {

@@ -172,7 +172,11 @@ fn announce(ready: &Ready, origin: &Origin, screen: Screen) {
     screen.say(format!("\n{}\n{plain}\n", screen.paint(Paint::Bold, url)));
     let protocol = ready.protocol.as_deref().unwrap_or_default();
     screen.say(format!(
-        "leads to {origin}, through {} ({protocol}). Ctrl-C stops.\n",
+        "leads to {origin}, through {} ({protocol}). Ctrl-C stops.",
         ready.api.as_deref().unwrap_or_default()
     ));
+    if let Some(ca) = &ready.ca {
+        let hint = format!("curl --cacert {} {url}", ca.display());
+        screen.say(format!("Programs trust it with the edge's CA: {}\n", screen.paint(Paint::Dim, &hint)));
+    }
 }

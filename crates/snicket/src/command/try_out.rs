@@ -98,10 +98,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let agent = connect(&node, credentials, &origin, &args.protocol).await?;
     let events = agent.events();
 
-    for notice in notices {
-        tell(&notice, screen);
-    }
     announce(&node, &agent, &hostname, &origin, screen);
+    tell(&notices, screen);
     if let Some(hint) = silence(&origin).await {
         screen.say(hint);
     }

@@ -123,14 +123,12 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let signals = Signals::install().context("signals cannot be watched")?;
     let Listening { sockets, notices } = settings.wishes.bind()?;
     let node = settings.blueprint.start(sockets).await?;
-    for notice in notices {
-        tell(&notice, screen);
-    }
     let token_file = settings.data.join(node::TOKEN_FILE);
     let local = describe(&node, &settings.domain, token_file);
     let _announcement = local.announce(&settings.data)?;
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
     announce(&node, &local, screen);
+    tell(&notices, screen);
     notify::systemd("READY=1");
 
     let requests = tokio::spawn(show_requests(node.running.requests(), screen));
@@ -163,10 +161,12 @@ async fn show_requests(requests: Receiver<edge::RequestEvent>, screen: Screen) {
     }
 }
 
-/// Something that is otherwise than the defaults say.
-pub(crate) fn tell(notice: &str, screen: Screen) {
-    screen.say(notice);
-    tracing::info!("{notice}");
+/// What is otherwise than the defaults say.
+pub(crate) fn tell(notices: &[String], screen: Screen) {
+    for notice in notices {
+        screen.event(&json!({ "event": "notice", "time": report::now(), "text": notice }));
+        screen.say(format!("Note: {notice}."));
+    }
 }
 
 /// Flags over variables over the file over defaults.
@@ -238,13 +238,12 @@ fn everywhere() -> IpAddr {
 
 fn describe(node: &Node, domain: &Hostname, token_file: PathBuf) -> LocalEdge {
     let addresses = node.running.addresses();
-    let tunnel = addresses.tunnel.first().copied().expect("an edge has at least one address for agents");
     LocalEdge {
         pid: std::process::id(),
         domain: domain.to_string(),
         http: addresses.http,
         https: addresses.https,
-        tunnel: near(tunnel),
+        tunnel: addresses.tunnel.iter().copied().map(near).collect(),
         api: node::api_origin(addresses.api),
         ca: node.ca.clone(),
         token_file,
@@ -258,7 +257,7 @@ fn announce(node: &Node, local: &LocalEdge, screen: Screen) {
         http_url: Some(ready::url("http", &local.domain, local.http.port())),
         domain: Some(local.domain.clone()),
         api: Some(local.api.clone()),
-        tunnel: Some(local.tunnel),
+        tunnel: local.tunnel.first().copied(),
         https: Some(local.https),
         http: Some(local.http),
         ca: Some(local.ca.clone()),
@@ -269,7 +268,8 @@ fn announce(node: &Node, local: &LocalEdge, screen: Screen) {
     let LocalEdge { domain, http, https, tunnel, api, ca, token_file, .. } = local;
     screen.say(format!("An edge for names under {}\n", screen.paint(Paint::Bold, domain)));
     screen.say(format!("  visitors   https {https} (TCP and UDP), http {http}"));
-    screen.say(format!("  agents     {tunnel} (TCP and UDP)"));
+    let agents: Vec<String> = tunnel.iter().map(ToString::to_string).collect();
+    screen.say(format!("  agents     {} (TCP and UDP)", agents.join(", ")));
     screen.say(format!("  API        {api}"));
     screen.say(format!("  CA         {}", ca.display()));
     match &node.first_token {

@@ -31,7 +31,8 @@ pub(super) fn ports(local: Option<&LocalEdge>) -> Vec<Finding> {
     let held = |port: u16| {
         local.is_some_and(|edge| {
             let api = url::Url::parse(&edge.api).ok().and_then(|url| url.port());
-            [edge.http.port(), edge.https.port(), edge.tunnel.port()].contains(&port) || api == Some(port)
+            let tunnel = edge.tunnel.iter().map(SocketAddr::port);
+            tunnel.chain([edge.http.port(), edge.https.port()]).chain(api).any(|held| held == port)
         })
     };
     let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

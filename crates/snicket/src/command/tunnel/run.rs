@@ -264,7 +264,7 @@ impl Way {
             .into());
         };
         Ok(Self {
-            edge: vec![local.tunnel.to_string()],
+            edge: local.tunnel.iter().map(ToString::to_string).collect(),
             roots: given.unwrap_or(Roots::File(local.ca)),
             visitors: Some((local.https.port(), local.http.port())),
         })
@@ -380,7 +380,7 @@ fn document(values: &FileConfig) -> Result<Document, String> {
     }
     let rules = values
         .single
-        .rules()
+        .rules(&values.origin_request)
         .map_err(|errors| errors.into_iter().map(|error| error.reason).collect::<Vec<_>>().join("; "))?;
     Ok(Document { rules, warp_routing: WarpRouting::default() })
 }
