@@ -18,7 +18,7 @@ pub(crate) fn configuration(data: &[u8]) {
                 check(document, &text);
             }
             // Either answer is fine.
-            let _ = file.single.rules();
+            let _ = file.single.rules(&file.origin_request);
         }
         Err(mistakes) => assert!(!mistakes.list().is_empty()),
     }

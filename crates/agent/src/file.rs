@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use config::{Mapping, Mistakes};
 
-use crate::ingress::{Document, Overrides, RuleError, Rules};
+use crate::ingress::{Document, Overrides, RuleDraft, RuleError, Rules};
 
 /// The names under which the file is looked for in each directory.
 const NAMES: [&str; 2] = ["config.yml", "config.yaml"];
@@ -213,11 +213,12 @@ impl SingleOrigin {
         }
     }
 
-    /// The rules that these flags mean, in the reference's order of strength; 503 for everything when none is set.
+    /// The rules that these flags mean, in the reference's order of strength; 503 for everything when none is set. `defaults` is the
+    /// file's `originRequest`, for whatever the flags leave open.
     ///
     /// # Errors
     /// As [`Rules::build`].
-    pub fn rules(&self) -> Result<Rules, Vec<RuleError>> {
+    pub fn rules(&self, defaults: &Overrides) -> Result<Rules, Vec<RuleError>> {
         let service = if self.hello_world {
             "hello_world".to_owned()
         } else if self.bastion {
@@ -229,7 +230,8 @@ impl SingleOrigin {
         } else {
             return Ok(Rules::nothing());
         };
-        Rules::single(&service, self.overrides.clone())
+        let draft = RuleDraft { service: Some(service), overrides: self.overrides.clone(), ..RuleDraft::default() };
+        Rules::build(&[draft], defaults)
     }
 }
 
@@ -361,12 +363,18 @@ ingress:
         let service = |text: &str| {
             let file = FileConfig::parse("c.yml", text).unwrap();
             assert!(file.document.is_none());
-            file.single.rules().map(|rules| rules.iter().next().unwrap().service.to_string())
+            file.single.rules(&file.origin_request).map(|rules| rules.iter().next().unwrap().service.to_string())
         };
         assert_eq!(service("hello-world: true\nurl: http://localhost:1").unwrap(), "hello_world");
         assert_eq!(service("url: http://localhost:1\nunix-socket: /x").unwrap(), "http://localhost:1");
         assert_eq!(service("unix-socket: /x").unwrap(), "unix:/x");
         assert_eq!(service("").unwrap(), "http_status:503");
         assert!(service("url: http://localhost:1/x").is_err());
+
+        let text = "url: http://localhost:1\nhttp-host-header: flag\noriginRequest:\n  httpHostHeader: file\n  noTLSVerify: true";
+        let file = FileConfig::parse("c.yml", text).unwrap();
+        let rules = file.single.rules(&file.origin_request).unwrap();
+        let options = &rules.iter().next().unwrap().options;
+        assert_eq!((options.http_host_header.as_deref(), options.no_tls_verify), (Some("flag"), true));
     }
 }
