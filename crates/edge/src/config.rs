@@ -42,9 +42,11 @@ pub struct Limits {
     pub handshake: Duration,
     /// From a finished handshake to the registration of an agent's connection.
     pub registration: Duration,
-    /// A visitor's connection with no request on it is closed after this; on HTTP/1.1 a header has this long to be complete.
+    /// A visitor's connection with no request on it is closed after this; on HTTP/1.1 a header has this long to be
+    /// complete.
     pub idle: Duration,
-    /// From the last byte of the request that the agent took to the head of the origin's answer. Streams are not limited after.
+    /// From the last byte of the request that the agent took to the head of the origin's answer. Streams are not
+    /// limited after.
     pub response: Duration,
     /// How long a visitor may pause in the middle of a request's body before there is an answer.
     pub body_pause: Duration,

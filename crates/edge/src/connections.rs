@@ -13,8 +13,8 @@ impl Connections {
         Self(tunnels)
     }
 
-    /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were. Agents that may
-    /// still serve the tunnel come back.
+    /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were. Agents that
+    /// may still serve the tunnel come back.
     pub fn close(&self, tunnel: Uuid, connector: Option<Uuid>) -> usize {
         self.0.close(tunnel, connector, "closed by the API")
     }

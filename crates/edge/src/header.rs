@@ -17,7 +17,8 @@ const HOP_BY_HOP: [&str; 7] = [
     "upgrade",
 ];
 
-/// Fields that say who the visitor is or what the edge found out. An origin believes them, so only the edge may set them.
+/// Fields that say who the visitor is or what the edge found out. An origin believes them, so only the edge may set
+/// them.
 const EDGE_ONLY: [&str; 14] = [
     "cf-access-jwt-assertion",
     "cf-connecting-ip",
@@ -44,8 +45,8 @@ const TUNNEL_ONLY_PREFIXES: [&str; 3] = ["cf-cloudflared-", "cf-int-", "cf-proxy
 /// Our name in `cdn-loop` (RFC 8586).
 const LOOP_TOKEN: &str = "snicket";
 
-/// A request that has been through an edge of ours this often goes in circles. Two or three times happens to origins that
-/// ask each other through their public names.
+/// A request that has been through an edge of ours this often goes in circles. Two or three times happens to origins
+/// that ask each other through their public names.
 const MAX_LOOPS: usize = 4;
 
 /// What the edge tells the origin about a request.

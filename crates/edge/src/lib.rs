@@ -1,8 +1,9 @@
 //! A node of the edge: what visitors reach, what agents dial, and the way of each request between the two.
 //!
-//! [`listen()`] binds the sockets and [`Edge::start`] runs a node on them until [`Running::shutdown`]. A request passes plain
-//! functions in this order: a listener, a front (one for each version of HTTP), the site (which tunnel, which header), dispatch (which
-//! connection, and another one if that fails), and back. [`refusal`] lists everything that the edge itself answers.
+//! [`listen()`] binds the sockets and [`Edge::start`] runs a node on them until [`Running::shutdown`]. A request
+//! passes plain functions in this order: a listener, a front (one for each version of HTTP), the site (which tunnel,
+//! which header), dispatch (which connection, and another one if that fails), and back. [`refusal`] lists everything
+//! that the edge itself answers.
 //!
 //! Deliberately absent: the tunnel protocol (`wire`), what is configured (`registry`), certificates (`certs`), the API
 //! (`api`), and signals and files, which are the program's.
@@ -11,6 +12,9 @@ mod config;
 mod connections;
 mod dispatch;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod host;
 mod listen;

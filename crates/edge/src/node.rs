@@ -159,8 +159,8 @@ impl Running {
         self.events.subscribe()
     }
 
-    /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether there was
-    /// none. Dropping the future cuts nothing; call it again with no grace for that.
+    /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether
+    /// there was none. Dropping the future cuts nothing; call it again with no grace for that.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.visits.drain();
         self.agents.drain();

@@ -66,7 +66,7 @@ catalogue! {
         "Use an ordinary method, or a WebSocket.";
     BAD_GATEWAY = 502, 502, "Bad gateway",
         "The site's agent could not get an answer from the origin.",
-        "The origin's service is down or broke off, or the agent's rule points to the wrong address. The agent did not say which.",
+        "The origin's service is down or broke off, or the agent's rule has the wrong address. The agent did not say.",
         "Look at the agent's log for this ray, and check that the service of its rule answers on the agent's machine.";
     DRAINING = 503, 503, "Edge is stopping",
         "This node of the edge is about to stop and takes no new requests.",
@@ -115,7 +115,7 @@ catalogue! {
     NO_CONNECTION = 1033, 530, "Tunnel is not connected",
         "The name belongs to a tunnel, but no agent of it is connected.",
         "The agent is not running, or cannot reach this edge.",
-        "Start the agent (`snicket tunnel run`, `snicket http`), and look at its log. `snicket tunnel info` lists its connections.";
+        "Start the agent (`snicket tunnel run`, `snicket http`), and look at its log.";
     ORIGIN_CLOSED = 1052, 502, "Origin hung up",
         "The origin closed the connection before it answered.",
         "The origin's service crashed or was restarted, or it closes idle connections early.",
@@ -125,7 +125,7 @@ catalogue! {
         "Another kind of service listens on that port, or it expects TLS.",
         "Check the port in the agent's rule, and whether it should say https://.";
     CONNECTION_LOST = 1054, 502, "Connection to the agent was lost",
-        "The connection to the site's agent broke while the request was under way, and the request cannot be sent twice.",
+        "The connection to the site's agent broke while the request was under way, and it cannot be sent twice.",
         "The agent stopped, or the network between it and this edge failed.",
         "Send the request again if that is safe. Agents reconnect by themselves.";
     AGENT_NONSENSE = 1055, 502, "Agent broke the protocol",
@@ -142,7 +142,7 @@ catalogue! {
         "Send exactly one Host header (or :authority).";
     CONFLICTING_HOST = 1061, 400, "More than one name in the request",
         "The request names more than one site.",
-        "Two Host headers, or a request line that contradicts the Host header: a broken program, or an attack on caches.",
+        "Two Host headers, or a request line that contradicts it: a broken program, or an attack on caches.",
         "Send exactly one Host header (or :authority).";
     MALFORMED_HOST = 1062, 400, "Malformed name",
         "What the request names as its host is not a name.",

@@ -114,7 +114,8 @@ impl Site {
 
         let order = Order { kind, head, body, interim };
         let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), order, &self.limits).await?;
-        // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something else.
+        // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something
+        // else.
         if answer.status().is_informational()
             && (kind, answer.status()) != (Kind::WebSocket, StatusCode::SWITCHING_PROTOCOLS)
         {

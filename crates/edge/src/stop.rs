@@ -42,8 +42,8 @@ impl Stop {
         self.tasks.close();
     }
 
-    /// Drains, gives what is under way this long, cuts off the rest, and waits until nothing is left. Answers whether all
-    /// ended by themselves.
+    /// Drains, gives what is under way this long, cuts off the rest, and waits until nothing is left. Answers whether
+    /// all ended by themselves.
     pub(crate) async fn finish(&self, grace: Duration) -> bool {
         self.drain();
         let in_time = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();

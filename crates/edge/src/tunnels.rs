@@ -7,7 +7,7 @@ pub(crate) use door::Door;
 pub(crate) use pool::TunnelPool;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +53,16 @@ pub(crate) struct Live {
     index: u8,
     connection: Connection,
     presence: Presence,
+    /// When it was first seen to take no more requests.
+    leaving: OnceLock<Instant>,
     _counted: Present,
+}
+
+impl Live {
+    /// Since when it takes no more requests, as far as it was looked at; asked only of one that does not.
+    fn leaving_since(&self) -> Instant {
+        *self.leaving.get_or_init(Instant::now)
+    }
 }
 
 impl Tunnels {
@@ -96,7 +105,8 @@ impl Tunnels {
         }
     }
 
-    /// Follows the registry until it or the node ends: pushes configurations, closes the connections of deleted tunnels.
+    /// Follows the registry until it or the node ends: pushes configurations, closes the connections of deleted
+    /// tunnels.
     pub(crate) async fn follow(self: Arc<Self>) {
         let mut changes = self.registry.watch(self.registry.snapshot().revision());
         loop {
@@ -182,6 +192,7 @@ impl Tunnels {
             connector: registration.connector,
             index: registration.connection_index,
             presence,
+            leaving: OnceLock::new(),
             _counted: self.metrics.connection(connection.transport()),
             connection,
         });

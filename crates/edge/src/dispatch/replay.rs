@@ -9,8 +9,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use wire::{Body, BodyError};
 
-/// The body of a request while no answer has come: what has passed is kept up to a limit, so that another connection can
-/// be given the whole of it.
+/// The body of a request while no answer has come: what has passed is kept up to a limit, so that another connection
+/// can be given the whole of it.
 pub(crate) struct Replay(Arc<Mutex<State>>);
 
 struct State {

@@ -1,7 +1,7 @@
 //! HTTP/3 for visitors, with interim answers, trailers and WebSockets (RFC 9220).
 
 mod body;
-mod guard;
+pub(crate) mod guard;
 mod protocol;
 mod quic;
 

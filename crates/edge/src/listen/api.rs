@@ -93,7 +93,8 @@ impl Call {
 
 async fn refuse_plain(mut stream: TcpStream) {
     let answer = format!(
-        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{PLAIN_REFUSED}",
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{PLAIN_REFUSED}",
         PLAIN_REFUSED.len()
     );
     // Whoever does not read its refusal gets none.

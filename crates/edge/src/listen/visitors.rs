@@ -12,7 +12,8 @@ use super::tcp;
 use crate::front::{self, Reception};
 use crate::visit::Caller;
 
-/// A visitor's machine that answers nothing for this long is gone. Long enough for a phone in a tunnel of the other kind.
+/// A visitor's machine that answers nothing for this long is gone. Long enough for a phone in a tunnel of the other
+/// kind.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves visitors without TLS until the node stops.

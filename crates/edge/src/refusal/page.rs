@@ -95,7 +95,8 @@ box-shadow:0 1px 3px #0002,0 12px 40px #0001}\
 h1{margin:.1em 0 .4em;font-size:1.7rem;line-height:1.2}\
 h2{margin:1.3em 0 .1em;font-size:.8rem;text-transform:uppercase;letter-spacing:.07em;color:var(--soft)}\
 p{margin:.3em 0;overflow-wrap:anywhere}.host{color:var(--soft)}code{font-size:.9em}\
-footer{margin-top:2rem;padding-top:1rem;border-top:1px solid #8883;font-size:.82rem;color:var(--soft);overflow-wrap:anywhere}";
+footer{margin-top:2rem;padding-top:1rem;border-top:1px solid #8883;font-size:.82rem;color:var(--soft);\
+overflow-wrap:anywhere}";
 
 /// Text that cannot leave its place in HTML.
 struct Escaped<'a>(&'a str);

@@ -11,7 +11,8 @@ use wire::{Connection, Registrar};
 
 use super::{Tunnels, managed};
 
-/// When an agent whose tunnel or secret is not known may ask again: a tunnel that was made a moment ago is known by then.
+/// When an agent whose tunnel or secret is not known may ask again: a tunnel that was made a moment ago is known by
+/// then.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(10);
 /// When an agent may come back to a node that is stopping: it has stopped by then, and another one answers.
 const RETRY_STOPPING: Duration = Duration::from_secs(1);
@@ -46,7 +47,8 @@ impl Door {
         let refused = snapshot
             .authenticate(&registration.account_tag, registration.tunnel, registration.secret.as_bytes())
             .err()?;
-        tracing::info!(tunnel = %registration.tunnel, connector = %registration.connector, reason = %refused, "an agent was refused");
+        let Registration { tunnel, connector, .. } = registration;
+        tracing::info!(%tunnel, %connector, reason = %refused, "an agent was refused");
         Some(Refused {
             cause: format!("{}: the tunnel or its secret is not known here", Refused::UNAUTHORIZED),
             retry_after: match refused {

@@ -55,11 +55,11 @@ impl Pool for TunnelPool {
 }
 
 impl TunnelPool {
-    /// The last connection went a moment ago, or is just going.
+    /// The last connection went, or began to go, a moment ago.
     fn is_coming_back(&self) -> bool {
-        let table = self.tunnels.read();
-        table.tunnels.get(&self.tunnel).is_some_and(|live| !live.is_empty())
-            || table.was_connected(self.tunnel, self.tunnels.memory)
+        let memory = self.tunnels.memory;
+        let is_here = |live: &Arc<Live>| live.connection.is_open() || live.leaving_since().elapsed() < memory;
+        self.tunnels.live(self.tunnel).iter().any(is_here) || self.tunnels.read().was_connected(self.tunnel, memory)
     }
 }
 

@@ -145,7 +145,8 @@ async fn a_second_request_cannot_be_smuggled() {
     let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
     let answer = raw(
         &node,
-        "POST /count HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+        "POST /count HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\ncontent-length: 4\r\n\
+         transfer-encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: app.edge.test\r\n\r\n",
     )
     .await;

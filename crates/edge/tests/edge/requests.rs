@@ -118,7 +118,8 @@ async fn expectations_of_http1_are_met() {
         let (node, _origin, _agent) = Node::with_app(transport).await;
         let request = |path: &str, body: &str| {
             format!(
-                "POST {path} HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n{body}"
+                "POST {path} HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\nexpect: 100-continue\r\n\
+                 content-length: 5\r\n\r\n{body}"
             )
         };
         let answer = raw(&node, request("/count", "12345")).await;

@@ -11,7 +11,8 @@ use crate::node::{BOTH, Node, PATIENCE};
 fn handshake(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nhost: app.edge.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: chat\r\n\r\n"
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         sec-websocket-protocol: chat\r\n\r\n"
     )
 }
 

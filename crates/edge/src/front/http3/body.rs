@@ -12,11 +12,12 @@ use wire::{Body, BodyError, Kind};
 
 use super::quic::Receiver;
 
-/// How long the end of a request may come after its header. A packet or two behind is ordinary, and the origin should not
-/// be told of a body that there is not.
+/// How long the end of a request may come after its header. A packet or two behind is ordinary, and the origin should
+/// not be told of a body that there is not.
 const END_OF_HEADER: Duration = Duration::from_millis(100);
 
-/// The body of a request over HTTP/3. The library does not compare its length with the announced one, so that is done here.
+/// The body of a request over HTTP/3. The library does not compare its length with the announced one, so that is done
+/// here.
 struct Incoming {
     stream: RequestStream<Receiver, Bytes>,
     /// Read already.

@@ -16,13 +16,13 @@ const CONTROL_STREAM: u64 = 0x00;
 /// A frame is longer than the library may collect.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {length} bytes, where {limit} are allowed")]
-pub(super) struct TooLong {
+pub(crate) struct TooLong {
     length: u64,
     limit: usize,
 }
 
 /// Passes bytes through as they come, in order, unless a frame breaks the limit.
-pub(super) struct Guard {
+pub(crate) struct Guard {
     state: State,
     limit: usize,
     ready: VecDeque<Bytes>,
@@ -44,12 +44,12 @@ enum State {
 
 impl Guard {
     /// For a stream that carries one request.
-    pub(super) fn request(limit: usize) -> Self {
+    pub(crate) fn request(limit: usize) -> Self {
         Self::new(State::FrameHead { bytes: BytesMut::new(), first: true }, limit)
     }
 
     /// For a stream in one direction.
-    pub(super) fn one_way(limit: usize) -> Self {
+    pub(crate) fn one_way(limit: usize) -> Self {
         Self::new(State::StreamType(BytesMut::new()), limit)
     }
 
@@ -58,17 +58,17 @@ impl Guard {
     }
 
     /// The request asks for a WebSocket.
-    pub(super) fn is_websocket(&self) -> bool {
+    pub(crate) fn is_websocket(&self) -> bool {
         self.websocket
     }
 
     /// The next bytes for the library.
-    pub(super) fn next(&mut self) -> Option<Bytes> {
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
         self.ready.pop_front()
     }
 
     /// Takes what has arrived.
-    pub(super) fn feed(&mut self, mut chunk: Bytes) -> Result<(), TooLong> {
+    pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), TooLong> {
         while !chunk.is_empty() {
             match &mut self.state {
                 State::Unframed => self.ready.push_back(chunk.split_to(chunk.len())),

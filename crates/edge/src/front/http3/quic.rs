@@ -331,7 +331,8 @@ impl<B: Buf> quic::SendStream<B> for Sender<B> {
     }
 }
 
-/// The QUIC library would end the stream as if it were complete, and the visitor would take half an answer for a whole one.
+/// The QUIC library would end the stream as if it were complete, and the visitor would take half an answer for a whole
+/// one.
 impl<B: Buf> Drop for Sender<B> {
     fn drop(&mut self) {
         if !self.ended {
