@@ -3,7 +3,7 @@
 use harness::Program;
 
 async fn run(arguments: &[&str]) -> (i32, String, String) {
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("a directory can be made");
     Program::new(home.path(), arguments).run().await
 }
 

@@ -55,3 +55,17 @@ fn event(refusal: &Refusal) -> serde_json::Value {
         "todo": refusal.todo,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_on_troubleshooting_lists_the_catalogue() {
+        let page = include_str!("../../../../docs/troubleshooting.md");
+        let rows =
+            refusal::ALL.iter().map(|refusal| format!("| {} | {} | {} |", refusal.code, refusal.status, refusal.title));
+        let listed: Vec<&str> = page.lines().skip_while(|line| !line.starts_with("| code")).skip(2).collect();
+        assert_eq!(listed, rows.collect::<Vec<_>>());
+    }
+}

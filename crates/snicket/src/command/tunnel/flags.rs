@@ -342,24 +342,52 @@ pub(crate) struct Unused {
     management_diagnostics: Option<bool>,
 }
 
-impl Unused {
-    /// The names of those that were given, to be told that they change nothing.
-    pub(crate) fn given(&self) -> Vec<&'static str> {
+impl Flags {
+    /// The names of those flags that were given and change nothing. Those that nobody would miss are left out.
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
+        let Self { unused, dial, .. } = self;
         let all = [
-            ("--quic-disable-pmtu-discovery", self.quic_disable_pmtu_discovery.is_some()),
-            ("--quic-connection-level-flow-control-limit", self.quic_connection_level_flow_control_limit.is_some()),
-            ("--quic-stream-level-flow-control-limit", self.quic_stream_level_flow_control_limit.is_some()),
-            ("--write-stream-timeout", self.write_stream_timeout.is_some()),
-            ("--region", self.region.is_some()),
-            ("--tag", !self.tag.is_empty()),
-            ("--label", self.label.is_some()),
-            ("--transport-loglevel", self.transport_loglevel.is_some()),
-            ("--log-directory", self.log_directory.is_some()),
-            ("--icmpv4-src", self.icmpv4_src.is_some()),
-            ("--icmpv6-src", self.icmpv6_src.is_some()),
-            ("--management-hostname", self.management_hostname.is_some()),
-            ("--management-diagnostics", self.management_diagnostics.is_some()),
+            ("--retries", dial.retries.is_some()),
+            ("--max-edge-addr-retries", dial.max_edge_addr_retries.is_some()),
+            ("--quic-disable-pmtu-discovery", unused.quic_disable_pmtu_discovery.is_some()),
+            ("--quic-connection-level-flow-control-limit", unused.quic_connection_level_flow_control_limit.is_some()),
+            ("--quic-stream-level-flow-control-limit", unused.quic_stream_level_flow_control_limit.is_some()),
+            ("--write-stream-timeout", unused.write_stream_timeout.is_some()),
+            ("--region", unused.region.is_some()),
+            ("--tag", !unused.tag.is_empty()),
+            ("--label", unused.label.is_some()),
+            ("--transport-loglevel", unused.transport_loglevel.is_some()),
+            ("--log-directory", unused.log_directory.is_some()),
+            ("--icmpv4-src", unused.icmpv4_src.is_some()),
+            ("--icmpv6-src", unused.icmpv6_src.is_some()),
+            ("--management-hostname", unused.management_hostname.is_some()),
+            ("--management-diagnostics", unused.management_diagnostics.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn the_page_on_named_tunnels_lists_the_flags() {
+        let page = include_str!("../../../../../docs/named-tunnels.md");
+        let command = Flags::augment_args(clap::Command::new("tunnel"));
+        let unused = Unused::augment_args(clap::Command::new("unused"));
+        let without_effect: Vec<&str> = unused.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().expect("all are long flags");
+            if without_effect.contains(&flag) || flag.contains("retries") {
+                continue;
+            }
+            assert!(page.contains(&format!("`--{flag}`")), "--{flag} is not on the page");
+            if let Some(variable) = argument.get_env().and_then(|name| name.to_str()) {
+                assert!(page.contains(&format!("`{variable}`")), "{variable} is not on the page");
+            }
+        }
     }
 }

@@ -116,7 +116,7 @@ fn serves_something(values: &FileConfig) -> bool {
 
 fn start_log(settings: &Settings, flags: &Flags, form: Option<Form>) -> anyhow::Result<()> {
     settings.logging(form)?.start(Level::Info)?;
-    for flag in flags.unused.given() {
+    for flag in flags.without_effect() {
         tracing::warn!("{flag} has no effect here");
     }
     Ok(())
