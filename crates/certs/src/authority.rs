@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -105,6 +106,13 @@ impl Authority {
         &self.path
     }
 
+    /// A secret for this purpose, the same at each start.
+    pub(crate) fn secret(&self, purpose: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
+        let tag = hmac::sign(&key, purpose.as_bytes());
+        tag.as_ref().try_into().expect("HMAC with SHA-256 has 32 bytes")
+    }
+
     /// Makes a certificate for these names, and a key for it.
     pub(crate) fn issue(&self, names: Vec<SanType>, now: SystemTime) -> Result<Issued, CertsError> {
         let described = format!("{names:?}");
@@ -179,6 +187,8 @@ mod tests {
         let first = Authority::load_or_create(&data, now).unwrap();
         let second = Authority::load_or_create(&data, now).unwrap();
         assert_eq!(first.certificate_pem(), second.certificate_pem());
+        assert_eq!(first.secret("a"), second.secret("a"));
+        assert_ne!(first.secret("a"), first.secret("b"));
         assert_eq!(fs::read_to_string(first.certificate_path()).unwrap(), first.certificate_pem());
         #[cfg(unix)]
         {

@@ -96,6 +96,11 @@ impl Certificates {
         Ok(true)
     }
 
+    /// A secret of this node for this purpose, the same at each start.
+    pub(crate) fn secret(&self, purpose: &str) -> [u8; 32] {
+        self.authority.secret(purpose)
+    }
+
     /// The certificate for a visitor who asked for this name, or for none.
     fn for_visitor(&self, name: Option<&str>, now: SystemTime) -> Option<Arc<CertifiedKey>> {
         let own = self.own.load();
