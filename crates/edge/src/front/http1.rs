@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -31,11 +32,12 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = reception.limits;
+    let websocket = Afterwards::default();
     let service = hyper::service::service_fn({
-        let reception = Arc::clone(&reception);
+        let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
         move |request| {
-            let reception = Arc::clone(&reception);
-            async move { Ok::<_, Infallible>(answer(request, caller, &reception).await) }
+            let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
+            async move { Ok::<_, Infallible>(answer(request, caller, &reception, &websocket).await) }
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -48,13 +50,28 @@ where
         .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = &mut connection => return ended,
-        () = reception.stop.drained() => connection.as_mut().graceful_shutdown(),
+        ended = &mut connection => ended?,
+        () = reception.stop.drained() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await?;
+        }
     }
-    connection.await
+    let websocket = websocket.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(websocket) = websocket {
+        websocket.await;
+    }
+    Ok(())
 }
 
-async fn answer(mut request: Request<Incoming>, caller: Caller, reception: &Reception) -> Response<Body> {
+/// What is left to do on the connection once HTTP has ended on it.
+type Afterwards = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
+
+async fn answer(
+    mut request: Request<Incoming>,
+    caller: Caller,
+    reception: &Reception,
+    websocket: &Afterwards,
+) -> Response<Body> {
     let upgrade = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
     let Some(upgrade) = upgrade else {
         let visit = Visit { kind: Kind::Http, request: request.map(Body::wrap), interim: Interim::unwanted(), caller };
@@ -65,7 +82,9 @@ async fn answer(mut request: Request<Incoming>, caller: Caller, reception: &Rece
     let visit = Visit { kind: Kind::WebSocket, request, interim: Interim::unwanted(), caller };
     let answer = reception.answer(visit).await;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        accept(answer, upgrade, accepted, reception)
+        let (answer, afterwards) = accept(answer, upgrade, accepted);
+        *websocket.lock().unwrap_or_else(PoisonError::into_inner) = Some(afterwards);
+        answer
     } else {
         answer
     }
@@ -90,18 +109,17 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|found| found.trim().eq_ignore_ascii_case(token))
 }
 
-/// Answers 101, and from then on joins the two bodies with the visitor's bytes.
+/// Answers 101; what joins the two bodies with the visitor's bytes comes after.
 fn accept(
     answer: Response<Body>,
     upgrade: OnUpgrade,
     accepted: oneshot::Sender<ReadHalf<TokioIo<Upgraded>>>,
-    reception: &Reception,
-) -> Response<Body> {
+) -> (Response<Body>, BoxFuture<'static, ()>) {
     let (mut head, body) = answer.into_parts();
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     head.headers.remove(header::CONTENT_LENGTH);
-    reception.stop.spawn(async move {
+    let afterwards = async move {
         let Ok(upgraded) = upgrade.await else { return };
         let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
         // The request's body is gone if the exchange has ended meanwhile, and then so has the answer's.
@@ -109,8 +127,8 @@ fn accept(
         if let Err(error) = write_out(body, writer).await {
             tracing::debug!(%error, "a WebSocket broke");
         }
-    });
-    Response::from_parts(head, Body::empty())
+    };
+    (Response::from_parts(head, Body::empty()), Box::pin(afterwards))
 }
 
 /// Writes until the origin's side ends, and then ends the visitor's.

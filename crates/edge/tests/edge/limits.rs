@@ -108,6 +108,21 @@ async fn connections_of_visitors() {
 }
 
 #[tokio::test]
+async fn a_websocket_keeps_its_place() {
+    let (node, _origin, _agent) = limited(Limits { connections: 1, ..Limits::default() }).await;
+    let mut websocket = TcpStream::connect(node.addresses().http).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nhost: app.edge.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\necho";
+    websocket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"echo") {
+        assert_ne!(websocket.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    let second = TcpStream::connect(node.addresses().http).await.unwrap();
+    assert_eq!(closes(second).await, "");
+}
+
+#[tokio::test]
 async fn requests_on_one_connection() {
     let (node, origin, _agent) = limited(Limits { streams: 3, ..Limits::default() }).await;
     let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
