@@ -94,7 +94,7 @@ pub(crate) async fn ask(api: &str, trust: &Trust) -> anyhow::Result<Known> {
 fn unreachable(api: &str) -> Problem {
     Problem::new(
         format!("cannot reach the edge's API at {api}"),
-        "check that the edge runs (`snicket up`), that its API listens there (`--api`), and for https that --ca names its ca.pem",
+        "check that the edge runs (`snicket up`), that its API listens there (`--api`), and for https that --ca names its ca.pem and the host lies in its domain",
     )
 }
 

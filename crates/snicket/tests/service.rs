@@ -51,6 +51,43 @@ async fn flags_are_stronger_than_variables_and_those_than_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn diagnostics_go_to_a_file_as_json() {
+    let home = tempfile::tempdir().unwrap();
+    let arguments =
+        [&["up", "--json", "--logfile", "edge.log", "--output", "json", "--loglevel", "info"][..], &FREE_PORTS]
+            .concat();
+    let mut process = Program::new(home.path(), &arguments).start().await;
+    let api = process.event("ready").await["api"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+    let made = Visitor::plain(api).post("/tunnel", "").await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    assert_eq!(process.terminate().await.code(), Some(0));
+    assert_eq!(process.stderr(), "");
+    let log = std::fs::read_to_string(home.path().join("edge.log")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["fields"]["message"].to_string().contains("quick tunnel")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_elsewhere_is_trusted_by_its_ca_over_tls() {
+    let arguments = ["--domain", "localhost", "--quick-tunnels", "token"];
+    let (edge, origin) = (Edge::start_with(&arguments).await, Origin::start().await);
+    let home = tempfile::tempdir().unwrap();
+    let (api, ca) = (format!("https://localhost:{}", edge.api().port()), edge.ca().display().to_string());
+    let (service, token) = (origin.service(), edge.token_file().display().to_string());
+    let words = ["http", &service, "--edge", &api, "--metrics", "127.0.0.1:0", "--json"];
+
+    let (code, _, error) = Program::new(home.path(), &words).run().await;
+    assert!(code == 1 && error.contains("--ca"), "an unknown authority: {error}");
+    let with_ca = [&words[..], &["--ca", &ca]].concat();
+    let (code, _, error) = Program::new(home.path(), &with_ca).run().await;
+    assert!(code == 1 && error.contains("--token-file"), "no token: {error}");
+    let whole = [&with_ca[..], &["--token-file", &token]].concat();
+    let mut process = Program::new(home.path(), &whole).start().await;
+    let url = process.event("ready").await["url"].as_str().unwrap().to_owned();
+    assert_eq!(edge.visitor().get(&url).await.text(), "hello from the origin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn default_ports_that_are_taken_make_way_and_it_is_said() {
     // Whoever comes first gets the default ports of this machine, perhaps a program that runs here anyway.
     let home = tempfile::tempdir().unwrap();

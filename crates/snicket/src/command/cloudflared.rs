@@ -17,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   snicket cloudflared
   snicket cloudflared --write-cert cert.pem      also the right to create and list tunnels
-  snicket cloudflared --edge edge.example.com --ca ca.pem --token-file token --write-cert cert.pem";
+  snicket cloudflared --edge tunnel.example.com --ca ca.pem --token-file token --write-cert cert.pem";
 
 /// Arguments of `cloudflared`.
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use crate::screen::{Paint, Screen};
 const EXAMPLES: &str = "\
 Examples:
   snicket doctor
-  snicket doctor --edge edge.example.com --ca ca.pem   the way to an edge elsewhere
+  snicket doctor --edge tunnel.example.com --ca ca.pem   the way to an edge elsewhere
   snicket doctor --json
 
 Exit code 1 when something failed; warnings alone are 0.";

@@ -25,7 +25,7 @@ use crate::secret::Secret;
 const EXAMPLES: &str = "\
 Examples:
   snicket http 3000                                  through the edge on this machine
-  snicket http 3000 --edge edge.example.com --ca ca.pem
+  snicket http 3000 --edge tunnel.example.com --ca ca.pem
   snicket http 3000 --name web --token-file token    a name of one's own choice
   snicket http https://localhost:8443 --no-tls-verify
 

@@ -24,9 +24,9 @@ const FILE: &str = "cert.pem";
 const EXAMPLES: &str = "\
 Examples:
   snicket tunnel login                                          the edge on this machine
-  snicket tunnel --api-url https://edge.example.com:7845 --cacert ca.pem login    by a page to open
-  snicket tunnel --api-url https://edge.example.com:7845 --cacert ca.pem login --token-file token
-  ssh edge.example.com cat api-token | snicket tunnel --api-url https://edge.example.com:7845 --cacert ca.pem login --token-file -
+  snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login    by a page to open
+  snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login --token-file token
+  ssh tunnel.example.com cat api-token | snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login --token-file -
 
 The token is the edge's API token: the file `api-token` in the data directory of `snicket up`.";
 

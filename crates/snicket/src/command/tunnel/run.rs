@@ -32,7 +32,7 @@ Examples:
   TUNNEL_TOKEN=… snicket tunnel run
   snicket tunnel run --url http://localhost:3000 web
   snicket tunnel --config config.yml run
-  snicket tunnel --edge edge.example.com:7844 --cacert ca.pem run --token-file web.token
+  snicket tunnel --edge tunnel.example.com:7844 --cacert ca.pem run --token-file web.token
 
 SIGHUP, or a change of the file, reads the rules again; nothing is dropped.";
 
