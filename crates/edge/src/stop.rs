@@ -46,7 +46,9 @@ impl Stop {
     /// all ended by themselves.
     pub(crate) async fn finish(&self, grace: Duration) -> bool {
         self.drain();
-        let in_time = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        let ended = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        // Somebody with less patience may have cut meanwhile.
+        let in_time = ended && !self.cut.is_cancelled();
         self.cut.cancel();
         self.tasks.wait().await;
         in_time
@@ -65,6 +67,14 @@ mod tests {
             async move { stop.drained().await }
         });
         assert!(stop.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_least_patient_decides() {
+        let stop = Stop::default();
+        stop.spawn(std::future::pending());
+        let (patient, hasty) = tokio::join!(stop.finish(Duration::from_secs(3600)), stop.finish(Duration::ZERO));
+        assert_eq!((patient, hasty), (false, false));
     }
 
     #[tokio::test(start_paused = true)]
