@@ -142,16 +142,9 @@ pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) ->
     Ok(())
 }
 
-/// An absolute URL or a bare path. What a URL may not hold is escaped; a broken escape is refused.
+/// An absolute URL or a bare path. What a URL may not hold is escaped. Escapes stay as they are, broken ones too: over HTTP/2
+/// nobody looks at them either, and it is the origin that knows what it takes.
 pub(super) fn parse_uri(dest: Bytes) -> Option<Uri> {
-    let broken_escape = |at: usize| {
-        let digits = dest.get(at + 1..at + 3);
-        !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    let path_end = dest.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(dest.len());
-    if dest[..path_end].iter().enumerate().any(|(at, byte)| *byte == b'%' && broken_escape(at)) {
-        return None;
-    }
     let uri = Uri::from_maybe_shared(dest.clone()).or_else(|_| {
         let mut escaped = Vec::with_capacity(dest.len() + 32);
         for byte in &dest {
