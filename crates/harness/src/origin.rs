@@ -42,7 +42,7 @@ const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// | `/request` | method, path and header of the request as JSON |
 /// | `/status/N` | status N, body `status N` |
 /// | `/slow?ms=N` | `slow`, after N milliseconds |
-/// | `/hang` | nothing, until the visitor leaves; see [`Origin::wait_for_hanging`] |
+/// | `/hang` | nothing but reading, until the visitor leaves; see [`Origin::wait_for_hanging`] |
 /// | `/events` | server-sent events: whatever [`Origin::push`] sends |
 /// | `/trailers` | `body`, then the trailer `x-end: yes` |
 /// | `/bytes?n=N` | N bytes of `x`, in pieces |
@@ -222,7 +222,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         }
         "/hang" => {
             let _hanging = Counted::new(&state, |state| &state.hanging);
-            std::future::pending().await
+            // Only who reads on sees that a body has broken off.
+            if request.into_body().collect().await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+            text("the request broke off")
         }
         "/events" => events(&state),
         "/trailers" => trailers(),

@@ -1,0 +1,9 @@
+//! What visitors can rely on, end to end: real edge, real agents over both transports, real origins and visitors of every kind.
+
+mod heads;
+mod http3;
+mod rig;
+mod script;
+mod secure;
+mod streams;
+mod visit;
