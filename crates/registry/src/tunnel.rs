@@ -160,19 +160,33 @@ impl Registry {
     /// # Errors
     /// No such tunnel, it has connections, or the engine fails.
     pub async fn delete_tunnel(&self, now: Timestamp, id: Uuid, cascade: bool) -> Result<Tunnel, DeleteTunnelError> {
+        let deleted = self
+            .change(|snapshot, transaction| {
+                let old = snapshot.tunnel(id).ok_or(DeleteTunnelError::NotFound(id))?;
+                if old.deleted_at.is_some() {
+                    return Ok(old.value.clone());
+                }
+                let connections = snapshot.connections(id).count();
+                if connections > 0 && !cascade {
+                    return Err(DeleteTunnelError::Connected(connections));
+                }
+                release_name(snapshot, transaction, old);
+                remove_belongings(snapshot, transaction, id);
+                let new = Tunnel { deleted_at: Some(now), ..old.value.clone() };
+                transaction.expect(old).put(&new);
+                Ok(new)
+            })
+            .await?;
+        self.remove_latecomers(id).await?;
+        Ok(deleted)
+    }
+
+    /// Removes what another writer gave to a tunnel while it was being deleted. From then on nobody can: they all expect
+    /// the tunnel as it was.
+    async fn remove_latecomers(&self, tunnel: Uuid) -> Result<(), CommitError> {
         self.change(|snapshot, transaction| {
-            let old = snapshot.tunnel(id).ok_or(DeleteTunnelError::NotFound(id))?;
-            if old.deleted_at.is_some() {
-                return Ok(old.value.clone());
-            }
-            let connections = snapshot.connections(id).count();
-            if connections > 0 && !cascade {
-                return Err(DeleteTunnelError::Connected(connections));
-            }
-            remove_belongings(snapshot, transaction, old);
-            let new = Tunnel { deleted_at: Some(now), ..old.value.clone() };
-            transaction.put(&new);
-            Ok(new)
+            remove_belongings(snapshot, transaction, tunnel);
+            Ok(())
         })
         .await
     }
@@ -245,12 +259,14 @@ impl Registry {
                     if now.duration_since(since) < idle {
                         return Ok(false);
                     }
-                    remove_belongings(snapshot, transaction, tunnel);
-                    transaction.delete(&tunnel.key());
+                    release_name(snapshot, transaction, tunnel);
+                    remove_belongings(snapshot, transaction, id);
+                    transaction.expect(tunnel).delete(&tunnel.key());
                     Ok(true)
                 })
                 .await?;
             if gone {
+                self.remove_latecomers(id).await?;
                 removed.push(id);
             }
         }
@@ -294,15 +310,13 @@ fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tun
     }
 }
 
-/// Removes what a tunnel leaves behind, if it is still as it was read.
-fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Versioned<Tunnel>) {
-    transaction.expect(tunnel);
-    release_name(snapshot, transaction, tunnel);
-    for route in snapshot.routes_of(tunnel.id) {
+/// Removes a tunnel's routes and configuration, if they are still as they were read.
+fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: Uuid) {
+    for route in snapshot.routes_of(tunnel) {
         transaction.expect(route).delete(&route.key());
     }
-    if let Some(configuration) = snapshot.configuration(tunnel.id) {
-        transaction.delete(&configuration.key());
+    if let Some(configuration) = snapshot.configuration(tunnel) {
+        transaction.expect(configuration).delete(&configuration.key());
     }
 }
 

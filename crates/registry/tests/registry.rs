@@ -154,6 +154,22 @@ async fn deleting_a_tunnel_takes_its_routes_along_but_not_its_connections() {
 }
 
 #[tokio::test]
+async fn what_is_written_while_a_tunnel_is_deleted_goes_with_it() {
+    let (registry, zone) = open().await;
+    let tunnel = registry.create_tunnel(at(1), named("web")).await.unwrap().id;
+    // All three decide by the same snapshot: the deletion sees neither the route nor the configuration.
+    let (_, _, deleted) = tokio::join!(
+        registry.put_route(at(2), zone.id, host("a.example.test"), tunnel, false),
+        registry.put_configuration(at(2), tunnel, json!({}), ConfigSource::Local, None),
+        registry.delete_tunnel(at(2), tunnel, false),
+    );
+    assert!(deleted.is_ok());
+    let snapshot = registry.snapshot();
+    assert!(snapshot.route("a.example.test").is_none() && snapshot.routes_of(tunnel).next().is_none());
+    assert!(snapshot.configuration(tunnel).is_none());
+}
+
+#[tokio::test]
 async fn a_host_name_takes_its_own_route_then_the_closest_wildcard() {
     let (registry, zone) = open().await;
     let mut ids = Vec::new();
@@ -303,6 +319,7 @@ async fn api_tokens_end() {
     assert_eq!(snapshot.authorize(&secret, at(10)), Err(TokenRefused::Expired));
     assert_eq!(snapshot.authorize("snk_nobody", at(9)), Err(TokenRefused::Unknown));
     assert!(secret.len() >= 40);
+    assert!(format!("{token:?}").contains("TokenHash(…)"), "not even the hash is printed");
 }
 
 #[tokio::test]
