@@ -83,10 +83,12 @@ impl Hostname {
     /// # Errors
     /// The label has a dot or is not one, or the whole is too long.
     pub fn child(&self, label: &str) -> Result<Self, BadName> {
-        if label.contains(['.', '*']) {
+        let child = Self::parse(&format!("{label}.{self}"))?;
+        // Counted only now, since dots have more forms in Unicode than the one.
+        if child.wildcard_parent().is_some() || child.0.matches('.').count() != self.0.matches('.').count() + 1 {
             return Err(BadName::new("one label is wanted: letters, digits and hyphens, without a dot"));
         }
-        Self::parse(&format!("{label}.{self}"))
+        Ok(child)
     }
 }
 
@@ -280,7 +282,9 @@ mod tests {
         assert!(host("b.test").is_within(&host("b.test")));
         assert!(!host("ab.test").is_within(&host("b.test")));
         assert_eq!(host("b.test").child("a"), Ok(host("a.b.test")));
-        assert!(host("b.test").child("a.c").is_err());
+        for label in ["a.c", "a\u{3002}c", "a\u{ff0e}c", "*", "\u{ff0a}", ""] {
+            assert!(host("b.test").child(label).is_err(), "{label}");
+        }
     }
 
     #[test]
