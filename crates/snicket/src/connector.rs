@@ -162,6 +162,11 @@ async fn until_draining(running: &Running, signals: &mut Signals) {
 async fn drain(running: &Running, signals: &Signals, grace: Duration, screen: Screen) {
     notify::systemd("STOPPING=1");
     draining(grace, screen);
+    finish(running, grace, signals).await;
+}
+
+/// Stops the agent in order; a second signal cuts.
+pub(crate) async fn finish(running: &Running, grace: Duration, signals: &Signals) {
     tokio::select! {
         () = running.shutdown(grace) => (),
         () = signals.cut() => {

@@ -7,7 +7,7 @@ use tokio::process::Command;
 async fn the_hello_page_is_there_with_nothing_but_try() {
     let mut it = Try::start(&[]).await;
     let ready = it.ready().clone();
-    for key in ["url", "http_url", "api", "tunnel", "https", "http", "ca", "origin"] {
+    for key in ["url", "http_url", "api", "tunnel", "https", "http", "ca", "token_file", "origin"] {
         assert!(ready[key].is_string(), "{key} in {ready}");
     }
     let answer = it.visitor().get(&it.url("/")).await;
@@ -17,8 +17,12 @@ async fn the_hello_page_is_there_with_nothing_but_try() {
     let request = it.process.event("request").await;
     assert_eq!((&request["method"], &request["path"], &request["status"]), (&"GET".into(), &"/".into(), &200.into()));
     assert_eq!(request["bytes"].as_u64(), Some(answer.body.len() as u64));
+    let token_file = std::path::PathBuf::from(ready["token_file"].as_str().expect("a path"));
+    assert!(token_file.exists());
     assert_eq!(it.process.terminate().await.code(), Some(0));
     it.process.event("stopped").await;
+    assert!(!token_file.exists(), "the token's registry is gone, so the token goes too");
+    assert!(!it.process.stderr().contains("WARN"), "stopping is no trouble: {}", it.process.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]

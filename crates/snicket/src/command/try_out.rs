@@ -94,11 +94,12 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         quick_tunnels: api::QuickTunnels::Off,
     };
     let node = blueprint.start(sockets).await?;
+    let token = TokenFile::write(&data, &node)?;
     let (hostname, credentials) = tunnel(&node.registry, &domain, args.name.as_deref(), &data).await?;
     let agent = connect(&node, credentials, &origin, &args.protocol).await?;
     let events = agent.events();
 
-    announce(&node, &agent, &hostname, &origin, screen);
+    announce(&node, &token, &agent, &hostname, &origin, screen);
     tell(&notices, screen);
     if let Some(hint) = silence(&origin).await {
         screen.say(hint);
@@ -112,13 +113,31 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     }
     notify::systemd("STOPPING=1");
     connector::draining(GRACE, screen);
-    stop(&node.running, GRACE, &signals).await;
-    agent.cut();
-    agent.stopped().await;
+    // Both at once: an agent that were left until the edge is gone would try to reach it again.
+    tokio::join!(stop(&node.running, GRACE, &signals), connector::finish(&agent, GRACE, &signals));
     shown.abort();
     refused.abort();
     screen.event(&json!({ "event": "stopped", "time": report::now() }));
     Ok(())
+}
+
+/// The API token of this run, whose registry ends with it; so does the file.
+struct TokenFile(PathBuf);
+
+impl TokenFile {
+    fn write(data: &Path, node: &Node) -> anyhow::Result<Self> {
+        let token = node.first_token.as_deref().context("a registry in memory has no token yet")?;
+        // Several runs at once share the directory.
+        let path = data.join(format!("{}.{}", node::TOKEN_FILE, std::process::id()));
+        secret::write_private(&path, format!("{token}\n").as_bytes())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn wishes(args: &Args) -> Wishes {
@@ -195,7 +214,7 @@ async fn silence(origin: &Origin) -> Option<String> {
     }
 }
 
-fn announce(node: &Node, agent: &Running, hostname: &Hostname, origin: &Origin, screen: Screen) {
+fn announce(node: &Node, token: &TokenFile, agent: &Running, hostname: &Hostname, origin: &Origin, screen: Screen) {
     let addresses = node.running.addresses();
     let url = ready::url("https", hostname.as_str(), addresses.https.port());
     let plain = ready::url("http", hostname.as_str(), addresses.http.port());
@@ -211,6 +230,7 @@ fn announce(node: &Node, agent: &Running, hostname: &Hostname, origin: &Origin, 
         https: Some(addresses.https),
         http: Some(addresses.http),
         ca: Some(node.ca.clone()),
+        token_file: Some(token.0.clone()),
         protocol: connection.clone(),
         ..Ready::default()
     });
