@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use crate::engine::Revision;
 
-/// The engine could not do its work. Nothing was changed unless the text says that the outcome is unknown.
+/// The engine could not do its work. What it was asked to write may have been kept nevertheless: it failed while, or
+/// after, it was writing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The disk failed, is full, or the file is damaged.
@@ -11,6 +12,9 @@ pub enum EngineError {
     /// The engine was shut down.
     #[error("the registry has been closed")]
     Closed,
+    /// No answer came in time.
+    #[error("the registry takes too long to write; its disk may be failing")]
+    Slow,
 }
 
 /// Why the registry could not be opened.
@@ -56,10 +60,10 @@ pub enum OpenError {
     Founding(#[from] CommitError),
 }
 
-/// Why a transaction was not carried out. Nothing of it was.
+/// Why a transaction was not carried out, or is not known to be.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// A guarded entry has changed since it was read: read again and decide anew.
+    /// A guarded entry has changed since it was read: nothing was written; read again and decide anew.
     #[error("{key} has changed meanwhile")]
     Conflict {
         /// The entry's key.

@@ -8,12 +8,14 @@
 //!
 //! Deliberately absent: sockets, HTTP, the tunnel protocol, and any clock (the time is passed in).
 
+mod change;
 mod configuration;
 pub mod engine;
 mod error;
 mod id;
 mod live;
 mod name;
+mod presence;
 mod registry;
 mod resource;
 mod route;
@@ -27,12 +29,14 @@ mod watch;
 mod words;
 mod zone;
 
+pub use change::Change;
 pub use configuration::{ConfigurationError, ConfigurationWrite};
 pub use engine::{Embedded, Engine, Revision};
 pub use error::{CommitError, EngineError, OpenError};
 pub use id::{AccountId, BadId, TokenId, ZoneId};
-pub use live::{Activity, ConnectionRecord, Presence};
+pub use live::{Activity, ConnectionRecord};
 pub use name::{BadName, Hostname, TunnelName};
+pub use presence::Presence;
 pub use registry::Registry;
 pub use resource::{
     Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
@@ -43,4 +47,4 @@ pub use snapshot::Snapshot;
 pub use token::{NewToken, TokenRefused, TokenStatus};
 pub use transaction::Transaction;
 pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelError, TunnelRefused};
-pub use watch::{Change, Event, Watch};
+pub use watch::{Event, Watch};

@@ -7,13 +7,16 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::engine::{Batch, Embedded, Engine, Feed, FeedError, Revision};
-use crate::live::Presence;
+use crate::presence::Presence;
 use crate::resource::{Account, Resource};
 use crate::shared::Shared;
-use crate::{AccountId, CommitError, ConnectionRecord, OpenError, Snapshot, Transaction, Watch};
+use crate::{AccountId, CommitError, ConnectionRecord, EngineError, OpenError, Snapshot, Transaction, Watch};
 
 /// Pause before the engine is asked again for changes after it failed.
 const FEED_RETRY: Duration = Duration::from_millis(250);
+/// A change waits this long for the engine, and as long again for the snapshot: a disk that takes longer has failed, and
+/// callers are to know.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A change that meets another writer each time gives up after so many attempts; with that many writers on one entry,
 /// the caller should know.
 const ATTEMPTS: usize = 32;
@@ -98,10 +101,10 @@ impl Registry {
     /// Carries out a transaction, and answers its revision once [`Registry::snapshot`] has it.
     ///
     /// # Errors
-    /// A guard does not hold any more, or the engine fails; nothing was written then.
+    /// A guard does not hold any more, or the engine fails or takes too long.
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        let revision = self.inner.engine.commit(transaction.guards, transaction.writes).await?;
-        self.caught_up(revision).await;
+        let revision = patiently(self.inner.engine.commit(transaction.guards, transaction.writes)).await??;
+        self.caught_up(revision).await?;
         Ok(revision)
     }
 
@@ -129,7 +132,7 @@ impl Registry {
             }
             match self.commit(transaction).await {
                 Ok(_) => return Ok(outcome),
-                Err(CommitError::Conflict { revision, .. }) if attempt < ATTEMPTS => self.caught_up(revision).await,
+                Err(CommitError::Conflict { revision, .. }) if attempt < ATTEMPTS => self.caught_up(revision).await?,
                 Err(error) => return Err(error.into()),
             }
             attempt += 1;
@@ -137,9 +140,15 @@ impl Registry {
     }
 
     /// Waits until the snapshot has this revision.
-    async fn caught_up(&self, revision: Revision) {
-        self.inner.applied.subscribe().wait_for(|applied| *applied >= revision).await.expect("the sender is in self");
+    async fn caught_up(&self, revision: Revision) -> Result<(), CommitError> {
+        let mut applied = self.inner.applied.subscribe();
+        patiently(applied.wait_for(|applied| *applied >= revision)).await?.expect("the sender is in self");
+        Ok(())
     }
+}
+
+async fn patiently<T>(work: impl Future<Output = T>) -> Result<T, CommitError> {
+    tokio::time::timeout(PATIENCE, work).await.map_err(|_| EngineError::Slow.into())
 }
 
 /// Brings the engine's changes into the snapshot, in order.
@@ -160,14 +169,15 @@ impl Follower {
                     continue;
                 }
                 Err(FeedError::Compacted) => self.resync().await,
-                Err(error) => Err(error.to_string()),
+                Err(FeedError::Engine(error)) => Err(error.into()),
             };
-            if let Err(problem) = outcome {
-                if self.engine.strong_count() == 0 {
-                    return;
+            match outcome {
+                Ok(()) => (),
+                Err(OpenError::Engine(EngineError::Closed)) => return,
+                Err(problem) => {
+                    tracing::warn!(%problem, "the registry's changes cannot be followed; trying again");
+                    tokio::time::sleep(FEED_RETRY).await;
                 }
-                tracing::warn!(%problem, "the registry's changes cannot be followed; trying again");
-                tokio::time::sleep(FEED_RETRY).await;
             }
         }
     }
@@ -180,10 +190,10 @@ impl Follower {
     }
 
     /// Loads everything anew, since the log no longer reaches back to what the snapshot has.
-    async fn resync(&mut self) -> Result<(), String> {
-        let engine = self.engine.upgrade().ok_or("the registry has been closed")?;
-        let state = engine.load().await.map_err(|error| error.to_string())?;
-        self.shared.replace(&state).map_err(|error| error.to_string())?;
+    async fn resync(&mut self) -> Result<(), OpenError> {
+        let engine = self.engine.upgrade().ok_or(EngineError::Closed)?;
+        let state = engine.load().await?;
+        self.shared.replace(&state)?;
         self.feed = engine.follow(state.revision);
         self.applied.send_replace(state.revision);
         Ok(())
@@ -192,13 +202,44 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
     use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
+    use crate::engine::{Guard, State, Write};
     use crate::{ConfigSource, Hostname, NewToken, NewTunnel, QuickName, TunnelName};
+
+    /// An engine whose disk never answers once the account is made.
+    struct Stuck(Embedded);
+
+    impl Engine for Stuck {
+        fn load(&self) -> BoxFuture<'_, Result<State, EngineError>> {
+            self.0.load()
+        }
+
+        fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, CommitError>> {
+            match writes.iter().any(|write| write.key.starts_with(Account::KIND)) {
+                true => self.0.commit(guards, writes),
+                false => Box::pin(std::future::pending()),
+            }
+        }
+
+        fn follow(&self, after: Revision) -> Box<dyn Feed> {
+            self.0.follow(after)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_never_answers_holds_nobody_for_ever() {
+        let now = Timestamp::UNIX_EPOCH;
+        let registry = Registry::open(Stuck(Embedded::in_memory().unwrap()), now).await.unwrap();
+        tokio::time::pause();
+        let waited = registry.ensure_zone(now, &Hostname::parse("example.test").unwrap()).await;
+        assert!(matches!(waited, Err(CommitError::Engine(EngineError::Slow))), "{waited:?}");
+    }
 
     /// Whatever is done, in whatever order, the snapshot that followed every change is the one that a restart would
     /// load.

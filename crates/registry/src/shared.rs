@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
-use crate::watch::Change;
 use crate::{OpenError, Snapshot};
 
 /// A watcher further behind than this many transactions starts over from a snapshot.

@@ -7,12 +7,12 @@ use imbl::{HashMap, OrdMap, OrdSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
 use crate::live::{Activity, ConnectionRecord};
 use crate::resource::{
     Account, ApiToken, Configuration, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
 };
-use crate::watch::Change;
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
 /// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in

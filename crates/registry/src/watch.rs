@@ -1,29 +1,10 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::engine::Revision;
-use crate::resource::{Account, ApiToken, Configuration, Route, Tunnel, Versioned, Zone};
 use crate::shared::{Behind, Shared};
-use crate::{AccountId, Hostname, Snapshot, TokenId, ZoneId};
-
-/// One entry that was written (`Some`) or removed (`None`).
-#[derive(Debug, Clone)]
-pub enum Change {
-    /// An account.
-    Account(AccountId, Option<Arc<Versioned<Account>>>),
-    /// An API token.
-    Token(TokenId, Option<Arc<Versioned<ApiToken>>>),
-    /// A zone.
-    Zone(ZoneId, Option<Arc<Versioned<Zone>>>),
-    /// A tunnel. A deleted one is written with the time of its deletion; a quick one that ended is removed.
-    Tunnel(Uuid, Option<Arc<Versioned<Tunnel>>>),
-    /// A route.
-    Route(Hostname, Option<Arc<Versioned<Route>>>),
-    /// A tunnel's configuration.
-    Configuration(Uuid, Option<Arc<Versioned<Configuration>>>),
-}
+use crate::{Change, Snapshot};
 
 /// What a [`Watch`] tells.
 #[derive(Debug, Clone)]

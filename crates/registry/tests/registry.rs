@@ -375,7 +375,7 @@ const VICTIM: &str = "SNICKET_TEST_REGISTRY_OF_VICTIM";
 
 #[test]
 fn what_was_acknowledged_survives_a_kill_in_mid_write() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     if let Some(path) = std::env::var_os(VICTIM) {
         return runtime.block_on(write_for_ever(Path::new(&path)));
     }
