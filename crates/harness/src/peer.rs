@@ -3,7 +3,8 @@ use std::path::PathBuf;
 /// Set by CI: a part that is missing fails the test instead of skipping it.
 const REQUIRE: &str = "SNICKET_REQUIRE_PEERS";
 
-/// Finds a real program, such as `curl`. When it is not there, says in one line what is skipped and how to get it, and answers `None`.
+/// Finds a real program, such as `curl`. When it is not there, says in one line what is skipped and how to get it, and
+/// answers `None`.
 ///
 /// # Panics
 /// When it is not there and `SNICKET_REQUIRE_PEERS` is set.

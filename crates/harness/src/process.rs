@@ -24,7 +24,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program with these arguments, its files under `home`, and nothing of the caller's environment that concerns it.
+    /// The program with these arguments, its files under `home`, and nothing of the caller's environment that concerns
+    /// it.
     pub fn new(home: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = Command::new(binary());
         command.args(arguments).env_clear().current_dir(home);

@@ -129,7 +129,8 @@ impl Edge {
         (answer.status, value)
     }
 
-    /// Runs a command of the program to its end, as the person who runs this edge: exit code, standard output, standard error.
+    /// Runs a command of the program to its end, as the person who runs this edge: exit code, standard output, standard
+    /// error.
     pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
         Program::new(self.home.path(), arguments).run().await
     }
@@ -159,7 +160,8 @@ impl Agent {
         Self::spawn(&[&words[..], arguments].concat(), home).await
     }
 
-    /// Starts `snicket tunnel …` with these arguments, told the way to this edge, for example `["run", "--token-file", path]`.
+    /// Starts `snicket tunnel …` with these arguments, told the way to this edge, for example `["run", "--token-file",
+    /// path]`.
     pub async fn tunnel(edge: &Edge, arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
         let tunnel = edge.tunnel().to_string();

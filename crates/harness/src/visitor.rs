@@ -27,8 +27,8 @@ pub enum Http {
     Two,
 }
 
-/// Somebody who opens URLs of an edge: `https` with the edge's CA trusted, `http` in plain. Whatever the name in the URL, the edge under
-/// test is asked.
+/// Somebody who opens URLs of an edge: `https` with the edge's CA trusted, `http` in plain. Whatever the name in the
+/// URL, the edge under test is asked.
 #[derive(Debug, Clone)]
 pub struct Visitor {
     https: SocketAddr,
@@ -119,7 +119,8 @@ impl Visitor {
             .unwrap_or_else(|_| panic!("{method} {url}: no whole answer in time"))
     }
 
-    /// Sends a request and answers once the answer's head is here; the body comes as it is read. On a connection of its own.
+    /// Sends a request and answers once the answer's head is here; the body comes as it is read. On a connection of its
+    /// own.
     pub async fn open(
         &self,
         method: &str,

@@ -94,7 +94,8 @@ pub(crate) async fn ask(api: &str, trust: &Trust) -> anyhow::Result<Known> {
 fn unreachable(api: &str) -> Problem {
     Problem::new(
         format!("cannot reach the edge's API at {api}"),
-        "check that the edge runs (`snicket up`), that its API listens there (`--api`), and for https that --ca names its ca.pem and the host lies in its domain",
+        "check that the edge runs (`snicket up`), that its API listens there (`--api`), and for https that --ca names \
+         its ca.pem and the host lies in its domain",
     )
 }
 
@@ -153,7 +154,8 @@ const POLL_LIMIT: Duration = Duration::from_secs(65);
 /// So often it is polled, as the reference does.
 const POLLS: usize = 10;
 
-/// Has a person open a page of the edge and give the API token there, and waits for what belongs into cert.pem (section 16.2).
+/// Has a person open a page of the edge and give the API token there, and waits for what belongs into cert.pem (section
+/// 16.2).
 pub(crate) async fn login(api: &str, trust: &Trust, screen: Screen) -> anyhow::Result<OriginCert> {
     let mut key = [0; 32];
     key[..16].copy_from_slice(Uuid::new_v4().as_bytes());

@@ -46,7 +46,8 @@ impl LocalEdge {
         Ok(Announcement(path))
     }
 
-    /// The edge of this data directory, if one says that it runs. A file left by a process that was killed counts as none.
+    /// The edge of this data directory, if one says that it runs. A file left by a process that was killed counts as
+    /// none.
     pub(crate) fn find(directory: &Path) -> anyhow::Result<Option<Self>> {
         let path = directory.join(FILE);
         let text = match std::fs::read(&path) {

@@ -12,8 +12,8 @@ pub(crate) fn state() -> PathBuf {
     under("XDG_STATE_HOME", ".local/state", "/var/lib")
 }
 
-/// The directory of an edge on this machine unless `--data` says otherwise. The variable counts for every command, so that all of them find
-/// an edge that keeps its data elsewhere.
+/// The directory of an edge on this machine unless `--data` says otherwise. The variable counts for every command, so
+/// that all of them find an edge that keeps its data elsewhere.
 pub(crate) fn edge_data() -> PathBuf {
     let named = std::env::var_os("SNICKET_DATA").filter(|path| !path.is_empty()).map(PathBuf::from);
     named.unwrap_or_else(|| data().join("edge"))

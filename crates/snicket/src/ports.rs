@@ -101,10 +101,12 @@ fn refusal(purpose: &str, address: SocketAddr, wish: Wish) -> Problem {
     let port = address.port();
     let advice = match wish {
         Wish::Asked(_) if port != 0 && port < 1024 => format!(
-            "ports below 1024 need privileges: run with CAP_NET_BIND_SERVICE, or choose a higher port; if the port is taken, `ss -lntup 'sport = :{port}'` shows by whom"
+            "ports below 1024 need privileges: run with CAP_NET_BIND_SERVICE, or choose a higher port; if the port is \
+             taken, `ss -lntup 'sport = :{port}'` shows by whom"
         ),
         Wish::Asked(_) => format!(
-            "`ss -lntup 'sport = :{port}'` shows who holds it; perhaps another snicket; stop it, or choose another port (0 = any free one) with --{purpose}"
+            "`ss -lntup 'sport = :{port}'` shows who holds it; perhaps another snicket; stop it, or choose another \
+             port (0 = any free one) with --{purpose}"
         ),
         Wish::Default(_) => format!("choose a free port with --{purpose}"),
     };

@@ -7,7 +7,8 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 /// The command line, the environment or a configuration file is wrong; the same number that the parser of flags uses.
 pub(crate) const EXIT_USAGE: u8 = 2;
 
-/// A failure with advice. Wrap it around the error that caused it with [`anyhow::Context::context`], or return it alone.
+/// A failure with advice. Wrap it around the error that caused it with [`anyhow::Context::context`], or return it
+/// alone.
 #[derive(Debug)]
 pub(crate) struct Problem {
     what: String,

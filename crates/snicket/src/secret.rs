@@ -71,8 +71,8 @@ pub(crate) fn read_file(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Writes a file that only its owner may read, all of it or nothing: a reader never sees half, and a file that stood there before is replaced.
-/// Directories that are missing are made, open to the owner only.
+/// Writes a file that only its owner may read, all of it or nothing: a reader never sees half, and a file that stood
+/// there before is replaced. Directories that are missing are made, open to the owner only.
 pub(crate) fn write_private(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let attempt = || -> std::io::Result<()> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));

@@ -272,7 +272,8 @@ impl Api {
             errors.into_iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
         let advice = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                "the token or cert.pem belongs to another edge or was revoked; fetch a new one with `snicket tunnel login`"
+                "the token or cert.pem belongs to another edge or was revoked; fetch a new one with `snicket tunnel \
+                 login`"
             }
             StatusCode::NOT_FOUND => "check the id or name; `snicket tunnel list` shows what exists",
             StatusCode::CONFLICT => "choose another name, or delete what has it",

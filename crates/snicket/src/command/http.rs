@@ -59,7 +59,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_tls_verify: bool,
     /// Address of /ready and /metrics [default: localhost:20241 to 20245]
-    #[arg(long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS", hide_env_values = true)]
+    #[arg(
+        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
+        hide_env_values = true
+    )]
     metrics: Option<SocketAddr>,
     /// Time for requests to end after a signal
     #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s")]
@@ -144,7 +147,8 @@ impl Way {
     }
 }
 
-/// The tunnel of the last run, or a new one. An edge that has forgotten the tunnel makes it anew with the same name and secret.
+/// The tunnel of the last run, or a new one. An edge that has forgotten the tunnel makes it anew with the same name and
+/// secret.
 async fn tunnel(args: &Args, way: &Way, known: &Known) -> anyhow::Result<QuickTunnel> {
     let key = args.name.as_deref().unwrap_or_else(|| args.origin.service());
     let path = Remembered::path(&paths::state(), &format!("{} {}", way.api, known.domain), key);

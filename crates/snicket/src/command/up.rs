@@ -85,7 +85,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "SNICKET_KEY", hide_env_values = true)]
     key: Option<PathBuf>,
     /// Who may make quick tunnels: open, loopback, token or off [default: loopback]
-    #[arg(long, value_name = "WHO", value_parser = quick_tunnels, env = "SNICKET_QUICK_TUNNELS", hide_env_values = true)]
+    #[arg(
+        long, value_name = "WHO", value_parser = quick_tunnels, env = "SNICKET_QUICK_TUNNELS",
+        hide_env_values = true
+    )]
     quick_tunnels: Option<QuickTunnels>,
     /// Where this node is, such as ams1 [default: home]
     #[arg(long, value_name = "NAME", env = "SNICKET_LOCATION", hide_env_values = true)]

@@ -102,11 +102,12 @@ pub(super) fn authority(data: &Path) -> Vec<Finding> {
             continue;
         }
         findings.push(match certs::Authority::load_or_create(&directory, SystemTime::now()) {
-            Ok(_) => Finding::ok("ca", format!("{} is in order; visitors trust it with `curl --cacert {0}`", path.display())),
+            Ok(_) => Finding::ok("ca", format!("{} is in order; give it to curl as --cacert", path.display())),
             Err(error) => Finding::fail(
                 "ca",
                 error.to_string(),
-                "restore both files from a copy, or move them away to have a new authority made (everybody must trust it anew)",
+                "restore both files from a copy, or move them away to have a new authority made (everybody must trust \
+                 it anew)",
             ),
         });
     }
@@ -120,7 +121,8 @@ pub(super) fn authority(data: &Path) -> Vec<Finding> {
 pub(super) async fn localhost_names() -> Finding {
     let name = "snicket-doctor.localhost";
     let looked_up = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
-    let advice = "browsers and curl know these names by themselves; for other programs add them to /etc/hosts, or use systemd-resolved";
+    let advice = "browsers and curl know these names by themselves; for other programs add them to /etc/hosts, or use \
+     systemd-resolved";
     match looked_up.map(|found| found.map(|addresses| addresses.collect::<Vec<_>>())) {
         Ok(Ok(addresses)) if !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()) => {
             Finding::ok("dns", "names under localhost lead to this machine")
@@ -173,7 +175,8 @@ pub(super) async fn edge(named: Option<&str>, ca: Option<&Path>, local: Option<&
         Err(error) => findings.push(Finding::fail(
             "api",
             format!("{error:#}"),
-            "check that the edge runs, that its API listens on an address you can reach (`snicket up --api`), and firewalls",
+            "check that the edge runs, that its API listens on an address you can reach (`snicket up --api`), and \
+             firewalls",
         )),
     }
     findings

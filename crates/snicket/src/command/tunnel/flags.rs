@@ -53,19 +53,28 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "URL", hide = true)]
     pub(crate) quick_service: Option<String>,
     /// auto, quic or http2
-    #[arg(long, short = 'p', global = true, value_name = "NAME", value_parser = ["auto", "quic", "http2", "h2mux"], hide_possible_values = true, env = "TUNNEL_TRANSPORT_PROTOCOL", hide_env_values = true)]
+    #[arg(
+        long, short = 'p', global = true, value_name = "NAME", value_parser = ["auto", "quic", "http2", "h2mux"],
+        hide_possible_values = true, env = "TUNNEL_TRANSPORT_PROTOCOL", hide_env_values = true
+    )]
     pub(crate) protocol: Option<String>,
     /// Serve this, without ingress rules
     #[arg(long, global = true, value_name = "URL", env = "TUNNEL_URL", hide_env_values = true)]
     pub(crate) url: Option<String>,
     /// Serve a built-in page
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, env = "TUNNEL_HELLO_WORLD", hide_env_values = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide_possible_values = true, env = "TUNNEL_HELLO_WORLD", hide_env_values = true
+    )]
     pub(crate) hello_world: Option<bool>,
     /// Address of /ready and /metrics
     #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
     pub(crate) metrics: Option<String>,
     /// Time for requests to end [default: 30s]
-    #[arg(long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD", hide_env_values = true)]
+    #[arg(
+        long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD",
+        hide_env_values = true
+    )]
     pub(crate) grace_period: Option<Duration>,
     /// debug, info, warn, error or fatal
     #[arg(
@@ -190,7 +199,10 @@ pub(crate) struct Dial {
     #[arg(long, global = true, value_name = "N", hide = true)]
     pub(crate) ha_connections: Option<NonZeroU8>,
     /// auto, 4 or 6
-    #[arg(long, global = true, value_name = "VERSION", value_parser = ["auto", "4", "6"], env = "TUNNEL_EDGE_IP_VERSION", hide_env_values = true, hide = true)]
+    #[arg(
+        long, global = true, value_name = "VERSION", value_parser = ["auto", "4", "6"],
+        env = "TUNNEL_EDGE_IP_VERSION", hide_env_values = true, hide = true
+    )]
     pub(crate) edge_ip_version: Option<String>,
     /// Local address to dial from
     #[arg(
@@ -203,7 +215,10 @@ pub(crate) struct Dial {
     )]
     pub(crate) edge_bind_address: Option<std::net::IpAddr>,
     /// Only the hybrid post-quantum key exchange
-    #[arg(long, alias = "pq", global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_POST_QUANTUM", hide_env_values = true, hide = true)]
+    #[arg(
+        long, alias = "pq", global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", env = "TUNNEL_POST_QUANTUM", hide_env_values = true, hide = true
+    )]
     pub(crate) post_quantum: Option<bool>,
     /// Steps of the back-off after a lost connection [default: 5]
     #[arg(long, global = true, value_name = "N", env = "TUNNEL_RETRIES", hide_env_values = true, hide = true)]
@@ -256,13 +271,22 @@ pub(crate) struct OriginFlags {
     )]
     pub(crate) origin_ca_pool: Option<PathBuf>,
     /// Believe any certificate of the origin
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "NO_TLS_VERIFY", hide_env_values = true, hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", env = "NO_TLS_VERIFY", hide_env_values = true, hide = true
+    )]
     pub(crate) no_tls_verify: Option<bool>,
     /// Send Content-Length instead of chunks to the origin
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_NO_CHUNKED_ENCODING", hide_env_values = true, hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", env = "TUNNEL_NO_CHUNKED_ENCODING", hide_env_values = true, hide = true
+    )]
     pub(crate) no_chunked_encoding: Option<bool>,
     /// HTTP/2 to the origin
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = "TUNNEL_ORIGIN_ENABLE_HTTP2", hide_env_values = true, hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", env = "TUNNEL_ORIGIN_ENABLE_HTTP2", hide_env_values = true, hide = true
+    )]
     pub(crate) http2_origin: Option<bool>,
     /// Time to connect to the origin
     #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
@@ -280,7 +304,10 @@ pub(crate) struct OriginFlags {
     #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
     pub(crate) proxy_keepalive_timeout: Option<Duration>,
     /// One address of the origin after the other instead of racing
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide = true
+    )]
     pub(crate) proxy_no_happy_eyeballs: Option<bool>,
 }
 
@@ -308,13 +335,22 @@ impl OriginFlags {
 /// Flags that exist in command lines and service files of the reference and change nothing here.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Unused {
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide = true
+    )]
     no_autoupdate: Option<bool>,
     #[arg(long, global = true, value_name = "TIME", hide = true)]
     autoupdate_freq: Option<String>,
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide = true
+    )]
     no_prechecks: Option<bool>,
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide = true
+    )]
     quic_disable_pmtu_discovery: Option<bool>,
     #[arg(long, global = true, value_name = "BYTES", hide = true)]
     quic_connection_level_flow_control_limit: Option<u64>,
@@ -338,7 +374,10 @@ pub(crate) struct Unused {
     icmpv6_src: Option<String>,
     #[arg(long, global = true, value_name = "NAME", hide = true)]
     management_hostname: Option<String>,
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    #[arg(
+        long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide = true
+    )]
     management_diagnostics: Option<bool>,
 }
 

@@ -23,10 +23,11 @@ const FILE: &str = "cert.pem";
 
 const EXAMPLES: &str = "\
 Examples:
-  snicket tunnel login                                          the edge on this machine
-  snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login    by a page to open
-  snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login --token-file token
-  ssh tunnel.example.com cat api-token | snicket tunnel --api-url https://tunnel.example.com:7845 --cacert ca.pem login --token-file -
+  snicket tunnel login                        the edge on this machine
+  export TUNNEL_API_URL=https://tunnel.example.com:7845 TUNNEL_CACERT=ca.pem
+  snicket tunnel login                        an edge elsewhere, by a page to open
+  snicket tunnel login --token-file api-token
+  ssh tunnel.example.com cat api-token | snicket tunnel login --token-file -
 
 The token is the edge's API token: the file `api-token` in the data directory of `snicket up`.";
 

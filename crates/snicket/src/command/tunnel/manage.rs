@@ -92,7 +92,10 @@ pub(super) struct List {
     #[arg(long)]
     show_recently_disconnected: bool,
     /// name, id, createdAt, deletedAt or numConnections
-    #[arg(long, value_name = "KEY", value_parser = ["name", "id", "createdAt", "deletedAt", "numConnections"], hide_possible_values = true, default_value = "name")]
+    #[arg(
+        long, value_name = "KEY", value_parser = ["name", "id", "createdAt", "deletedAt", "numConnections"],
+        hide_possible_values = true, default_value = "name"
+    )]
     sort_by: String,
     /// The other way round
     #[arg(long)]
@@ -204,13 +207,15 @@ pub(super) async fn create(args: Create, flags: &Flags, screen: Screen) -> anyho
     let session = Session::open(&settings).await?;
     let (tunnel, path) = make(&session, &args.name, secret, settings.values.credentials_file.as_deref()).await?;
     screen.event(&json!({
-        "event": "tunnel", "id": tunnel.id, "name": tunnel.name, "created_at": tunnel.created_at, "credentials_file": path,
+        "event": "tunnel", "id": tunnel.id, "name": tunnel.name, "created_at": tunnel.created_at,
+        "credentials_file": path,
     }));
     if let Some(form) = args.output {
         return form.print(screen, &tunnel);
     }
     screen.say(format!(
-        "Tunnel credentials written to {}. Whoever has this file can serve the tunnel: keep it secret.\n\nCreated tunnel {} with id {}",
+        "Tunnel credentials written to {}. Whoever has this file can serve the tunnel: keep it secret.\n\nCreated \
+         tunnel {} with id {}",
         path.display(),
         tunnel.name,
         tunnel.id

@@ -259,7 +259,8 @@ impl Way {
         let Some(local) = LocalEdge::find(&paths::edge_data())? else {
             return Err(Problem::usage(
                 "no edge is given, and none runs on this machine",
-                "name one with --edge HOST:7844 (TUNNEL_EDGE) and its certificate with --cacert ca.pem (TUNNEL_CACERT), or start one here: `snicket up`",
+                "name one with --edge HOST:7844 (TUNNEL_EDGE) and its certificate with --cacert ca.pem \
+                 (TUNNEL_CACERT), or start one here: `snicket up`",
             )
             .into());
         };

@@ -28,8 +28,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// cert.pem when it was named, or when it was found and an API was named; else the edge on this machine. A cert.pem that only lies
-    /// around may belong to somebody else's edge, so its token is sent nowhere unasked.
+    /// cert.pem when it was named, or when it was found and an API was named; else the edge on this machine. A cert.pem
+    /// that only lies around may belong to somebody else's edge, so its token is sent nowhere unasked.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let values = &settings.values;
         let local = LocalEdge::find(&paths::edge_data())?;
@@ -43,7 +43,8 @@ impl Session {
         let base = base.ok_or_else(|| {
             Problem::usage(
                 "no edge to manage tunnels of",
-                "start one here (`snicket up`), or name one: --api-url https://EDGE:7845/client/v4 with --origincert cert.pem from `snicket tunnel login`",
+                "start one here (`snicket up`), or name one: --api-url https://EDGE:7845/client/v4 with --origincert \
+                 cert.pem from `snicket tunnel login`",
             )
         })?;
         if let Some(path) = cert {
