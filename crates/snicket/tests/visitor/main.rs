@@ -1,9 +1,12 @@
 //! What visitors can rely on, end to end: real edge, real agents over both transports, real origins and visitors of every kind.
 
+mod grpc;
 mod heads;
 mod http3;
+mod memory;
 mod rig;
 mod script;
 mod secure;
 mod streams;
 mod visit;
+mod websocket;

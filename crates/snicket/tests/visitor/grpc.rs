@@ -1,0 +1,169 @@
+//! gRPC by `tonic`, visitor and origin: its health service has a unary and a streaming call, its reflection service one that
+//! streams both ways.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::StreamExt as _;
+use harness::{Http, LIMIT, Stream, Visitor};
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::server::HealthReporter;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::rig::{Rig, Way};
+use crate::visit::Over;
+
+/// A gRPC origin over HTTP/2 without TLS, gone when dropped.
+struct Origin {
+    address: SocketAddr,
+    /// Changes what the health service says, which its watchers are told.
+    reporter: HealthReporter,
+    server: AbortHandle,
+}
+
+impl Origin {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .unwrap();
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let serving = Server::builder().add_service(health).add_service(reflection).serve_with_incoming(incoming);
+        let server = tokio::spawn(async move { serving.await.expect("the gRPC origin serves") }).abort_handle();
+        Self { address, reporter, server }
+    }
+
+    fn service(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Dials the edge, whatever name is asked for.
+#[derive(Clone)]
+struct Dialer(Visitor);
+
+impl tower_service::Service<Uri> for Dialer {
+    type Response = TokioIo<Box<dyn Stream>>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let visitor = self.0.clone();
+        Box::pin(async move { Ok(TokioIo::new(visitor.dial(&uri).await)) })
+    }
+}
+
+async fn channel(way: &Way<'_>) -> Channel {
+    let endpoint = Endpoint::from(way.url("/")).timeout(LIMIT);
+    endpoint.connect_with_connector(Dialer(way.edge.visitor().over(Http::Two))).await.expect("a channel to the edge")
+}
+
+/// Over TLS, and with prior knowledge of HTTP/2 over none.
+const OVER: [Over; 2] = [Over::Two, Over::Plain];
+
+fn about(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unary_calls_bring_an_answer_or_a_status() {
+    let origin = Origin::start().await;
+    origin.reporter.set_service_status("shop", ServingStatus::Serving).await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways_over(&OVER) {
+        let mut client = HealthClient::new(channel(&way).await);
+        let answer = client.check(about("shop")).await.unwrap_or_else(|status| panic!("{way}: {status}"));
+        assert!(answer.metadata().contains_key("cf-ray"), "{way}");
+        assert_eq!(answer.into_inner().status, ServingStatus::Serving as i32, "{way}");
+        let error = client.check(about("nothing")).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::NotFound, "service not registered"), "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_answers_comes_message_by_message() {
+    let mut origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways_over(&OVER) {
+        origin.reporter.set_service_status("shop", ServingStatus::Serving).await;
+        let mut client = HealthClient::new(channel(&way).await);
+        let mut watch = client.watch(about("shop")).await.unwrap().into_inner();
+        for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
+            origin.reporter.set_service_status("shop", status).await;
+            loop {
+                // The status at the beginning may come twice.
+                let message =
+                    tokio::time::timeout(LIMIT, watch.next()).await.expect("a message comes").unwrap().unwrap();
+                if message.status == status as i32 {
+                    break;
+                }
+            }
+        }
+        // The end of the stream is a status in trailers.
+        origin.reporter.clear_service_status("shop").await;
+        let end = tokio::time::timeout(LIMIT, watch.collect::<Vec<_>>()).await.expect("the stream ends");
+        assert!(end.iter().all(Result::is_ok), "{way}: {end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_stream_both_ways_in_turn() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways_over(&OVER) {
+        let mut client = ServerReflectionClient::new(channel(&way).await);
+        let (questions, receiver) = mpsc::channel(1);
+        let stream = futures_util::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<MessageRequest>| {
+            let message = receiver.recv().await?;
+            Some((ServerReflectionRequest { host: String::new(), message_request: Some(message) }, receiver))
+        });
+        let mut answers = client.server_reflection_info(stream).await.unwrap().into_inner();
+        for round in 0..3 {
+            questions.send(MessageRequest::ListServices(String::new())).await.unwrap();
+            let answer = tokio::time::timeout(LIMIT, answers.next()).await.expect("an answer comes").unwrap().unwrap();
+            let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+                panic!("{way}: round {round}: another answer")
+            };
+            assert!(list.service.iter().any(|service| service.name == "grpc.health.v1.Health"), "{way}: {list:?}");
+        }
+        questions.send(MessageRequest::FileContainingSymbol("no.such.Thing".to_owned())).await.unwrap();
+        let error = tokio::time::timeout(LIMIT, answers.next()).await.expect("a status comes").unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{way}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_down_is_unavailable() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    drop(origin);
+    for way in rig.ways_over(&OVER) {
+        let error = HealthClient::new(channel(&way).await).check(about("")).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{way}: {error}");
+    }
+}
