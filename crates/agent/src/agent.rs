@@ -21,7 +21,7 @@ use wire::Extensions;
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registration};
 
-use crate::dial::{Dialer, Proxies};
+use crate::dial::Dialer;
 use crate::edge::{EdgeName, IpVersion};
 use crate::event::{Event, Status};
 use crate::handler::Requests;
@@ -29,6 +29,7 @@ use crate::ingress::Document;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, serve};
 use crate::origin::PrepareError;
+use crate::proxy::Proxies;
 use crate::supervisor::Protocol;
 pub use running::Running;
 use running::Stop;

@@ -1,7 +1,5 @@
 //! From an address of the edge to a registered connection: TCP and TLS, perhaps through a proxy, or QUIC.
 
-mod proxy;
-
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,15 +10,15 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use wire::registration::{Registered, Registration};
 use wire::{AgentConnection, ConnectError, Handler, Transport};
 
-pub use proxy::{Proxies, ProxyError};
-
 use crate::edge::Place;
+use crate::eyeballs::connect_from;
+use crate::proxy::Proxies;
 
 /// Limit for the TCP connect, proxies included. A working edge answers within one round trip; two retransmissions fit.
 const TCP_LIMIT: Duration = Duration::from_secs(8);
@@ -173,15 +171,6 @@ impl Dialer {
 
 fn unreachable(reason: String) -> DialError {
     DialError::Unreachable(reason)
-}
-
-/// Connects from a local address, if one is given.
-async fn connect_from(bind: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(bind) = bind {
-        socket.bind((bind, 0).into())?;
-    }
-    socket.connect(address).await
 }
 
 /// Sets the socket so that a peer that vanishes is found within ten seconds, idle or not.

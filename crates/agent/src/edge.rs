@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::dial::Proxies;
 use crate::eyeballs;
+use crate::proxy::Proxies;
 
 /// Where the edge listens for agents unless a port is given (section 1).
 pub const DEFAULT_PORT: u16 = 7844;

@@ -3,12 +3,12 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::lookup_host;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 /// The pause before the next address is tried beside the one under way (RFC 8305 section 5 recommends 250 ms).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
@@ -67,6 +67,15 @@ where
             }
         }
     }
+}
+
+/// Connects from a local address, if one is given.
+pub(crate) async fn connect_from(bind: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bind) = bind {
+        socket.bind((bind, 0).into())?;
+    }
+    socket.connect(address).await
 }
 
 /// The order of the resolver, families taking turns.

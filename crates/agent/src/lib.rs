@@ -17,13 +17,14 @@ pub mod ingress;
 mod memory;
 mod metrics;
 mod origin;
+mod proxy;
 mod supervisor;
 
 pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
 };
-pub use dial::{Proxies, ProxyError};
 pub use event::{ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status};
 pub use metrics::listen as listen_metrics;
 pub use origin::PrepareError;
+pub use proxy::{Proxies, ProxyError};
 pub use supervisor::Protocol;

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use tokio::net::TcpStream;
 use url::Url;
 
-use super::connect_from;
 use crate::eyeballs;
 
 /// Why the settings of a proxy are refused.
@@ -54,7 +53,7 @@ enum Exception {
 
 /// One proxy.
 #[derive(Clone)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     kind: ProxyKind,
     host: String,
     port: u16,
@@ -101,7 +100,7 @@ impl Proxies {
         self.for_host(host).is_some()
     }
 
-    pub(super) fn for_host(&self, host: &str) -> Option<&Proxy> {
+    pub(crate) fn for_host(&self, host: &str) -> Option<&Proxy> {
         let proxy = self.proxy.as_ref()?;
         // A proxy elsewhere would not find this machine's own edge.
         let out_of_reach = is_loopback(host) && !is_loopback(&proxy.host);
@@ -193,13 +192,14 @@ impl Proxy {
     }
 
     /// A stream to `destination` (`host:port`) through the proxy. The caller limits the time.
-    pub(super) async fn connect(&self, destination: &str, bind: Option<IpAddr>) -> io::Result<TcpStream> {
+    pub(crate) async fn connect(&self, destination: &str, bind: Option<IpAddr>) -> io::Result<TcpStream> {
         let addresses = eyeballs::resolve(&self.host, self.port)
             .await
             .map_err(|error| io::Error::other(format!("the proxy {self} does not resolve: {error}")))?;
-        let mut stream = eyeballs::connect(&addresses, Some(eyeballs::STAGGER), |address| connect_from(bind, address))
-            .await
-            .map_err(|error| io::Error::other(format!("the proxy {self} cannot be reached: {error}")))?;
+        let mut stream =
+            eyeballs::connect(&addresses, Some(eyeballs::STAGGER), |address| eyeballs::connect_from(bind, address))
+                .await
+                .map_err(|error| io::Error::other(format!("the proxy {self} cannot be reached: {error}")))?;
         let credentials = self.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
         match self.kind {
             ProxyKind::Connect => handshake::connect(&mut stream, destination, credentials).await,
