@@ -25,17 +25,25 @@ pub(crate) trait Pool {
     /// One of them.
     type Carrier: Carrier;
 
-    /// The best connection for one more request, if any takes requests; one of `tried` only if there is no other.
-    fn pick(&self, tried: &[Uuid]) -> Option<Self::Carrier>;
+    /// The best connection for one more request, if any takes requests; one of `tried`, or of the same connector as one of them, only
+    /// if there is no other.
+    fn pick(&self, tried: &[Identity]) -> Option<Self::Carrier>;
 
     /// Waits for a connection if one is likely to come within the time; none if not, or in vain.
     fn await_one(&self, time: Duration) -> impl Future<Output = Option<Self::Carrier>> + Send;
 }
 
+/// A connection, and the agent at its other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) connection: Uuid,
+    pub(crate) connector: Uuid,
+}
+
 /// Something that carries a request to an agent.
 pub(crate) trait Carrier: Send + Sync {
-    /// The connection's id.
-    fn id(&self) -> Uuid;
+    /// Which one it is.
+    fn identity(&self) -> Identity;
 
     /// As [`wire::Connection::exchange`].
     fn exchange(
@@ -87,11 +95,13 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
             }
             Err(error) => error,
         };
-        tried.push(carrier.id());
+        tried.push(carrier.identity());
         let number = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
         match retry::after(&error, attempt) {
-            Verdict::Again => tracing::debug!(connection = %carrier.id(), %error, "trying another connection"),
+            Verdict::Again => {
+                tracing::debug!(connection = %carrier.identity().connection, %error, "trying another connection");
+            }
             Verdict::Refuse(refusal) => return Err(Failure { refusal, detail: detail(error) }),
         }
     }
@@ -167,8 +177,8 @@ mod tests {
     }
 
     impl Carrier for Scripted {
-        fn id(&self) -> Uuid {
-            self.id
+        fn identity(&self) -> Identity {
+            Identity { connection: self.id, connector: self.id }
         }
 
         async fn exchange(&self, _: Kind, request: Request<Body>, _: Interim) -> Result<Response<Body>, ExchangeError> {
@@ -212,7 +222,7 @@ mod tests {
     impl Pool for Script {
         type Carrier = Scripted;
 
-        fn pick(&self, _: &[Uuid]) -> Option<Scripted> {
+        fn pick(&self, _: &[Identity]) -> Option<Scripted> {
             let act = self.acts.lock().unwrap().pop_front()?;
             Some(self.carrier(act))
         }

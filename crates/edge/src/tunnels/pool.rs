@@ -8,7 +8,7 @@ use uuid::Uuid;
 use wire::{Body, ExchangeError, Interim, Kind};
 
 use super::{Live, Tunnels};
-use crate::dispatch::{Carrier, Pool, least_loaded};
+use crate::dispatch::{Carrier, Identity, Pool, least_loaded};
 
 /// The connections of one tunnel, to choose from.
 pub(crate) struct TunnelPool {
@@ -25,16 +25,22 @@ impl TunnelPool {
 impl Pool for TunnelPool {
     type Carrier = Arc<Live>;
 
-    fn pick(&self, tried: &[Uuid]) -> Option<Arc<Live>> {
+    fn pick(&self, tried: &[Identity]) -> Option<Arc<Live>> {
         let live = self.tunnels.live(self.tunnel);
-        let pick = |untried: bool| {
+        let pick = |fits: &dyn Fn(&Live) -> bool| {
             let loads = live.iter().map(|live| {
-                let takes = live.connection.is_open() && !(untried && tried.contains(&live.id));
+                let takes = live.connection.is_open() && fits(live);
                 takes.then(|| live.connection.in_flight())
             });
             least_loaded(loads, |below| rand::rng().random_range(0..below)).map(|index| Arc::clone(&live[index]))
         };
-        pick(true).or_else(|| if tried.is_empty() { None } else { pick(false) })
+        if tried.is_empty() {
+            return pick(&|_| true);
+        }
+        // Where one connection of a connector has failed, the others are likely to: each costs the visitor the time to find out.
+        pick(&|live| tried.iter().all(|tried| tried.connector != live.connector))
+            .or_else(|| pick(&|live| tried.iter().all(|tried| tried.connection != live.id)))
+            .or_else(|| pick(&|_| true))
     }
 
     async fn await_one(&self, time: Duration) -> Option<Arc<Live>> {
@@ -64,8 +70,8 @@ impl TunnelPool {
 }
 
 impl Carrier for Arc<Live> {
-    fn id(&self) -> Uuid {
-        self.id
+    fn identity(&self) -> Identity {
+        Identity { connection: self.id, connector: self.connector }
     }
 
     async fn exchange(
