@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -178,7 +178,7 @@ impl Agent {
         if let Some(hostname) = &config.quick_hostname {
             counters.user_hostnames.with_label_values(&[hostname]).inc();
         }
-        let (events, _) = broadcast::channel(EVENTS);
+        let (events, since_start) = broadcast::channel(EVENTS);
         let requests = Arc::new(Requests::new(
             config.document.clone(),
             config.flags.clone(),
@@ -245,6 +245,7 @@ impl Agent {
         });
         Ok(Running {
             events,
+            since_start: Mutex::new(Some(since_start)),
             status,
             stop: stop_sender,
             reload: reload_sender,

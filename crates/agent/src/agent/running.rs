@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -18,6 +19,7 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub struct Running {
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) since_start: Mutex<Option<broadcast::Receiver<Event>>>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) stop: watch::Sender<Stop>,
     pub(super) reload: mpsc::Sender<()>,
@@ -28,9 +30,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// What happens from now on. A listener that falls behind loses the oldest events.
+    /// What happens from now on; the first listener hears all since the start. One that falls behind loses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        let since_start = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        since_start.unwrap_or_else(|| self.events.subscribe())
     }
 
     /// The connections that are registered, now and after each change.
