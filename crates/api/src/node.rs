@@ -4,15 +4,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
 use serde_json::json;
 
 use crate::state::Shared;
 
 /// What an agent has to know to join this edge, from the address of the API alone.
-pub(crate) async fn facts(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     let facts = &shared.state.facts;
-    let called = called_host(&headers);
+    let called = called_host(&uri, &headers);
     let told = |address: &SocketAddr| reachable(*address, called.as_deref());
     let body = json!({
         "api": told(&facts.api),
@@ -33,10 +34,11 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     Json(json!({ "status": "ready", "location": shared.state.facts.location, "revision": revision })).into_response()
 }
 
-/// The host that the caller dialled, without its port.
-pub(crate) fn called_host(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(header::HOST)?.to_str().ok()?;
-    let url = url::Url::parse(&format!("http://{host}/")).ok()?;
+/// The host that the caller dialled, without its port. HTTP/2 has it in the URI, and may have no Host.
+fn called_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let host = || headers.get(header::HOST)?.to_str().ok();
+    let authority = uri.authority().map(Authority::as_str).or_else(host)?;
+    let url = url::Url::parse(&format!("http://{authority}/")).ok()?;
     url.host().map(|host| host.to_string())
 }
 
@@ -54,12 +56,19 @@ mod tests {
 
     #[test]
     fn an_unspecified_address_is_told_as_the_host_that_was_called() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(called_host(&headers), None);
-        for (host, told) in [("edge.test:7000", "edge.test:80"), ("[::1]:7000", "[::1]:80"), ("a b", "0.0.0.0:80")] {
-            headers.insert(header::HOST, host.parse().unwrap());
-            assert_eq!(reachable("0.0.0.0:80".parse().unwrap(), called_host(&headers).as_deref()), told);
-            assert_eq!(reachable("192.0.2.1:80".parse().unwrap(), called_host(&headers).as_deref()), "192.0.2.1:80");
+        let told = |address: &str, uri: &str, host: Option<&str>| {
+            let headers = host.map(|host| (header::HOST, host.parse().unwrap())).into_iter().collect();
+            reachable(address.parse().unwrap(), called_host(&uri.parse().unwrap(), &headers).as_deref())
+        };
+        for (uri, host, expected) in [
+            ("/", Some("edge.test:7000"), "edge.test:80"),
+            ("/", Some("[::1]:7000"), "[::1]:80"),
+            ("/", Some("a b"), "0.0.0.0:80"),
+            ("/", None, "0.0.0.0:80"),
+            ("https://edge.test:7000/", None, "edge.test:80"),
+        ] {
+            assert_eq!(told("0.0.0.0:80", uri, host), expected);
+            assert_eq!(told("192.0.2.1:80", uri, host), "192.0.2.1:80");
         }
     }
 }
