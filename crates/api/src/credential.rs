@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use registry::{ApiToken, Snapshot};
 
 use crate::error::ApiError;
-use crate::limit::Who;
+use crate::limit::{Left, Who};
 use crate::state::Shared;
 
 /// The token that a request showed, once it has passed [`guard`].
@@ -28,7 +28,11 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, mut request: Reques
     drop(snapshot);
     let left = match shared.limits.count(Who::Token(token.id), Instant::now()) {
         Ok(left) => left,
-        Err(wait) => return ApiError::too_many(wait).into_response(),
+        Err(wait) => {
+            let mut response = ApiError::too_many(wait).into_response();
+            Left { calls: 0, resets_in: wait }.announce(response.headers_mut());
+            return response;
+        }
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let from = request.extensions().get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| address.to_string());

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use registry::TokenId;
 const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Calls of one credential in a window, as with the original API.
 const CALLS: u32 = 1200;
-/// Quick tunnels that one remote address makes without a credential in a window: enough for a person, not for a flood.
+/// Quick tunnels that one remote network makes without a credential in a window: enough for a person, not for a flood.
 const QUICK_TUNNELS: u32 = 30;
 /// Callers that are remembered. When there are more, those whose window is over are forgotten first, then all.
 const CALLERS: usize = 10_000;
@@ -19,7 +19,18 @@ const CALLERS: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
     Token(TokenId),
-    Address(IpAddr),
+    Network(IpAddr),
+}
+
+impl Who {
+    /// A caller without a token. An IPv6 network counts as one: whoever has one address of it has all 2⁶⁴.
+    pub(crate) fn at(address: IpAddr) -> Self {
+        const HOST_PART: u128 = u64::MAX as u128;
+        Self::Network(match address.to_canonical() {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !HOST_PART).into(),
+        })
+    }
 }
 
 /// Counts calls in fixed windows.
@@ -43,7 +54,7 @@ impl Limits {
     pub(crate) fn count(&self, who: Who, now: Instant) -> Result<Left, Duration> {
         let limit = match who {
             Who::Token(_) => CALLS,
-            Who::Address(_) => QUICK_TUNNELS,
+            Who::Network(_) => QUICK_TUNNELS,
         };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= CALLERS && !windows.contains_key(&who) {
@@ -94,11 +105,20 @@ mod tests {
     }
 
     #[test]
+    fn the_addresses_of_an_ipv6_network_count_as_one() {
+        let at = |text: &str| Who::at(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:0:0:2"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+
+    #[test]
     fn the_memory_for_callers_is_bounded() {
         let limits = Limits::default();
         let now = Instant::now();
         for index in 0..2 * CALLERS as u32 {
-            limits.count(Who::Address(IpAddr::from(index.to_be_bytes())), now).unwrap();
+            limits.count(Who::at(IpAddr::from(index.to_be_bytes())), now).unwrap();
             assert!(limits.0.lock().unwrap().len() <= CALLERS);
         }
     }

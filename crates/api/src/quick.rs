@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +15,10 @@ use crate::error::ApiError;
 use crate::limit::Who;
 use crate::state::{QuickTunnels, Shared};
 use crate::{body, credential};
+
+/// A browser here passes on the wish of the page that it has open, and a proxy or an agent here that of some visitor:
+/// none of them is a program of this machine's own. Browsers send the first two, whatever name the page has for us.
+const FOR_ANOTHER: [&str; 6] = ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "via", "cf-connecting-ip"];
 
 /// What our own agents ask for. Reference agents send nothing.
 #[derive(Deserialize)]
@@ -63,9 +67,8 @@ pub(crate) async fn create(
 }
 
 fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
-    // A page that a browser here has open is not a program here: browsers name the page's origin on each POST.
-    let local =
-        from.is_some_and(|from| from.ip().to_canonical().is_loopback()) && !headers.contains_key(header::ORIGIN);
+    let speaks_for_another = FOR_ANOTHER.iter().any(|name| headers.contains_key(*name));
+    let local = from.is_some_and(|from| from.ip().to_canonical().is_loopback()) && !speaks_for_another;
     let (without_token, problem) = match shared.state.quick_tunnels {
         QuickTunnels::Off => return Err(ApiError::not_allowed("Quick tunnels are switched off at this edge.")),
         QuickTunnels::Open => (true, ""),
@@ -83,10 +86,9 @@ fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderM
     if !without_token {
         return Err(ApiError::not_allowed(problem));
     }
-    match from {
-        Some(from) if !local => {
-            shared.limits.count(Who::Address(from.ip()), Instant::now()).map(drop).map_err(ApiError::too_many)
-        }
-        _ => Ok(()),
+    if local {
+        return Ok(());
     }
+    let address = from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
+    shared.limits.count(Who::at(address), Instant::now()).map(drop).map_err(ApiError::too_many)
 }

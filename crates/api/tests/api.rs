@@ -531,10 +531,31 @@ async fn a_quick_tunnel_is_made_without_an_account() {
         post(body).await.refused(400, 1004);
     }
     post(r#"{"name":1}"#).await.refused(400, 6007);
-    let from_a_page = [("origin", "https://elsewhere.test")];
-    edge.send(Method::POST, "/tunnel", &from_a_page, "").await.refused(403, 10000);
+    for (name, value) in [
+        ("origin", "https://elsewhere.test"),
+        ("origin", "null"),
+        ("sec-fetch-site", "same-origin"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1"),
+        ("via", "1.1 proxy"),
+        ("cf-connecting-ip", "192.0.2.1"),
+    ] {
+        edge.send(Method::POST, "/tunnel", &[(name, value)], "").await.refused(403, 10000);
+    }
     let with_token = [("origin", "https://elsewhere.test"), ("authorization", &format!("Bearer {}", edge.token))];
     edge.send(Method::POST, "/tunnel", &with_token, "").await.result();
+}
+
+#[tokio::test]
+async fn an_open_edge_makes_so_many_quick_tunnels_for_one_caller() {
+    for tells_callers in [false, true] {
+        let edge = Edge::with(QuickTunnels::Open, tells_callers).await;
+        let proxied = [("x-forwarded-for", "192.0.2.1")];
+        for _ in 0..30 {
+            edge.send(Method::POST, "/tunnel", &proxied, "").await.result();
+        }
+        edge.send(Method::POST, "/tunnel", &proxied, "").await.refused(429, 971);
+    }
 }
 
 #[tokio::test]
@@ -628,4 +649,5 @@ async fn too_many_calls_of_one_credential_are_told_to_wait() {
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=300).contains(&wait), "{wait}");
     assert!(!refused.headers.contains_key("x-should-retry"));
+    assert!(refused.headers["ratelimit"].to_str().unwrap().contains("r=0"));
 }
