@@ -102,8 +102,8 @@ impl http_body::Body for Observed {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                // The transport may not poll again after the last frame.
-                if this.body.is_end_stream() {
+                // The transport may not poll again after the last frame; trailers always are that.
+                if frame.is_trailers() || this.body.is_end_stream() {
                     this.ended();
                 }
             }

@@ -18,7 +18,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use agent::ingress::Document;
-use agent::{Agent, Config, Event, Protocol, Running};
+use agent::{Agent, Config, Event, Protocol, RequestEvent, Running};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 use wire::identity::TunnelSecret;
@@ -78,6 +78,15 @@ async fn event<T>(events: &mut broadcast::Receiver<Event>, mut wanted: impl FnMu
                 return found;
             }
         }
+    })
+    .await
+}
+
+/// The next request that is told.
+async fn request_told(events: &mut broadcast::Receiver<Event>) -> RequestEvent {
+    event(events, |event| match event {
+        Event::Request(request) => Some(*request),
+        _ => None,
     })
     .await
 }

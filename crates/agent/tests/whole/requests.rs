@@ -14,7 +14,7 @@ use wire::{Body, Interim, Kind};
 
 use crate::edge::{Edge, text};
 use crate::origin::{Origin, read_head};
-use crate::{config, event, everything_to, started, within};
+use crate::{config, everything_to, request_told, started, within};
 
 const BOTH: [Protocol; 2] = [Protocol::Http2, Protocol::Quic];
 
@@ -115,7 +115,8 @@ async fn interim_answers_and_trailers_pass() {
         .await;
         let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
         config.protocol = protocol;
-        let _agent = started(config).await;
+        let agent = started(config).await;
+        let mut events = agent.events();
         let (sender, body) = channel();
         let request = Request::post("https://app.test/").body(body).unwrap();
         let (interim, mut interims) = Interim::channel();
@@ -127,6 +128,8 @@ async fn interim_answers_and_trailers_pass() {
         assert_eq!(collected.trailers().unwrap()["x-sum"], "6", "{protocol:?}");
         assert_eq!(collected.to_bytes(), "abc");
         drop(sender);
+        let outcome = request_told(&mut events).await.outcome;
+        assert_eq!(outcome, agent::RequestOutcome::Answered(200), "{protocol:?}: trailers end an answer");
     }
 }
 
@@ -202,11 +205,7 @@ async fn a_rule_is_chosen_by_host_and_path() {
     assert_eq!(edge.exchange(request).await.unwrap().status(), 404);
     let mut told = Vec::new();
     for _ in 0..3 {
-        let request = event(&mut events, |event| match event {
-            agent::Event::Request(request) => Some(request),
-            _ => None,
-        })
-        .await;
+        let request = request_told(&mut events).await;
         told.push((request.host.clone(), request.path.clone(), request.rule, request.outcome.clone()));
         assert_eq!(request.bytes, if request.rule == 1 { page.len() as u64 } else { 0 });
     }
