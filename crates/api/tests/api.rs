@@ -86,7 +86,7 @@ impl Edge {
         let registry = Registry::in_memory(now).await.unwrap();
         let domain = Hostname::parse("example.test").unwrap();
         let zone = registry.ensure_zone(now, &domain).await.unwrap().id.to_string();
-        let token = registry.create_first_token(now).await.unwrap().unwrap();
+        let (_, token) = registry.create_token(now, NewToken { name: "test".into(), expires_at: None }).await.unwrap();
         let account = registry.snapshot().account().id.to_string();
         let closed = Closed::default();
         let log = closed.clone();

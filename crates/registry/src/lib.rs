@@ -44,7 +44,7 @@ pub use resource::{
 pub use route::{RouteError, RouteWrite};
 pub use secret::{BadSecret, Secret};
 pub use snapshot::Snapshot;
-pub use token::{NewToken, TokenRefused, TokenStatus};
+pub use token::{NewToken, TokenRefused};
 pub use transaction::Transaction;
 pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelError, TunnelRefused};
 pub use watch::{Event, Watch};

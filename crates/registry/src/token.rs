@@ -15,17 +15,6 @@ pub struct NewToken {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Whether a token may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenStatus {
-    /// It may.
-    Active,
-    /// It was switched off.
-    Disabled,
-    /// Its time is over.
-    Expired,
-}
-
 /// Why a caller's secret is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
@@ -41,14 +30,13 @@ pub enum TokenRefused {
 }
 
 impl ApiToken {
-    /// Whether it may be used at this time.
-    pub fn status(&self, now: Timestamp) -> TokenStatus {
+    fn check(&self, now: Timestamp) -> Result<(), TokenRefused> {
         if self.disabled {
-            TokenStatus::Disabled
+            Err(TokenRefused::Disabled)
         } else if self.expires_at.is_some_and(|end| end <= now) {
-            TokenStatus::Expired
+            Err(TokenRefused::Expired)
         } else {
-            TokenStatus::Active
+            Ok(())
         }
     }
 }
@@ -67,22 +55,34 @@ impl Registry {
     /// The engine fails.
     pub async fn create_token(&self, now: Timestamp, new: NewToken) -> Result<(ApiToken, String), CommitError> {
         let (token, secret) = make(now, new);
-        let mut transaction = Transaction::new();
-        transaction.expect_absent(&token.key()).put(&token);
-        self.commit(transaction).await?;
+        self.keep_token(&token).await?;
         Ok((token, secret))
     }
 
-    /// Makes the first API token, and answers its secret; `None` when there is a token already.
+    /// Makes the first API token, and answers its secret; `None` when there is a token already. `keep` gets the secret
+    /// before the registry has the token: a crash in between leaves a secret that is good for nothing, and not an edge
+    /// whose only secret nobody knows.
     ///
     /// # Errors
-    /// The engine fails.
-    pub async fn create_first_token(&self, now: Timestamp) -> Result<Option<String>, CommitError> {
+    /// `keep` or the engine fails.
+    pub async fn create_first_token<E: From<CommitError>>(
+        &self,
+        now: Timestamp,
+        keep: impl FnOnce(&str) -> Result<(), E>,
+    ) -> Result<Option<String>, E> {
         if self.snapshot().tokens().next().is_some() {
             return Ok(None);
         }
-        let (_, secret) = self.create_token(now, NewToken { name: "first token".into(), expires_at: None }).await?;
+        let (token, secret) = make(now, NewToken { name: "first token".into(), expires_at: None });
+        keep(&secret)?;
+        self.keep_token(&token).await?;
         Ok(Some(secret))
+    }
+
+    async fn keep_token(&self, token: &ApiToken) -> Result<(), CommitError> {
+        let mut transaction = Transaction::new();
+        transaction.expect_absent(&token.key()).put(token);
+        self.commit(transaction).await.map(drop)
     }
 }
 
@@ -112,10 +112,7 @@ impl Snapshot {
     /// It may not, and why.
     pub fn authorize(&self, secret: &str, now: Timestamp) -> Result<&ApiToken, TokenRefused> {
         let token = self.token_by_hash(&TokenHash::of(secret)).ok_or(TokenRefused::Unknown)?;
-        match token.status(now) {
-            TokenStatus::Active => Ok(token),
-            TokenStatus::Disabled => Err(TokenRefused::Disabled),
-            TokenStatus::Expired => Err(TokenRefused::Expired),
-        }
+        token.check(now)?;
+        Ok(token)
     }
 }

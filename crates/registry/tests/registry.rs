@@ -57,8 +57,13 @@ async fn a_file_brings_everything_back_after_a_restart() {
     let tunnel = registry.create_tunnel(at(1), named("one")).await.unwrap();
     registry.put_route(at(1), zone.id, host("a.example.test"), tunnel.id, false).await.unwrap();
     registry.put_configuration(at(1), tunnel.id, json!({"x": 1}), ConfigSource::Cloudflare, None).await.unwrap();
-    let secret = registry.create_first_token(at(1)).await.unwrap().unwrap();
-    assert_eq!(registry.create_first_token(at(1)).await.unwrap(), None);
+    let full = |_: &str| Err(CommitError::Engine(EngineError::Storage("no room for the token's file".into())));
+    assert!(registry.create_first_token(at(1), full).await.is_err());
+    let mut kept = String::new();
+    let keep = |secret: &str| Ok::<_, CommitError>(kept.push_str(secret));
+    let secret = registry.create_first_token(at(1), keep).await.unwrap().unwrap();
+    assert_eq!(kept, secret);
+    assert_eq!(registry.create_first_token(at(1), full).await.unwrap(), None);
     let presence = registry.connect(connection(tunnel.id, at(2)));
     let before = registry.snapshot();
 
@@ -289,6 +294,18 @@ async fn quick_tunnels_that_were_left_are_swept() {
     drop(presence);
     let ended = registry.snapshot().activity(used.id).unwrap().inactive_at.unwrap();
     assert_eq!(registry.sweep_quick_tunnels(ended.max(at(0)) + hour, hour).await.unwrap(), [used.id]);
+}
+
+#[tokio::test]
+async fn a_quick_tunnel_that_nobody_came_to_serve_does_not_last() {
+    let (registry, _) = open().await;
+    let month = SignedDuration::from_hours(30 * 24);
+    let quick =
+        async || registry.create_quick_tunnel(at(0), &host("example.test"), QuickName::Random).await.unwrap().id;
+    let (unserved, served) = (quick().await, quick().await);
+    drop(registry.connect(connection(served, at(1))));
+    assert!(registry.sweep_quick_tunnels(at(3599), month).await.unwrap().is_empty());
+    assert_eq!(registry.sweep_quick_tunnels(at(3600), month).await.unwrap(), [unserved]);
 }
 
 #[tokio::test]

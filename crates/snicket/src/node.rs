@@ -126,10 +126,11 @@ impl Blueprint {
         let registry = open_registry(&data, keep).await?;
         let now = Timestamp::now();
         registry.ensure_zone(now, &domain).await.context("the registry takes no changes")?;
-        let first_token = registry.create_first_token(now).await.context("the registry takes no changes")?;
-        if let (Some(token), Keep::OnDisk) = (&first_token, keep) {
-            secret::write_private(&data.join(TOKEN_FILE), format!("{token}\n").as_bytes())?;
-        }
+        let write = |token: &str| match keep {
+            Keep::OnDisk => secret::write_private(&data.join(TOKEN_FILE), format!("{token}\n").as_bytes()),
+            Keep::InMemory => Ok(()),
+        };
+        let first_token = registry.create_first_token(now, write).await?;
         let config = edge::Config { location: location.clone(), limits: edge::Limits::default() };
         let facts = Facts {
             api: addresses.api,
