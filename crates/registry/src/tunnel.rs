@@ -98,6 +98,10 @@ pub enum TunnelRefused {
     WrongSecret,
 }
 
+/// An agent comes within seconds for the tunnel that it asked for. Those who ask and never come must not hold the places
+/// of all others for long.
+const UNSERVED_QUICK_TUNNEL: SignedDuration = SignedDuration::from_hours(1);
+
 impl Registry {
     /// More quick tunnels than this are not made: whoever may make them need not prove anything, and each costs memory.
     pub const MAX_QUICK_TUNNELS: usize = 10_000;
@@ -239,8 +243,9 @@ impl Registry {
         .await
     }
 
-    /// Removes quick tunnels that have had no connection for this long, and answers which. Time before the registry was
-    /// opened does not count, so that a restart gives every agent the same time to come back.
+    /// Removes quick tunnels that have had no connection for this long, and answers which; those that never had one last
+    /// an hour at most. Time before the registry was opened does not count, so that a restart gives every agent the same
+    /// time to come back.
     ///
     /// # Errors
     /// The engine fails; those removed until then stay so.
@@ -254,9 +259,12 @@ impl Registry {
                     let Some(tunnel) = snapshot.tunnel(id).filter(|_| !snapshot.is_connected(id)) else {
                         return Ok::<bool, CommitError>(false);
                     };
-                    let left_at = snapshot.activity(id).and_then(|activity| activity.inactive_at);
+                    let activity = snapshot.activity(id);
+                    let left_at = activity.and_then(|activity| activity.inactive_at);
                     let since = tunnel.created_at.max(opened_at).max(left_at.unwrap_or(tunnel.created_at));
-                    if now.duration_since(since) < idle {
+                    let is_unserved = activity.is_none() && tunnel.created_at >= opened_at;
+                    let life = if is_unserved { idle.min(UNSERVED_QUICK_TUNNEL) } else { idle };
+                    if now.duration_since(since) < life {
                         return Ok(false);
                     }
                     release_name(snapshot, transaction, tunnel);
