@@ -1,7 +1,7 @@
 //! The whole program under test: starts the real binary on free ports, an origin beside it, and visits the result.
 //!
-//! [`Edge`], [`Agent`] and [`Try`] are running processes of the binary, each with a home directory of its own; [`Origin`] is the
-//! service behind; [`Visitor`] asks the edge. A test reads
+//! [`Edge`], [`Agent`] and [`Try`] are running processes of the binary, each with a home directory of its own;
+//! [`Origin`] is the service behind; [`Visitor`] asks the edge. A test reads
 //!
 //! ```ignore
 //! let origin = Origin::start().await;
@@ -11,18 +11,26 @@
 //! assert_eq!(answer.status, 200);
 //! ```
 //!
-//! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is shown when the
-//! test fails. Real programs (curl, chromium) are found by [`peer`]. Deliberately absent: anything of the program itself; tests see it
-//! from outside only.
+//! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is
+//! shown when the test fails. Real programs (curl, chromium) are found by [`peer`]. Deliberately absent: anything of
+//! the program itself; tests see it from outside only.
 
+mod load;
+mod network;
 mod origin;
 mod peer;
 mod process;
+mod proxy;
+mod relay;
 mod roles;
 mod visitor;
 
+pub use load::{Load, Tally};
+pub use network::Network;
 pub use origin::{Origin, RawOrigin};
 pub use peer::{peer, skip};
 pub use process::{LIMIT, Process, Program};
+pub use proxy::ForwardProxy;
+pub use relay::{Passing, Relay};
 pub use roles::{Agent, Edge, Try};
 pub use visitor::{Answer, Http, RequestBody, Stream, Visitor};

@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::{LIMIT, Visitor};
+
+/// Visitors who ask again and again, each one request after the other, until they are told to stop.
+#[derive(Debug)]
+pub struct Load {
+    stop: watch::Sender<bool>,
+    answered: Arc<AtomicUsize>,
+    workers: JoinSet<Tally>,
+}
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests made.
+    pub tried: usize,
+    /// How often each thing came other than a whole 200: a status, or why there was none.
+    pub failed: BTreeMap<String, usize>,
+    /// The longest that an answer took.
+    pub slowest: Duration,
+}
+
+impl Load {
+    /// Starts `visitors` of them on a URL.
+    pub fn start(visitor: &Visitor, method: &'static str, url: &str, visitors: usize) -> Self {
+        let stop = watch::Sender::new(false);
+        let answered = Arc::new(AtomicUsize::new(0));
+        let mut workers = JoinSet::new();
+        for _ in 0..visitors {
+            workers.spawn(work(visitor.clone(), method, url.to_owned(), stop.subscribe(), Arc::clone(&answered)));
+        }
+        Self { stop, answered, workers }
+    }
+
+    /// Waits until so many more requests have ended, well or not.
+    ///
+    /// # Panics
+    /// It takes longer than [`LIMIT`].
+    pub async fn more(&self, count: usize) {
+        let wanted = self.answered.load(Ordering::SeqCst) + count;
+        let waited = async {
+            while self.answered.load(Ordering::SeqCst) < wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waited).await.expect("the load goes on");
+    }
+
+    /// Ends the load after the requests under way.
+    ///
+    /// # Panics
+    /// One takes longer than [`LIMIT`].
+    pub async fn stop(mut self) -> Tally {
+        self.stop.send_replace(true);
+        let mut sum = Tally::default();
+        let all = async {
+            while let Some(tally) = self.workers.join_next().await {
+                let tally = tally.expect("a visitor does not panic");
+                sum.tried += tally.tried;
+                sum.slowest = sum.slowest.max(tally.slowest);
+                for (what, count) in tally.failed {
+                    *sum.failed.entry(what).or_default() += count;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, all).await.expect("the last requests end");
+        sum
+    }
+}
+
+async fn work(
+    visitor: Visitor,
+    method: &'static str,
+    url: String,
+    stop: watch::Receiver<bool>,
+    answered: Arc<AtomicUsize>,
+) -> Tally {
+    let mut tally = Tally::default();
+    while !*stop.borrow() {
+        let started = Instant::now();
+        let outcome = one(&visitor, method, &url).await;
+        tally.tried += 1;
+        tally.slowest = tally.slowest.max(started.elapsed());
+        if let Err(what) = outcome {
+            *tally.failed.entry(what).or_default() += 1;
+        }
+        answered.fetch_add(1, Ordering::SeqCst);
+    }
+    tally
+}
+
+async fn one(visitor: &Visitor, method: &'static str, url: &str) -> Result<(), String> {
+    let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
+    let response = visitor.open(method, url, &[], body).await.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    let collected = response.into_body().collect().await.map_err(|error| format!("{status}, cut: {error}"))?;
+    match status {
+        200 => Ok(()),
+        _ => {
+            let text = String::from_utf8_lossy(&collected.to_bytes()).into_owned();
+            Err(format!("{status}: {}", text.lines().find(|line| line.contains("rror")).unwrap_or_default()))
+        }
+    }
+}

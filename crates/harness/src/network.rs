@@ -1,0 +1,93 @@
+//! A network of a test's own: loopback and nothing else, with rules that lose packets.
+
+use std::future::Future;
+use std::process::{Command, Stdio};
+
+use crate::skip;
+
+/// Tells the test that it has been started again inside.
+const INSIDE: &str = "SNICKET_TEST_NETWORK";
+
+/// The network that a test runs in. The kernel removes it, and its rules, with the last process in it, however that ends.
+#[derive(Debug)]
+pub struct Network(());
+
+impl Network {
+    /// Runs a test in a network namespace of its own: starts the test binary again in one, with this test only. `test` is its full
+    /// name, such as `vanished::over_tcp`. Where that is not allowed, the test is skipped.
+    ///
+    /// # Panics
+    /// The test fails, or has another name.
+    pub fn run<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Self) -> F) {
+        if std::env::var_os(INSIDE).is_some() {
+            command("ip", &["link", "set", "lo", "up"]);
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.expect("a runtime can be made").block_on(body(Self(())));
+            return;
+        }
+        let Some(unshare) = unshare() else { return };
+        let binary = std::env::current_exe().expect("a running test has a path");
+        let output = Command::new(unshare[0])
+            .args(&unshare[1..])
+            .arg(binary)
+            .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+            .env(INSIDE, test)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the test starts again");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        print!("{out}");
+        eprint!("{err}");
+        assert!(
+            output.status.success() && out.contains("1 passed"),
+            "{test} failed in a network of its own, see above"
+        );
+    }
+
+    /// From now on whatever fits is lost on arrival, such as `udp dport 7844`; the sender does not learn of it.
+    ///
+    /// # Panics
+    /// It is no rule.
+    pub fn lose(&self, what: &str) {
+        command("nft", &["add", "table", "inet", "loss"]);
+        command("nft", &["add", "chain", "inet", "loss", "in", "{ type filter hook input priority 0 ; }"]);
+        command("nft", &["add", "rule", "inet", "loss", "in", &format!("{what} drop")]);
+    }
+
+    /// From now on nothing is lost.
+    ///
+    /// # Panics
+    /// Nothing was lost before.
+    pub fn heal(&self) {
+        command("nft", &["delete", "table", "inet", "loss"]);
+    }
+}
+
+/// How a network namespace is made here, if it can be.
+fn unshare() -> Option<&'static [&'static str]> {
+    let missing = ["nft", "ip", "unshare"].into_iter().find(|program| {
+        let found = Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.is_err()
+    });
+    if let Some(missing) = missing {
+        skip(&format!("{missing} is not here; apt-get install nftables iproute2 util-linux"));
+        return None;
+    }
+    let ways: [&[&str]; 2] = [&["unshare", "-n"], &["unshare", "-rn"]];
+    let works = |way: &&&[&str]| {
+        let probe = "ip link set lo up && nft add table inet probe";
+        let tried = Command::new(way[0]).args(&way[1..]).args(["sh", "-c", probe]).stderr(Stdio::null()).status();
+        tried.is_ok_and(|status| status.success())
+    };
+    let way = ways.iter().find(works).copied();
+    if way.is_none() {
+        skip("network namespaces with nftables are not allowed here; run as root, or allow user namespaces");
+    }
+    way
+}
+
+fn command(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
+}

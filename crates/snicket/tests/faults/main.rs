@@ -1,0 +1,11 @@
+//! What goes wrong, and comes right again by itself: the real program, over both transports.
+
+mod agents;
+mod blocked;
+mod configuration;
+mod edges;
+mod endpoint;
+mod rig;
+mod spread;
+mod stopping;
+mod vanished;

@@ -1,0 +1,122 @@
+//! Ends that were asked for: nothing is lost.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use harness::{Edge, LIMIT, Load, Origin, Visitor};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown, until};
+
+/// A request that the origin has seen, and that takes this long there.
+async fn slow(visitor: &Visitor, origin: &Origin, tunnel: &Tunnel, millis: u64) -> JoinHandle<String> {
+    let seen = origin.requests();
+    let (visitor, url) = (visitor.clone(), tunnel.https(&format!("/slow?ms={millis}")));
+    let request = tokio::spawn(async move { shown(&visitor.get(&url).await) });
+    until(LIMIT, "the origin has the request", async || origin.requests() > seen).await;
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_is_stopped_finishes_what_is_under_way() {
+    for transport in TRANSPORTS {
+        let (origin, mut edge) = (Origin::start().await, Edge::start().await);
+        let tunnel = Tunnel::create(&edge, "drained").await;
+        let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
+        let request = slow(&edge.visitor(), &origin, &tunnel, 1500).await;
+        let (https, http) = (edge.https(), edge.http());
+        edge.process.signal("TERM").await;
+        edge.process.event("draining").await;
+        for address in [https, http] {
+            until(LIMIT, "new connections are refused", async || {
+                TcpStream::connect(address).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            })
+            .await;
+        }
+        assert!(!request.is_finished(), "{transport}: refused while the request was under way");
+        assert_eq!(request.await.expect("the visitor does not panic"), "200 slow", "{transport}");
+        assert_eq!(edge.process.wait().await.code(), Some(0), "{transport}");
+        // The agent stays, and looks for an edge.
+        crate::rig::disconnected(&mut agent.process).await;
+        assert_eq!(agent.process.terminate().await.code(), Some(0), "{transport}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_cuts_the_agent() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::create(&edge, transport).await;
+        let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
+        let (visitor, url) = (edge.visitor(), tunnel.https("/hang"));
+        let hanging = tokio::spawn(async move { visitor.request("POST", &url, &[], "once").await.status });
+        origin.wait_for_hanging(1).await;
+        agent.process.signal("TERM").await;
+        agent.process.event("draining").await;
+        let since = Instant::now();
+        agent.process.signal("TERM").await;
+        assert_eq!(agent.process.wait().await.code(), Some(0));
+        assert!(since.elapsed() < Duration::from_secs(5), "{transport}: {:?}", since.elapsed());
+        let status = hanging.await.expect("the visitor does not panic");
+        assert!(matches!(status, 502 | 520 | 530), "{transport}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_period_ends_a_request_that_does_not() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::create(&edge, transport).await;
+        let arguments = ["--protocol", transport, "--grace-period", "1s", "--url", &origin.service()];
+        let mut agent = tunnel.run(&arguments).await;
+        let (visitor, url) = (edge.visitor(), tunnel.https("/hang"));
+        let hanging = tokio::spawn(async move { visitor.request("POST", &url, &[], "once").await.status });
+        origin.wait_for_hanging(1).await;
+        let since = Instant::now();
+        assert_eq!(agent.process.terminate().await.code(), Some(0));
+        let took = since.elapsed();
+        assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(6), "{transport}: {took:?}");
+        assert!(hanging.await.expect("the visitor does not panic") >= 500);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_unregisters_and_finishes() {
+    let (origin, edge) = (Origin::start().await, Edge::start().await);
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::create(&edge, transport).await;
+        let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
+        let request = slow(&edge.visitor(), &origin, &tunnel, 1500).await;
+        agent.process.signal("TERM").await;
+        agent.process.event("draining").await;
+        assert_eq!(request.await.expect("the visitor does not panic"), "200 slow", "{transport}");
+        let since = Instant::now();
+        assert_eq!(agent.process.wait().await.code(), Some(0), "{transport}");
+        assert!(since.elapsed() < Duration::from_secs(3), "{transport}: idle, and still {:?}", since.elapsed());
+        assert!(connections(&edge, &tunnel.id).await.is_empty(), "{transport}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_one_of_two_agents_fails_nothing() {
+    let (origin, edge) = (Origin::start().await, Edge::start_with(&["--loglevel", "warn"]).await);
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::create(&edge, transport).await;
+        let arguments = ["--protocol", transport, "--url", &origin.service()];
+        let mut first = tunnel.run(&arguments).await;
+        let _second = tunnel.run(&arguments).await;
+        until(LIMIT, "both agents are connected", async || {
+            connections(&edge, &tunnel.id).await.len() == 2 * CONNECTIONS
+        })
+        .await;
+        // POST: what the origin may have seen is not sent again, so that every loss shows.
+        let load = Load::start(&edge.visitor(), "POST", &tunnel.http("/slow?ms=20"), 6);
+        load.more(60).await;
+        assert_eq!(first.process.terminate().await.code(), Some(0));
+        load.more(60).await;
+        let tally = load.stop().await;
+        assert!(tally.failed.is_empty(), "{transport}: {tally:?}");
+        assert!(tally.slowest < Duration::from_secs(2), "{transport}: {tally:?}");
+    }
+}
