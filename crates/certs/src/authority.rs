@@ -9,7 +9,8 @@ use rcgen::{
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use crate::{CertsError, file, tls};
+use crate::provider::provider;
+use crate::{CertsError, file};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// People install the root by hand, so it lasts.
@@ -132,7 +133,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(|error| error.to_string())?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(|error| error.to_string())?;
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let key = CertifiedKey::from_der(vec![certificate.der().clone()], private.into(), &tls::provider())
+        let key = CertifiedKey::from_der(vec![certificate.der().clone()], private.into(), &provider())
             .map_err(|error| error.to_string())?;
         Ok(Issued { key, renew_at: (not_after - RENEW_BEFORE).max(now + DAY).min(not_after) })
     }

@@ -12,8 +12,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::own::Own;
-use crate::tls::{TUNNEL_HTTP2_NAME, TUNNEL_PROBE_NAME, TUNNEL_QUIC_NAME};
 use crate::{Authority, CertsError};
+
+/// The name of the edge that an agent asks for and verifies over HTTP/2.
+pub const TUNNEL_HTTP2_NAME: &str = "h2.cftunnel.com";
+/// The name of the edge that an agent asks for and verifies over QUIC.
+pub const TUNNEL_QUIC_NAME: &str = "quic.cftunnel.com";
+/// The name that an agent's start-up check asks for on either transport.
+pub const TUNNEL_PROBE_NAME: &str = "probe.cftunnel.com";
 
 /// Certificates kept in memory, about 2 kB each. A visitor may ask for any number of names, so the rest is made anew
 /// when asked for, which costs no more than the handshake itself.

@@ -10,6 +10,7 @@ mod certificates;
 mod error;
 mod file;
 mod own;
+mod provider;
 pub mod tls;
 
 pub use authority::Authority;

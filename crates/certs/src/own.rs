@@ -10,7 +10,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::authority::time_of;
-use crate::{CertsError, file, tls};
+use crate::provider::provider;
+use crate::{CertsError, file};
 
 /// A certificate that somebody gave us in two files.
 pub(crate) struct Own {
@@ -36,13 +37,12 @@ impl Own {
         check_leaf(leaf, now).map_err(|problem| file::problem(chain, problem))?;
         let private = PrivateKeyDer::from_pem_slice(file::read(key)?.as_bytes())
             .map_err(|_| file::problem(key, "no private key in it; an unencrypted key in PEM form is wanted"))?;
-        let certified =
-            CertifiedKey::from_der(certificates, private, &tls::provider()).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    file::problem(key, format!("the key does not belong to the certificate in {}", chain.display()))
-                }
-                other => file::problem(key, format!("the key cannot be used: {other}")),
-            })?;
+        let certified = CertifiedKey::from_der(certificates, private, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                file::problem(key, format!("the key does not belong to the certificate in {}", chain.display()))
+            }
+            other => file::problem(key, format!("the key cannot be used: {other}")),
+        })?;
         Ok(Self { chain: chain.to_owned(), key: key.to_owned(), stamps, certified: Arc::new(certified) })
     }
 

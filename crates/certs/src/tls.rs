@@ -1,32 +1,28 @@
 //! TLS settings of every listener and of the agent's dial (section 2.2 of the tunnel protocol).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider, kx_group};
-use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::crypto::SupportedKxGroup;
+use rustls::crypto::aws_lc_rs::{Ticketer, kx_group};
 use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::certificates::ForAgents;
+use crate::provider::with_groups;
 use crate::{Certificates, CertsError, file};
+
+pub use crate::certificates::{TUNNEL_HTTP2_NAME, TUNNEL_PROBE_NAME, TUNNEL_QUIC_NAME};
+pub use crate::provider::provider;
 
 /// ALPN of the tunnel over QUIC.
 pub const TUNNEL_ALPN: &[u8] = b"argotunnel";
-/// The name of the edge that an agent asks for and verifies over HTTP/2.
-pub const TUNNEL_HTTP2_NAME: &str = "h2.cftunnel.com";
-/// The name of the edge that an agent asks for and verifies over QUIC.
-pub const TUNNEL_QUIC_NAME: &str = "quic.cftunnel.com";
-/// The name that an agent's start-up check asks for on either transport.
-pub const TUNNEL_PROBE_NAME: &str = "probe.cftunnel.com";
 
-/// The hybrid group first; reference agents know no plain X25519, browsers without the hybrid prefer it.
-const ANY_GROUP: [&dyn SupportedKxGroup; 4] =
-    [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
 /// What a reference agent offers.
 const AGENT_GROUPS: [&dyn SupportedKxGroup; 2] = [kx_group::X25519MLKEM768, kx_group::SECP256R1];
 /// What a reference agent offers with `--post-quantum`.
@@ -44,16 +40,6 @@ pub enum Roots {
     File(PathBuf),
     /// Those in this PEM text, and no others.
     Pem(String),
-}
-
-/// Cryptography for everything in this program; the hybrid post-quantum key exchange is preferred.
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| with_groups(&ANY_GROUP));
-    PROVIDER.clone()
-}
-
-fn with_groups(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() })
 }
 
 /// Visitors over TCP: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
@@ -88,10 +74,12 @@ pub fn tunnel_quic(certificates: &Arc<Certificates>) -> Result<Arc<QuicServerCon
     quic_listener(listener(Arc::new(ForAgents(certificates.clone())), TLS_1_3, &[TUNNEL_ALPN])?)
 }
 
-/// The UDP sockets of visitors and agents. The key is the same at each start, so that a node that comes back after a crash tells
-/// its peers at their next packet that their connections are gone (RFC 9000 section 10.3); otherwise they wait in vain for long.
-pub fn quic_endpoint(certificates: &Certificates) -> quinn::EndpointConfig {
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &certificates.secret("QUIC stateless reset"));
+/// The UDP socket at this address, of visitors or of agents. The reset key is the same at each start, so that a node that
+/// comes back after a crash tells its peers at their next packet that their connections are gone (RFC 9000 section 10.3);
+/// otherwise they wait in vain for long. No two sockets have the same one: resets that one of them sends would end
+/// connections of the other (section 21.11).
+pub fn quic_endpoint(certificates: &Certificates, local: SocketAddr) -> quinn::EndpointConfig {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &certificates.secret(&format!("QUIC stateless reset {local}")));
     let mut config = quinn::EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(|| Box::new(RandomConnectionIds));
     config

@@ -99,7 +99,7 @@ impl Edge {
         let (https, https_udp) = pair(sockets.https)?;
         let visitors_quic = endpoint(
             https_udp,
-            tls::quic_endpoint(certificates),
+            certificates,
             tls::visitor_quic(certificates)?,
             front::http3::transport_config(config.limits.streams),
         )?;
@@ -107,12 +107,8 @@ impl Edge {
         let mut tunnel_listeners = Vec::new();
         for sockets in sockets.tunnel {
             let (tcp, udp) = pair(sockets)?;
-            let quic = endpoint(
-                udp,
-                tls::quic_endpoint(certificates),
-                tls::tunnel_quic(certificates)?,
-                wire::quic::edge_transport_config(),
-            )?;
+            let quic =
+                endpoint(udp, certificates, tls::tunnel_quic(certificates)?, wire::quic::edge_transport_config())?;
             endpoints.push(quic.clone());
             tunnel_listeners.push((tcp, quic));
         }
@@ -205,10 +201,11 @@ fn tokio_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
 
 fn endpoint(
     socket: std::net::UdpSocket,
-    settings: quinn::EndpointConfig,
+    certificates: &Certificates,
     crypto: Arc<QuicServerConfig>,
     transport: quinn::TransportConfig,
 ) -> io::Result<quinn::Endpoint> {
+    let settings = tls::quic_endpoint(certificates, socket.local_addr()?);
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     config.transport_config(Arc::new(transport));
     quinn::Endpoint::new(settings, Some(config), socket, Arc::new(quinn::TokioRuntime))
