@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::CertsError;
@@ -19,11 +19,13 @@ fn cannot(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CertsE
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, CertsError> {
-    let length = fs::metadata(path).map_err(cannot("cannot read", path))?.len();
-    if length > MAX_BYTES {
+    let mut text = String::new();
+    // Not by the length that is told beforehand: that of a device or a pipe is 0.
+    let taken = fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    if taken.map_err(cannot("cannot read", path))? as u64 > MAX_BYTES {
         return Err(problem(path, "too large for a certificate or key in PEM form (1 MiB at most)"));
     }
-    fs::read_to_string(path).map_err(cannot("cannot read", path))
+    Ok(text)
 }
 
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, CertsError> {
@@ -68,4 +70,21 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = options.open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let large = directory.path().join("large");
+        fs::write(&large, vec![b'x'; (1 << 20) + 1]).unwrap();
+        let mut files = vec![large];
+        files.extend(cfg!(target_os = "linux").then(|| "/dev/zero".into()));
+        for path in files {
+            assert!(read(&path).unwrap_err().to_string().contains("too large"));
+        }
+    }
 }
