@@ -140,6 +140,7 @@ impl Connection {
         if let Err(state) = open(&phase.borrow()) {
             return Err(ExchangeError::NotSent(state));
         }
+        let interim = if self.0.extensions.interim { interim } else { Interim::unwanted() };
         match &self.0.link {
             Link::Http2(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,
             Link::Quic(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,

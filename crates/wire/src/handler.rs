@@ -1,4 +1,6 @@
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -31,11 +33,19 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Where interim answers (1xx) of the origin go. Advice only: what finds no room, or no edge that wants it, is dropped.
 #[derive(Debug, Clone)]
-pub struct Interim(Option<mpsc::Sender<(StatusCode, HeaderMap)>>);
+pub struct Interim(Option<Way>);
+
+#[derive(Debug, Clone)]
+struct Way {
+    sender: mpsc::Sender<(StatusCode, HeaderMap)>,
+    /// Clones count together.
+    left: Arc<AtomicUsize>,
+}
 
 impl Interim {
-    /// More interim answers than this for one request are dropped: no origin has a use for so many.
-    pub const CAPACITY: usize = 8;
+    /// More interim answers than this to one request are dropped, because nothing else holds back whoever sends them:
+    /// they pass every flow control. No origin has a use for so many.
+    pub const MOST: usize = 16;
 
     /// An edge that takes no interim answers.
     pub fn unwanted() -> Self {
@@ -44,18 +54,42 @@ impl Interim {
 
     /// A sender, and the receiver that the transport (or, at the edge, the listener) drains.
     pub fn channel() -> (Self, mpsc::Receiver<(StatusCode, HeaderMap)>) {
-        let (sender, receiver) = mpsc::channel(Self::CAPACITY);
-        (Self(Some(sender)), receiver)
+        let (sender, receiver) = mpsc::channel(Self::MOST);
+        (Self(Some(Way { sender, left: Arc::new(AtomicUsize::new(Self::MOST)) })), receiver)
     }
 
-    /// Passes on one interim answer; statuses other than 1xx, and 101, are dropped.
+    /// Passes on one interim answer. What is none is dropped, and so is 100, which the body's first poll stands for.
     pub fn send(&self, status: StatusCode, headers: HeaderMap) {
-        if status.is_informational()
-            && status != StatusCode::SWITCHING_PROTOCOLS
-            && let Some(sender) = &self.0
-        {
-            // Full or closed: an interim answer is advice, so it is dropped.
+        let passes =
+            status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS);
+        let Some(Way { sender, left }) = self.0.as_ref().filter(|_| passes) else { return };
+        let counted = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if counted.is_ok() {
+            // Closed: nobody wants them any more.
             let _ = sender.try_send((status, headers));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_has_so_many_interim_answers_and_no_more() {
+        let (interim, mut early) = Interim::channel();
+        for status in [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS, StatusCode::OK] {
+            interim.send(status, HeaderMap::new());
+        }
+        for _ in 0..2 * Interim::MOST {
+            interim.clone().send(StatusCode::EARLY_HINTS, HeaderMap::new());
+        }
+        drop(interim);
+        let mut passed = 0;
+        while let Some((status, _)) = early.recv().await {
+            assert_eq!(status, StatusCode::EARLY_HINTS);
+            passed += 1;
+        }
+        assert_eq!(passed, Interim::MOST);
     }
 }

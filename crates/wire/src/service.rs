@@ -51,9 +51,8 @@ pub(crate) struct Answer {
 impl Call {
     /// Takes the protocol's own out of a request.
     pub(crate) fn new(kind: Kind, mut head: Parts, extensions: Extensions) -> Self {
-        for name in [wire_header::UPGRADE, wire_header::PROXY_SRC, wire_header::TRACE_ID, wire_header::EXTENSIONS] {
-            head.headers.remove(name);
-        }
+        wire_header::strip_reserved(&mut head.headers);
+        head.headers.remove(wire_header::TRACE_ID);
         join_cookies(&mut head.headers);
         if let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -72,7 +71,8 @@ impl Call {
             (want, asked.wanted) = (Some(sender), Some(receiver));
         }
         let mut interim = Interim::unwanted();
-        if extensions.interim {
+        // A TCP stream's answer has no status that would tell it from an interim one.
+        if extensions.interim && kind != Kind::Tcp {
             let (sender, receiver) = Interim::channel();
             (interim, asked.early) = (sender, Some(receiver));
         }
@@ -121,8 +121,6 @@ impl Asked {
                 }
                 early = async { self.early.as_mut().expect("looked at").recv().await }, if self.early.is_some() => {
                     match early {
-                        // The body's first poll has said the same, or will.
-                        Some((StatusCode::CONTINUE, _)) => {}
                         Some(early) => return early,
                         None => self.early = None,
                     }
@@ -131,13 +129,10 @@ impl Asked {
             }
         }
     }
-}
 
-impl Asked {
     /// What the origin has said and has not been sent.
     fn rest(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        let early = self.early.as_mut()?;
-        std::iter::from_fn(|| early.try_recv().ok()).find(|(status, _)| *status != StatusCode::CONTINUE)
+        self.early.as_mut()?.try_recv().ok()
     }
 }
 
