@@ -5,11 +5,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
-use crate::{http2, quic};
+use crate::{Extensions, Kind, http2, quic};
 
 /// Why a body ended before its end. Whoever forwards it must end its own side visibly short (reset, or no last chunk).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body ended early: {0}")]
+#[error("{0}")]
 pub struct BodyError(pub String);
 
 /// A message body on its way through: bytes as they come, then perhaps trailers.
@@ -147,6 +147,21 @@ impl Promise {
             Self::Bytes(left) => SizeHint::with_exact(left),
             Self::Open => SizeHint::default(),
         }
+    }
+}
+
+/// How a stream ends whose body breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// By a reset, which may overtake all that was sent before it, the head included.
+    Reset,
+    /// Behind all that was sent before, and so that our own other end sees that something is missing.
+    Visible,
+}
+
+impl Broken {
+    pub(crate) fn of_answer(kind: Kind, extensions: Extensions) -> Self {
+        if extensions.trailers && kind == Kind::Http { Self::Visible } else { Self::Reset }
     }
 }
 

@@ -30,6 +30,9 @@ pub const TRACING: HeaderName = HeaderName::from_static("cf-int-cloudflared-trac
 pub const TRACE_ID: HeaderName = HeaderName::from_static("cf-trace-id");
 /// [`Extensions::HEADER`] as a header name.
 pub const EXTENSIONS: HeaderName = HeaderName::from_static(Extensions::HEADER);
+/// A trailer of an answer that broke off, with the extension `trailers`. A reset would say the same, but takes what is not
+/// on its way yet with it, the head included.
+pub(crate) const BROKEN: HeaderName = HeaderName::from_static("cf-cloudflared-snicket-broken");
 
 /// Bytes of the longest text of a fault that travels ([`OriginError::text`]): a sentence or two for a person.
 pub const MAX_FAULT_TEXT: usize = 512;

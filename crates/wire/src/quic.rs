@@ -11,5 +11,8 @@ mod settings;
 pub(crate) use incoming::Incoming;
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
 
-/// The one code with which connections are closed and streams are reset or stopped (section 6).
+/// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).
 const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);
+
+/// Our own agents reset a stream with this code when they have handed its request to nobody. Others do not look at it.
+const REFUSED: quinn::VarInt = quinn::VarInt::from_u32(1);

@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::{Heard, Watched};
-use super::outgoing::{self, Sent};
+use super::outgoing;
 use super::{CONNECTION_WINDOW, HEADER_LIST, PACKED_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
 use crate::agent_connection;
-use crate::body::Promise;
+use crate::body::{Broken, Promise};
 use crate::exchange::{length_promise, strip_hop_by_hop};
 use crate::flight::Flights;
 use crate::header::{self, ResponseMeta, StreamKind};
@@ -180,7 +180,7 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
     // An error means that the edge has cancelled the request.
     let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
     if let Some(body) = answer.body
-        && let Sent::Failed(error) = outgoing::send(&mut send, body).await
+        && let Err(error) = outgoing::send(&mut send, body, Broken::of_answer(kind, extensions)).await
     {
         tracing::debug!(%error, "an origin's answer broke off");
     }

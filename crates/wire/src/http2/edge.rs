@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::Watched;
-use super::outgoing::{self, Sent};
+use super::outgoing;
 use super::{CONNECTION_WINDOW, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW};
+use crate::body::{Broken, Promise};
 use crate::connection::{self, Phase};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
@@ -188,7 +189,7 @@ impl Link {
         let answer = tokio::select! {
             biased;
             failure = upload.failed() => return Err(failure),
-            answer = answer_head(&mut response, go, extensions, &interim) => answer,
+            answer = answer_head(&mut response, go, &interim) => answer,
         };
         match answer {
             Ok(answer) => read_answer(kind, &method, answer, upload),
@@ -311,10 +312,7 @@ fn upload(
             // The answer came without it.
             return Ok(());
         }
-        match outgoing::send(&mut send, body).await {
-            Sent::Done => Ok(()),
-            Sent::Failed(error) => Err(error),
-        }
+        outgoing::send(&mut send, body, Broken::Reset).await
     })
 }
 
@@ -322,7 +320,6 @@ fn upload(
 async fn answer_head(
     response: &mut ResponseFuture,
     mut go: Option<oneshot::Sender<()>>,
-    extensions: Extensions,
     interim: &Interim,
 ) -> Result<Response<RecvStream>, h2::Error> {
     while let Some(early) = std::future::poll_fn(|context| response.poll_informational(context)).await {
@@ -331,7 +328,7 @@ async fn answer_head(
             if let Some(go) = go.take() {
                 let _ = go.send(());
             }
-        } else if extensions.interim {
+        } else {
             let mut headers = head.headers;
             clean_answer(head.status, &mut headers);
             header::strip_reserved(&mut headers);
@@ -367,7 +364,7 @@ fn read_answer(
     };
     clean_answer(status, &mut headers);
     let promise = match kind {
-        Kind::Tcp => crate::body::Promise::Open,
+        Kind::Tcp => Promise::Open,
         Kind::Http | Kind::WebSocket => {
             answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?
         }

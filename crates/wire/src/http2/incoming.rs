@@ -78,6 +78,9 @@ impl Incoming {
         }
         if self.stage == Stage::Trailers {
             let trailers = ready!(self.recv.poll_trailers(context)).map_err(failed)?;
+            if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(header::BROKEN)) {
+                return Poll::Ready(Err(BodyError("the agent could not get the rest of it".into())));
+            }
             self.promise.end()?;
             if let Some(mut trailers) = trailers.filter(|_| self.promise != Promise::Nothing) {
                 header::strip_forbidden_trailers(&mut trailers);

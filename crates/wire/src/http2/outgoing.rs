@@ -5,34 +5,35 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 
-use crate::{Body, BodyError};
+use crate::body::Broken;
+use crate::{Body, BodyError, header};
 
-/// How the sending of a body ended.
-pub(super) enum Sent {
-    /// As a whole, or as far as the other end wanted it.
-    Done,
-    /// The body itself failed; the stream was reset.
-    Failed(BodyError),
-}
-
-/// Sends a body to its end. Polls it only when the other end's window, and the local buffer, have room.
-pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Sent {
+/// Sends a body to its end, or as far as the other end wants it. Polls it only when the other end's window, and the local
+/// buffer, have room. The error is the body's own.
+pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body, broken: Broken) -> Result<(), BodyError> {
     loop {
         if !std::future::poll_fn(|context| poll_room(stream, context)).await {
-            return Sent::Done;
+            return Ok(());
         }
         let next = std::future::poll_fn(|context| poll_next(stream, &mut body, context)).await;
         let sent = match next {
-            Next::Unwanted => return Sent::Done,
+            Next::Unwanted => return Ok(()),
             Next::Frame(None) => {
                 let _ = stream.send_data(Bytes::new(), true);
-                return Sent::Done;
+                return Ok(());
             }
             Next::Frame(Some(Err(error))) => {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                return Sent::Failed(error);
+                match broken {
+                    Broken::Reset => stream.send_reset(Reason::INTERNAL_ERROR),
+                    Broken::Visible => {
+                        let mark = [(header::BROKEN, HeaderValue::from_static("1"))];
+                        let _ = stream.send_trailers(HeaderMap::from_iter(mark));
+                    }
+                }
+                return Err(error);
             }
             Next::Frame(Some(Ok(frame))) => match frame.into_data() {
                 // Peers count empty frames against us.
@@ -49,7 +50,7 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Sent
         };
         // An error means that the stream is closed already.
         if sent.unwrap_or(true) {
-            return Sent::Done;
+            return Ok(());
         }
     }
 }

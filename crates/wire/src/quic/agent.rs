@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::incoming::Incoming;
-use super::outgoing::{Outgoing, Sent};
+use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::{CODE, settings};
 use crate::agent_connection;
-use crate::body::Promise;
+use crate::body::{Broken, Promise};
 use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
 use crate::exchange::{length_promise, strip_hop_by_hop, strip_hop_by_hop_of_request};
 use crate::flight::Flights;
@@ -104,7 +104,7 @@ async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, send: SendStream, 
             // A stream for RPC is closed after this time, whatever happens on it (section 3).
             let _ = timeout(CALL_TIMEOUT, configure(&*handler, send, reader)).await;
         }
-        Ok(None) | Err(_) => drop(Outgoing::new(send)),
+        Ok(None) | Err(_) => Outgoing::new(send).refuse(),
     }
 }
 
@@ -149,7 +149,7 @@ async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Re
     let head = match timeout(HEAD_LIMIT, request_head(&mut reader)).await {
         Ok(Some(Ok(head))) => head,
         Ok(Some(Err(error))) => return refuse(respond, error.to_string()).await,
-        Ok(None) | Err(_) => return,
+        Ok(None) | Err(_) => return respond.refuse(),
     };
     let RequestHead { kind, request, extensions, body: form } = head;
     let (mut head, ()) = request.into_parts();
@@ -182,7 +182,8 @@ async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Re
     match answer.body {
         None => respond.finish(),
         Some(body) => {
-            if let Sent::Failed(error) = respond.send(body, framed).await {
+            let broken = Broken::of_answer(kind, extensions);
+            if let Err(error) = respond.send(body, framed, broken).await {
                 tracing::debug!(%error, "an origin's answer broke off");
             }
         }

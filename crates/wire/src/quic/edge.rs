@@ -8,11 +8,11 @@ use quinn::{ConnectionError, ReadError};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::CODE;
 use super::incoming::Incoming;
-use super::outgoing::{Outgoing, Sent};
+use super::outgoing::Outgoing;
 use super::reader::Reader;
-use crate::body::Promise;
+use super::{CODE, REFUSED};
+use crate::body::{Broken, Promise};
 use crate::connect::{BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
 use crate::connection::{self, Phase};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
@@ -127,8 +127,9 @@ impl Link {
         };
         let mut send = Outgoing::new(send);
         let mut reader = Reader::new(recv);
+        // A part of a head is no request yet. An agent that stops the stream has an answer to it, or resets it.
         if let Err(quinn::WriteError::ConnectionLost(error)) = send.write(first).await {
-            return Err(ExchangeError::Lost(closed(&error)));
+            return Err(ExchangeError::NotSent(closed(&error)));
         }
         let (go, mut upload) = if end {
             send.finish();
@@ -189,10 +190,7 @@ fn upload(
             // The answer came without it.
             return Ok(());
         }
-        match send.send(body, framed).await {
-            Sent::Done => Ok(()),
-            Sent::Failed(error) => Err(error),
-        }
+        send.send(body, framed, Broken::Reset).await
     })
 }
 
@@ -231,6 +229,9 @@ async fn answer_head(
                 Ok(true) => {}
                 Ok(false) => return Err(ExchangeError::Protocol("the stream ended before an answer".into())),
                 Err(ReadError::ConnectionLost(error)) => return Err(ExchangeError::Lost(closed(&error))),
+                Err(ReadError::Reset(REFUSED)) => {
+                    return Err(ExchangeError::NotSent("the agent could not take the request in".into()));
+                }
                 Err(error) => return Err(ExchangeError::Lost(format!("the agent gave the request up: {error}"))),
             },
         }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use quinn::{SendStream, StoppedError, VarInt, WriteError};
 
-use super::CODE;
+use super::{CODE, REFUSED};
+use crate::body::Broken;
 use crate::connect::framing;
 use crate::{Body, BodyError};
 
@@ -17,14 +18,6 @@ pub(super) struct Outgoing {
     send: SendStream,
     stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>,
     finished: bool,
-}
-
-/// How the sending of a body ended.
-pub(super) enum Sent {
-    /// As a whole, or as far as the other end wanted it.
-    Done,
-    /// The body itself failed; the stream is reset.
-    Failed(BodyError),
 }
 
 impl Outgoing {
@@ -49,24 +42,35 @@ impl Outgoing {
         self.finished = true;
     }
 
-    /// Sends a body to its end and finishes. Polls it only when what came before is taken by flow control. Bare bodies
-    /// lose their trailers.
-    pub(super) async fn send(mut self, mut body: Body, framed: bool) -> Sent {
+    /// Ends the stream and says that what came in on it was handed to nobody.
+    pub(super) fn refuse(mut self) {
+        let _ = self.send.reset(REFUSED);
+        self.finished = true;
+    }
+
+    /// Sends a body to its end, or as far as the other end wants it, and finishes. Polls it only when what came before is
+    /// taken by flow control. Bare bodies lose their trailers. The error is the body's own.
+    pub(super) async fn send(mut self, mut body: Body, framed: bool, broken: Broken) -> Result<(), BodyError> {
         loop {
             let frame = tokio::select! {
                 biased;
-                _ = &mut self.stopped => return Sent::Done,
+                _ = &mut self.stopped => return Ok(()),
                 frame = body.frame() => frame,
             };
             let written = match frame {
                 None => {
                     if framed && self.write(framing::end(None)).await.is_err() {
-                        return Sent::Done;
+                        return Ok(());
                     }
                     self.finish();
-                    return Sent::Done;
+                    return Ok(());
                 }
-                Some(Err(error)) => return Sent::Failed(error),
+                Some(Err(error)) => {
+                    if broken == Broken::Visible {
+                        self.finish();
+                    }
+                    return Err(error);
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => self.write_data(bytes, framed).await,
                     Err(frame) if framed => {
@@ -74,13 +78,13 @@ impl Outgoing {
                         if self.write(last).await.is_ok() {
                             self.finish();
                         }
-                        return Sent::Done;
+                        return Ok(());
                     }
                     Err(_) => Ok(()),
                 },
             };
             if written.is_err() {
-                return Sent::Done;
+                return Ok(());
             }
         }
     }

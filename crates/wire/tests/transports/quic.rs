@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use wire::connect::{BodyForm, DATA_SIGNATURE, RequestHead, ResponseHead, VERSION};
+use wire::connect::{BodyForm, DATA_SIGNATURE, RPC_SIGNATURE, RequestHead, ResponseHead, VERSION};
 use wire::rpc::ControlClient;
 use wire::{Body, ExchangeError, Extensions, Interim, Kind};
 
 use crate::rig::{
-    Event, Node, Origin, RPC_TIMEOUT, data, fed, get, quic, quic_dial, quic_listener, registration, soon,
+    Event, Node, Origin, RPC_TIMEOUT, data, fed, get, quic, quic_dial, quic_dial_with, quic_listener, registration,
+    soon,
 };
 
 /// An edge made by hand, with our agent registered.
@@ -86,6 +87,10 @@ async fn a_request_without_an_announced_body_has_none() {
 /// An agent made by hand, registered as a stock one.
 async fn raw_agent() -> (wire::Connection, quinn::Connection) {
     let (edge, agent) = quic().await;
+    raw_agent_on(edge, agent).await
+}
+
+async fn raw_agent_on(edge: quinn::Connection, agent: quinn::Connection) -> (wire::Connection, quinn::Connection) {
     let (node, mut events) = Node::new(None);
     tokio::spawn(wire::quic::edge::serve(edge, node));
     let (send, recv) = agent.open_bi().await.unwrap();
@@ -127,6 +132,94 @@ async fn answers_that_break_the_protocol_disturb_nobody_else() {
     slow_send.reset(0u32.into()).unwrap();
     assert!(data(&mut answer).await.unwrap().is_err());
     assert!(edge.is_open());
+}
+
+#[tokio::test]
+async fn a_request_that_was_handed_to_nobody_was_not_sent() {
+    let (edge, agent) = raw_agent().await;
+    // A stock agent resets with 0, whatever it has seen.
+    for (code, seen) in [(1u32, false), (0, true)] {
+        let sent = tokio::spawn({
+            let edge = edge.clone();
+            async move { edge.exchange(Kind::Http, get("https://a.test/"), Interim::unwanted()).await }
+        });
+        let (mut send, _recv) = soon(agent.accept_bi()).await.unwrap();
+        send.reset(code.into()).unwrap();
+        let error = soon(sent).await.unwrap().err().unwrap();
+        assert_eq!(matches!(error, ExchangeError::Lost(_)), seen, "{error:?}");
+        assert_eq!(matches!(error, ExchangeError::NotSent(_)), !seen, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn our_agent_says_when_it_has_handed_a_request_to_nobody() {
+    let (edge, _agent) = raw_edge(Origin::hello()).await;
+    let head =
+        RequestHead::encode(Kind::Http, &get("https://a.test/").into_parts().0, BodyForm::None, Extensions::default());
+    let answer = ask(&edge, &head[..head.len() - 1]).await;
+    let reset =
+        matches!(&answer, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) if *code == 1u32.into());
+    assert!(reset, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_request_whose_head_did_not_all_leave_was_not_sent() {
+    let (endpoint, client) = quic_listener();
+    let mut transport = wire::quic::agent_transport_config();
+    transport.stream_receive_window(16u32.into());
+    let address = endpoint.local_addr().unwrap();
+    let (accepted, agent) = tokio::join!(
+        async { endpoint.accept().await.unwrap().await.unwrap() },
+        quic_dial_with(address, client, transport),
+    );
+    let (edge, agent) = raw_agent_on(accepted, agent).await;
+    let sent =
+        tokio::spawn(async move { edge.exchange(Kind::Http, get("https://a.test/"), Interim::unwanted()).await });
+    let _stream = soon(agent.accept_bi()).await.unwrap();
+    agent.close(0u32.into(), b"");
+    let error = soon(sent).await.unwrap().err().unwrap();
+    assert!(matches!(error, ExchangeError::NotSent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn interim_answers_that_were_not_asked_for_go_nowhere() {
+    let (edge, agent) = raw_agent().await;
+    let (interim, mut early) = Interim::channel();
+    let sent = tokio::spawn(async move { edge.exchange(Kind::Http, get("https://a.test/"), interim).await });
+    let (mut send, _recv) = soon(agent.accept_bi()).await.unwrap();
+    for status in [http::StatusCode::EARLY_HINTS, http::StatusCode::OK] {
+        let head = ResponseHead::encode_answer(Kind::Http, status, &http::HeaderMap::new(), false);
+        send.write_all(&head).await.unwrap();
+    }
+    assert_eq!(soon(sent).await.unwrap().unwrap().status(), http::StatusCode::OK);
+    assert!(early.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn streams_and_datagrams_that_nobody_reads_do_no_harm() {
+    let rig_edge = raw_agent().await;
+    let (edge, agent) = (&rig_edge.0, &rig_edge.1);
+    // More streams than an agent may have open at once.
+    for _ in 0..100 {
+        let (mut send, mut recv) = soon(agent.open_bi()).await.unwrap();
+        let _ = send.write_all(&RPC_SIGNATURE).await;
+        let answer = soon(recv.read_to_end(1)).await;
+        assert!(matches!(answer, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(_)))), "{answer:?}");
+        assert!(soon(send.stopped()).await.unwrap().is_some());
+    }
+    let datagrams = [&[][..], &[0], &[0, 5, 0], &[3; 21], &[0xff; 1000]];
+    for datagram in datagrams {
+        agent.send_datagram(bytes::Bytes::copy_from_slice(datagram)).unwrap();
+    }
+    assert!(edge.is_open());
+
+    let (edge, _agent) = raw_edge(Origin::hello()).await;
+    for datagram in datagrams.iter().cycle().take(5_000) {
+        edge.send_datagram_wait(bytes::Bytes::copy_from_slice(datagram)).await.unwrap();
+    }
+    let head =
+        RequestHead::encode(Kind::Http, &get("https://a.test/").into_parts().0, BodyForm::None, Extensions::default());
+    assert!(ask(&edge, &head).await.unwrap().ends_with(b"hello"));
 }
 
 #[tokio::test]

@@ -290,9 +290,17 @@ pub fn quic_listener() -> (quinn::Endpoint, rustls::ClientConfig) {
 }
 
 pub async fn quic_dial(address: SocketAddr, client: rustls::ClientConfig) -> quinn::Connection {
+    quic_dial_with(address, client, wire::quic::agent_transport_config()).await
+}
+
+pub async fn quic_dial_with(
+    address: SocketAddr,
+    client: rustls::ClientConfig,
+    transport: quinn::TransportConfig,
+) -> quinn::Connection {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(wire::quic::agent_transport_config()));
+    config.transport_config(Arc::new(transport));
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = quinn::Endpoint::new(wire::quic::agent_endpoint_config(), None, socket, runtime).unwrap();

@@ -20,6 +20,7 @@ both!(
     trailers_pass_both_ways,
     a_stock_agent_loses_trailers_over_quic_only,
     an_answer_that_breaks_off_is_never_whole,
+    an_answer_that_breaks_off_at_once_has_begun,
     an_answer_shorter_than_its_length_is_never_whole,
     an_answer_longer_than_its_length_is_never_whole,
     a_request_that_breaks_off_is_never_whole,
@@ -106,6 +107,27 @@ async fn an_answer_that_breaks_off_is_never_whole(transport: Transport) {
         assert_eq!(data(&mut answer).await.unwrap().unwrap(), "half");
         feed.fail("the origin died").await;
         assert!(data(&mut answer).await.unwrap().is_err());
+        rig.idle().await;
+        assert!(rig.edge.is_open());
+    }
+}
+
+async fn an_answer_that_breaks_off_at_once_has_begun(transport: Transport) {
+    for length in [None, Some(100)] {
+        let origin = Origin::new(move |_, _, _| async move {
+            let died = futures_util::stream::iter([Err::<Frame<Bytes>, _>("the origin died")]);
+            let mut response = Response::new(Body::wrap(http_body_util::StreamBody::new(died)));
+            if let Some(length) = length {
+                response.headers_mut().insert("content-length", length.into());
+            }
+            Ok(response)
+        });
+        let rig = Rig::new(transport, origin).await;
+        for _ in 0..50 {
+            let answer = exchange(&rig, get("https://a.test/")).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert!(whole(answer).await.is_err());
+        }
         rig.idle().await;
         assert!(rig.edge.is_open());
     }
