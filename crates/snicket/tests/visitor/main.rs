@@ -1,9 +1,11 @@
 //! What visitors can rely on, end to end: real edge, real agents over both transports, real origins and visitors of every kind.
 
+mod browser;
 mod grpc;
 mod heads;
 mod http3;
 mod memory;
+mod refusals;
 mod rig;
 mod script;
 mod secure;

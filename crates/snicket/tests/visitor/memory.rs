@@ -1,7 +1,8 @@
 //! Bodies of any size in bounded memory: who is slow slows down who is fast, all the way.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,16 +10,19 @@ use harness::{LIMIT, RawOrigin, RequestBody};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::net::TcpStream;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, Way};
 use crate::script::read_head;
 use crate::visit::{Over, full};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What goes through in each direction on each way that is measured.
-const LARGE: u64 = 256 * MIB;
+/// What is offered where nobody takes it.
+const ENDLESS: u64 = 20 * 1024 * MIB;
+
+/// What goes through where it is taken.
+const LARGE: u64 = 96 * MIB;
 
 /// More than all windows and kernel buffers between the two ends hold together.
 const HELD: u64 = 64 * MIB;
@@ -85,99 +89,125 @@ fn counted(size: u64) -> (Arc<AtomicU64>, RequestBody) {
     (taken, StreamBody::new(frames).boxed())
 }
 
-/// An origin that reads and writes nothing but heads until the gate opens.
-struct Gated {
+/// Bytes that an origin has written, by the path that was asked for.
+type Written = Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>;
+
+/// An origin for bodies that are too large to be held.
+struct Heavy {
     raw: RawOrigin,
-    gate: watch::Sender<bool>,
-    /// Bytes written to visitors of `/download`.
-    written: Arc<AtomicU64>,
+    written: Written,
 }
 
-impl Gated {
-    /// `/upload` reads the body once the gate is open and answers how much it was; `/download` writes all the time.
+impl Heavy {
+    /// `/unread` is answered by nothing, and its body stays where it is; `/upload` is read to its end. Every other path is answered with
+    /// as many bytes as it is `LARGE` or, if it begins with `/endless`, `ENDLESS`.
     async fn start() -> Self {
-        let (gate, open) = watch::channel(false);
-        let written = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&written);
+        let written = Written::default();
+        let counts = Arc::clone(&written);
         let raw = RawOrigin::start(move |mut stream| {
-            let (mut open, count) = (open.clone(), Arc::clone(&count));
+            let counts = Arc::clone(&counts);
             async move {
                 let Some(head) = read_head(&mut stream).await else { return };
-                if head.starts_with(b"GET") {
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
-                    stream.write_all(head.as_bytes()).await.unwrap();
-                    let piece = vec![b'x'; PIECE];
-                    for _ in 0..LARGE / PIECE as u64 {
-                        if stream.write_all(&piece).await.is_err() {
-                            return;
-                        }
-                        count.fetch_add(PIECE as u64, Ordering::Relaxed);
-                    }
-                    return;
-                }
-                open.wait_for(|open| *open).await.unwrap();
-                let mut buffer = vec![0; PIECE];
-                let mut left = LARGE;
-                while left > 0 {
-                    match stream.read(&mut buffer).await {
-                        Ok(length @ 1..) => left -= length as u64,
-                        _ => return,
+                let head = String::from_utf8(head).unwrap();
+                match head.split(' ').nth(1).unwrap() {
+                    "/unread" => std::future::pending().await,
+                    "/upload" => read_all(stream).await,
+                    path => {
+                        let count = Arc::clone(counts.lock().unwrap().entry(path.to_owned()).or_default());
+                        write_all(stream, if path.starts_with("/endless") { ENDLESS } else { LARGE }, &count).await;
                     }
                 }
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole").await;
             }
         });
-        Self { raw: raw.await, gate, written }
+        Self { raw: raw.await, written }
     }
+
+    /// What was written for this path, now and later.
+    fn written(&self, path: &str) -> Arc<AtomicU64> {
+        Arc::clone(self.written.lock().unwrap().entry(path.to_owned()).or_default())
+    }
+}
+
+async fn read_all(mut stream: TcpStream) {
+    let mut buffer = vec![0; PIECE];
+    let mut left = LARGE;
+    while left > 0 {
+        match stream.read(&mut buffer).await {
+            Ok(length @ 1..) => left -= length as u64,
+            _ => return,
+        }
+    }
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole").await;
+}
+
+async fn write_all(mut stream: TcpStream, size: u64, count: &AtomicU64) {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; PIECE];
+    for _ in 0..size / PIECE as u64 {
+        if stream.write_all(&piece).await.is_err() {
+            return;
+        }
+        count.fetch_add(PIECE as u64, Ordering::Relaxed);
+    }
+}
+
+/// Each transport with one version of HTTP, for what takes long.
+fn is_measured(way: &Way<'_>) -> bool {
+    let through_quic = &way.agent.ready()["protocol"] == "quic";
+    matches!((way.over, through_quic), (Over::Two, false) | (Over::One, true))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_waits_for_its_origin_and_moves_no_memory() {
-    let origin = Gated::start().await;
+    let origin = Heavy::start().await;
     let rig = Rig::start(&origin.raw.service()).await;
-    let length = LARGE.to_string();
-    let headers: [(&str, &[u8]); 1] = [("content-length", length.as_bytes())];
     let memory = Memory::of(&rig);
-    let mut uploads = Vec::new();
-    for way in rig.ways() {
-        let (taken, body) = counted(LARGE);
-        let exchange = way.open("POST", "/upload", &headers, body).await;
+    let upload = async |way: Way<'_>, path: &str, size: u64| {
+        let (taken, body) = counted(size);
+        let length = size.to_string();
+        (taken, way.open("POST", path, &[("content-length", length.as_bytes())], body).await)
+    };
+    // All at once: one slow origin is not to hold up another request either.
+    let stalling = rig.ways().map(async |way| {
+        let (taken, exchange) = upload(way, "/unread", ENDLESS).await;
         let held = stalled(&taken, &way.to_string()).await;
         assert!(held < HELD, "{way}: {} MiB are held between visitor and origin", held / MIB);
-        uploads.push((way, exchange));
-    }
-    memory.assert_small_growth();
-    // Two of them go on, each through another transport; the others are given up.
-    uploads.retain(|(way, _)| {
-        matches!((way.over, &way.agent.ready()["protocol"] == "quic"), (Over::One, false) | (Over::Two, true))
+        exchange
     });
-    origin.gate.send(true).unwrap();
-    for (way, exchange) in uploads {
+    let stalled = futures_util::future::join_all(stalling).await;
+    for way in rig.ways().filter(is_measured) {
+        let (_, exchange) = upload(way, "/upload", LARGE).await;
         let answer = exchange.answer().await.unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!((answer.status, answer.text().as_str()), (200, "whole"), "{way}");
     }
     memory.assert_small_growth();
+    drop(stalled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_waits_for_its_visitor_and_moves_no_memory() {
-    let origin = Gated::start().await;
+    let origin = Heavy::start().await;
     let rig = Rig::start(&origin.raw.service()).await;
     let memory = Memory::of(&rig);
-    for way in rig.ways() {
-        origin.written.store(0, Ordering::Relaxed);
+    let stalling = rig.ways().enumerate().map(async |(number, way)| {
+        let path = format!("/endless/{number}");
+        let mut exchange = way.open("GET", &path, &[], full("")).await;
+        assert_eq!(exchange.head().await.unwrap().1, 200, "{way}");
+        let held = stalled(&origin.written(&path), &way.to_string()).await;
+        assert!(held < HELD, "{way}: {} MiB are held between origin and visitor", held / MIB);
+        exchange
+    });
+    let stalled = futures_util::future::join_all(stalling).await;
+    for way in rig.ways().filter(is_measured) {
         let mut exchange = way.open("GET", "/download", &[], full("")).await;
         assert_eq!(exchange.head().await.unwrap().1, 200, "{way}");
-        let held = stalled(&origin.written, &way.to_string()).await;
-        assert!(held < HELD, "{way}: {} MiB are held between origin and visitor", held / MIB);
-        let through_quic = &way.agent.ready()["protocol"] == "quic";
-        if matches!((way.over, through_quic), (Over::Two, false) | (Over::One, true)) {
-            let mut left = LARGE;
-            while let Some(frame) = exchange.frame().await {
-                left -= frame.unwrap().into_data().unwrap().len() as u64;
-            }
-            assert_eq!(left, 0, "{way}");
+        let mut left = LARGE;
+        while let Some(frame) = exchange.frame().await {
+            left -= frame.unwrap().into_data().unwrap().len() as u64;
         }
+        assert_eq!(left, 0, "{way}");
     }
     memory.assert_small_growth();
+    drop(stalled);
 }

@@ -1,0 +1,290 @@
+//! What a visitor is told when there is no answer of the origin: status, page and code, whatever way the request took.
+
+use std::time::Duration;
+
+use harness::{Agent, Edge, Origin, RawOrigin};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::rig::{Rig, Way};
+use crate::visit::{Answer, Over};
+
+/// Checks that an answer is this refusal in JSON, tagged with its ray, and that `snicket explain` knows it.
+async fn assert_refused(edge: &Edge, answer: &Answer, status: u16, code: u16, what: &str) {
+    assert_eq!(answer.status, status, "{what}: {answer:?}");
+    let page: Value =
+        serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{what}: {error}: {answer:?}"));
+    assert_eq!((&page["status"], &page["code"]), (&status.into(), &code.into()), "{what}: {page}");
+    assert_eq!(page["ray"].as_str(), Some(answer.header("cf-ray")), "{what}: {page}");
+    assert!(answer.header("cf-ray").len() > 10, "{what}: {answer:?}");
+    for text in ["title", "what", "why", "todo"] {
+        assert!(page[text].as_str().is_some_and(|text| text.len() > 10), "{what}: {page}");
+    }
+    let (exit, out, error) = edge.command(&["explain", &code.to_string(), "--json"]).await;
+    assert_eq!(exit, 0, "{what}: {error}");
+    let known: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((&known["status"], &known["todo"]), (&page["status"], &page["todo"]), "{what}");
+}
+
+const JSON: (&str, &[u8]) = ("accept", b"application/json");
+
+/// A listener whose queue of connections is full, so that nobody more gets an answer; and what fills it.
+async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    let address = listener.local_addr().unwrap();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+/// An address where nobody listens.
+async fn closed_address() -> String {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_failure_of_an_origin_has_its_own_status() {
+    let edge = Edge::start().await;
+    let (full, _waiting) = full_listener().await;
+    let hangs_up = RawOrigin::start(async |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 4096]).await;
+    });
+    let talks_nonsense = RawOrigin::start(async |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\nmore\r\n\r\n").await;
+    });
+    let (hangs_up, talks_nonsense) = (hangs_up.await, talks_nonsense.await);
+    let plain = Origin::start().await;
+    let cases = [
+        ("refused", format!("http://{}", closed_address().await), 521, 521),
+        ("full", format!("http://{}", full.local_addr().unwrap()), 522, 522),
+        ("nowhere", "http://no-such-name.invalid:80".to_owned(), 523, 523),
+        ("plain", format!("https://{}", plain.address()), 525, 525),
+        ("closing", hangs_up.service(), 502, 1052),
+        ("nonsense", talks_nonsense.service(), 502, 1053),
+        ("other", "ssh://127.0.0.1:22".to_owned(), 502, 1056),
+    ];
+    let (code, _, error) = edge.command(&["tunnel", "create", "web"]).await;
+    assert_eq!(code, 0, "{error}");
+    let (code, _, error) = edge.command(&["tunnel", "route", "dns", "web", "*.localhost"]).await;
+    assert_eq!(code, 0, "{error}");
+    let (_, token, _) = edge.command(&["tunnel", "token", "web"]).await;
+    let mut rules = String::new();
+    for (name, service, _, _) in &cases {
+        rules += &format!("  - hostname: {name}.localhost\n    service: {service}\n");
+    }
+    let files = tempfile::tempdir().unwrap();
+    let (config, token_file) = (files.path().join("config.yml"), files.path().join("token"));
+    let yaml = format!("originRequest:\n  connectTimeout: 1s\ningress:\n{rules}  - service: http_status:418\n");
+    std::fs::write(&config, yaml).unwrap();
+    std::fs::write(&token_file, token).unwrap();
+    let (config, token_file) = (config.display().to_string(), token_file.display().to_string());
+    for transport in ["http2", "quic"] {
+        let words = ["--config", &config, "--protocol", transport, "run", "--token-file", &token_file];
+        let mut agent = Agent::tunnel(&edge, &words).await;
+        for over in Over::ALL {
+            for (name, _, status, code) in &cases {
+                let what = format!("{name} over {over:?} through {transport}");
+                let answer = ask(&edge, over, &format!("{name}.localhost"), &[JSON]).await;
+                assert_refused(&edge, &answer, *status, *code, &what).await;
+            }
+            assert_eq!(ask(&edge, over, "teapot.localhost", &[]).await.status, 418, "{over:?} through {transport}");
+        }
+        agent.process.terminate().await;
+    }
+    let answer = ask(&edge, Over::Two, "refused.localhost", &[JSON]).await;
+    assert_refused(&edge, &answer, 530, 1033, "no agent is left").await;
+}
+
+/// Gets `/` of this host.
+async fn ask(edge: &Edge, over: Over, host: &str, headers: &[(&str, &[u8])]) -> Answer {
+    let url = match over {
+        Over::Plain => format!("http://{host}:{}/", edge.http().port()),
+        Over::One | Over::Two | Over::Three => format!("https://{host}:{}/", edge.https().port()),
+    };
+    let mut request = http::Request::get(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let exchange = crate::visit::open(edge, over, request.body(crate::visit::full("")).unwrap()).await;
+    exchange.answer().await.unwrap_or_else(|error| panic!("{host} over {over:?}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_comes_in_the_form_that_is_asked_for() {
+    let edge = Edge::start().await;
+    for over in Over::ALL {
+        let answer = ask(&edge, over, "nobody.localhost", &[JSON]).await;
+        assert_refused(&edge, &answer, 530, 1016, &format!("{over:?}")).await;
+        for (accept, kind, part) in [
+            ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8", "<!doctype html>"),
+            ("application/json", "application/json", "\"code\": 1016"),
+            ("text/plain", "text/plain; charset=utf-8", "code 1016"),
+            ("*/*", "text/plain; charset=utf-8", "code 1016"),
+        ] {
+            let answer = ask(&edge, over, "nobody.localhost", &[("accept", accept.as_bytes())]).await;
+            assert_eq!((answer.status, answer.header("content-type")), (530, kind), "{over:?} {accept}");
+            let (text, ray) = (answer.text(), answer.header("cf-ray"));
+            assert!(text.contains(part) && text.contains(ray) && text.contains("1016"), "{over:?} {accept}: {text}");
+            assert_eq!(answer.header("cache-control"), "no-store", "{over:?} {accept}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_whose_agent_has_stopped_is_530() {
+    let origin = Origin::start().await;
+    let mut rig = Rig::start(&origin.service()).await;
+    for agent in &mut rig.agents {
+        agent.process.terminate().await;
+    }
+    for way in rig.ways_over(&[Over::One, Over::Three]) {
+        let answer = way.request("GET", "/", &[JSON], "").await;
+        assert_refused(way.edge, &answer, 530, 1033, &way.to_string()).await;
+    }
+    assert_eq!(origin.requests(), 0);
+}
+
+/// Sends bytes as they are without TLS, and reads until the edge closes.
+async fn raw(edge: &Edge, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(edge.http()).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset ends the answer as well.
+    let _ = tokio::time::timeout(harness::LIMIT, stream.read_to_end(&mut answer)).await.expect("the edge closes");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_are_400_and_reach_no_origin() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for agent in &rig.agents {
+        let host = agent.host();
+        let with =
+            |head: &str, rest: &str| format!("{head} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{rest}\r\n");
+        let malformed: Vec<Vec<u8>> = vec![
+            b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n".to_vec(),
+            with("GET /", &format!("host: {host}\r\n")).into_bytes(),
+            with("GET /", "host: other.localhost\r\n").into_bytes(),
+            with("GET http://other.localhost/", "").into_bytes(),
+            with("GET", "").into_bytes(),
+            with("GET /a b", "").into_bytes(),
+            with("GET /\u{1}", "").into_bytes(),
+            with("G(T /", "").into_bytes(),
+            with("GET /", "na me: x\r\n").into_bytes(),
+            with("GET /", "name : x\r\n").into_bytes(),
+            with("GET /", ": x\r\n").into_bytes(),
+            with("GET /", "no colon\r\n").into_bytes(),
+            with("GET /", "x: a\r\n folded\r\n").into_bytes(),
+            with("GET /", "x: a\0b\r\n").into_bytes(),
+            with("GET /", "x: a\rb\r\n").into_bytes(),
+            with("POST /", "content-length: +5\r\n").into_bytes(),
+            with("POST /", "content-length: 5, 6\r\n").into_bytes(),
+            with("POST /", "content-length: 5\r\ncontent-length: 6\r\n").into_bytes(),
+            with("POST /", "content-length: 99999999999999999999\r\n").into_bytes(),
+            with("POST /", "transfer-encoding: xchunked\r\n").into_bytes(),
+            with("POST /", "transfer-encoding: chunked, identity\r\n").into_bytes(),
+            format!("GET / HTTP/9.9\r\nhost: {host}\r\n\r\n").into_bytes(),
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+            b"hello\r\n\r\n".to_vec(),
+        ];
+        for request in malformed {
+            let answer = raw(&rig.edge, &request).await;
+            let request = String::from_utf8_lossy(&request).into_owned();
+            assert!(
+                answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "),
+                "{request:?}: {answer:?}"
+            );
+        }
+        assert_eq!(raw(&rig.edge, with("CONNECT x:80", "").as_bytes()).await.get(..12), Some("HTTP/1.1 501"));
+        assert_eq!(
+            raw(&rig.edge, with("GET /", "expect: miracles\r\n").as_bytes()).await.get(..12),
+            Some("HTTP/1.1 417")
+        );
+        let address = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", rig.edge.http());
+        assert_eq!(raw(&rig.edge, address.as_bytes()).await.get(..12), Some("HTTP/1.1 403"));
+    }
+    assert_eq!(origin.requests(), 0);
+    for way in rig.ways() {
+        assert_eq!(way.get("/").await.status, 200, "{way}: others are not disturbed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_its_framing_is_never_whole_at_the_origin() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for agent in &rig.agents {
+        let head = format!("POST /hang HTTP/1.1\r\nhost: {}\r\n", agent.host());
+        for body in [
+            "transfer-encoding: chunked\r\n\r\n4\r\ndata\r\nzz\r\n",
+            "transfer-encoding: chunked\r\n\r\n4\r\ndata--",
+            "transfer-encoding: chunked\r\n\r\n-4\r\ndata\r\n0\r\n\r\n",
+            "transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\ndata",
+        ] {
+            let answer = raw(&rig.edge, format!("{head}{body}").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+            // A whole body would leave it hanging.
+            origin.wait_for_hanging(0).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_count_where_a_length_contradicts_them() {
+    let origin = crate::script::Recorder::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let rig = Rig::start(&origin.service()).await;
+    for agent in &rig.agents {
+        for fields in
+            ["content-length: 99\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 99"]
+        {
+            let head = format!("POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{fields}\r\n\r\n", agent.host());
+            let answer = raw(&rig.edge, format!("{head}4\r\ndata\r\n0\r\n\r\n").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{fields}: {answer}");
+            let seen = origin.seen().await;
+            assert!(seen.values("content-length").is_empty(), "{fields}: {}", seen.text());
+            assert_eq!(seen.body, b"4\r\ndata\r\n0\r\n\r\n", "{fields}");
+        }
+    }
+    assert!(origin.saw_no_more().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_up_to_the_limits_pass_and_beyond_are_refused() {
+    let origin = crate::script::Recorder::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways() {
+        let names: Vec<String> = (0..130).map(|number| format!("x-field-{number}")).collect();
+        let fields = |count: usize| names[..count].iter().map(|name| (name.as_str(), &b"1"[..])).collect::<Vec<_>>();
+        assert_eq!(status(&way, "/", &fields(120)).await, 200, "{way}: 120 fields");
+        let seen = origin.seen().await;
+        assert!(names[..120].iter().all(|name| seen.values(name) == ["1"]), "{way}: {}", seen.text());
+        assert_eq!(status(&way, "/", &fields(130)).await, 431, "{way}: 130 fields");
+
+        let value = vec![b'v'; 60_000];
+        assert_eq!(status(&way, "/", &[("x-large", &value)]).await, 200, "{way}: 60 kB");
+        assert_eq!(origin.seen().await.values("x-large")[0].len(), value.len(), "{way}");
+        // Over HTTP/3 a visitor is told the limit and does not send more.
+        if way.over != Over::Three {
+            assert_eq!(status(&way, "/", &[("x-large", &vec![b'v'; 70_000])]).await, 431, "{way}: 70 kB");
+        }
+
+        let path = format!("/{}", "p".repeat(16_000));
+        assert_eq!(status(&way, &path, &[]).await, 200, "{way}: a path of 16,000 bytes");
+        assert_eq!(origin.seen().await.line(), format!("GET {path} HTTP/1.1"), "{way}");
+        assert_eq!(status(&way, &format!("/{}", "p".repeat(17_000)), &[]).await, 414, "{way}: 17,000 bytes");
+        assert!(origin.saw_no_more().await, "{way}");
+    }
+}
+
+async fn status(way: &Way<'_>, path: &str, headers: &[(&str, &[u8])]) -> u16 {
+    way.request("GET", path, headers, "").await.status
+}
