@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use quinn::ConnectionError;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -36,12 +37,15 @@ const VANISHED_AFTER: Duration = Duration::from_secs(8);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
+/// What QUIC makes of TLS's alerts about certificates, `bad_certificate` (42) to `unknown_ca` (48): RFC 9001 section 4.8.
+const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x100 + 42..=0x100 + 48;
+
 /// Why a dial brought no registered connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("{0}")]
     Unreachable(String),
-    #[error(transparent)]
+    #[error("{}", connect_advice(.0))]
     Connect(#[from] ConnectError),
 }
 
@@ -136,7 +140,7 @@ impl Dialer {
         timeout(QUIC_LIMIT, connecting)
             .await
             .map_err(|_| unreachable(format!("no QUIC handshake within {QUIC_LIMIT:?}; UDP may be blocked")))?
-            .map_err(|error| unreachable(format!("the QUIC handshake failed: {error}")))
+            .map_err(|error| unreachable(quic_advice(&error)))
     }
 
     /// The socket of this connection index, or a new one when there is none of this family or an old connection lingers on it.
@@ -186,11 +190,34 @@ fn watch_peer(stream: &TcpStream) -> io::Result<()> {
 fn tls_advice(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
-        Some(rustls::Error::InvalidCertificate(reason)) => format!(
-            "the edge's certificate is not trusted ({reason:?}); give the edge's CA with --ca FILE (cloudflared: --cacert)"
-        ),
+        Some(rustls::Error::InvalidCertificate(reason)) => not_trusted(&format!("{reason:?}")),
         _ => format!("the TLS handshake failed: {error}"),
     }
+}
+
+/// An edge that does not know the agent may be told of a new tunnel any moment; mostly it takes a person.
+fn connect_advice(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Refused(refused) if refused.is_unauthorized() => format!(
+            "{error}; check that the token or credentials are of this edge and the tunnel was not deleted; trying again"
+        ),
+        ConnectError::Refused(_) | ConnectError::Rpc(_) | ConnectError::Lost(_) => error.to_string(),
+    }
+}
+
+fn quic_advice(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::TransportError(error) if CERTIFICATE_ALERTS.contains(&u64::from(error.code)) => {
+            not_trusted(&error.reason)
+        }
+        _ => format!("the QUIC handshake failed: {error}"),
+    }
+}
+
+fn not_trusted(reason: &str) -> String {
+    format!(
+        "the edge's certificate is not trusted ({reason}); give the edge's CA with --ca FILE (cloudflared: --cacert)"
+    )
 }
 
 #[cfg(test)]
