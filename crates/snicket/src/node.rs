@@ -10,7 +10,7 @@ use api::{ApiState, Facts, QuickTunnels};
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
-use registry::{Hostname, Registry};
+use registry::{Hostname, OpenError, Registry};
 
 use crate::ports::{Bound, Wish, bind};
 use crate::problem::Problem;
@@ -190,11 +190,19 @@ async fn open_registry(data: &Path, keep: Keep) -> anyhow::Result<Registry> {
         Keep::InMemory => Registry::in_memory(now).await.context("the registry cannot be made"),
         Keep::OnDisk => {
             let path = data.join(REGISTRY_FILE);
-            Registry::open_file(&path, now).await.with_context(|| {
-                Problem::new(
-                    format!("the registry {} cannot be opened", path.display()),
-                    "if another edge uses this directory, stop it or give this one its own with --data",
-                )
+            Registry::open_file(&path, now).await.map_err(|error| {
+                let advice = match &error {
+                    OpenError::InUse { .. } => "stop the edge that uses this directory, or give this one its own with --data",
+                    OpenError::Schema { .. } => "update this program, or choose another directory with --data",
+                    OpenError::File { .. }
+                    | OpenError::Entry { .. }
+                    | OpenError::Engine(_)
+                    | OpenError::Founding(_) => {
+                        "check the disk; a damaged file is restored from a copy, or moved away to start anew without its tunnels"
+                    }
+                };
+                let what = format!("the registry {} cannot be opened", path.display());
+                anyhow::Error::new(error).context(Problem::new(what, advice))
             })
         }
     }

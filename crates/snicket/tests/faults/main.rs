@@ -7,5 +7,6 @@ mod edges;
 mod endpoint;
 mod rig;
 mod spread;
+mod start;
 mod stopping;
 mod vanished;
