@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::rig::Rig;
 use crate::script::{Recorder, read_head};
-use crate::visit::{Over, full};
+use crate::visit::{Over, full, streamed};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -302,5 +302,44 @@ async fn a_body_is_asked_for_only_when_the_origin_takes_it() {
                 assert!(err.contains(" 413") && out == "no!", "{way}: {out}{err}");
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_who_waits_to_be_asked_is_asked_or_answered() {
+    let origin = RawOrigin::start(|mut stream| async move {
+        while let Some(head) = read_head(&mut stream).await {
+            if head.starts_with(b"POST /refuse") {
+                let refusal = "HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno!";
+                let _ = stream.write_all(refusal.as_bytes()).await;
+                // Closing at once would destroy what the agent has not read yet.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                return;
+            }
+            stream.read_exact(&mut [0; 4]).await.unwrap();
+            if stream.write_all(OK.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let rig = Rig::start(&origin.service()).await;
+    let headers: [(&str, &[u8]); 2] = [("expect", b"100-continue"), ("content-length", b"4")];
+    for way in rig.ways() {
+        let (pieces, body) = streamed();
+        let mut exchange = way.open("POST", "/take", &headers, body).await;
+        if matches!(way.over, Over::Two | Over::Three) {
+            assert_eq!(exchange.next_head().await.unwrap().0, 100, "{way}: asked");
+        }
+        pieces.send(Bytes::from("data")).await.unwrap();
+        drop(pieces);
+        let answer = exchange.answer().await.unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{way}");
+
+        // The body never comes, and need not.
+        let (_pieces, body) = streamed();
+        let exchange = way.open("POST", "/refuse", &headers, body).await;
+        let answer = exchange.answer().await.unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert_eq!((answer.status, answer.text().as_str()), (413, "no!"), "{way}");
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use harness::{LIMIT, Origin, RawOrigin, RequestBody};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use harness::{LIMIT, Origin, RawOrigin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::rig::Rig;
 use crate::script::read_head;
-use crate::visit::full;
+use crate::visit::{full, streamed};
 
 /// The test's hold on what an origin does: it sees each connection's events and lets the next step go.
 struct Steps {
@@ -128,16 +126,6 @@ async fn events_reach_every_reader_as_they_happen() {
     }
 }
 
-/// A body that is what is sent into the channel.
-fn streamed() -> (mpsc::Sender<Bytes>, RequestBody) {
-    let (sender, receiver) = mpsc::channel(1);
-    let frames = futures_util::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Bytes>| {
-        let data = receiver.recv().await?;
-        Some((Ok::<_, std::io::Error>(Frame::data(data)), receiver))
-    });
-    (sender, StreamBody::new(Box::pin(frames)).boxed())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_piece_of_a_request_arrives_before_the_next_is_sent() {
     // Sends back each piece at once, while the request is still under way.
@@ -161,13 +149,11 @@ async fn a_visitor_who_leaves_cancels_the_origins_request() {
     let origin = Origin::start().await;
     let rig = Rig::start(&origin.service()).await;
     for way in rig.ways() {
-        eprintln!("{way}");
         let before_the_answer = way.open("GET", "/hang", &[], full("")).await;
         origin.wait_for_hanging(1).await;
         let _kept = before_the_answer.reset();
         origin.wait_for_hanging(0).await;
 
-        eprintln!("{way} with a body");
         let (pieces, body) = streamed();
         let in_the_request = way.open("POST", "/hang", &[], body).await;
         pieces.send(Bytes::from("some")).await.unwrap();

@@ -9,10 +9,10 @@ use futures_util::future::BoxFuture;
 use harness::{Edge, Http, LIMIT, RequestBody};
 use http::{HeaderMap, Request, Response, header};
 use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::http3;
@@ -58,6 +58,16 @@ impl Answer {
 /// A body that is known as a whole.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// A body that is what is sent into the channel.
+pub(crate) fn streamed() -> (mpsc::Sender<Bytes>, RequestBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    let frames = futures_util::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Bytes>| {
+        let data = receiver.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(data)), receiver))
+    });
+    (sender, StreamBody::new(Box::pin(frames)).boxed())
 }
 
 /// A request under way. Dropping it is how a visitor leaves; see also [`Exchange::reset`].
