@@ -14,9 +14,9 @@ pub(crate) fn read(data: &[u8]) {
             let _: bool = limits.or("on", false);
             limits.choice("kind", &[("a", 1), ("b", 2)])
         });
-        let _ = file
-            .mappings("rules", |rule| rule.parsed("size", |text| config::size::parse(text).map_err(|e| e.to_string())));
-        if file.has("refused") {
+        let _ =
+            file.mappings("rules", |rule| rule.parsed("port", |text| text.parse::<u16>().map_err(|e| e.to_string())));
+        if file.optional::<String>("refused").is_some() {
             file.refuse("refused", "by the target");
         }
     });

@@ -22,7 +22,8 @@ pub enum DurationError {
     Malformed(String),
 }
 
-/// Parses a sequence of decimal numbers, each with a unit (`h`, `m`, `s`, `ms`, `us`, `µs`, `ns`); a bare `0` is fine too.
+/// Parses a sequence of decimal numbers, each with a unit (`h`, `m`, `s`, `ms`, `us`, `µs`, `ns`); a bare `0` is fine
+/// too.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -53,7 +54,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
             return Err(malformed());
         }
         let scale: u128 = match unit {
-            "" => return Err(DurationError::NoUnit(number.to_owned())),
+            "" => return Err(DurationError::NoUnit(number.chars().take(40).collect())),
             "ns" => 1,
             "us" | "µs" | "μs" => 1_000,
             "ms" => 1_000_000,

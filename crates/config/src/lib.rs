@@ -1,7 +1,7 @@
 //! YAML text into typed values, with every mistake found at once.
 //!
-//! The entry is [`read`]: it takes the text of one document and a function that reads the fields of its [`Mapping`] one by
-//! one. Keys that nobody read are refused with the nearest known one as a suggestion; values of a wrong type say what
+//! The entry is [`read`]: it takes the text of one document and a function that reads the fields of its [`Mapping`] one
+//! by one. Keys that nobody read are refused with the nearest known one as a suggestion; values of a wrong type say what
 //! was found and what is expected; all of it comes back in one [`Mistakes`], each with line and column.
 //!
 //! ```
@@ -21,19 +21,18 @@
 pub mod duration;
 mod mapping;
 mod mistakes;
-pub mod size;
 mod suggest;
 mod tree;
 mod value;
 
 pub use mapping::Mapping;
 pub use mistakes::{Mistake, Mistakes, Position};
-pub use suggest::nearest;
-pub use value::{Bytes, Value};
+pub use value::Value;
 
 /// Reads one YAML document whose root is a mapping. An empty document counts as an empty mapping.
 ///
-/// `file` is only for messages. `read` is called unless the text is not YAML at all; its result is dropped when any mistake was found.
+/// `file` is only for messages. `read` is called unless the text is not YAML at all; its result is dropped when any
+/// mistake was found.
 ///
 /// # Errors
 /// Every mistake of the document: text that is not YAML or beyond the limits (1 MiB, 32 levels, 100,000 values after

@@ -7,8 +7,9 @@ use crate::value::Value;
 
 /// A mapping that is being read field by field.
 ///
-/// Each reading method makes its key known. What is left unread when the reader returns is refused. A key whose value is empty or `null`
-/// counts as absent. After a mistake a reading method answers as if the key were absent, so that reading goes on and finds the rest.
+/// Each reading method makes its key known. What is left unread when the reader returns is refused. A key whose value is
+/// empty or `null` counts as absent. After a mistake a reading method answers as if the key were absent, so that reading
+/// goes on and finds the rest.
 pub struct Mapping<'d> {
     position: Position,
     entries: &'d [Entry],
@@ -98,11 +99,6 @@ impl<'d> Mapping<'d> {
         Some(items.iter().filter_map(|item| read_node(key, item, self.mistakes, &mut read)).collect())
     }
 
-    /// Whether the key is there with a value. Makes it known.
-    pub fn has(&mut self, key: &'static str) -> bool {
-        self.take(key).is_some()
-    }
-
     /// Accepts keys without reading them.
     pub fn accept(&mut self, keys: &[&'static str]) {
         self.known.extend(keys);
@@ -118,7 +114,8 @@ impl<'d> Mapping<'d> {
         self.position
     }
 
-    /// Where the value of a key stands, for a mistake that shows only later; the mapping's own place when the key is absent.
+    /// Where the value of a key stands, for a mistake that shows only later; the mapping's own place when the key is
+    /// absent.
     pub fn position_of(&self, key: &str) -> Position {
         self.entry(key).map_or(self.position, |entry| entry.value.position)
     }

@@ -1,10 +1,5 @@
 /// The known word that was most likely meant: at most a third of its letters differ, case aside.
-///
-/// ```
-/// assert_eq!(config::nearest("hostnam", ["service", "hostname"]), Some("hostname"));
-/// assert_eq!(config::nearest("colour", ["service", "hostname"]), None);
-/// ```
-pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     /// Keys are short; the cost of comparing grows with the product of the lengths.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {
@@ -57,6 +52,8 @@ mod tests {
     #[test]
     fn spelling_of_word_breaks_does_not_matter() {
         assert_eq!(nearest("no_tls_verify", ["noTLSVerify"]), Some("noTLSVerify"));
+        assert_eq!(nearest("hostnam", ["service", "hostname"]), Some("hostname"));
+        assert_eq!(nearest("colour", ["service", "hostname"]), None);
         assert_eq!(nearest("x", ["noTLSVerify"]), None);
         assert_eq!(nearest(&"x".repeat(100), ["noTLSVerify"]), None);
     }

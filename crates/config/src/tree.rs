@@ -1,7 +1,7 @@
 //! Text into a tree of positions and values, within limits.
 //!
-//! Aliases share their node, so that a document whose aliases multiply costs no memory; the weight of a node counts what reading it would
-//! cost, and is limited.
+//! Aliases share their node, so that a document whose aliases multiply costs no memory; the weight of a node counts what
+//! reading it would cost, and is limited.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -45,7 +45,8 @@ pub(crate) struct Entry {
 impl Node {
     /// `null`, `~` or nothing at all: as if the key were absent.
     pub(crate) fn is_null(&self) -> bool {
-        matches!(&self.data, Data::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        let Data::Scalar { text, plain: true } = &self.data else { return false };
+        matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }
 
     /// What stands here, for messages.
@@ -151,7 +152,7 @@ impl Builder<'_> {
         let data = match data {
             OpenData::Sequence(items) => Data::Sequence(items),
             OpenData::Mapping { mut entries, merged, .. } => {
-                self.merge(&mut entries, &merged);
+                self.merge(&mut entries, &merged)?;
                 Data::Mapping(entries)
             }
         };
@@ -197,10 +198,7 @@ impl Builder<'_> {
                             text: format!("the key {text:?} stands in line {line} already"),
                         });
                     } else if entries.len() >= MAX_ENTRIES {
-                        return Err(Mistake {
-                            position: at,
-                            text: format!("more than {MAX_ENTRIES} keys in one mapping"),
-                        });
+                        return Err(too_many_keys(at));
                     } else {
                         entries.push(Entry { key: text, position: at, value: node });
                     }
@@ -211,7 +209,7 @@ impl Builder<'_> {
     }
 
     /// Applies `<<: *defaults`: keys of the mapping itself win, then those of earlier mappings.
-    fn merge(&self, entries: &mut Vec<Entry>, merged: &[Rc<Node>]) {
+    fn merge(&self, entries: &mut Vec<Entry>, merged: &[Rc<Node>]) -> Result<(), Mistake> {
         for node in merged {
             let sources = match &node.data {
                 Data::Sequence(items) => items.as_slice(),
@@ -224,17 +222,26 @@ impl Builder<'_> {
                     continue;
                 };
                 for entry in from {
-                    if !entries.iter().any(|own| own.key == entry.key) {
-                        entries.push(entry.clone());
+                    if entries.iter().any(|own| own.key == entry.key) {
+                        continue;
                     }
+                    if entries.len() >= MAX_ENTRIES {
+                        return Err(too_many_keys(source.position));
+                    }
+                    entries.push(entry.clone());
                 }
             }
         }
+        Ok(())
     }
 }
 
 fn too_deep(position: Position) -> Mistake {
     Mistake { position, text: format!("lists and mappings stand more than {MAX_DEPTH} deep in each other") }
+}
+
+fn too_many_keys(position: Position) -> Mistake {
+    Mistake { position, text: format!("more than {MAX_ENTRIES} keys in one mapping") }
 }
 
 fn too_many(position: Position) -> Mistake {

@@ -1,9 +1,8 @@
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{duration, size};
+use crate::duration;
 
 /// A value that is written as one YAML scalar.
 pub trait Value: Sized {
@@ -55,18 +54,6 @@ impl Value for Duration {
     }
 }
 
-/// A size in bytes, see [`size::parse`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl Value for Bytes {
-    const EXPECTED: &'static str = "a size such as 65536 or 64KiB";
-
-    fn from_scalar(text: &str, _: bool) -> Result<Self, String> {
-        size::parse(text.trim()).map(Self).map_err(|error| error.to_string())
-    }
-}
-
 /// Values whose own `FromStr` reads exactly what people write.
 macro_rules! parsed {
     ($($type:ty: $expected:literal),+ $(,)?) => {$(
@@ -88,9 +75,6 @@ parsed! {
     usize: "a whole number such as 100",
     i32: "a whole number such as 100",
     i64: "a whole number such as 100",
-    NonZeroU32: "a whole number from 1",
-    NonZeroUsize: "a whole number from 1",
-    f64: "a number such as 0.5",
     IpAddr: "an IP address such as 192.0.2.7 or 2001:db8::7",
     SocketAddr: "an address with port such as 127.0.0.1:8443 or [::1]:8443",
 }

@@ -144,6 +144,10 @@ fn limits_hold() {
     assert!(lines(&format!("name: {}", "x".repeat(1 << 20)))[0].contains("larger than"));
     let many: String = (0..1_001).map(|n| format!("k{n}: 1\n")).collect();
     assert!(lines(&many)[0].contains("more than 1000 keys"));
+    let merged: String = (0..1_001).map(|n| format!("- &a{n} {{k{n}: 1}}\n")).collect();
+    let sources: Vec<String> = (0..1_001).map(|n| format!("*a{n}")).collect();
+    let merged = format!("rules:\n{merged}limits: {{<<: [{}]}}\n", sources.join(", "));
+    assert!(lines(&merged).iter().any(|line| line.contains("more than 1000 keys")));
     let unknown: String = (0..150).map(|n| format!("zz{n}zz: 1\n")).collect();
     let listed = lines(&unknown);
     assert_eq!(listed.len(), 101);
