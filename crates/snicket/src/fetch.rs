@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::local::LocalEdge;
 use crate::problem::Problem;
 use crate::secret::Secret;
 
@@ -26,10 +27,9 @@ pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(15);
 const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Whom to trust on `https`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) enum Trust {
     /// The operating system's roots.
-    #[default]
     System,
     /// The certificates in this PEM text, and no others.
     Pem(String),
@@ -45,6 +45,11 @@ impl Trust {
             )
         })?;
         Ok(Self::Pem(pem))
+    }
+
+    /// Trusts the file that was given, else the authority of the edge on this machine, else the operating system's roots.
+    pub(crate) fn choose(given: Option<&Path>, local: Option<&LocalEdge>) -> anyhow::Result<Self> {
+        given.or_else(|| local.map(|edge| edge.ca.as_path())).map_or(Ok(Self::System), Self::file)
     }
 
     fn roots(&self) -> anyhow::Result<RootCertStore> {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::paths;
 use crate::problem::Problem;
 use crate::secret::write_private;
+use crate::v4::api_url;
 
 /// The file's name in the data directory of an edge.
 const FILE: &str = "edge.json";
@@ -68,6 +70,23 @@ impl LocalEdge {
         Ok(edge.is_alive().then_some(edge))
     }
 
+    /// The edge on this machine, unless `api` names the API of another one.
+    pub(crate) fn meant(api: Option<&str>) -> anyhow::Result<Option<Self>> {
+        let local = Self::find(&paths::edge_data())?;
+        Ok(local.filter(|local| api.is_none_or(|url| local.has_api(url))))
+    }
+
+    /// Whether this edge's API is meant, however its URL is written. By name only with TLS, where the certificate shows
+    /// that it is this edge, since its token may be sent there.
+    pub(crate) fn has_api(&self, url: &str) -> bool {
+        let (Ok(asked), Ok(own)) = (api_url(url), api_url(&self.api)) else { return false };
+        let named = asked.host_str().is_some_and(|host| {
+            host.strip_suffix(&self.domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        let same_port = asked.port_or_known_default() == own.port_or_known_default();
+        asked == own || (asked.scheme() == "https" && own.scheme() == "https" && named && same_port)
+    }
+
     /// Where systems show processes as files, a killed edge is told from a running one.
     fn is_alive(&self) -> bool {
         let processes = Path::new("/proc/self");
@@ -107,6 +126,24 @@ mod tests {
         assert_eq!(LocalEdge::find(directory.path()).unwrap().unwrap().domain, "localhost");
         drop(announcement);
         assert!(LocalEdge::find(directory.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_api_is_known_however_it_is_written() {
+        let plain = edge(1);
+        for url in ["127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:1/", "http://127.0.0.1:1/client/v4"] {
+            assert!(plain.has_api(url), "{url}");
+        }
+        for url in ["http://127.0.0.1:2", "https://a.localhost:1", "https://edge.example:1", ""] {
+            assert!(!plain.has_api(url), "{url}");
+        }
+        let public = LocalEdge { domain: "edge.example".into(), api: "https://192.0.2.1:7845".into(), ..edge(1) };
+        for url in ["edge.example", "https://api.edge.example:7845/client/v4"] {
+            assert!(public.has_api(url), "{url}");
+        }
+        for url in ["http://edge.example:7845", "https://edge.example", "https://knowledge.example:7845"] {
+            assert!(!public.has_api(url), "{url}");
+        }
     }
 
     #[cfg(target_os = "linux")]

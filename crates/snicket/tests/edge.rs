@@ -129,6 +129,13 @@ async fn tunnels_are_managed_from_the_command_line() {
     assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!([])));
     let (code, _, error) = edge.command(&["tunnel", "info", "web"]).await;
     assert!(code == 1 && error.contains("no tunnel named"), "{error}");
+    // What `snicket cloudflared` prints names the same edge, whose token is at hand.
+    let (code, out, _) = edge.command(&["cloudflared", "--json"]).await;
+    assert_eq!(code, 0);
+    let printed: Value = serde_json::from_str(out.trim()).unwrap();
+    let api = printed["variables"]["TUNNEL_API_URL"].as_str().unwrap();
+    let (code, out, error) = edge.command(&["tunnel", "--api-url", api, "list"]).await;
+    assert_eq!(code, 0, "{out}{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

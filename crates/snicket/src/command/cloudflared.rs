@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
             .into());
         }
     };
-    let trust = ca.as_deref().map(Trust::file).transpose()?.unwrap_or_default();
+    let trust = Trust::choose(ca.as_deref(), None)?;
     let known = bootstrap::ask(&api, &trust).await?;
     let base = api_url(&api)?;
     let service = crate::fetch::origin_of(&base);

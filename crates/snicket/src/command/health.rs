@@ -57,12 +57,12 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         return agent(args.metrics.as_deref(), screen).await;
     }
     if let Some(api) = &args.api {
-        let trust = args.ca.as_deref().map(Trust::file).transpose()?.unwrap_or_default();
+        let trust = Trust::choose(args.ca.as_deref(), None)?;
         return report(vec![ask("edge", api, &trust).await?], screen);
     }
     let mut found = scan().await;
     if let Some(local) = LocalEdge::find(&paths::edge_data())? {
-        let trust = Trust::file(&local.ca).unwrap_or_default();
+        let trust = Trust::file(&local.ca)?;
         found.push(ask("edge", &local.api, &trust).await?);
     }
     report(found, screen)

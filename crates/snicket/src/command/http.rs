@@ -121,7 +121,7 @@ impl Way {
     fn find(args: &Args) -> anyhow::Result<Self> {
         let given = args.token_file.as_deref().map(Secret::read).transpose()?;
         if let Some(edge) = &args.edge {
-            let trust = args.ca.as_deref().map(Trust::file).transpose()?.unwrap_or_default();
+            let trust = Trust::choose(args.ca.as_deref(), None)?;
             return Ok(Self { api: edge.clone(), trust, ca: args.ca.clone(), token: given });
         }
         let directory = args.data.clone().unwrap_or_else(paths::edge_data);

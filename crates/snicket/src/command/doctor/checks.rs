@@ -83,7 +83,7 @@ pub(super) fn secret_files(data: &Path) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("secrets", format!("{good} files with secrets, none readable by others")));
+        findings.push(Finding::ok("secrets", format!("files with secrets: {good}, none readable by others")));
     }
     findings
 }
@@ -153,12 +153,8 @@ pub(super) fn open_files() -> Vec<Finding> {
 /// The way to an edge: its API, the clock, and where it takes agents, by TCP and UDP.
 pub(super) async fn edge(named: Option<&str>, ca: Option<&Path>, local: Option<&LocalEdge>) -> Vec<Finding> {
     let Some(api) = named.map(str::to_owned).or_else(|| local.map(|edge| edge.api.clone())) else { return Vec::new() };
-    let trust = match (ca, local) {
-        (Some(path), _) => Trust::file(path),
-        (None, Some(edge)) if named.is_none() => Trust::file(&edge.ca),
-        (None, _) => Ok(Trust::System),
-    };
-    let trust = match trust {
+    let own = local.filter(|edge| named.is_none_or(|api| edge.has_api(api)));
+    let trust = match Trust::choose(ca, own) {
         Ok(trust) => trust,
         Err(error) => return vec![Finding::fail("api", format!("{error:#}"), "name the edge's ca.pem with --ca")],
     };

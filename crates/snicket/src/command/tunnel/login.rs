@@ -12,7 +12,6 @@ use super::session::default_directory;
 use crate::bootstrap;
 use crate::fetch::Trust;
 use crate::local::LocalEdge;
-use crate::paths;
 use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::secret::{Secret, write_private};
@@ -55,17 +54,12 @@ pub(super) async fn run(args: Args, flags: &Flags, screen: Screen) -> anyhow::Re
         )
         .into());
     }
-    let local = LocalEdge::find(&paths::edge_data())?;
+    let local = LocalEdge::meant(values.api_url.as_deref())?;
     let api_url =
         values.api_url.clone().or_else(|| local.as_ref().map(|local| local.api.clone())).ok_or_else(|| {
             Problem::usage("no edge to log in to", "name its API: --api-url https://EDGE:7845 with --cacert ca.pem")
         })?;
-    let local = local.filter(|local| local.api == api_url);
-    let trust = match (&values.cacert, &local) {
-        (Some(path), _) => Trust::file(path)?,
-        (None, Some(local)) => Trust::file(&local.ca)?,
-        (None, None) => Trust::System,
-    };
+    let trust = Trust::choose(values.cacert.as_deref(), local.as_ref())?;
     let token = match (args.token_file, local) {
         (Some(path), _) => Secret::read(&path)?,
         (None, Some(local)) => Secret::read(&local.token_file)?,

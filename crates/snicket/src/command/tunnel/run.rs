@@ -171,24 +171,20 @@ async fn named(
 
 async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Result<()> {
     let values = &settings.values;
-    let local = LocalEdge::find(&paths::edge_data())?;
-    let api = values
-        .quick_service
-        .clone()
-        .or_else(|| values.api_url.clone())
-        .or_else(|| local.as_ref().map(|local| local.api.clone()));
-    let api = api.ok_or_else(|| {
+    let named = values.quick_service.clone().or_else(|| values.api_url.clone());
+    let local = LocalEdge::meant(named.as_deref())?;
+    let api = named.or_else(|| local.as_ref().map(|local| local.api.clone())).ok_or_else(|| {
         Problem::usage(
             "no edge to give a quick tunnel",
             "start one here (`snicket up`), or name one with --quick-service URL --edge HOST --cacert FILE",
         )
     })?;
-    let trust = match (&values.cacert, &local) {
-        (Some(path), _) => Trust::file(path)?,
-        (None, Some(local)) if local.api == api => Trust::file(&local.ca)?,
-        _ => Trust::System,
-    };
-    let QuickTunnel { hostname, credentials } = bootstrap::quick_tunnel(&api, &trust, None, &Wish::default()).await?;
+    let ca = values.cacert.clone().or_else(|| local.as_ref().map(|local| local.ca.clone()));
+    let trust = Trust::choose(ca.as_deref(), None)?;
+    // On one's own machine the token is at hand; where it is not readable, quick tunnels may work without.
+    let token = local.and_then(|local| Secret::read(&local.token_file).ok());
+    let QuickTunnel { hostname, credentials } =
+        bootstrap::quick_tunnel(&api, &trust, token.as_ref(), &Wish::default()).await?;
     // An edge of ours says where its visitors and agents go; other services of quick tunnels do not.
     let known = bootstrap::ask(&api, &trust).await.ok();
     let mut way = match &known {
@@ -212,7 +208,9 @@ async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Re
                 url: Some(ready::url("https", &hostname, https)),
                 http_url: Some(ready::url("http", &hostname, http)),
                 origin: Some(service),
+                domain: known.map(|known| known.domain),
                 api: Some(api),
+                ca,
                 ..facts
             };
             announce(&ready, screen);

@@ -9,7 +9,6 @@ use wire::identity::OriginCert;
 use super::Settings;
 use crate::fetch::Trust;
 use crate::local::LocalEdge;
-use crate::paths;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::v4::Api;
@@ -32,13 +31,9 @@ impl Session {
     /// that only lies around may belong to somebody else's edge, so its token is sent nowhere unasked.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let values = &settings.values;
-        let local = LocalEdge::find(&paths::edge_data())?;
+        let local = LocalEdge::meant(values.api_url.as_deref())?;
         let cert = values.origincert.clone().or_else(|| values.api_url.as_ref().and_then(|_| file::find_origincert()));
-        let trust = match (&values.cacert, &local) {
-            (Some(path), _) => Trust::file(path)?,
-            (None, Some(local)) => Trust::file(&local.ca).unwrap_or_default(),
-            (None, None) => Trust::System,
-        };
+        let trust = Trust::choose(values.cacert.as_deref(), local.as_ref())?;
         let base = values.api_url.clone().or_else(|| local.as_ref().map(|local| local.api.clone()));
         let base = base.ok_or_else(|| {
             Problem::usage(
@@ -50,10 +45,7 @@ impl Session {
         if let Some(path) = cert {
             return Self::from_cert(&base, path, trust).await;
         }
-        let token_file = local
-            .filter(|local| values.api_url.as_ref().is_none_or(|url| *url == local.api))
-            .map(|local| local.token_file);
-        let token_file = token_file.ok_or_else(|| {
+        let token_file = local.map(|local| local.token_file).ok_or_else(|| {
             Problem::usage(
                 format!("no right to manage tunnels at {base}"),
                 "fetch it with `snicket tunnel login`, or name the file with --origincert",
