@@ -49,6 +49,8 @@ pub struct RequestEvent {
     pub status: u16,
     /// The code of the refusal, if the edge itself answered.
     pub refusal: Option<u16>,
+    /// What an agent said of its origin, if that is why there was no answer.
+    pub detail: Option<String>,
     /// From the request's header to the answer's.
     pub time: Duration,
 }
@@ -87,8 +89,9 @@ impl Site {
             Err(Failure { refusal, detail }) => {
                 let event = &mut telling.event;
                 (event.status, event.refusal) = (refusal.status, Some(refusal.code));
+                event.detail = detail;
                 let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
-                Page { refusal, ray: &ray, host, detail: detail.as_deref() }.answer(&event.method, &form)
+                Page { refusal, ray: &ray, host, detail: event.detail.as_deref() }.answer(&event.method, &form)
             }
         };
         drop(telling);
@@ -154,6 +157,7 @@ impl<'a> Telling<'a> {
             path: request.uri().path().to_owned(),
             status: VISITOR_LEFT,
             refusal: None,
+            detail: None,
             time: Duration::ZERO,
         };
         Self { site, started: Instant::now(), event }

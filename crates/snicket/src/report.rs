@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::{Event, RequestEvent, RequestOutcome};
 use jiff::{Timestamp, Zoned};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -17,7 +17,19 @@ pub(crate) async fn agent_events(mut events: Receiver<Event>, screen: Screen) {
     }
 }
 
-/// Shows the requests that the edge itself answered, since no agent sees them.
+/// The same for an agent whose edge is in this process too: a request that it failed is left to [`refusals`], which tell
+/// what the visitor was shown.
+pub(crate) async fn answers(mut events: Receiver<Event>, screen: Screen) {
+    while let Some(event) = next(&mut events, screen).await {
+        let failed =
+            matches!(&event, Event::Request(request) if matches!(request.outcome, RequestOutcome::Failed { .. }));
+        if !failed {
+            agent_event(&event, screen);
+        }
+    }
+}
+
+/// Shows the requests that the edge itself answered.
 pub(crate) async fn refusals(mut events: Receiver<edge::RequestEvent>, screen: Screen) {
     while let Some(event) = next(&mut events, screen).await {
         if event.refusal.is_some() {
@@ -95,12 +107,15 @@ fn agent_request(request: &RequestEvent, screen: Screen) {
 }
 
 fn edge_request(event: &edge::RequestEvent, screen: Screen) {
-    let edge::RequestEvent { ray, method, host, path, status, refusal, time } = event;
+    let edge::RequestEvent { ray, method, host, path, status, refusal, detail, time } = event;
     screen.event(&json!({
         "event": "request", "time": now(), "method": method.as_str(), "host": host, "path": path, "status": status,
-        "duration_ms": millis(*time), "bytes": Value::Null, "code": refusal, "ray": ray,
+        "duration_ms": millis(*time), "remark": detail, "code": refusal, "ray": ray,
     }));
-    let remark = refusal.map(|code| format!("{host}: snicket explain {code}"));
+    let remark = refusal.map(|code| {
+        let what = detail.as_deref().unwrap_or(host);
+        format!("{what}: snicket explain {code}")
+    });
     say_request(method.as_str(), path, Some(*status), *time, None, remark.as_deref(), screen);
 }
 

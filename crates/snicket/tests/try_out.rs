@@ -89,11 +89,16 @@ async fn an_origin_that_is_down_is_521_until_it_comes() {
     let origin = Origin::start().await;
     let (service, address) = (origin.service(), origin.address());
     drop(origin);
-    let it = Try::start(&[&service]).await;
+    let mut it = Try::start(&[&service]).await;
     let answer = it.visitor().get(&it.url("/")).await;
     assert_eq!(answer.status, 521, "{}", answer.text());
     let _origin = Origin::start_on(address).await;
     assert_eq!(it.visitor().get(&it.url("/")).await.status, 200);
+    let failed = it.process.event("request").await;
+    assert_eq!((&failed["status"], &failed["code"]), (&521.into(), &521.into()), "{failed}");
+    assert!(failed["remark"].as_str().is_some_and(|text| text.contains(&address.port().to_string())), "{failed}");
+    let next = it.process.event("request").await;
+    assert_eq!(next["status"], 200, "a request is told once, by the edge or by the agent: {next}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,7 +105,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         screen.say(hint);
     }
     notify::systemd("READY=1");
-    let shown = tokio::spawn(report::agent_events(events, screen));
+    let shown = tokio::spawn(report::answers(events, screen));
     let refused = tokio::spawn(report::refusals(node.running.requests(), screen));
     tokio::select! {
         () = signals.draining() => (),
