@@ -31,7 +31,7 @@ use problem::Report;
 use screen::Screen;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let screen = Screen::new(cli.json);
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -47,6 +47,15 @@ fn main() -> ExitCode {
             ExitCode::from(report.exit())
         }
     }
+}
+
+/// Ends as the parser of flags would, be it that help was asked for, after telling a program what is wrong.
+fn refuse(error: &clap::Error) -> ! {
+    let json = std::env::args_os().any(|word| word == "--json");
+    if error.use_stderr() {
+        Screen::new(json).event(&Report::of_usage(error));
+    }
+    error.exit()
 }
 
 async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {

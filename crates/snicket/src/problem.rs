@@ -59,7 +59,8 @@ impl Report {
             // Many libraries repeat their cause in their own text.
             if !said.contains(&text) {
                 said.push_str(&text);
-                why.push(text);
+                // A list of mistakes has one a line.
+                why.extend(text.lines().map(str::to_owned));
             }
         }
         Self {
@@ -68,6 +69,20 @@ impl Report {
             why,
             advice: problem.map(|problem| problem.advice.clone()).filter(|advice| !advice.is_empty()),
             exit: problem.map_or(EXIT_FAILURE, |problem| problem.exit),
+        }
+    }
+
+    /// A command line that the parser of flags refused, whose own text says it all.
+    pub(crate) fn of_usage(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n").map(str::trim).filter(|text| !text.is_empty());
+        let error = paragraphs.next().unwrap_or_default();
+        Self {
+            event: "error",
+            error: error.strip_prefix("error: ").unwrap_or(error).to_owned(),
+            why: Vec::new(),
+            advice: Some(paragraphs.collect::<Vec<_>>().join("\n")).filter(|advice| !advice.is_empty()),
+            exit: EXIT_USAGE,
         }
     }
 
@@ -107,6 +122,15 @@ mod tests {
         assert_eq!(
             text,
             "error: cannot listen on 127.0.0.1:80\n  because: address in use\n  what to do: give another port"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_one_by_one() {
+        let error = anyhow::anyhow!("a.yml:1:1: one\na.yml:2:1: two").context("the file is not usable");
+        assert_eq!(
+            Report::of(&error).to_string(),
+            "error: the file is not usable\n  because: a.yml:1:1: one\n  because: a.yml:2:1: two"
         );
     }
 

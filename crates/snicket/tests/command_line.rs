@@ -37,6 +37,16 @@ async fn failures_with_json_are_an_event_too() {
     assert_eq!(event["event"], "error");
     assert_eq!(event["exit"], 2);
     assert!(event["advice"].as_str().is_some_and(|advice| advice.contains("snicket up")), "{event}");
+
+    // What the parser of flags finds wrong as well, but not the help that was asked for.
+    let (code, out, error) = run(&["up", "--json", "--domian", "x"]).await;
+    assert_eq!(code, 2);
+    let event: serde_json::Value = serde_json::from_str(out.trim()).unwrap();
+    assert!(event["error"].as_str().is_some_and(|said| said.contains("--domian")), "{event}");
+    assert!(event["advice"].as_str().is_some_and(|advice| advice.contains("--domain")), "{event}");
+    assert!(error.contains("--domian"), "{error}");
+    let (code, out, _) = run(&["up", "--json", "--help"]).await;
+    assert!(code == 0 && out.contains("Examples"), "{out}");
 }
 
 #[tokio::test]
