@@ -28,16 +28,20 @@ impl Secret {
 
     /// Reads a secret from a file; `-` is standard input.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = if path == Path::new("-") { read_stdin() } else { read_file(path) };
+        let (text, place) = if path == Path::new("-") {
+            (read_stdin(), "standard input".to_owned())
+        } else {
+            (read_file(path), path.display().to_string())
+        };
         let text = text.with_context(|| {
             Problem::usage(
-                format!("cannot read the secret in {}", path.display()),
+                format!("cannot read the secret in {place}"),
                 "check the path and that you may read the file; `-` reads standard input",
             )
         })?;
         let secret = Self::new(&text);
         if secret.0.is_empty() {
-            return Err(Problem::usage(format!("{} holds no secret", path.display()), "write the token into it").into());
+            return Err(Problem::usage(format!("{place} holds no secret"), "write the token into it").into());
         }
         Ok(secret)
     }

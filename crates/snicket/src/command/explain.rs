@@ -17,7 +17,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The number on the error page
+    #[arg(value_parser = code)]
     code: Option<u16>,
+}
+
+fn code(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "a code is a number such as 1033; without one all are listed".to_owned())
 }
 
 /// Prints what is known.
