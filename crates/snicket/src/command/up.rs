@@ -128,7 +128,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let node = settings.blueprint.start(sockets).await?;
     let token_file = settings.data.join(node::TOKEN_FILE);
     let local = describe(&node, &settings.domain, token_file);
-    let _announcement = local.announce(&settings.data)?;
+    let announcement = local.announce(&settings.data)?;
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
     announce(&node, &local, screen);
     tell(&notices, screen);
@@ -139,6 +139,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         () = signals.draining() => (),
         () = node.keep_house() => (),
     }
+    // Whoever looks for an edge from now on is better told that there is none.
+    drop(announcement);
     notify::systemd("STOPPING=1");
     connector::draining(settings.grace, screen);
     stop(&node.running, settings.grace, &signals).await;
