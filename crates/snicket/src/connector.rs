@@ -24,6 +24,9 @@ use crate::{paths, report};
 /// Whoever waits longer is told for what.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Showing what has happened already takes no longer.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+
 /// The file that remembers a fallback to HTTP/2, in the state directory.
 const PROTOCOL_MEMORY: &str = "transport";
 
@@ -143,7 +146,9 @@ impl Connector {
         let shown = tokio::spawn(report::agent_events(events, screen));
         until_draining(&running, &mut signals).await;
         drain(&running, &signals, grace, screen).await;
-        shown.abort();
+        drop(running);
+        // The last requests are told as well; with the agent gone, there is an end to the events.
+        let _ = tokio::time::timeout(LAST_EVENTS, shown).await;
         screen.event(&json!({ "event": "stopped", "time": report::now() }));
         Ok(())
     }

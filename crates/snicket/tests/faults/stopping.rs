@@ -95,6 +95,9 @@ async fn an_agent_that_is_stopped_unregisters_and_finishes() {
         assert_eq!(agent.process.wait().await.code(), Some(0), "{transport}");
         assert!(since.elapsed() < Duration::from_secs(3), "{transport}: idle, and still {:?}", since.elapsed());
         assert!(connections(&edge, &tunnel.id).await.is_empty(), "{transport}");
+        // It is told as any other, before the end.
+        let told = agent.process.event_where(|event| event["path"] == "/slow" || event["event"] == "stopped").await;
+        assert_eq!(told["status"], 200, "{transport}: {told}");
     }
 }
 
