@@ -16,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Silence after which it is given up: it has had five seconds for an answer, and is found within ten in all.
 const VANISHED: Duration = Duration::from_secs(9);
 
-/// When bytes last came in.
+/// When the other end last gave a sign of life.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     start: Instant,
@@ -37,7 +37,8 @@ impl Heard {
         self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
     }
 
-    /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence.
+    /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence; so does room
+    /// for bytes that had to wait, because a ping and its answer wait behind them on a slow connection.
     pub(super) async fn vanished(&self, mut ping: h2::PingPong) {
         let mut asked = false;
         loop {
@@ -63,16 +64,27 @@ impl Heard {
     }
 }
 
-/// A stream that notes when bytes come in.
+/// A stream that notes signs of life.
 pub(super) struct Watched<IO> {
     io: IO,
     heard: Heard,
+    /// The last bytes to be sent found no room.
+    held: bool,
 }
 
 impl<IO> Watched<IO> {
     pub(super) fn new(io: IO) -> (Self, Heard) {
         let heard = Heard::new();
-        (Self { io, heard: heard.clone() }, heard)
+        (Self { io, heard: heard.clone(), held: false }, heard)
+    }
+
+    /// Room that was not there before has been made by the other end, which acknowledged what came earlier.
+    fn sent<T>(&mut self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let held = std::mem::replace(&mut self.held, poll.is_pending());
+        if held && matches!(poll, Poll::Ready(Ok(_))) {
+            self.heard.note();
+        }
+        poll
     }
 }
 
@@ -93,11 +105,13 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let poll = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.sent(poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let poll = Pin::new(&mut self.io).poll_flush(context);
+        self.sent(poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,7 +123,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+        let poll = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.sent(poll)
     }
 
     fn is_write_vectored(&self) -> bool {

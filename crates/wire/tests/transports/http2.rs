@@ -9,6 +9,7 @@ use h2::Reason;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -29,20 +30,35 @@ struct Cable {
 
 impl Cable {
     fn new() -> Self {
+        Self::paced(Duration::ZERO)
+    }
+
+    /// Towards the agent a kilobyte passes in each such time.
+    fn paced(pace: Duration) -> Self {
         let cut = watch::Sender::new(false);
-        let (edge, left) = tokio::io::duplex(64 << 10);
-        let (right, agent) = tokio::io::duplex(64 << 10);
+        // A slow connection has short queues.
+        let queue = if pace.is_zero() { 64 << 10 } else { 4 << 10 };
+        let (edge, left) = tokio::io::duplex(queue);
+        let (right, agent) = tokio::io::duplex(queue);
         let (from_edge, to_edge) = tokio::io::split(left);
         let (from_agent, to_agent) = tokio::io::split(right);
-        tokio::spawn(forward(from_edge, to_agent, cut.subscribe()));
-        tokio::spawn(forward(from_agent, to_edge, cut.subscribe()));
+        tokio::spawn(forward(from_edge, to_agent, pace, cut.subscribe()));
+        tokio::spawn(forward(from_agent, to_edge, Duration::ZERO, cut.subscribe()));
         Self { edge: Some(edge), agent: Some(agent), cut }
     }
 }
 
-async fn forward(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, mut cut: watch::Receiver<bool>) {
-    let mut buffer = vec![0; 16 << 10];
+async fn forward(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    pace: Duration,
+    mut cut: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; if pace.is_zero() { 16 << 10 } else { 1 << 10 }];
     loop {
+        if !pace.is_zero() {
+            tokio::time::sleep(pace).await;
+        }
         let length = tokio::select! {
             biased;
             () = cut_off(&mut cut) => std::future::pending().await,
@@ -103,6 +119,27 @@ async fn a_vanished_peer_is_found_while_saturated() {
         tokio::spawn(async move { while let Some(Ok(_)) = data(&mut answer).await {} });
     })
     .await;
+}
+
+/// A ping waits for longer here behind what is being sent than a peer may be silent.
+#[tokio::test(start_paused = true)]
+async fn a_slow_connection_is_not_taken_for_a_vanished_peer() {
+    let mut cable = Cable::paced(Duration::from_secs(1));
+    let (node, mut events) = Node::new(None);
+    let origin = Origin::new(|_, request: Request<Body>, _| async move {
+        let read = request.into_body().collect().await.map_err(|_| crate::rig::no_answer())?;
+        Ok(Response::new(Body::full(read.to_bytes())))
+    });
+    let (_served, connected) =
+        connect_over(cable.edge.take().unwrap(), cable.agent.take().unwrap(), node, origin).await;
+    let (_, _agent) = connected.unwrap();
+    let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
+    let request = Request::post("https://a.test/").body(Body::full(vec![7; 256 << 10])).unwrap();
+    let answer = edge.exchange(Kind::Http, request, Interim::unwanted()).await.unwrap();
+    let took =
+        tokio::time::timeout(Duration::from_secs(3_600), answer.into_body().collect()).await.expect("it goes on");
+    assert_eq!(took.unwrap().to_bytes().len(), 256 << 10);
+    assert!(edge.is_open());
 }
 
 #[tokio::test(start_paused = true)]
