@@ -42,7 +42,10 @@ const EDGE_ONLY_PREFIXES: [&str; 4] = ["cf-cloudflared-", "cf-int-", "cf-proxy-"
 /// Families of fields in an answer that are the tunnel protocol's business.
 const TUNNEL_ONLY_PREFIXES: [&str; 3] = ["cf-cloudflared-", "cf-int-", "cf-proxy-"];
 
-/// Our name in `cdn-loop` (RFC 8586).
+/// Who has passed the request on (RFC 8586).
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// Our name in [`CDN_LOOP`].
 const LOOP_TOKEN: &str = "snicket";
 
 /// A request that has been through an edge of ours this often goes in circles. Two or three times happens to origins
@@ -63,17 +66,16 @@ pub(crate) struct Looped;
 
 /// Turns a visitor's header into the one that the origin is to see.
 pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Result<(), Looped> {
-    note_pass(headers)?;
+    check_passes(headers)?;
     let takes_trailers = wants_trailers(headers);
     strip_hop_by_hop(headers);
-    for name in EDGE_ONLY {
-        headers.remove(name);
-    }
-    strip_prefixes(headers, &EDGE_ONLY_PREFIXES);
+    strip(headers, is_forgery);
     // The host travels in the URI.
     headers.remove(header::HOST);
     join_cookies(headers);
 
+    // Only now, since a visitor's `connection` could have named the field.
+    headers.append(CDN_LOOP, HeaderValue::from_static(LOOP_TOKEN));
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -93,10 +95,15 @@ pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Resu
     Ok(())
 }
 
+/// Takes out of a visitor's trailers what many origins would add to the header.
+pub(crate) fn trailers_towards_origin(trailers: &mut HeaderMap) {
+    strip(trailers, is_forgery);
+}
+
 /// Turns an origin's header into the one that the visitor is to see.
 pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
     strip_hop_by_hop(headers);
-    strip_prefixes(headers, &TUNNEL_ONLY_PREFIXES);
+    strip(headers, |name| TUNNEL_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     // An alternative service of the origin is not one of this edge.
     headers.remove(header::ALT_SVC);
     headers.insert(HeaderName::from_static("cf-ray"), text(ray.to_owned()));
@@ -115,32 +122,37 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::TE);
 }
 
-fn strip_prefixes(headers: &mut HeaderMap, prefixes: &[&str]) {
-    let found: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| prefixes.iter().any(|prefix| name.as_str().starts_with(prefix)))
-        .cloned()
-        .collect();
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
     for name in found {
         headers.remove(name);
     }
+}
+
+/// An origin could take the field for one that the edge has set, or that frames the request.
+fn is_forgery(name: &str) -> bool {
+    let reads_as = |other: &&str| name.len() == other.len() && begins_like(name, other);
+    EDGE_ONLY.iter().any(reads_as)
+        || EDGE_ONLY_PREFIXES.iter().any(|prefix| begins_like(name, prefix))
+        || name.contains('_') && HOP_BY_HOP.iter().chain(&["content-length"]).any(reads_as)
+}
+
+/// Many origins keep the header in variables, whose names have `_` for `-`, so that two spellings become one field.
+fn begins_like(name: &str, beginning: &str) -> bool {
+    name.len() >= beginning.len()
+        && name.bytes().zip(beginning.bytes()).all(|(byte, wanted)| byte == wanted || (byte == b'_' && wanted == b'-'))
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, header::TE).any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-/// Counts our earlier passes in `cdn-loop` and adds this one.
-fn note_pass(headers: &mut HeaderMap) -> Result<(), Looped> {
-    let name = HeaderName::from_static("cdn-loop");
-    let passes = tokens(headers, name.clone())
+/// Counts our earlier passes in `cdn-loop`.
+fn check_passes(headers: &HeaderMap) -> Result<(), Looped> {
+    let passes = tokens(headers, CDN_LOOP)
         .filter(|token| token.split(';').next().is_some_and(|own| own.trim().eq_ignore_ascii_case(LOOP_TOKEN)))
         .count();
-    if passes >= MAX_LOOPS {
-        return Err(Looped);
-    }
-    headers.append(name, HeaderValue::from_static(LOOP_TOKEN));
-    Ok(())
+    if passes < MAX_LOOPS { Ok(()) } else { Err(Looped) }
 }
 
 /// HTTP/2 and HTTP/3 may cut cookies into several fields; nothing else may see them like that (RFC 9113 section 8.2.3).
@@ -212,6 +224,39 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["cf-visitor"], r#"{"scheme":"https"}"#);
         assert_eq!(headers["cf-ray"], "00ff-LAB01");
+    }
+
+    #[test]
+    fn an_odd_spelling_is_not_believed_either() {
+        let forged = [
+            "cf_connecting_ip",
+            "x_forwarded-for",
+            "X-Forwarded_Proto",
+            "true_client_ip",
+            "cf_warp_tag_id",
+            "transfer_encoding",
+            "content_length",
+        ];
+        let headers = sent(&forged.map(|name| (name, "forged")), Kind::Http);
+        assert!(headers.values().all(|value| value != "forged"), "{headers:?}");
+        let harmless = [("x_custom", "1"), ("content-length", "1"), ("x-forwarded-forest", "1")];
+        let headers = sent(&harmless, Kind::Http);
+        assert!(harmless.iter().all(|(name, value)| headers[*name] == value), "{headers:?}");
+    }
+
+    #[test]
+    fn what_the_edge_says_cannot_be_named_away() {
+        let headers = sent(&[("connection", "cdn-loop, cf-connecting-ip, cf-ray, x-forwarded-for")], Kind::Http);
+        for name in ["cdn-loop", "cf-connecting-ip", "cf-ray", "x-forwarded-for"] {
+            assert!(headers.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_not_believed_either() {
+        let mut trailers = map(&[("cf-connecting-ip", "forged"), ("x_real_ip", "forged"), ("x-checksum", "1")]);
+        trailers_towards_origin(&mut trailers);
+        assert_eq!(trailers, map(&[("x-checksum", "1")]));
     }
 
     #[test]

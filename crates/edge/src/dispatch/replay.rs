@@ -9,6 +9,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 use wire::{Body, BodyError};
 
+use crate::header::trailers_towards_origin;
+
 /// The body of a request while no answer has come: what has passed is kept up to a limit, so that another connection
 /// can be given the whole of it.
 pub(crate) struct Replay(Arc<Mutex<State>>);
@@ -146,9 +148,9 @@ impl http_body::Body for Reader {
         if state.ended {
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut state.rest).poll_frame(context);
+        let mut polled = Pin::new(&mut state.rest).poll_frame(context);
         let now = Instant::now();
-        match &polled {
+        match &mut polled {
             Poll::Pending => {
                 state.starving.get_or_insert(now);
             }
@@ -156,7 +158,12 @@ impl http_body::Body for Reader {
                 state.starving = None;
                 state.progress = now;
                 match frame {
-                    Some(Ok(frame)) => state.keep(frame),
+                    Some(Ok(frame)) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            trailers_towards_origin(trailers);
+                        }
+                        state.keep(frame);
+                    }
                     Some(Err(_)) => state.kept = None,
                     None => state.ended = true,
                 }
@@ -236,7 +243,9 @@ mod tests {
     async fn trailers_are_part_of_the_whole() {
         let mut trailers = http::HeaderMap::new();
         trailers.insert("x-sum", http::HeaderValue::from_static("1"));
-        let frames = [Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"a"))), Ok(Frame::trailers(trailers.clone()))];
+        let mut sent = trailers.clone();
+        sent.insert("cf-connecting-ip", http::HeaderValue::from_static("forged"));
+        let frames = [Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"a"))), Ok(Frame::trailers(sent))];
         let replay = Replay::new(Body::wrap(StreamBody::new(stream::iter(frames))), 64, Instant::now());
         for _ in 0..2 {
             let body = replay.body(Instant::now()).collect().await.unwrap();
