@@ -23,6 +23,9 @@ pub(super) fn answer(refusal: &Refusal, ray: &str) -> Response<Body> {
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(status(refusal))));
+    if let Ok(ray) = HeaderValue::from_str(ray) {
+        headers.insert(HeaderName::from_static("cf-ray"), ray);
+    }
     let message = format!("{} (status {}, code {}, ray {ray})", refusal.title, refusal.status, refusal.code);
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(HeaderName::from_static("grpc-message"), message);
@@ -50,6 +53,7 @@ mod tests {
         assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &HeaderValue::from(14)));
         let message = "Tunnel is not connected (status 530, code 1033, ray 00ff-LAB01)";
         assert_eq!(answer.headers()["grpc-message"], message);
+        assert_eq!(answer.headers()["cf-ray"], "00ff-LAB01");
         assert_eq!(status(&ORIGIN_TIMEOUT), DEADLINE_EXCEEDED);
     }
 
