@@ -165,11 +165,14 @@ async fn cloudflareds_variables_are_read() {
         .env("TUNNEL_URL", origin.service())
         .env("TUNNEL_METRICS", "127.0.0.1:0")
         .env("TUNNEL_TRANSPORT_PROTOCOL", "http2")
+        .env("TUNNEL_TAG", "room=attic,rack=3")
         .start()
         .await;
     assert_eq!(process.event("ready").await["protocol"], "http2");
-    let url = format!("https://www.localhost:{}/", edge.https().port());
-    assert_eq!(edge.visitor().get(&url).await.text(), "hello from the origin");
+    let url = format!("https://www.localhost:{}/request", edge.https().port());
+    let seen = edge.visitor().get(&url).await.text();
+    assert!(seen.contains("cf-warp-tag-room") && seen.contains("attic"), "{seen}");
+    assert!(seen.contains("cf-warp-tag-rack"), "{seen}");
     assert!(!process.stderr().contains(token.trim()), "a token is never logged");
 }
 

@@ -134,6 +134,7 @@ impl Flags {
             protocol: flags.protocol.or(file.protocol),
             post_quantum: flags.dial.post_quantum.or(file.post_quantum),
             features: if flags.dial.features.is_empty() { file.features } else { flags.dial.features },
+            tag: if flags.dial.tag.is_empty() { file.tag } else { flags.dial.tag },
             ha_connections: flags.dial.ha_connections.or(file.ha_connections),
             retries: flags.dial.retries.or(file.retries),
             max_edge_addr_retries: flags.dial.max_edge_addr_retries.or(file.max_edge_addr_retries),
@@ -232,6 +233,17 @@ pub(crate) struct Dial {
     /// More features to announce
     #[arg(long, short = 'F', global = true, value_name = "NAME", hide = true)]
     pub(crate) features: Vec<String>,
+    /// What to tell the edge about this agent
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME=VALUE",
+        env = "TUNNEL_TAG",
+        value_delimiter = ',',
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) tag: Vec<String>,
 }
 
 /// How the origin is spoken to, without ingress rules.
@@ -360,8 +372,6 @@ pub(crate) struct Unused {
     write_stream_timeout: Option<String>,
     #[arg(long, global = true, value_name = "REGION", hide = true)]
     region: Option<String>,
-    #[arg(long, global = true, value_name = "K=V", hide = true)]
-    tag: Vec<String>,
     #[arg(long, global = true, value_name = "TEXT", hide = true)]
     label: Option<String>,
     #[arg(long, global = true, value_name = "LEVEL", hide = true)]
@@ -393,7 +403,6 @@ impl Flags {
             ("--quic-stream-level-flow-control-limit", unused.quic_stream_level_flow_control_limit.is_some()),
             ("--write-stream-timeout", unused.write_stream_timeout.is_some()),
             ("--region", unused.region.is_some()),
-            ("--tag", !unused.tag.is_empty()),
             ("--label", unused.label.is_some()),
             ("--transport-loglevel", unused.transport_loglevel.is_some()),
             ("--log-directory", unused.log_directory.is_some()),
@@ -423,7 +432,10 @@ mod tests {
             if without_effect.contains(&flag) || flag.contains("retries") {
                 continue;
             }
-            assert!(page.contains(&format!("`--{flag}`")), "--{flag} is not on the page");
+            assert!(
+                page.contains(&format!("`--{flag}`")) || page.contains(&format!("`--{flag} ")),
+                "--{flag} is not on the page"
+            );
             if let Some(variable) = argument.get_env().and_then(|name| name.to_str()) {
                 assert!(page.contains(&format!("`{variable}`")), "{variable} is not on the page");
             }
