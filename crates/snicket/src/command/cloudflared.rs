@@ -59,7 +59,9 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let known = bootstrap::ask(&api, &trust).await?;
     let base = api_url(&api)?;
     let service = crate::fetch::origin_of(&base);
-    let ca_path = ca.map_or_else(|| "ca.pem".to_owned(), |path| path.display().to_string());
+    let file =
+        |path: Option<PathBuf>, usual: &str| path.map_or_else(|| usual.to_owned(), |path| path.display().to_string());
+    let ca_path = file(ca, "ca.pem");
     let edges = known.tunnel.join(",");
     if let Some(path) = &args.write_cert {
         let token_file = token_file.ok_or_else(|| {
@@ -76,12 +78,13 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         "domain": known.domain,
         "cert": args.write_cert,
     }));
-    let cert = args.write_cert.map_or_else(|| "cert.pem".to_owned(), |path| path.display().to_string());
+    let cert = shell_word(&file(args.write_cert, "cert.pem"));
+    let ca = shell_word(&ca_path);
     let domain = &known.domain;
     screen.say(format!(
         "# What a stock cloudflared needs to join this edge. Paste into a shell:
 export TUNNEL_EDGE={edges}
-export TUNNEL_CACERT={ca_path}
+export TUNNEL_CACERT={ca}
 export TUNNEL_API_URL={base}
 
 # A quick tunnel:
@@ -100,4 +103,21 @@ cloudflared tunnel --credentials-file web.json --url http://localhost:8080 run w
 # Where UDP is blocked add --protocol http2 after `tunnel`. With one edge address cloudflared keeps one connection."
     ));
     Ok(())
+}
+
+/// A path as one word of a POSIX shell; quoted only where it must be.
+fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_the_shell() {
+        assert_eq!(shell_word("/home/me/ca.pem"), "/home/me/ca.pem");
+        assert_eq!(shell_word("/my home/ca's.pem"), r"'/my home/ca'\''s.pem'");
+    }
 }
