@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -90,10 +90,11 @@ async fn answer(
     }
 }
 
-/// RFC 6455 section 4.2.1.
+/// RFC 6455 section 4.2.1. With a body it would not be clear where the frames begin.
 fn wants_websocket(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
     request.method() == Method::GET
+        && request.body().is_end_stream()
         && request.version() == Version::HTTP_11
         && has_token(headers, header::CONNECTION, "upgrade")
         && has_token(headers, header::UPGRADE, "websocket")
