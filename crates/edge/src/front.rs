@@ -42,8 +42,8 @@ pub(crate) async fn serve_plain<IO>(io: IO, caller: Caller, reception: Arc<Recep
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let first = tokio::time::timeout(reception.limits.idle, prefixed::Prefixed::new(io)).await;
-    if let Ok(Ok((io, is_http2))) = first {
+    let first = tokio::time::timeout(reception.limits.idle, prefixed::Prefixed::new(io));
+    if let Some(Ok(Ok((io, is_http2)))) = reception.stop.unless_drained(first).await {
         serve(io, is_http2, caller, reception).await;
     }
 }

@@ -31,6 +31,14 @@ impl Stop {
         self.draining.cancelled().await;
     }
 
+    /// What this brings, unless the node begins to drain first.
+    pub(crate) async fn unless_drained<T>(&self, beginning: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = self.drained() => None,
+            brought = beginning => Some(brought),
+        }
+    }
+
     /// Nothing new begins any more.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_cancelled()

@@ -47,12 +47,13 @@ where
         .max_pending_accept_reset_streams(RESET_STREAMS)
         .enable_connect_protocol()
         .handshake::<_, Bytes>(io);
-    let Ok(connection) = timeout(limits.handshake, handshake).await else { return Ok(()) };
+    let handshake = reception.stop.unless_drained(timeout(limits.handshake, handshake));
+    let Some(Ok(connection)) = handshake.await else { return Ok(()) };
     let mut connection = connection?;
     let mut liveness = pin!(liveness(connection.ping_pong()));
     let mut streams = JoinSet::new();
     let mut idle_since = Instant::now();
-    let mut leaving = false;
+    let mut leaving = None;
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
@@ -63,12 +64,16 @@ where
                 }
             },
             Some(_) = streams.join_next() => idle_since = Instant::now(),
-            () = reception.stop.drained(), if !leaving => {
-                leaving = true;
+            () = reception.stop.drained(), if leaving.is_none() => {
+                leaving = Some(Instant::now());
                 connection.graceful_shutdown();
             }
-            () = sleep_until(idle_since + limits.idle), if streams.is_empty() && !leaving => {
-                leaving = true;
+            () = sleep_until(leaving.unwrap_or(idle_since).max(idle_since) + limits.idle), if streams.is_empty() => {
+                if leaving.is_some() {
+                    tracing::debug!(visitor = %caller.remote, "a visitor stays on a connection that is to end");
+                    return Ok(());
+                }
+                leaving = Some(Instant::now());
                 connection.graceful_shutdown();
             }
             () = &mut liveness => {
@@ -99,10 +104,7 @@ async fn exchange(
     caller: Caller,
     reception: Arc<Reception>,
 ) {
-    let Some((kind, request)) = translate(request) else {
-        respond.send_reset(Reason::REFUSED_STREAM);
-        return;
-    };
+    let (kind, request) = translate(request);
     let (head, body) = request.into_parts();
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
@@ -126,19 +128,19 @@ async fn exchange(
     }
 }
 
-/// Turns what came over HTTP/2 into a request of either kind; none for an extended CONNECT that is no WebSocket's.
-fn translate(request: Request<RecvStream>) -> Option<(Kind, Request<Body>)> {
+/// Turns what came over HTTP/2 into a request of either kind. An extended CONNECT that is no WebSocket's stays a
+/// CONNECT, which no site can serve.
+fn translate(request: Request<RecvStream>) -> (Kind, Request<Body>) {
     let (mut head, stream) = request.into_parts();
     let kind = match head.extensions.remove::<h2::ext::Protocol>() {
-        None => Kind::Http,
         Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
             head.method = Method::GET;
             Kind::WebSocket
         }
-        Some(_) => return None,
+        Some(_) | None => Kind::Http,
     };
     let body = if stream.is_end_stream() { Body::empty() } else { Body::wrap(Incoming { stream, data_ended: false }) };
-    Some((kind, Request::from_parts(head, body)))
+    (kind, Request::from_parts(head, body))
 }
 
 /// An interim answer is advice: one that cannot be sent is left out.

@@ -70,12 +70,12 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
     let limits = reception.limits;
     let connection = Connection::new(quic, limits.header_bytes);
     let requests = connection.requests();
-    let mut connection = h3::server::builder()
-        .max_field_section_size(limits.header_bytes as u64)
-        .enable_extended_connect(true)
-        .send_grease(false)
-        .build::<_, Bytes>(connection)
-        .await?;
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(limits.header_bytes as u64).enable_extended_connect(true).send_grease(false);
+    // A visitor that lets no control stream be opened would keep its place for ever.
+    let built = reception.stop.unless_drained(timeout(limits.handshake, builder.build::<_, Bytes>(connection)));
+    let Some(Ok(connection)) = built.await else { return Ok(()) };
+    let mut connection = connection?;
     let mut streams = JoinSet::new();
     let mut idle_since = Instant::now();
     let mut leaving = false;
@@ -90,17 +90,22 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
             Some(_) = streams.join_next() => idle_since = Instant::now(),
             () = reception.stop.drained(), if !leaving => {
                 leaving = true;
-                connection.shutdown(0).await?;
+                say_goodbye(&mut connection).await?;
             }
             () = sleep_until(idle_since + limits.idle), if streams.is_empty() && !leaving => {
                 leaving = true;
-                connection.shutdown(0).await?;
+                say_goodbye(&mut connection).await?;
             }
         }
     }
     // The visitor will open no more, but what it opened is still answered.
     while streams.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Tells the visitor to send no more requests, unless it takes nothing on the control stream.
+async fn say_goodbye(connection: &mut h3::server::Connection<Connection, Bytes>) -> Result<(), ConnectionError> {
+    timeout(LINGER, connection.shutdown(0)).await.unwrap_or(Ok(()))
 }
 
 async fn exchange(

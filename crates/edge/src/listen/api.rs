@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -53,17 +54,20 @@ struct Call {
 impl Call {
     async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor) {
         let mut first = [0];
-        match timeout(self.limits.handshake, stream.peek(&mut first)).await {
-            Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {
-                match timeout(self.limits.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => self.answer(stream).await,
-                    Ok(Err(error)) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
-                }
+        let peeked = self.stop.unless_drained(timeout(self.limits.handshake, stream.peek(&mut first)));
+        let Some(Ok(Ok(1))) = peeked.await else { return };
+        if first == [TLS_HANDSHAKE] {
+            let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
+            match self.stop.unless_drained(handshake).await {
+                None => (),
+                Some(Ok(Ok(stream))) => self.answer(stream).await,
+                Some(Ok(Err(error))) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
+                Some(Err(_)) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
             }
-            Ok(Ok(1)) if self.remote.ip().is_loopback() => self.answer(stream).await,
-            Ok(Ok(1)) => refuse_plain(stream).await,
-            Ok(_) | Err(_) => (),
+        } else if self.remote.ip().is_loopback() {
+            self.answer(stream).await;
+        } else {
+            refuse_plain(stream).await;
         }
     }
 
@@ -76,7 +80,18 @@ impl Call {
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(self.limits.streams);
         // The API asks where a caller is: on this machine, more is allowed.
         let router = self.router.layer(Extension(ConnectInfo(self.remote)));
-        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+        let router = TowerToHyperService::new(router);
+        let under_way = Arc::new(watch::Sender::new(0_usize));
+        let service = service_fn(|request| {
+            let present = Present::new(&under_way);
+            let answering = router.call(request);
+            async move {
+                let answer = answering.await;
+                drop(present);
+                answer
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(io), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -84,9 +99,42 @@ impl Call {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = idle(under_way.subscribe(), self.limits.idle) => {
+                connection.as_mut().graceful_shutdown();
+                // Who still has not read the last answer by then never will.
+                timeout(self.limits.idle, connection).await.unwrap_or(Ok(()))
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(caller = %self.remote, %error, "a caller's connection broke");
+        }
+    }
+}
+
+/// A request under way as long as it lives.
+struct Present(Arc<watch::Sender<usize>>);
+
+impl Present {
+    fn new(under_way: &Arc<watch::Sender<usize>>) -> Self {
+        under_way.send_modify(|count| *count += 1);
+        Self(Arc::clone(under_way))
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Ends when no request has been under way for this long. The library has no such limit for HTTP/2, nor for the first
+/// bytes, which tell it the version.
+async fn idle(mut under_way: watch::Receiver<usize>, time: Duration) {
+    loop {
+        // The sender lives as long as the connection.
+        let _ = under_way.wait_for(|count| *count == 0).await;
+        if timeout(time, under_way.changed()).await.is_err() {
+            return;
         }
     }
 }

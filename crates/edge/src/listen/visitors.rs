@@ -41,13 +41,14 @@ pub(crate) async fn visitors_over_tls(
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
-                match handshake.await {
-                    Ok(Ok(stream)) => {
+                match reception.stop.unless_drained(handshake).await {
+                    None => (),
+                    Some(Ok(Ok(stream))) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         front::serve(stream, is_http2, Caller { remote, secure: true }, reception).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(visitor = %remote, %error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!(visitor = %remote, "a TLS handshake took too long"),
+                    Some(Ok(Err(error))) => tracing::debug!(visitor = %remote, %error, "a TLS handshake failed"),
+                    Some(Err(_)) => tracing::debug!(visitor = %remote, "a TLS handshake took too long"),
                 }
             }
         };
@@ -79,12 +80,13 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
             let reception = Arc::clone(&reception);
             async move {
                 let handshake = async { incoming.accept()?.await };
-                match timeout(reception.limits.handshake, handshake).await {
-                    Ok(Ok(connection)) => {
+                match reception.stop.unless_drained(timeout(reception.limits.handshake, handshake)).await {
+                    None => (),
+                    Some(Ok(Ok(connection))) => {
                         front::http3::serve(connection, Caller { remote, secure: true }, reception).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed"),
-                    Err(_) => tracing::debug!(visitor = %remote, "a QUIC handshake took too long"),
+                    Some(Ok(Err(error))) => tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed"),
+                    Some(Err(_)) => tracing::debug!(visitor = %remote, "a QUIC handshake took too long"),
                 }
             }
         };

@@ -164,6 +164,21 @@ async fn time_without_a_request() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_does_not_heed_the_end() {
+    let (node, _origin, _agent) = limited(Limits { idle: SHORT, handshake: SHORT, ..Limits::default() }).await;
+    let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
+    // An HTTP/2 connection whose visitor acknowledges nothing.
+    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    closes(tcp).await;
+    // An HTTP/3 connection whose visitor lets the edge open no control stream.
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(0_u32.into());
+    transport.keep_alive_interval(Some(SHORT));
+    let (_endpoint, quic) = node.quic_with(transport).await;
+    tokio::time::timeout(PATIENCE, quic.closed()).await.expect("HTTP/3 is kept open");
+}
+
+#[tokio::test]
 async fn time_for_a_handshake() {
     let (node, _origin, _agent) = limited(Limits { handshake: SHORT, ..Limits::default() }).await;
     for address in [node.addresses().https, node.addresses().tunnel[0], node.addresses().api] {

@@ -54,3 +54,19 @@ async fn what_does_not_finish_is_cut_off() {
         under_way.abort_all();
     }
 }
+
+#[tokio::test]
+async fn what_has_not_begun_is_not_waited_for() {
+    let node = Node::start().await;
+    let addresses = node.addresses();
+    let mut silent = Vec::new();
+    for address in [addresses.http, addresses.https, addresses.api] {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let _http1 = node.tls(b"http/1.1").await;
+    let _http2 = node.tls(b"h2").await;
+    let (_endpoint, _http3) = node.quic().await;
+    eventually("all are accepted", async || node.metrics().await.contains("snicket_edge_visitor_connections 5")).await;
+    let stopped = tokio::time::timeout(PATIENCE / 2, node.running.shutdown(PATIENCE)).await;
+    assert!(stopped.expect("somebody is waited for"));
+}

@@ -81,9 +81,15 @@ impl Node {
 
     /// A QUIC connection as visitors make it.
     pub(crate) async fn quic(&self) -> (quinn::Endpoint, quinn::Connection) {
+        self.quic_with(quinn::TransportConfig::default()).await
+    }
+
+    /// The same with settings of one's own.
+    pub(crate) async fn quic_with(&self, transport: quinn::TransportConfig) -> (quinn::Endpoint, quinn::Connection) {
         let mut config = (*tls::agent_tls(&self.roots(), false).unwrap()).clone();
         config.alpn_protocols = vec![b"h3".to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+        config.transport_config(Arc::new(transport));
         let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let connecting = endpoint.connect_with(config, self.addresses().https, "app.edge.test").unwrap();
         let connection = connecting.await.unwrap();

@@ -222,6 +222,38 @@ async fn over_http3() {
 }
 
 #[tokio::test]
+async fn a_handshake_with_a_body_is_an_ordinary_request() {
+    let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
+    let request = handshake("/hello").replace("\r\n\r\n", "\r\ncontent-length: 5\r\n\r\nbytes");
+    let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("hello") {
+        assert_ne!(tcp.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    let seen = origin.last();
+    assert_eq!((seen.kind, &seen.headers["content-length"]), (Kind::Http, &"5".parse().unwrap()));
+    assert!(!seen.headers.contains_key("upgrade"));
+}
+
+#[tokio::test]
+async fn other_protocols_over_http2_are_refused() {
+    let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
+    let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let mut requests = requests.ready().await.unwrap();
+    let is_allowed = async || requests.is_extended_connect_protocol_enabled();
+    crate::node::eventually("extended CONNECT is allowed", is_allowed).await;
+    let mut request = Request::builder().method(Method::CONNECT).uri("https://app.edge.test/ws").body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("miracles"));
+    let (answer, _stream) = requests.send_request(request, false).unwrap();
+    // A refused stream would be tried again.
+    assert_eq!(answer.await.unwrap().status(), 501);
+    assert_eq!(origin.count(), 0);
+    driving.abort();
+}
+
+#[tokio::test]
 async fn other_protocols_over_http3_are_refused() {
     let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
     let (_endpoint, connection) = node.quic().await;
