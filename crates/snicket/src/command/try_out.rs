@@ -13,7 +13,7 @@ use registry::{Hostname, QuickName, Registry, Tunnel};
 use serde_json::json;
 use wire::identity::{Credentials, TunnelSecret};
 
-use crate::command::up::{HTTP_PORT, HTTPS_PORT, stop, tell};
+use crate::command::up::{DOMAIN, HTTP_PORT, HTTPS_PORT, stop, tell};
 use crate::logging::{Level, LogArgs, Logging};
 use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes};
 use crate::origin::Origin;
@@ -23,9 +23,6 @@ use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
 use crate::signals::Signals;
 use crate::{connector, notify, paths, report, secret};
-
-/// Names under it lead to this machine by themselves (RFC 6761).
-const DOMAIN: &str = "localhost";
 
 /// Where the edge is, in `cf-ray` and the agent's log.
 const LOCATION: &str = "here";

@@ -38,7 +38,7 @@ pub(crate) const API_PORT: u16 = 7845;
 pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Names under it lead to this machine by themselves (RFC 6761), so that nothing has to be set up.
-const DOMAIN: &str = "localhost";
+pub(crate) const DOMAIN: &str = "localhost";
 
 /// Where a node is, as long as it is the only one.
 const LOCATION: &str = "home";

@@ -10,6 +10,7 @@ use agent::ingress::Overrides;
 use anyhow::Context as _;
 use clap::ValueEnum as _;
 
+use crate::command::up::duration;
 use crate::logging::{Form, Level, Logging};
 use crate::problem::Problem;
 
@@ -187,10 +188,6 @@ impl Settings {
             form: form.or(written.transpose()?),
         })
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    config::duration::parse(text).map_err(|error| error.to_string())
 }
 
 /// How connections are dialled.

@@ -104,7 +104,8 @@ pub(super) async fn short(
         (None, None) if serves_something(&settings.values) => quick(&settings, flags, screen).await,
         (None, None) => Err(Problem::usage(
             "nothing to do",
-            "give a subcommand (`snicket tunnel --help`), --url for a quick tunnel, or --name and --url",
+            "give a subcommand (`snicket tunnel run` serves what config.yml names), --url for a quick tunnel, or --name \
+             and --url",
         )
         .into()),
     }
