@@ -140,11 +140,11 @@ impl Supervisor {
         }
     }
 
-    /// The places have been looked up again; connections stay where they are.
-    pub(crate) fn replace_places(&mut self, places: Places) {
+    /// The places have been looked up again. `moved` says where each old place is among the new ones; connections stay where they are.
+    pub(crate) fn replace_places(&mut self, places: Places, moved: &[Option<usize>]) {
         self.places = places;
         for slot in &mut self.slots {
-            slot.place = None;
+            slot.place = slot.place.and_then(|place| moved.get(place).copied().flatten());
         }
     }
 
@@ -222,8 +222,9 @@ impl Supervisor {
                 self.backoff(index)
             }
             Refusal::Later(pause) => {
-                let pause = pause.min(LONGEST_RETRY_AFTER);
-                self.within(pause, pause + pause / 8 + RECONNECT_WINDOW)
+                let asked = pause.min(LONGEST_RETRY_AFTER);
+                // However short a time the edge names, again and again in vain is no reason to hurry.
+                self.within(asked, asked + asked / 8).max(self.backoff(index))
             }
             Refusal::Again | Refusal::NoAnswer => self.backoff(index),
             Refusal::Permanent => self.within(PERMANENT_PAUSE / 2, PERMANENT_PAUSE),
@@ -248,7 +249,7 @@ impl Supervisor {
 
     fn dial(&mut self, index: usize, now: Instant) {
         let transport = self.transport_for(index, now);
-        let place = match self.slots[index].place.filter(|place| *place < self.places.len()) {
+        let place = match self.slots[index].place {
             Some(place) => place,
             None => self.free_place(index),
         };
@@ -294,10 +295,12 @@ impl Supervisor {
         self.places.choose(&used, &mut self.random)
     }
 
-    /// Gives the place up for another, if there is one that this connection has not just failed at.
+    /// Gives the place up for another, unless all others are much fuller: so the last connection of a dead place goes on trying it, and
+    /// finds the node when it is back.
     fn leave_place(&mut self, index: u8) {
         let index = usize::from(index);
-        let used: Vec<usize> = self.slots.iter().filter_map(|slot| slot.place).collect();
+        // Its own place counts twice, so that one which is as full is preferred.
+        let used: Vec<usize> = self.slots.iter().filter_map(|slot| slot.place).chain(self.slots[index].place).collect();
         let next = self.places.choose(&used, &mut self.random);
         self.slots[index].place = Some(next);
     }

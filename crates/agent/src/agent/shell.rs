@@ -120,7 +120,9 @@ impl Shell {
                 if let Ok(Ok(found)) = found
                     && found != places
                 {
-                    supervisor.replace_places(regions(&found));
+                    let moved: Vec<Option<usize>> =
+                        places.iter().map(|old| found.iter().position(|place| place == old)).collect();
+                    supervisor.replace_places(regions(&found), &moved);
                     places = found;
                     continue;
                 }
@@ -142,6 +144,7 @@ impl Shell {
                     // Its reports are in the inbox already, unless it ended by a fault of this program.
                     if let (Err(error), Some(index)) = (ended, index) {
                         tracing::error!(%error, index, "the task of a connection failed");
+                        self.status.send_modify(|status| status.connections.retain(|other| other.index != index));
                         supervisor.dial_failed(index, Instant::now());
                         supervisor.lost(index, Instant::now());
                     }

@@ -11,10 +11,6 @@ impl Places {
         Self(regions)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The place that fewest use; among those one in the region that fewest use; among those by chance (section 12.2).
     pub(super) fn choose(&self, used: &[usize], random: &mut impl Rng) -> usize {
         let uses = |place: usize| used.iter().filter(|other| **other == place).count();

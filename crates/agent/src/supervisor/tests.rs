@@ -161,6 +161,53 @@ fn one_bad_place_is_no_reason_to_leave_quic() {
 }
 
 #[test]
+fn a_dead_place_is_left_and_watched_by_one() {
+    for seed in 0..20 {
+        let mut world = World::seeded(Protocol::Http2, 4, &[0, 1], None, seed);
+        let network =
+            |_, place, _| if place == 1 { (QUIC_LIMIT, Outcome::Failed) } else { works(0, place, Transport::Http2) };
+        world.run(Duration::from_secs(600), network);
+        assert_eq!(world.connected(), 3, "seed {seed}");
+        world.run(LONGEST_PAUSE + Duration::from_secs(1), works);
+        assert_eq!(world.connected(), 4, "seed {seed}");
+        assert_eq!(world.log.last().unwrap().2, 1, "seed {seed}: the place that is back is used");
+    }
+    let mut world = World::new(Protocol::Http2, 1, &[0, 1], None);
+    let mut dead = None;
+    world.run(Duration::from_secs(5), |_, place, _| {
+        let dead = *dead.get_or_insert(place);
+        if place == dead { (Duration::ZERO, Outcome::Failed) } else { works(0, place, Transport::Http2) }
+    });
+    assert_eq!((world.connected(), world.log.len()), (1, 2), "a free place is taken at once");
+}
+
+#[test]
+fn places_in_another_order_are_the_same_places() {
+    let mut world = World::new(Protocol::Http2, 2, &[0, 0, 0], None);
+    world.run(Duration::from_secs(20), works);
+    let place = |world: &World, index: usize| world.supervisor.slots[index].place.unwrap();
+    let (first, second) = (place(&world, 0), place(&world, 1));
+    // As a resolver that rotates its answers.
+    let moved = [Some(1), Some(2), Some(0)];
+    world.supervisor.replace_places(Places::new(vec![0, 0, 0]), &moved);
+    assert_eq!([place(&world, 0), place(&world, 1)], [first, second].map(|old| moved[old].unwrap()));
+    // The place of the second is gone: when its connection is lost, it takes one that the first does not use.
+    let kept = place(&world, 0);
+    let moved: Vec<Option<usize>> = (0..3).map(|old| (old == kept).then_some(0)).collect();
+    world.supervisor.replace_places(Places::new(vec![0, 0]), &moved);
+    world.supervisor.lost(1, world.now);
+    world.run(Duration::from_secs(2), works);
+    assert_eq!((place(&world, 0), world.log.last().unwrap().2), (0, 1));
+}
+
+#[test]
+fn an_edge_that_says_at_once_again_and_again_is_not_hammered() {
+    let mut world = World::new(Protocol::Http2, 1, &[0], None);
+    world.run(Duration::from_secs(600), |_, _, _| (Duration::ZERO, Outcome::Refused(Refusal::Later(Duration::ZERO))));
+    assert!(world.log.len() < 60, "{} dials in ten minutes", world.log.len());
+}
+
+#[test]
 fn a_fixed_protocol_never_changes() {
     for (protocol, transport) in [(Protocol::Quic, Transport::Quic), (Protocol::Http2, Transport::Http2)] {
         let mut world = World::new(protocol, 2, &[0, 1], None);
