@@ -18,15 +18,22 @@ pub use host::HostPattern;
 pub use options::{Access, IpRule, OriginOptions, Overrides};
 pub use service::{Service, ServiceError};
 
-/// Compiled size of one path expression; larger ones are refused, so that a pushed rule cannot eat the memory.
-const MAX_PATTERN: usize = 1 << 20;
+/// Compiled sizes in bytes that a path expression is allowed and charged with, the smallest that fits. A plain prefix fits the first.
+const PATTERN_SIZES: [usize; 4] = [4 << 10, 32 << 10, 256 << 10, 1 << 20];
+
+/// What the expressions of one configuration may be charged with together, so that a pushed one cannot eat the memory.
+const MAX_PATTERNS: usize = 64 << 20;
 
 /// Rules in one configuration; each request walks them.
 pub const MAX_RULES: usize = 10_000;
 
 /// The rules of a tunnel, checked. The last one matches everything.
 #[derive(Debug, Clone)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    list: Vec<Rule>,
+    /// What a rule that says nothing would be served by.
+    defaults: OriginOptions,
+}
 
 /// One rule.
 #[derive(Debug, Clone)]
@@ -46,12 +53,23 @@ pub struct Rule {
 pub struct PathPattern(Regex);
 
 impl PathPattern {
-    /// Compiles the expression.
-    ///
-    /// # Errors
-    /// The reason, when it is not a regular expression or too large.
-    pub fn new(pattern: &str) -> Result<Self, String> {
-        RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build().map(Self).map_err(|error| error.to_string())
+    /// Compiles the expression and takes its size off the `room`.
+    fn compile(pattern: &str, room: &mut usize) -> Result<Self, String> {
+        for size in PATTERN_SIZES {
+            if size > *room {
+                return Err(format!("the expressions of all rules together are larger than {MAX_PATTERNS} bytes"));
+            }
+            match RegexBuilder::new(pattern).size_limit(size).build() {
+                Ok(regex) => {
+                    *room -= size;
+                    return Ok(Self(regex));
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let [.., largest] = PATTERN_SIZES;
+        Err(format!("it is larger than {largest} bytes when compiled"))
     }
 
     /// Whether a part of the path (percent escapes decoded, no query) matches.
@@ -121,13 +139,18 @@ impl Rules {
         }
         let mut errors = Vec::new();
         let mut rules = Vec::with_capacity(drafts.len());
+        let mut room = MAX_PATTERNS;
         for (index, draft) in drafts.iter().enumerate() {
             let last = index + 1 == drafts.len();
-            if let Some(rule) = Rule::build(index, last, draft, defaults, &mut errors) {
+            if let Some(rule) = Rule::build(index, last, draft, defaults, &mut room, &mut errors) {
                 rules.push(rule);
             }
         }
-        if errors.is_empty() { Ok(Self(rules)) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { list: rules, defaults: OriginOptions::resolve(&[&Overrides::default(), defaults]) })
+        } else {
+            Err(errors)
+        }
     }
 
     /// One rule for everything.
@@ -141,12 +164,13 @@ impl Rules {
 
     /// The rules of an agent that was told nothing: 503 for everything.
     pub fn nothing() -> Self {
-        Self(vec![Rule {
+        let rule = Rule {
             hostname: None,
             path: None,
             service: Service::Status(http::StatusCode::SERVICE_UNAVAILABLE),
             options: OriginOptions::default(),
-        }])
+        };
+        Self { list: vec![rule], defaults: OriginOptions::default() }
     }
 
     /// The first rule for this host (a port is cut off, case does not matter) and raw path, with its index.
@@ -156,16 +180,16 @@ impl Rules {
             host.to_mut().make_ascii_lowercase();
         }
         let decoded = if path.contains('%') { Cow::Owned(percent_decoded(path)) } else { Cow::Borrowed(path) };
-        self.0
-            .iter()
-            .enumerate()
-            .find(|(_, rule)| rule.matches(&host, &decoded))
-            .unwrap_or_else(|| (self.0.len() - 1, self.0.last().expect("rules hold at least the rule for everything")))
+        let chosen = self.list.iter().enumerate().find(|(_, rule)| rule.matches(&host, &decoded));
+        chosen.unwrap_or_else(|| {
+            let last = self.list.last().expect("rules hold at least the rule for everything");
+            (self.list.len() - 1, last)
+        })
     }
 
     /// The rules in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Rule> {
-        self.0.iter()
+        self.list.iter()
     }
 }
 
@@ -175,6 +199,7 @@ impl Rule {
         last: bool,
         draft: &RuleDraft,
         defaults: &Overrides,
+        room: &mut usize,
         errors: &mut Vec<RuleError>,
     ) -> Option<Self> {
         let before = errors.len();
@@ -188,8 +213,8 @@ impl Rule {
             }
         };
         let path = draft.path.as_deref().filter(|path| !path.is_empty()).and_then(|path| {
-            PathPattern::new(path)
-                .map_err(|reason| refuse(Field::Path, format!("{path:?} is no regular expression: {reason}")))
+            PathPattern::compile(path, room)
+                .map_err(|reason| refuse(Field::Path, format!("{path:?} is no path expression: {reason}")))
                 .ok()
         });
         let everything = draft.hostname.as_deref().is_none_or(|host| matches!(host, "" | "*"))

@@ -6,7 +6,7 @@ use config::Mapping;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Field, OriginOptions, Overrides, RuleDraft, RuleError, Rules};
+use super::{Field, Overrides, Rule, RuleDraft, RuleError, Rules};
 
 /// A whole configuration: rules, and limits for private networks.
 #[derive(Debug, Clone)]
@@ -164,13 +164,22 @@ impl Document {
 
     /// Everything with all defaults, for the endpoint `/config`.
     pub fn spelled_out(&self, version: i32) -> Value {
-        let ingress: Vec<Value> = self.rules.iter().map(|rule| rule_json(rule, &rule.options.spelled_out())).collect();
+        let spelled_out = |rule: &Rule| {
+            let mut json = rule_json(rule, &rule.options.spelled_out());
+            // As the reference shows a rule that names neither.
+            for (key, nothing) in [("hostname", json!("")), ("path", Value::Null)] {
+                if json.get(key).is_none() {
+                    json[key] = nothing;
+                }
+            }
+            json
+        };
         json!({
             "version": version,
             "config": {
-                "ingress": ingress,
+                "ingress": self.rules.iter().map(spelled_out).collect::<Vec<Value>>(),
                 "warp-routing": self.warp_routing_json(),
-                "originRequest": OriginOptions::default().spelled_out(),
+                "originRequest": self.rules.defaults.spelled_out(),
             },
         })
     }
@@ -205,7 +214,7 @@ impl WarpRouting {
     }
 }
 
-fn rule_json(rule: &super::Rule, options: &Overrides) -> Value {
+fn rule_json(rule: &Rule, options: &Overrides) -> Value {
     let mut json = json!({ "service": rule.service.to_string(), "originRequest": options });
     if let Some(hostname) = &rule.hostname {
         json["hostname"] = json!(hostname.to_string());

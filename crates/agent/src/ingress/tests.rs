@@ -114,9 +114,21 @@ fn all_problems_of_all_rules_are_found() {
 }
 
 #[test]
-fn a_path_expression_cannot_eat_the_memory() {
+fn path_expressions_cannot_eat_the_memory() {
     let errors = rules(&[("", r"(\w{1000}){1000}", "http_status:200"), ("", "", "http_status:404")]).unwrap_err();
     assert_eq!(errors[0].field, Field::Path);
+    let mut room = MAX_PATTERNS;
+    for _ in 0..1000 {
+        PathPattern::compile("^/plain/prefix", &mut room).unwrap();
+    }
+    assert_eq!(room, MAX_PATTERNS - 1000 * PATTERN_SIZES[0]);
+    // More than 256 KiB.
+    let large = r"\w{15}";
+    let mut room = PATTERN_SIZES[3] + PATTERN_SIZES[0];
+    assert!(PathPattern::compile(large, &mut room).is_ok());
+    let error = PathPattern::compile(large, &mut room).unwrap_err();
+    assert!(error.contains("of all rules together"), "{error}");
+    assert!(PathPattern::compile("^/plain", &mut room).is_ok(), "what is small still fits");
 }
 
 #[test]
@@ -187,5 +199,8 @@ fn the_report_leaves_defaults_out() {
     let again = Document::from_json(all["config"].to_string().as_bytes()).unwrap();
     assert_eq!(again.report(&flags), document.report(&flags));
     assert_eq!(all["version"], 4);
+    assert_eq!(all["config"]["originRequest"]["tlsTimeout"], 3, "the document's own defaults");
+    let last = &all["config"]["ingress"][1];
+    assert_eq!((&last["hostname"], last.get("path")), (&json!(""), Some(&Value::Null)));
     assert_eq!(all["config"]["ingress"][1]["originRequest"]["keepAliveTimeout"], 90);
 }
