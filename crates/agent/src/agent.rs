@@ -24,7 +24,7 @@ use wire::registration::{BASE_FEATURES, Registration};
 use crate::dial::Dialer;
 use crate::edge::{EdgeName, IpVersion};
 use crate::event::{Event, Status};
-use crate::handler::Requests;
+use crate::handler::{Configuration, Requests};
 use crate::ingress::Document;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, serve};
@@ -179,13 +179,14 @@ impl Agent {
             counters.user_hostnames.with_label_values(&[hostname]).inc();
         }
         let (events, since_start) = broadcast::channel(EVENTS);
-        let requests = Arc::new(Requests::new(
-            config.document.clone(),
-            config.flags.clone(),
-            tags(&config),
-            events.clone(),
-            Arc::clone(&counters),
-        )?);
+        let configuration =
+            Configuration::new(config.document.clone(), config.flags.clone(), events.clone(), Arc::clone(&counters))?;
+        let requests = Arc::new(Requests {
+            configuration: Arc::new(configuration),
+            tags: tags(&config),
+            events: events.clone(),
+            metrics: counters,
+        });
         let (status_sender, status) = watch::channel(Status::default());
         let remembered = match &config.protocol_memory {
             Some(path) => memory::load(path, std::time::SystemTime::now()).await,
@@ -218,8 +219,7 @@ impl Agent {
             stop,
             cut: cut.clone(),
         };
-        let watched =
-            config.reload.map(|reload_config| watch_file::watch(reload_config, reload, Arc::clone(&requests)));
+        let watched = config.reload.map(|file| watch_file::watch(file, reload, Arc::clone(&requests.configuration)));
         let finished = done.clone().drop_guard();
         tokio::spawn(async move {
             let side_work = async {

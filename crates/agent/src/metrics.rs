@@ -4,18 +4,20 @@ mod serve;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::event::Status;
 pub use serve::listen;
 pub(crate) use serve::{Facts, serve};
 
 /// Counters and gauges of one agent.
 pub(crate) struct Metrics {
     registry: Registry,
-    pub(crate) ha_connections: IntGauge,
-    pub(crate) server_locations: IntGaugeVec,
+    ha_connections: IntGauge,
+    server_locations: IntGaugeVec,
     pub(crate) total_requests: IntCounter,
     pub(crate) concurrent_requests: IntGauge,
     pub(crate) response_by_code: IntCounterVec,
@@ -34,6 +36,7 @@ pub(crate) struct Metrics {
 
 /// Read from the live connections when somebody asks.
 struct QuicGauges {
+    min_rtt: IntGaugeVec,
     smoothed_rtt: IntGaugeVec,
     lost_packets: IntGaugeVec,
     sent_bytes: IntGaugeVec,
@@ -57,7 +60,7 @@ impl Metrics {
                 &registry,
                 gauge_vec(
                     "cloudflared_tunnel_server_locations",
-                    "Where each connection landed; 1 while it is there, 0 afterwards",
+                    "Where each connection landed",
                     &["connection_id", "edge_location"],
                 ),
             ),
@@ -108,6 +111,7 @@ impl Metrics {
             quic_closed: registered(&registry, counter("quic_client_closed_connections", "QUIC connections ended")),
             quic: Mutex::default(),
             quic_gauges: QuicGauges {
+                min_rtt: by_index("quic_client_min_rtt", "Shortest round trip time in milliseconds"),
                 smoothed_rtt: by_index("quic_client_smoothed_rtt", "Smoothed round trip time in milliseconds"),
                 lost_packets: by_index("quic_client_lost_packets", "Packets lost"),
                 sent_bytes: by_index("quic_client_sent_bytes", "Bytes sent"),
@@ -132,16 +136,25 @@ impl Metrics {
         self.quic().remove(&index);
     }
 
-    /// Everything in the text format of Prometheus.
-    fn text(&self) -> Result<String, prometheus::Error> {
-        for (index, connection) in self.quic().iter() {
+    /// Everything in the text format of Prometheus. What stands is read from where it stands, so it cannot drift.
+    fn text(&self, status: &Status) -> Result<String, prometheus::Error> {
+        // Held to the end, so that two scrapers do not see each other's half-filled table.
+        let quic = self.quic();
+        self.ha_connections.set(i64::try_from(status.connections.len()).unwrap_or(i64::MAX));
+        self.server_locations.reset();
+        for connection in &status.connections {
+            let index = connection.index.to_string();
+            self.server_locations.with_label_values(&[index.as_str(), connection.location.as_str()]).set(1);
+        }
+        for (index, connection) in quic.iter() {
             let stats = connection.stats();
             let index = index.to_string();
             let set = |gauge: &IntGaugeVec, value: u64| {
                 gauge.with_label_values(&[&index]).set(i64::try_from(value).unwrap_or(i64::MAX));
             };
             let gauges = &self.quic_gauges;
-            set(&gauges.smoothed_rtt, u64::try_from(stats.path.rtt.as_millis()).unwrap_or(u64::MAX));
+            set(&gauges.min_rtt, milliseconds(stats.path.min_rtt));
+            set(&gauges.smoothed_rtt, milliseconds(stats.path.rtt));
             set(&gauges.lost_packets, stats.path.lost_packets);
             set(&gauges.sent_bytes, stats.udp_tx.bytes);
             set(&gauges.received_bytes, stats.udp_rx.bytes);
@@ -154,6 +167,10 @@ impl Metrics {
     fn quic(&self) -> MutexGuard<'_, HashMap<u8, quinn::Connection>> {
         self.quic.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {

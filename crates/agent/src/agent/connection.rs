@@ -80,10 +80,6 @@ impl ConnectionTask {
         if let Some(quic) = &dialled.quic {
             metrics.quic_opened(self.index, quic.clone());
         }
-        let index_label = self.index.to_string();
-        let location = metrics.server_locations.with_label_values(&[index_label.as_str(), status.location.as_str()]);
-        location.set(1);
-        metrics.ha_connections.inc();
         let reports_configuration = self.index == 0 && !status.remotely_managed;
         self.enter(status.clone());
         self.report(Report::Registered { index: self.index }).await;
@@ -92,8 +88,6 @@ impl ConnectionTask {
         let reason = self.serve(&dialled.connection, reports_configuration).await;
 
         self.leave();
-        metrics.ha_connections.dec();
-        location.set(0);
         if dialled.quic.is_some() {
             metrics.quic_ended(self.index);
         }
@@ -105,7 +99,7 @@ impl ConnectionTask {
     async fn serve(&mut self, connection: &AgentConnection, reports_configuration: bool) -> String {
         let reporting = async {
             if reports_configuration {
-                report_configuration(connection, self.requests.local_report(), &self.requests).await;
+                report_configuration(connection, self.requests.configuration.local_report(), &self.requests).await;
             }
             std::future::pending::<()>().await;
         };

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Reload;
-use crate::event::{ConfigurationSource, Event};
-use crate::handler::Requests;
+use crate::event::ConfigurationSource;
+use crate::handler::Configuration;
 
 /// How often the file is looked at. One look is one system call; it works on every file system, and for files that are replaced.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ type Stamp = Option<(SystemTime, u64)>;
 
 /// Applies the file whenever it has changed and then been left alone for one look, so that no half-written file is read, and at
 /// once when asked to.
-pub(super) async fn watch(reload: Reload, mut asked: mpsc::Receiver<()>, requests: Arc<Requests>) {
+pub(super) async fn watch(reload: Reload, mut asked: mpsc::Receiver<()>, configuration: Arc<Configuration>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut applied = stamp(&reload.path).await;
@@ -45,7 +45,7 @@ pub(super) async fn watch(reload: Reload, mut asked: mpsc::Receiver<()>, request
             }
         }
         applied = seen;
-        apply(&reload, &requests).await;
+        apply(&reload, &configuration).await;
     }
 }
 
@@ -54,13 +54,13 @@ async fn stamp(path: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-async fn apply(reload: &Reload, requests: &Arc<Requests>) {
+async fn apply(reload: &Reload, configuration: &Arc<Configuration>) {
     let load = Arc::clone(&reload.load);
-    let applying = Arc::clone(requests);
+    let applying = Arc::clone(configuration);
     let outcome = tokio::task::spawn_blocking(move || load().and_then(|document| applying.apply_local(document))).await;
     let outcome = outcome.unwrap_or_else(|_| Err("reading the file failed unexpectedly".to_owned()));
     if let Err(reason) = outcome {
         tracing::warn!(%reason, "the changed configuration is not used");
-        requests.tell(Event::ConfigurationRefused { source: ConfigurationSource::File, reason });
+        configuration.refused(ConfigurationSource::File, reason);
     }
 }

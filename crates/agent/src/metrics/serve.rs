@@ -107,7 +107,7 @@ impl Facts {
                 json_response(status, &body)
             }
             "/healthcheck" => text(StatusCode::OK, "OK\n"),
-            "/metrics" => match self.requests.metrics.text() {
+            "/metrics" => match self.requests.metrics.text(&self.status.borrow()) {
                 Ok(metrics) => {
                     let mut response = text(StatusCode::OK, metrics);
                     let format = HeaderValue::from_static(prometheus::TEXT_FORMAT);
@@ -121,7 +121,7 @@ impl Facts {
                 json_response(StatusCode::OK, &json!({ "hostname": hostname }))
             }
             "/config" => {
-                let active = self.requests.active();
+                let active = self.requests.configuration.active();
                 json_response(StatusCode::OK, &active.document.spelled_out(active.version))
             }
             "/diag/tunnel" => json_response(StatusCode::OK, &self.tunnel()),

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use agent::file::FileConfig;
 use agent::{ConfigurationSource, Event, Protocol, Reload};
+use http::Request;
 use serde_json::Value;
+use wire::Body;
 
-use crate::edge::Edge;
+use crate::edge::{Edge, text};
+use crate::origin::slow;
 use crate::{config, event, everything_to, started, within};
 
 fn status(status: u16) -> bytes::Bytes {
@@ -84,4 +87,50 @@ async fn the_file_is_read_again_when_it_changes() {
     agent.reload();
     event(&mut events, applied).await;
     assert_eq!(edge.get("/").await.0, 204);
+}
+
+#[tokio::test]
+async fn requests_go_on_while_a_large_configuration_is_prepared() {
+    for protocol in [Protocol::Http2, Protocol::Quic] {
+        let edge = Edge::managing().await;
+        let mut config = config(&[&edge], &everything_to("http_status:200", ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let connection = edge.connection().await;
+        let slow_to_compile = r#"{"path":"(\\w{3}){5}","service":"http_status:404"}"#;
+        let rules = [slow_to_compile; 8].join(",");
+        let document = format!(r#"{{"ingress":[{rules},{{"service":"http_status:201"}}]}}"#);
+        let mut push = tokio::spawn(async move { connection.update_configuration(1, document.into()).await });
+        let mut meanwhile = 0;
+        let applied = loop {
+            tokio::select! {
+                biased;
+                applied = &mut push => break applied.unwrap(),
+                (status, _) = edge.get("/") => meanwhile += usize::from(status == 200),
+            }
+        };
+        assert_eq!(applied, Ok(1));
+        assert!(meanwhile > 1, "{protocol:?}: {meanwhile} requests were served meanwhile");
+        assert_eq!(edge.get("/").await.0, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_request_ends_by_the_rules_it_began_with() {
+    for protocol in [Protocol::Http2, Protocol::Quic] {
+        let edge = Edge::managing().await;
+        let (origin, go, arrived) = slow().await;
+        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+        config.protocol = protocol;
+        let _agent = started(config).await;
+        let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
+        let (answer, ()) = tokio::join!(edge.exchange(request), async {
+            within("the request", arrived).await.unwrap();
+            let connection = edge.connection().await;
+            assert_eq!(connection.update_configuration(1, status(204)).await, Ok(1));
+            assert_eq!(edge.get("/").await.0, 204);
+            go.send(()).unwrap();
+        });
+        assert_eq!(text(answer.unwrap().into_body()).await, "done");
+    }
 }

@@ -1,7 +1,7 @@
 //! The metrics endpoint, asked as a scraper asks.
 
 use agent::{Agent, listen_metrics};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -29,8 +29,8 @@ async fn the_endpoint_tells_what_people_chart() {
     let agent = Agent::start(config, Some(listener)).await.unwrap();
     let address = agent.metrics_address().unwrap();
     let (status, body) = ask(address, "/ready").await;
-    assert_eq!(status, 503);
-    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["readyConnections"], 0);
+    let ready = |status: u16, connections: u8| json!({ "status": status, "readyConnections": connections, "connectorId": connector });
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (503, ready(503, 0)));
 
     let edge = edge.restarted().await;
     assert!(within("a connection", agent.ready()).await);
@@ -38,8 +38,7 @@ async fn the_endpoint_tells_what_people_chart() {
         assert_eq!(edge.get("/").await.0, 204);
     }
     let (status, body) = ask(address, "/ready").await;
-    let ready: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &ready["readyConnections"], &ready["connectorId"]), (200, &1.into(), &connector.into()));
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, ready(200, 1)));
     assert_eq!(ask(address, "/healthcheck").await, (200, "OK\n".to_owned()));
     assert_eq!(ask(address, "/quicktunnel").await, (200, r#"{"hostname":"quick.test"}"#.to_owned()));
     let (_, config) = ask(address, "/config").await;
@@ -50,6 +49,10 @@ async fn the_endpoint_tells_what_people_chart() {
     let tunnel: Value = serde_json::from_str(&tunnel).unwrap();
     assert_eq!(tunnel["connections"][0]["protocol"], 1);
     assert_eq!(ask(address, "/elsewhere").await.0, 404);
+    let mut keys: Vec<&String> =
+        config.as_object().unwrap().keys().chain(config["config"].as_object().unwrap().keys()).collect();
+    keys.sort();
+    assert_eq!(keys, ["config", "ingress", "originRequest", "version", "warp-routing"]);
 
     let (_, metrics) = ask(address, "/metrics").await;
     for line in [

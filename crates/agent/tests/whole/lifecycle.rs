@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 
 use agent::{Agent, Event, FallbackReason, Protocol};
 use http::Request;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
 use wire::registration::Refused;
 use wire::{Body, Transport};
 
 use crate::edge::{Edge, text};
-use crate::origin::{Origin, read_head};
+use crate::origin::slow;
 use crate::{config, event, everything_to, started, within};
 
 const FOUR: NonZeroU8 = NonZeroU8::new(4).unwrap();
@@ -154,26 +152,6 @@ async fn an_untrusted_edge_is_refused_with_advice() {
     });
     assert!(reason.await.contains("--ca FILE"));
     assert!(edge.connections().is_empty());
-}
-
-/// An origin whose answer waits until the test says so.
-async fn slow() -> (Origin, oneshot::Sender<()>, oneshot::Receiver<()>) {
-    let (go, gone) = oneshot::channel();
-    let (asked, arrived) = oneshot::channel();
-    let once = std::sync::Mutex::new(Some((gone, asked)));
-    let origin = Origin::raw(move |mut stream| {
-        let once = once.lock().unwrap().take();
-        async move {
-            let Some((gone, asked)) = once else { return };
-            read_head(&mut stream).await;
-            asked.send(()).unwrap();
-            let _ = gone.await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
-            read_head(&mut stream).await;
-        }
-    })
-    .await;
-    (origin, go, arrived)
 }
 
 #[tokio::test]

@@ -15,8 +15,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub(crate) type OriginBody = BoxBody<Bytes, hyper::Error>;
@@ -57,7 +58,7 @@ impl Origin {
     pub(crate) async fn saying(answer: &'static str) -> Self {
         Self::raw(move |mut stream| async move {
             read_head(&mut stream).await;
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
         })
         .await
     }
@@ -76,6 +77,26 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// An origin whose answer waits until the test says so.
+pub(crate) async fn slow() -> (Origin, oneshot::Sender<()>, oneshot::Receiver<()>) {
+    let (go, gone) = oneshot::channel();
+    let (asked, arrived) = oneshot::channel();
+    let once = std::sync::Mutex::new(Some((gone, asked)));
+    let origin = Origin::raw(move |mut stream| {
+        let once = once.lock().unwrap().take();
+        async move {
+            let Some((gone, asked)) = once else { return };
+            read_head(&mut stream).await;
+            asked.send(()).unwrap();
+            let _ = gone.await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+            read_head(&mut stream).await;
+        }
+    })
+    .await;
+    (origin, go, arrived)
 }
 
 /// A web server on one stream, HTTP/1.1 or HTTP/2.

@@ -1,0 +1,119 @@
+//! The configuration in force, and how another takes its place.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::{broadcast, watch};
+
+use crate::event::{ConfigurationSource, Event};
+use crate::ingress::Document;
+use crate::metrics::Metrics;
+use crate::origin::{Origins, PrepareError};
+
+/// What requests are served by, swapped as a whole.
+pub(crate) struct Configuration {
+    active: ArcSwap<Active>,
+    /// Held while a configuration is prepared and swapped in, so that versions stay in order.
+    applying: Mutex<()>,
+    /// Changes with each local configuration, which is then reported to the edge.
+    local: watch::Sender<Bytes>,
+    flags: BTreeMap<String, String>,
+    events: broadcast::Sender<Event>,
+    metrics: Arc<Metrics>,
+}
+
+/// The configuration in force. Requests keep the one that they began with.
+pub(crate) struct Active {
+    /// −1: the local one (section 11.2).
+    pub(crate) version: i32,
+    pub(crate) document: Document,
+    pub(super) origins: Origins,
+}
+
+impl Active {
+    fn prepare(version: i32, document: Document) -> Result<Self, PrepareError> {
+        let origins = Origins::prepare(&document.rules)?;
+        Ok(Self { version, document, origins })
+    }
+}
+
+impl Configuration {
+    /// Begins with a local configuration. Blocks: it reads files (`caPool`, the system's roots).
+    pub(crate) fn new(
+        document: Document,
+        flags: BTreeMap<String, String>,
+        events: broadcast::Sender<Event>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, PrepareError> {
+        let report = document.report(&flags);
+        let active = ArcSwap::from_pointee(Active::prepare(-1, document)?);
+        let (local, _) = watch::channel(report);
+        Ok(Self { active, applying: Mutex::new(()), local, flags, events, metrics })
+    }
+
+    /// The configuration in force.
+    pub(crate) fn active(&self) -> Arc<Active> {
+        self.active.load_full()
+    }
+
+    /// The report of the local configuration (section 11.3), now and after each change.
+    pub(crate) fn local_report(&self) -> watch::Receiver<Bytes> {
+        self.local.subscribe()
+    }
+
+    /// Puts a local configuration in force, unless the edge manages it. Blocks, as [`Configuration::new`] does.
+    pub(crate) fn apply_local(&self, document: Document) -> Result<(), String> {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.active().version >= 0 {
+            return Err("the edge manages this tunnel's configuration; the local rules are not used".to_owned());
+        }
+        let report = document.report(&self.flags);
+        let active = Active::prepare(-1, document).map_err(|error| error.to_string())?;
+        self.put(active, ConfigurationSource::File);
+        self.local.send_replace(report);
+        Ok(())
+    }
+
+    /// Puts a pushed configuration in force by the version rules of section 11.2. Answers the version now in force. Blocks, as
+    /// [`Configuration::new`] does.
+    pub(super) fn apply_pushed(&self, version: i32, config: &[u8]) -> Result<i32, (i32, String)> {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.active().version;
+        if version <= current {
+            return Ok(current);
+        }
+        let prepared = Document::from_json(config)
+            .map_err(|error| error.to_string())
+            .and_then(|document| Active::prepare(version, document).map_err(|error| error.to_string()));
+        match prepared {
+            Ok(active) => {
+                self.put(active, ConfigurationSource::Edge { version });
+                Ok(version)
+            }
+            Err(reason) => {
+                let source = ConfigurationSource::Edge { version };
+                self.tell(Event::ConfigurationRefused { source, reason: reason.clone() });
+                Err((current, reason))
+            }
+        }
+    }
+
+    /// A configuration was refused before it came here.
+    pub(crate) fn refused(&self, source: ConfigurationSource, reason: String) {
+        self.tell(Event::ConfigurationRefused { source, reason });
+    }
+
+    fn put(&self, active: Active, source: ConfigurationSource) {
+        let rules = active.document.rules.iter().len();
+        self.metrics.config_version.set(active.version.into());
+        self.active.store(Arc::new(active));
+        self.tell(Event::ConfigurationApplied { source, rules });
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
+    }
+}
