@@ -1,6 +1,8 @@
 //! TLS towards origins: whom a rule trusts.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +14,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::PrepareError;
 use crate::ingress::OriginOptions;
+
+/// The largest file of roots: ten times what systems ship.
+const MAX_CA_POOL: u64 = 4 << 20;
 
 /// The system's roots, read at most once for all rules of a configuration, and the settings made of them, which rules share.
 #[derive(Default)]
@@ -74,10 +79,16 @@ impl Trust {
     }
 }
 
+/// A pushed configuration names this file too, so it is read only as far as roots go: no device, no endless file.
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), PrepareError> {
     let wrong = |reason: String| PrepareError::CaPool { path: path.to_owned(), reason };
+    let metadata = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    if !metadata.is_file() || metadata.len() > MAX_CA_POOL {
+        return Err(wrong(format!("it is no file of at most {MAX_CA_POOL} bytes")));
+    }
+    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
     let mut any = false;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+    for certificate in CertificateDer::pem_reader_iter(BufReader::new(file.take(MAX_CA_POOL))) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
         any = true;
@@ -121,5 +132,26 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pool_that_is_no_plain_file_is_refused_unread() {
+        let directory = tempfile::tempdir().unwrap();
+        let endless = directory.path().join("endless");
+        File::create(&endless).unwrap().set_len(MAX_CA_POOL + 1).unwrap();
+        for path in [Path::new("/dev/zero"), directory.path(), &endless] {
+            let error = add_file(&mut RootCertStore::empty(), path).unwrap_err().to_string();
+            assert!(error.contains("no file of at most"), "{error}");
+        }
+        let empty = directory.path().join("empty");
+        File::create(&empty).unwrap();
+        let error = add_file(&mut RootCertStore::empty(), &empty).unwrap_err().to_string();
+        assert!(error.contains("no certificate"), "{error}");
     }
 }
