@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
 use super::tls::Trust;
 use crate::eyeballs;
 use crate::ingress::{OriginOptions, Service};
+
+/// The pauses between keep-alive probes that the kernel takes; Linux refuses others.
+const PROBE_PAUSES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 
 /// Dials the origin of one rule, whatever authority the request's URI names.
 #[derive(Clone)]
@@ -150,7 +154,8 @@ impl Settings {
         let stream = eyeballs::connect(&addresses, self.stagger, TcpStream::connect).await?;
         stream.set_nodelay(true)?;
         if !self.keep_alive.is_zero() {
-            let probes = TcpKeepalive::new().with_time(self.keep_alive).with_interval(self.keep_alive);
+            let pause = self.keep_alive.clamp(*PROBE_PAUSES.start(), *PROBE_PAUSES.end());
+            let probes = TcpKeepalive::new().with_time(pause).with_interval(pause);
             SockRef::from(&stream).set_tcp_keepalive(&probes)?;
         }
         Ok(stream)

@@ -208,7 +208,8 @@ fn pool(options: &OriginOptions) -> Builder {
     builder
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(options.keep_alive_connections)
-        .pool_idle_timeout(options.keep_alive_timeout)
+        // Zero is no limit, as in the reference.
+        .pool_idle_timeout(Some(options.keep_alive_timeout).filter(|age| !age.is_zero()))
         // The names that HTTP/1 servers expect; some old ones compare them as text.
         .http1_title_case_headers(true)
         .http1_max_headers(MAX_ANSWER_HEADERS)
