@@ -4,6 +4,7 @@
 //! the command line and the environment, and above the defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ pub struct SingleOrigin {
 }
 
 /// What the file says. A field is `None` (or empty) when its key is absent.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[expect(missing_docs, reason = "each field is the key of the same name, documented at the flag")]
 pub struct FileConfig {
     /// `tunnel`: id or name.
@@ -97,6 +98,13 @@ pub struct FileConfig {
     pub log_directory: Option<PathBuf>,
     /// `output`: `default` or `json`.
     pub output: Option<String>,
+}
+
+/// Shows nothing: some of the values are secrets.
+impl fmt::Debug for FileConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileConfig").finish_non_exhaustive()
+    }
 }
 
 /// Keys that mean nothing to this agent, and do no harm: settings of features that it does not have or does by itself.
@@ -200,10 +208,9 @@ impl SingleOrigin {
             no_tls_verify: file.optional("no-tls-verify"),
             disable_chunked_encoding: file.optional("no-chunked-encoding"),
             http2_origin: file.optional("http2-origin"),
+            proxy_type: file.optional("socks5").and_then(|on: bool| on.then(|| "socks".to_owned())),
             ..Overrides::default()
         };
-        // Of a feature that this agent has as rules only; kept known so that its use gets no misleading suggestion.
-        let _: Option<bool> = file.optional("socks5");
         Self {
             hello_world: file.or("hello-world", false),
             bastion: file.or("bastion", false),
@@ -332,6 +339,13 @@ warp-routing:
         assert!(rule.options.no_tls_verify);
         assert_eq!(rule.options.ip_rules.len(), 1);
         assert_eq!(document.rules.iter().last().unwrap().options.connect_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn secrets_of_the_file_are_not_printed() {
+        let file = FileConfig::parse("c.yml", "token: hidden-1\ncredentials-contents: hidden-2").unwrap();
+        assert_eq!(file.token.as_deref(), Some("hidden-1"));
+        assert!(!format!("{file:?}").contains("hidden"));
     }
 
     #[test]
