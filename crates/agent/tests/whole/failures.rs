@@ -1,11 +1,15 @@
 //! Origins that are down, silent, untrusted or confused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::Protocol;
+use bytes::Bytes;
 use http::Request;
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use wire::{Body, ExchangeError, OriginFault};
 
@@ -37,6 +41,24 @@ async fn an_origin_that_is_not_there() {
     assert!(text.contains(&address.to_string()), "{text}");
     assert_eq!(fault("http://no-such-host.invalid:80", "", get()).await.0, OriginFault::Unreachable);
     assert_eq!(fault("unix:/nonexistent/socket", "", get()).await.0, OriginFault::Refused);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_origin_that_does_not_answer_the_attempt_to_connect() {
+    // A full queue of connections that nobody accepts: Linux lets further attempts wait.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 100, "the queue never fills");
+    }
+    let (kind, text) = fault(&format!("http://{address}"), r#""connectTimeout":1"#, get()).await;
+    assert_eq!(kind, OriginFault::ConnectTimeout, "{text}");
+    assert!(text.contains("within 1s"), "{text}");
 }
 
 #[tokio::test]
@@ -80,6 +102,19 @@ async fn tls_that_cannot_be() {
     let (kind, text) = fault(&origin.service().replace("http", "https"), r#""tlsTimeout":1"#, get()).await;
     assert_eq!(kind, OriginFault::TlsHandshake, "{text}");
     assert!(text.contains("within 1s"), "{text}");
+}
+
+#[tokio::test]
+async fn a_body_too_large_to_learn_its_length() {
+    let origin = Origin::web().await;
+    let endless = StreamBody::new(futures_util::stream::repeat_with(|| {
+        Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0; 64 << 10])))
+    }));
+    let request = Request::post("https://app.test/").body(Body::wrap(endless)).unwrap();
+    let (kind, text) = fault(&origin.service(), r#""disableChunkedEncoding":true"#, request).await;
+    assert_eq!(kind, OriginFault::Unsupported, "{text}");
+    assert!(text.contains("disableChunkedEncoding") && text.contains("1048576"), "{text}");
+    assert_eq!(origin.accepted(), 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use agent::Protocol;
+use agent::file::FileConfig;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Frame;
@@ -190,6 +191,26 @@ async fn connections_to_the_origin_are_used_again_as_configured() {
 }
 
 #[tokio::test]
+async fn times_beyond_what_the_system_takes_are_bounded() {
+    for document in [
+        // Finer than a second, as only a file can say it.
+        "ingress:\n  - service: {}\n    originRequest: {tcpKeepAlive: 500ms, keepAliveTimeout: 0s, connectTimeout: 0s}\n",
+        "ingress:\n  - service: {}\n    originRequest: {tcpKeepAlive: 48h, connectTimeout: 100000h}\n",
+    ] {
+        let edge = Edge::start().await;
+        let origin = Origin::web().await;
+        let file = FileConfig::parse("config.yml", &document.replace("{}", &origin.service())).unwrap();
+        let mut config = config(&[&edge], "{}");
+        config.document = file.document.unwrap();
+        let _agent = started(config).await;
+        for _ in 0..2 {
+            assert_eq!(edge.get("/").await.0, 200);
+        }
+        assert_eq!(origin.accepted(), 1, "the connection is used again");
+    }
+}
+
+#[tokio::test]
 async fn a_rule_is_chosen_by_host_and_path() {
     let edge = Edge::start().await;
     let document = r#"{"ingress":[
@@ -243,6 +264,36 @@ async fn a_visitor_who_leaves_cancels_the_request_at_the_origin() {
         let response = edge.exchange(request).await.unwrap();
         drop(response);
         within("the end of the origin's connection", ended.recv()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_before_the_answer_cancels_the_request_too() {
+    for protocol in BOTH {
+        let edge = Edge::start().await;
+        let (sender, mut told) = mpsc::channel(1);
+        let sender = Arc::new(sender);
+        let origin = Origin::raw(move |mut stream| {
+            let told = Arc::clone(&sender);
+            async move {
+                read_head(&mut stream).await;
+                told.send("asked").await.unwrap();
+                read_head(&mut stream).await;
+                told.send("left").await.unwrap();
+            }
+        })
+        .await;
+        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+        config.protocol = protocol;
+        let agent = started(config).await;
+        let mut events = agent.events();
+        let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
+        tokio::select! {
+            _ = edge.exchange(request) => panic!("{protocol:?}: an answer from nowhere"),
+            asked = told.recv() => assert_eq!(asked, Some("asked")),
+        }
+        assert_eq!(within("the end of the origin's connection", told.recv()).await, Some("left"));
+        assert_eq!(request_told(&mut events).await.outcome, agent::RequestOutcome::Left);
     }
 }
 

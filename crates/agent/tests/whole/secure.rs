@@ -14,9 +14,8 @@ use crate::edge::{Edge, text};
 use crate::origin::{Origin, serve};
 use crate::{config, everything_to, started};
 
-/// An HTTPS origin whose certificate is for these names; answers its certificate in PEM form too. The description that it gives
-/// of a request tells the version of HTTP.
-async fn https(names: &[&str], http2: bool) -> (Origin, String) {
+/// Accepts TLS with a certificate for these names, which is answered in PEM form too.
+fn acceptor(names: &[&str], http2: bool) -> (TlsAcceptor, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -30,7 +29,13 @@ async fn https(names: &[&str], http2: bool) -> (Origin, String) {
     if http2 {
         settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     }
-    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    (TlsAcceptor::from(Arc::new(settings)), cert.pem())
+}
+
+/// An HTTPS origin whose certificate is for these names; answers its certificate in PEM form too. The description that it gives
+/// of a request tells the version of HTTP.
+async fn https(names: &[&str], http2: bool) -> (Origin, String) {
+    let (acceptor, pem) = acceptor(names, http2);
     let origin = Origin::raw(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -40,7 +45,7 @@ async fn https(names: &[&str], http2: bool) -> (Origin, String) {
         }
     })
     .await;
-    (origin, cert.pem())
+    (origin, pem)
 }
 
 /// The origin's description of a request to `host`, or the fault.
@@ -104,5 +109,28 @@ async fn unix_sockets_serve_as_well() {
     });
     let seen = visit(&format!("unix:{}", path.display()), "", "app.test").await.unwrap();
     assert_eq!(seen["headers"]["host"], "app.test");
+    serving.abort();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn tls_is_spoken_over_unix_sockets_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let pool = directory.path().join("pool.pem");
+    let (acceptor, pem) = acceptor(&["localhost"], false);
+    std::fs::write(&pool, pem).unwrap();
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                tokio::spawn(serve(stream));
+            }
+        }
+    });
+    let service = format!("unix+tls:{}", path.display());
+    let seen = visit(&service, &format!(r#""caPool":"{}""#, pool.display()), "app.test").await.unwrap();
+    assert_eq!(seen["headers"]["host"], "app.test");
+    assert_eq!(visit(&service, "", "app.test").await.unwrap_err(), OriginFault::TlsCertificate);
     serving.abort();
 }
