@@ -30,6 +30,8 @@ pub struct Limits {
     pub connections: usize,
     /// Agent connections that have not registered yet. More are closed as they come.
     pub unregistered: usize,
+    /// Registered connections of one tunnel. More are refused.
+    pub tunnel_connections: usize,
     /// Requests at once on one HTTP/2 or HTTP/3 connection of a visitor.
     pub streams: u32,
     /// Header fields of one request.
@@ -65,6 +67,8 @@ impl Limits {
     pub const CONNECTIONS: usize = 10_000;
     /// Agents register within a round trip; a thousand at once come only after a restart of the node.
     pub const UNREGISTERED: usize = 1_024;
+    /// 25 connectors with the usual four connections each, which is where hosted edges stop.
+    pub const TUNNEL_CONNECTIONS: usize = 100;
     /// What browsers find enough, and RFC 9113 section 6.5.2 recommends at least.
     pub const STREAMS: u32 = 128;
     /// Browsers send 20; 128 leaves room for odd proxies.
@@ -98,6 +102,7 @@ impl Default for Limits {
         Self {
             connections: Self::CONNECTIONS,
             unregistered: Self::UNREGISTERED,
+            tunnel_connections: Self::TUNNEL_CONNECTIONS,
             streams: Self::STREAMS,
             header_count: Self::HEADER_COUNT,
             header_bytes: Self::HEADER_BYTES,

@@ -31,6 +31,8 @@ pub(crate) struct Tunnels {
     registry: Registry,
     location: String,
     memory: Duration,
+    /// Connections of one tunnel.
+    most: usize,
     metrics: Arc<Metrics>,
     stop: Stop,
     table: RwLock<Table>,
@@ -78,6 +80,7 @@ impl Tunnels {
             registry,
             location,
             memory: limits.reconnect_memory,
+            most: limits.tunnel_connections,
             metrics,
             stop,
             table: RwLock::default(),
@@ -199,6 +202,13 @@ impl Tunnels {
         let replaced = self.write().insert(registration.tunnel, Arc::clone(&live), self.memory);
         self.arrivals.send_replace(());
         (live, replaced)
+    }
+
+    /// The tunnel has so many connections already, not counting the one that this would replace.
+    fn is_full(&self, registration: &Registration) -> bool {
+        let is_same =
+            |live: &Live| live.connector == registration.connector && live.index == registration.connection_index;
+        self.live(registration.tunnel).iter().filter(|live| !is_same(live)).count() >= self.most
     }
 
     fn live(&self, tunnel: Uuid) -> Arc<[Arc<Live>]> {

@@ -14,6 +14,8 @@ use super::{Tunnels, managed};
 /// When an agent whose tunnel or secret is not known may ask again: a tunnel that was made a moment ago is known by
 /// then.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(10);
+/// When an agent may ask again whose tunnel has no room for it.
+const RETRY_FULL: Duration = Duration::from_secs(60);
 /// When an agent may come back to a node that is stopping: it has stopped by then, and another one answers.
 const RETRY_STOPPING: Duration = Duration::from_secs(1);
 
@@ -44,10 +46,17 @@ impl Door {
             return Some(Refused { cause, retry_after: Some(RETRY_STOPPING) });
         }
         let snapshot = self.tunnels.registry.snapshot();
-        let refused = snapshot
-            .authenticate(&registration.account_tag, registration.tunnel, registration.secret.as_bytes())
-            .err()?;
+        let known =
+            snapshot.authenticate(&registration.account_tag, registration.tunnel, registration.secret.as_bytes());
         let Registration { tunnel, connector, .. } = registration;
+        let Err(refused) = known else {
+            return self.tunnels.is_full(registration).then(|| {
+                tracing::warn!(%tunnel, %connector, "the limit of connections of one tunnel is reached");
+                // As above, an agent with any other cause might not stay until there is room.
+                let cause = format!("{}: the tunnel has too many connections", Refused::UNAUTHORIZED);
+                Refused { cause, retry_after: Some(RETRY_FULL) }
+            });
+        };
         tracing::info!(%tunnel, %connector, reason = %refused, "an agent was refused");
         Some(Refused {
             cause: format!("{}: the tunnel or its secret is not known here", Refused::UNAUTHORIZED),

@@ -234,6 +234,19 @@ async fn agents_that_do_not_register() {
 }
 
 #[tokio::test]
+async fn connections_of_one_tunnel() {
+    let (node, origin, _agent) = limited(Limits { tunnel_connections: 2, ..Limits::default() }).await;
+    let tunnel = node.registry.snapshot().tunnel_named("app").unwrap().value.clone();
+    let second = node.agent(&tunnel, BOTH[1]);
+    let _connected = second.connect(&origin).await.unwrap();
+    let refused = node.agent(&tunnel, BOTH[0]).connect(&origin).await.err().expect("there is no room");
+    assert!(refused.to_string().contains("too many connections"), "{refused}");
+    let _again = second.connect(&origin).await.expect("it takes its own place");
+    let other = node.tunnel("other", ConfigSource::Local).await;
+    let _other = node.agent(&other, BOTH[0]).connect(&origin).await.expect("another tunnel has room of its own");
+}
+
+#[tokio::test]
 async fn a_flood_of_resets_ends_the_connection() {
     let (node, _origin, _agent) = limited(Limits::default()).await;
     let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
