@@ -17,6 +17,8 @@ async fn mistakes_exit_with_2_and_say_what_to_do() {
         (&["up", "--cert", "x"], "--key"),
         (&["up", "--config", "/nowhere.yml"], "/nowhere.yml"),
         (&["explain", "9"], "snicket explain"),
+        (&["explain", "tea"], "such as 1033"),
+        (&["tunnel"], "snicket tunnel run"),
         (&["tunnel", "run"], "which tunnel"),
         (&["tunnel", "run", "--token", "AAAA"], "the token cannot be read"),
         (&["tunnel", "list"], "snicket up"),

@@ -3,7 +3,7 @@
 mod file;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -130,7 +130,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let local = describe(&node, &settings.domain, token_file);
     let announcement = local.announce(&settings.data)?;
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
-    announce(&node, &local, screen);
+    announce(&node, &local, &settings.data, screen);
     tell(&notices, screen);
     notify::systemd("READY=1");
 
@@ -255,7 +255,7 @@ fn describe(node: &Node, domain: &Hostname, token_file: PathBuf) -> LocalEdge {
     }
 }
 
-fn announce(node: &Node, local: &LocalEdge, screen: Screen) {
+fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
     let ready = Ready {
         command: "up",
         url: Some(ready::url("https", &local.domain, local.https.port())),
@@ -282,7 +282,9 @@ fn announce(node: &Node, local: &LocalEdge, screen: Screen) {
             .say(format!("  API token  {token}\n             shown only this once; kept in {}", token_file.display())),
         None => screen.say(format!("  API token  in {}", token_file.display())),
     }
-    screen.say(
-        "\nNext, on this machine: snicket http 3000\nFor a stock cloudflared: snicket cloudflared\nCtrl-C stops.\n",
-    );
+    let found = if data == paths::edge_data() { String::new() } else { format!(" --data {}", data.display()) };
+    screen.say(format!(
+        "\nNext, on this machine: snicket http 3000{found}\nFor a stock cloudflared: snicket cloudflared{found}\n\
+         Ctrl-C stops.\n"
+    ));
 }
