@@ -60,7 +60,10 @@ async fn a_file_brings_everything_back_after_a_restart() {
     let full = |_: &str| Err(CommitError::Engine(EngineError::Storage("no room for the token's file".into())));
     assert!(registry.create_first_token(at(1), full).await.is_err());
     let mut kept = String::new();
-    let keep = |secret: &str| Ok::<_, CommitError>(kept.push_str(secret));
+    let keep = |secret: &str| {
+        kept.push_str(secret);
+        Ok::<(), CommitError>(())
+    };
     let secret = registry.create_first_token(at(1), keep).await.unwrap().unwrap();
     assert_eq!(kept, secret);
     assert_eq!(registry.create_first_token(at(1), full).await.unwrap(), None);
