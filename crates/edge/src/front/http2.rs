@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::{Body, BodyError, Interim, Kind};
@@ -30,6 +31,10 @@ const SEND_BUFFER: usize = 128 * 1024;
 const RESET_STREAMS: usize = 32;
 /// How often a visitor is asked whether it is still there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
+
+/// How long a visitor whose request has been answered already may go on sending it before it is told to stop. Some (curl before
+/// 8.0) take a reset that comes together with the answer for no answer at all; most notice the answer and stop by themselves.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until either side closes it.
 pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), h2::Error>
@@ -104,7 +109,8 @@ async fn exchange(
     caller: Caller,
     reception: Arc<Reception>,
 ) {
-    let (kind, request) = translate(request);
+    let (unread, rest) = oneshot::channel();
+    let (kind, request) = translate(request, unread);
     let (head, body) = request.into_parts();
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
@@ -123,14 +129,22 @@ async fn exchange(
     while let Ok((status, headers)) = interims.try_recv() {
         send_interim(&mut respond, status, headers);
     }
-    if let Err(error) = send(answer, kind, respond).await {
-        tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor");
+    match send(answer, kind, respond).await {
+        Ok(()) => _ = timeout(LINGER, pass_over(rest)).await,
+        Err(error) => tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor"),
+    }
+}
+
+/// Waits for the end of what nobody reads any more. Its window stays closed.
+async fn pass_over(rest: oneshot::Receiver<RecvStream>) {
+    if let Ok(mut stream) = rest.await {
+        while let Some(Ok(_)) = stream.data().await {}
     }
 }
 
 /// Turns what came over HTTP/2 into a request of either kind. An extended CONNECT that is no WebSocket's stays a
 /// CONNECT, which no site can serve.
-fn translate(request: Request<RecvStream>) -> (Kind, Request<Body>) {
+fn translate(request: Request<RecvStream>, unread: oneshot::Sender<RecvStream>) -> (Kind, Request<Body>) {
     let (mut head, stream) = request.into_parts();
     let kind = match head.extensions.remove::<h2::ext::Protocol>() {
         Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
@@ -139,7 +153,11 @@ fn translate(request: Request<RecvStream>) -> (Kind, Request<Body>) {
         }
         Some(_) | None => Kind::Http,
     };
-    let body = if stream.is_end_stream() { Body::empty() } else { Body::wrap(Incoming { stream, data_ended: false }) };
+    let body = if stream.is_end_stream() {
+        Body::empty()
+    } else {
+        Body::wrap(Incoming { stream: Some(stream), data_ended: false, unread: Some(unread) })
+    };
     (kind, Request::from_parts(head, body))
 }
 
@@ -220,8 +238,22 @@ fn stream_capacity(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) ->
 
 /// The body of a request. Its window opens again as its bytes are taken.
 struct Incoming {
-    stream: RecvStream,
+    /// There until it is dropped.
+    stream: Option<RecvStream>,
     data_ended: bool,
+    /// Takes the stream if it is dropped before its end.
+    unread: Option<oneshot::Sender<RecvStream>>,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(unread)) = (self.stream.take(), self.unread.take())
+            && !stream.is_end_stream()
+        {
+            // Nobody takes it when the visitor has left; then it may go.
+            let _ = unread.send(stream);
+        }
+    }
 }
 
 impl http_body::Body for Incoming {
@@ -232,18 +264,19 @@ impl http_body::Body for Incoming {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !self.data_ended {
-            match ready!(self.stream.poll_data(context)) {
+        let Self { stream: Some(stream), data_ended, .. } = &mut *self else { return Poll::Ready(None) };
+        if !*data_ended {
+            match ready!(stream.poll_data(context)) {
                 Some(Ok(data)) => {
                     // Fails only when the stream is gone, which the next poll tells.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    let _ = stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
-                None => self.data_ended = true,
+                None => *data_ended = true,
             }
         }
-        match ready!(self.stream.poll_trailers(context)) {
+        match ready!(stream.poll_trailers(context)) {
             Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             Ok(None) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
@@ -251,7 +284,7 @@ impl http_body::Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use harness::{LIMIT, Origin, RawOrigin, peer};
+use harness::{Http, LIMIT, Origin, RawOrigin, peer};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -285,6 +285,10 @@ async fn a_body_is_asked_for_only_when_the_origin_takes_it() {
     let Some(curl) = peer("curl", "apt-get install curl brings it") else { return };
     for way in rig.ways_over(&[Over::Plain, Over::One, Over::Two]) {
         for path in ["/take", "/refuse"] {
+            if (way.over, path) == (Over::Two, "/refuse") {
+                // Some versions of curl end such a request short of its length, which is a mistake of theirs. The next test has it.
+                continue;
+            }
             let version = if way.over == Over::Two { "--http2" } else { "--http1.1" };
             let run = Command::new(&curl)
                 .args(["--silent", "--show-error", "--verbose", version, "--cacert"])
@@ -341,5 +345,31 @@ async fn a_visitor_who_waits_to_be_asked_is_asked_or_answered() {
         let exchange = way.open("POST", "/refuse", &headers, body).await;
         let answer = exchange.answer().await.unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!((answer.status, answer.text().as_str()), (413, "no!"), "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_end_of_its_request_is_not_followed_by_a_reset() {
+    // Some visitors take the reset for the answer.
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways_over(&[Over::Two]) {
+        let stream = way.edge.visitor().over(Http::Two).dial(&way.url("/")).await;
+        let (requests, mut connection) = h2::client::handshake(stream).await.unwrap();
+        let mut pings = connection.ping_pong().unwrap();
+        tokio::spawn(connection);
+        let mut requests = requests.ready().await.unwrap();
+        let request = http::Request::post(way.url("/")).body(()).unwrap();
+        let (answer, mut send) = requests.send_request(request, false).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let mut text = Vec::new();
+        while let Some(data) = body.data().await {
+            text.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(text, b"hello from the origin", "{way}");
+        // Whatever came with the answer is here by then.
+        pings.ping(h2::Ping::opaque()).await.unwrap();
+        let reset = std::future::poll_fn(|context| std::task::Poll::Ready(send.poll_reset(context))).await;
+        assert!(reset.is_pending(), "{way}: {reset:?}");
     }
 }

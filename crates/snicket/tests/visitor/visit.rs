@@ -80,7 +80,7 @@ pub(crate) struct Exchange {
 enum Source {
     One(One),
     Two { response: h2::client::ResponseFuture, body: Option<h2::RecvStream>, requests: h2::client::SendRequest<Bytes> },
-    Three { receive: http3::Receive, visitor: http3::Visitor },
+    Three { receive: Box<http3::Receive>, visitor: http3::Visitor },
 }
 
 struct One {
@@ -204,7 +204,7 @@ async fn three(edge: &Edge, request: Request<RequestBody>) -> Exchange {
             send.stop_stream(h3::error::Code::H3_REQUEST_CANCELLED);
         }
     });
-    Exchange { answer: Source::Three { receive, visitor }, sending: Sending(Some(left)) }
+    Exchange { answer: Source::Three { receive: Box::new(receive), visitor }, sending: Sending(Some(left)) }
 }
 
 impl Exchange {
@@ -237,7 +237,6 @@ impl Exchange {
     }
 
     /// The final head, and the interim ones before it.
-    #[expect(clippy::type_complexity, reason = "a list of heads and a head")]
     pub(crate) async fn head(&mut self) -> Result<(Vec<(u16, HeaderMap)>, u16, HeaderMap), String> {
         let mut interim = Vec::new();
         loop {
