@@ -77,7 +77,7 @@ pub struct Config {
     pub connections: NonZeroU8,
     /// Limit for each call to the edge.
     pub rpc_timeout: Duration,
-    /// Proxies on the way to the edge, for HTTP/2.
+    /// Proxies on the way to the edge, for HTTP/2, and to origins.
     pub proxies: Proxies,
     /// Added to each request as `Cf-Warp-Tag-<Name>`.
     pub tags: Vec<Tag>,
@@ -179,8 +179,13 @@ impl Agent {
             counters.user_hostnames.with_label_values(&[hostname]).inc();
         }
         let (events, since_start) = broadcast::channel(EVENTS);
-        let configuration =
-            Configuration::new(config.document.clone(), config.flags.clone(), events.clone(), Arc::clone(&counters))?;
+        let configuration = Configuration::new(
+            config.document.clone(),
+            config.flags.clone(),
+            config.proxies.clone(),
+            events.clone(),
+            Arc::clone(&counters),
+        )?;
         let requests = Arc::new(Requests {
             configuration: Arc::new(configuration),
             tags: tags(&config),

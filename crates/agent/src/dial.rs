@@ -112,7 +112,7 @@ impl Dialer {
 
     async fn tcp(&self, place: &Place) -> Result<TcpStream, DialError> {
         let stream = timeout(TCP_LIMIT, async {
-            match self.proxies.for_host(place.host()) {
+            match self.proxies.for_edge(place.host()) {
                 Some(proxy) => proxy.connect(place.name(), self.bind).await.map_err(|error| error.to_string()),
                 None => {
                     let address = place.address().ok_or_else(|| "the edge's name does not resolve".to_owned())?;

@@ -3,7 +3,6 @@
 mod connect;
 mod error;
 mod hello;
-
 mod tls;
 mod web;
 mod websocket;
@@ -20,6 +19,7 @@ use hyper::body::Incoming;
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
 use crate::ingress::{Rule, Rules, Service};
+use crate::proxy::Proxies;
 pub use error::PrepareError;
 use tls::Trust;
 use web::HttpOrigin;
@@ -29,9 +29,9 @@ pub(crate) struct Origins(Vec<Origin>);
 
 impl Origins {
     /// Prepares clients; nothing is connected yet.
-    pub(crate) fn prepare(rules: &Rules) -> Result<Self, PrepareError> {
+    pub(crate) fn prepare(rules: &Rules, proxies: &Proxies) -> Result<Self, PrepareError> {
         let mut trust = Trust::default();
-        let origins = rules.iter().map(|rule| Origin::prepare(rule, &mut trust));
+        let origins = rules.iter().map(|rule| Origin::prepare(rule, &mut trust, proxies));
         origins.collect::<Result<_, _>>().map(Self)
     }
 
@@ -50,12 +50,14 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    fn prepare(rule: &Rule, trust: &mut Trust) -> Result<Self, PrepareError> {
+    fn prepare(rule: &Rule, trust: &mut Trust, proxies: &Proxies) -> Result<Self, PrepareError> {
         Ok(match &rule.service {
             Service::Status(status) => Self::Status(*status),
             Service::Hello => Self::Hello(Instant::now()),
             Service::Unsupported(text) => Self::Unsupported(text.clone()),
-            Service::Http { .. } | Service::Unix { .. } => Self::Http(Box::new(HttpOrigin::prepare(rule, trust)?)),
+            Service::Http { .. } | Service::Unix { .. } => {
+                Self::Http(Box::new(HttpOrigin::prepare(rule, trust, proxies)?))
+            }
         })
     }
 

@@ -1,4 +1,4 @@
-//! Proxies on the way to the edge: HTTP CONNECT and SOCKS5, chosen by the variables that other programs obey.
+//! Proxies on the way to the edge and to origins: HTTP CONNECT and SOCKS5, chosen by the variables that other programs obey.
 
 mod handshake;
 
@@ -33,7 +33,9 @@ pub enum ProxyError {
 /// Which proxy leads to which host.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
-    proxy: Option<Proxy>,
+    edge: Option<Proxy>,
+    plain_origins: Option<Proxy>,
+    tls_origins: Option<Proxy>,
     except: Vec<Exception>,
 }
 
@@ -72,7 +74,7 @@ impl Proxies {
         Self::default()
     }
 
-    /// Reads `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in lower case first.
+    /// Reads `HTTPS_PROXY`, `ALL_PROXY` (for the edge), `HTTP_PROXY` (for origins without TLS) and `NO_PROXY`, in lower case first.
     ///
     /// # Errors
     /// A variable is set to what is no proxy.
@@ -88,21 +90,35 @@ impl Proxies {
         let first = |names: &[&'static str]| {
             names.iter().find_map(|name| Some((*name, get(name).filter(|value| !value.trim().is_empty())?)))
         };
-        let proxy = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-            .map(|(variable, value)| Proxy::parse(variable, value.trim()))
-            .transpose()?;
-        let except = first(&["no_proxy", "NO_PROXY"]).map_or_else(Vec::new, |(_, list)| exceptions(&list));
-        Ok(Self { proxy, except })
+        let proxy = |names: &[&'static str]| {
+            first(names).map(|(variable, value)| Proxy::parse(variable, value.trim())).transpose()
+        };
+        Ok(Self {
+            edge: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
+            plain_origins: proxy(&["http_proxy", "HTTP_PROXY"])?,
+            tls_origins: proxy(&["https_proxy", "HTTPS_PROXY"])?,
+            except: first(&["no_proxy", "NO_PROXY"]).map_or_else(Vec::new, |(_, list)| exceptions(&list)),
+        })
     }
 
-    /// Whether connections to this host (without port) go through a proxy.
+    /// Whether the edge at this host (without port) is reached through a proxy.
     pub fn covers(&self, host: &str) -> bool {
-        self.for_host(host).is_some()
+        self.for_edge(host).is_some()
     }
 
-    pub(crate) fn for_host(&self, host: &str) -> Option<&Proxy> {
-        let proxy = self.proxy.as_ref()?;
-        // A proxy elsewhere would not find this machine's own edge.
+    pub(crate) fn for_edge(&self, host: &str) -> Option<&Proxy> {
+        self.unless_excepted(self.edge.as_ref()?, host)
+    }
+
+    /// As the reference, origins obey `HTTP_PROXY` and `HTTPS_PROXY` alone. Unlike there, the proxy is asked for a tunnel whether or
+    /// not the origin speaks TLS: a proxy that passes requests on would replace the visitor's `Host`.
+    pub(crate) fn for_origin(&self, tls: bool, host: &str) -> Option<&Proxy> {
+        let proxy = if tls { &self.tls_origins } else { &self.plain_origins };
+        self.unless_excepted(proxy.as_ref()?, host)
+    }
+
+    fn unless_excepted<'a>(&self, proxy: &'a Proxy, host: &str) -> Option<&'a Proxy> {
+        // A proxy elsewhere would not find what runs on this machine.
         let out_of_reach = is_loopback(host) && !is_loopback(&proxy.host);
         (!out_of_reach && !self.except.iter().any(|exception| exception.covers(host))).then_some(proxy)
     }
@@ -240,14 +256,27 @@ mod tests {
     #[test]
     fn variables_are_read_as_other_programs_read_them() {
         let both = proxies(&[("ALL_PROXY", "socks5h://u:p%40ss@s.test"), ("HTTPS_PROXY", "h.test:3128")]).unwrap();
-        let proxy = both.for_host("edge.test").unwrap();
+        let proxy = both.for_edge("edge.test").unwrap();
         assert_eq!((proxy.kind, proxy.to_string()), (ProxyKind::Connect, "h.test:3128".to_owned()));
         let all = proxies(&[("HTTPS_PROXY", " "), ("ALL_PROXY", "socks5h://u:p%40ss@s.test")]).unwrap();
-        let proxy = all.for_host("edge.test").unwrap();
+        let proxy = all.for_edge("edge.test").unwrap();
         assert_eq!((proxy.kind, proxy.to_string()), (ProxyKind::Socks5, "s.test:1080".to_owned()));
         assert_eq!(proxy.credentials, Some(("u".to_owned(), "p@ss".to_owned())));
         assert!(!format!("{all:?}").contains("ss@"), "passwords are not printed");
         assert!(!proxies(&[]).unwrap().covers("edge.test"));
+    }
+
+    #[test]
+    fn origins_have_a_proxy_by_their_scheme() {
+        let variables = [("HTTP_PROXY", "plain.test"), ("HTTPS_PROXY", "tls.test"), ("no_proxy", "inner.test")];
+        let shown = |proxies: &Proxies, tls, host| proxies.for_origin(tls, host).map(ToString::to_string);
+        let both = proxies(&variables).unwrap();
+        assert_eq!(shown(&both, false, "app.test").as_deref(), Some("plain.test:80"));
+        assert_eq!(shown(&both, true, "app.test").as_deref(), Some("tls.test:80"));
+        assert_eq!(shown(&both, false, "inner.test"), None);
+        assert_eq!(shown(&both, false, "localhost"), None);
+        let all = proxies(&[("ALL_PROXY", "all.test")]).unwrap();
+        assert_eq!((shown(&all, false, "app.test"), shown(&all, true, "app.test")), (None, None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) fn config(
     document: Document,
 ) -> anyhow::Result<Config> {
     let proxies = Proxies::from_environment()
-        .context(Problem::usage("a proxy variable cannot be used", "correct HTTPS_PROXY or ALL_PROXY, or unset it"))?;
+        .context(Problem::usage("a proxy variable cannot be used", "correct the variable, or unset it"))?;
     Ok(Config {
         account_tag: credentials.account_tag,
         tunnel: credentials.tunnel,

@@ -11,6 +11,7 @@ use crate::event::{ConfigurationSource, Event};
 use crate::ingress::Document;
 use crate::metrics::Metrics;
 use crate::origin::{Origins, PrepareError};
+use crate::proxy::Proxies;
 
 /// What requests are served by, swapped as a whole.
 pub(crate) struct Configuration {
@@ -20,6 +21,8 @@ pub(crate) struct Configuration {
     /// Changes with each local configuration, which is then reported to the edge.
     local: watch::Sender<Bytes>,
     flags: BTreeMap<String, String>,
+    /// On the way to origins.
+    proxies: Proxies,
     events: broadcast::Sender<Event>,
     metrics: Arc<Metrics>,
 }
@@ -33,8 +36,8 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn prepare(version: i32, document: Document) -> Result<Self, PrepareError> {
-        let origins = Origins::prepare(&document.rules)?;
+    fn prepare(version: i32, document: Document, proxies: &Proxies) -> Result<Self, PrepareError> {
+        let origins = Origins::prepare(&document.rules, proxies)?;
         Ok(Self { version, document, origins })
     }
 }
@@ -44,13 +47,14 @@ impl Configuration {
     pub(crate) fn new(
         document: Document,
         flags: BTreeMap<String, String>,
+        proxies: Proxies,
         events: broadcast::Sender<Event>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, PrepareError> {
         let report = document.report(&flags);
-        let active = ArcSwap::from_pointee(Active::prepare(-1, document)?);
+        let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies)?);
         let (local, _) = watch::channel(report);
-        Ok(Self { active, applying: Mutex::new(()), local, flags, events, metrics })
+        Ok(Self { active, applying: Mutex::new(()), local, flags, proxies, events, metrics })
     }
 
     /// The configuration in force.
@@ -70,7 +74,7 @@ impl Configuration {
             return Err("the edge manages this tunnel's configuration; the local rules are not used".to_owned());
         }
         let report = document.report(&self.flags);
-        let active = Active::prepare(-1, document).map_err(|error| error.to_string())?;
+        let active = Active::prepare(-1, document, &self.proxies).map_err(|error| error.to_string())?;
         self.put(active, ConfigurationSource::File);
         self.local.send_replace(report);
         Ok(())
@@ -86,7 +90,7 @@ impl Configuration {
         }
         let prepared = Document::from_json(config)
             .map_err(|error| error.to_string())
-            .and_then(|document| Active::prepare(version, document).map_err(|error| error.to_string()));
+            .and_then(|document| Active::prepare(version, document, &self.proxies).map_err(|error| error.to_string()));
         match prepared {
             Ok(active) => {
                 self.put(active, ConfigurationSource::Edge { version });

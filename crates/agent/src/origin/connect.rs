@@ -27,6 +27,7 @@ use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
 use super::tls::Trust;
 use crate::eyeballs;
 use crate::ingress::{OriginOptions, Service};
+use crate::proxy::{Proxies, Proxy};
 
 /// The pauses between keep-alive probes that the kernel takes; Linux refuses others.
 const PROBE_PAUSES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
@@ -37,6 +38,7 @@ pub(super) struct Connector(Arc<Settings>);
 
 struct Settings {
     place: Place,
+    proxy: Option<Proxy>,
     tls: Option<Tls>,
     connect_timeout: Duration,
     tls_timeout: Duration,
@@ -66,6 +68,7 @@ impl Connector {
         options: &OriginOptions,
         http2: bool,
         trust: &mut Trust,
+        proxies: &Proxies,
     ) -> Result<Self, PrepareError> {
         let (secure, place, host) = match service {
             Service::Http { tls, authority } => {
@@ -86,8 +89,13 @@ impl Connector {
         } else {
             None
         };
+        let proxy = match &place {
+            Place::Tcp { host, .. } => proxies.for_origin(secure, host).cloned(),
+            Place::Unix(_) => None,
+        };
         Ok(Self(Arc::new(Settings {
             place,
+            proxy,
             tls,
             connect_timeout: options.connect_timeout,
             tls_timeout: options.tls_timeout,
@@ -150,8 +158,13 @@ impl Settings {
     }
 
     async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = eyeballs::resolve(host, port).await?;
-        let stream = eyeballs::connect(&addresses, self.stagger, TcpStream::connect).await?;
+        let stream = match &self.proxy {
+            Some(proxy) => proxy.connect(&format!("{host}:{port}"), None).await?,
+            None => {
+                let addresses = eyeballs::resolve(host, port).await?;
+                eyeballs::connect(&addresses, self.stagger, TcpStream::connect).await?
+            }
+        };
         stream.set_nodelay(true)?;
         if !self.keep_alive.is_zero() {
             let pause = self.keep_alive.clamp(*PROBE_PAUSES.start(), *PROBE_PAUSES.end());

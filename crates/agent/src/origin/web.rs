@@ -16,6 +16,7 @@ use super::connect::{Connector, Reused};
 use super::tls::Trust;
 use super::{AnswerBody, PrepareError, error, host_of, websocket};
 use crate::ingress::{OriginOptions, Rule, Service};
+use crate::proxy::Proxies;
 
 /// Header fields in one answer of an origin; more is nonsense or an attack.
 const MAX_ANSWER_HEADERS: usize = 256;
@@ -58,7 +59,7 @@ struct Way {
 }
 
 impl HttpOrigin {
-    pub(super) fn prepare(rule: &Rule, trust: &mut Trust) -> Result<Self, PrepareError> {
+    pub(super) fn prepare(rule: &Rule, trust: &mut Trust, proxies: &Proxies) -> Result<Self, PrepareError> {
         let options = &rule.options;
         let (tls, authority) = match &rule.service {
             Service::Http { tls, authority } => (*tls, authority.clone()),
@@ -67,7 +68,7 @@ impl HttpOrigin {
             other => return Err(PrepareError::NotHttp(other.to_string())),
         };
         let by_sni = tls && options.match_sni_to_host;
-        let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust);
+        let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust, proxies);
         let http1 = connector(false)?;
         let http2 = if tls { connector(true)? } else { http1.clone() };
         let upgrade = Way { client: pool(options).build(http1), host_in_uri: by_sni };

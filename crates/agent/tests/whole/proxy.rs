@@ -128,3 +128,19 @@ async fn exceptions_go_straight() {
     assert_eq!(edge.get("/").await.0, 200);
     assert_eq!(proxy.accepted(), 0);
 }
+
+#[tokio::test]
+async fn origins_are_reached_through_their_proxy_with_the_visitors_host() {
+    let proxy = http_proxy().await;
+    let edge = Edge::start().await;
+    let origin = Origin::web().await;
+    let url = format!("http://user:p%40ss@{}", proxy.address);
+    let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
+    config.proxies = Proxies::from_variables(|name| (name == "HTTP_PROXY").then(|| url.clone())).unwrap();
+    let _agent = crate::started(config).await;
+    assert_eq!(proxy.accepted(), 0, "the edge is reached without it");
+    let (status, seen) = edge.get("/").await;
+    assert_eq!((status, proxy.accepted()), (200, 1));
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    assert_eq!((&seen["headers"]["host"], &seen["target"]), (&"app.test".into(), &"/".into()));
+}
