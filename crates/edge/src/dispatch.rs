@@ -81,20 +81,30 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
     let Order { kind, head, body, interim } = order;
     let replay = Replay::new(body, limits.replay_bytes, Instant::now());
     let mut tried = Vec::new();
+    let mut spent = Duration::ZERO;
     loop {
         let carrier = match pool.pick(&tried) {
             Some(carrier) => carrier,
             None => pool.await_one(limits.reconnect_wait).await.ok_or(&refusal::NO_CONNECTION)?,
         };
-        let request = Request::from_parts(head.clone(), replay.body(Instant::now()));
+        let started = Instant::now();
+        let request = Request::from_parts(head.clone(), replay.body(started));
         let exchange = carrier.exchange(kind, request, interim.clone());
-        let error = match in_time(exchange, kind, &replay, limits).await? {
+        let waiting = |now: Instant| match kind {
+            Kind::Http => replay.waiting(now),
+            // What a WebSocket's visitor sends comes only after the answer.
+            Kind::WebSocket | Kind::Tcp => Waiting::Origin(now - started),
+        };
+        let error = match in_time(exchange, waiting, limits.response.saturating_sub(spent), limits.body_pause).await? {
             Ok(answer) => {
                 replay.settle();
                 return Ok(answer);
             }
             Err(error) => error,
         };
+        if let Waiting::Origin(time) = waiting(Instant::now()) {
+            spent += time;
+        }
         tried.push(carrier.identity());
         let number = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
@@ -107,24 +117,20 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
     }
 }
 
-/// Gives the exchange up when the origin has kept the visitor, or the visitor the origin, waiting for too long.
+/// Gives the exchange up when the origin has kept the visitor waiting for longer than `response`, or the visitor the origin
+/// for longer than `pause`.
 async fn in_time<T>(
     exchange: impl Future<Output = T>,
-    kind: Kind,
-    replay: &Replay,
-    limits: &Limits,
+    waiting: impl Fn(Instant) -> Waiting,
+    response: Duration,
+    pause: Duration,
 ) -> Result<T, &'static Refusal> {
-    let started = Instant::now();
     let mut exchange = pin!(exchange);
     loop {
         let now = Instant::now();
-        let (left, refusal) = match (kind, replay.waiting(now)) {
-            (Kind::Http, Waiting::Origin(time)) => (limits.response.saturating_sub(time), &refusal::ORIGIN_TIMEOUT),
-            (Kind::Http, Waiting::Visitor(time)) => (limits.body_pause.saturating_sub(time), &refusal::TOO_SLOW),
-            // What a WebSocket's visitor sends comes only after the answer.
-            (Kind::WebSocket | Kind::Tcp, _) => {
-                (limits.response.saturating_sub(started.elapsed()), &refusal::ORIGIN_TIMEOUT)
-            }
+        let (left, refusal) = match waiting(now) {
+            Waiting::Origin(time) => (response.saturating_sub(time), &refusal::ORIGIN_TIMEOUT),
+            Waiting::Visitor(time) => (pause.saturating_sub(time), &refusal::TOO_SLOW),
         };
         if left.is_zero() {
             return Err(refusal);
@@ -132,7 +138,7 @@ async fn in_time<T>(
         tokio::select! {
             outcome = &mut exchange => return Ok(outcome),
             // Who waits for whom may change meanwhile.
-            () = sleep_until(now + left.min(limits.body_pause)) => (),
+            () = sleep_until(now + left.min(pause)) => (),
         }
     }
 }
@@ -165,6 +171,7 @@ mod tests {
         Answer,
         NotSent,
         LostAfterBody,
+        LostAfter(Duration),
         Hang,
         HangAfterBody,
     }
@@ -185,6 +192,10 @@ mod tests {
             match self.act {
                 Act::NotSent => return Err(ExchangeError::NotSent(String::new())),
                 Act::Hang => std::future::pending().await,
+                Act::LostAfter(time) => {
+                    tokio::time::sleep(time).await;
+                    return Err(ExchangeError::Lost(String::new()));
+                }
                 Act::Answer | Act::LostAfterBody | Act::HangAfterBody => (),
             }
             let body =
@@ -309,6 +320,17 @@ mod tests {
             let started = Instant::now();
             let script = Script::new([act]);
             assert_eq!(outcome(&script, order(Method::POST, Body::full("x"))).await, Err(&refusal::ORIGIN_TIMEOUT));
+            assert_eq!(started.elapsed().as_secs(), Limits::RESPONSE.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_attempts_share_the_time_of_the_request() {
+        for kind in [Kind::Http, Kind::WebSocket] {
+            let started = Instant::now();
+            let script = Script::new([Act::LostAfter(Limits::RESPONSE / 2), Act::Hang]);
+            let order = Order { kind, ..order(Method::GET, Body::empty()) };
+            assert_eq!(outcome(&script, order).await, Err(&refusal::ORIGIN_TIMEOUT));
             assert_eq!(started.elapsed().as_secs(), Limits::RESPONSE.as_secs());
         }
     }
