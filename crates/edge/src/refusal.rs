@@ -68,10 +68,6 @@ catalogue! {
         "The site's agent could not get an answer from the origin.",
         "The origin's service is down or broke off, or the agent's rule has the wrong address. The agent did not say.",
         "Look at the agent's log for this ray, and check that the service of its rule answers on the agent's machine.";
-    DRAINING = 503, 503, "Edge is stopping",
-        "This node of the edge is about to stop and takes no new requests.",
-        "It is being restarted or upgraded.",
-        "Send the request again; another node or the new process will take it.";
     ORIGIN_REFUSED = 521, 521, "Origin is down",
         "The site's agent is connected, but nothing listens at the address of the origin.",
         "The origin's service is not running, or it listens on another port or address.",
