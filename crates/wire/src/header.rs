@@ -81,6 +81,12 @@ impl Limits {
     /// For trailers, which hold a status and a checksum.
     pub const TRAILERS: Self = Self { count: 64, bytes: 32 * 1024 };
 
+    /// Whether these headers are within the limits.
+    pub(crate) fn hold(self, headers: &HeaderMap) -> bool {
+        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        headers.len() <= self.count && bytes <= self.bytes
+    }
+
     /// Bytes that a serialized set within these limits has at most.
     pub const fn serialized(self) -> usize {
         // Four letters for three bytes; per pair two separators and two incomplete groups.

@@ -25,11 +25,10 @@ const CONNECTION_WINDOW: u32 = 128 << 20;
 /// Bytes of one stream that may wait for the socket beyond the peer's window.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// A message head's fields as HTTP/2 counts them: that of the reference agent, and room for [`PACKED_HEADERS`] twice.
+/// A message head's fields as HTTP/2 counts them: that of the reference agent, and room for an origin's headers, which are
+/// one field once they are serialized, twice.
 const HEADER_LIST: u32 = 1 << 20;
-
-/// An origin's headers once they are serialized.
-const PACKED_HEADERS: usize = Limits::HEADERS.serialized();
+const _: () = assert!(Limits::HEADERS.serialized() < HEADER_LIST as usize / 2);
 
 /// Accounted cost of small DATA frames that wait for slow readers, at 256 bytes a frame: one million frames. The
 /// library's own measure would let a few stalled WebSockets with short messages end the connection for all.

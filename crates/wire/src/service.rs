@@ -144,6 +144,12 @@ impl Answer {
             let text = format!("status {} as an answer", head.status.as_u16());
             return Err(OriginError::new(OriginFault::Nonsense, text));
         }
+        let limits = wire_header::Limits::HEADERS;
+        if !limits.hold(&head.headers) {
+            let wire_header::Limits { count, bytes } = limits;
+            let text = format!("the origin's headers are more than {count}, or longer than {bytes} bytes");
+            return Err(OriginError::new(OriginFault::Nonsense, text));
+        }
         let promise = answer_promise(method, head.status, &head.headers)
             .map_err(|error| OriginError::new(OriginFault::Nonsense, error.to_string()))?;
         let streams = switched || kind == Kind::Tcp;

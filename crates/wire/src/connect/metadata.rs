@@ -94,21 +94,28 @@ pub(super) fn text_words(length: usize) -> usize {
     (length + 1).div_ceil(8)
 }
 
-/// Walks a list within [`Limits::HEADERS`]. Values share the memory of `message`, which the list is part of.
+/// Entries of a list beside its headers; there are fewer than ten keys.
+const OTHERS: usize = 16;
+
+/// Walks a list within [`Limits::HEADERS`], which are about names and values alone. Values share the memory of `message`, which the list is part of.
 pub(super) fn read(
     message: &Bytes,
     list: struct_list::Reader<'_, metadata::Owned>,
     mut take: impl FnMut(&[u8], Bytes) -> Result<(), ConnectError>,
 ) -> Result<(), ConnectError> {
     const LIMITS: Limits = Limits::HEADERS;
-    if list.len() as usize > LIMITS.count {
+    if list.len() as usize > LIMITS.count + OTHERS {
         return Err(ConnectError::HeaderCount(LIMITS.count));
     }
-    let mut bytes = 0;
+    let (mut headers, mut others) = (0, 0);
     for entry in list {
         let (key, value) = (entry.get_key()?.as_bytes(), entry.get_val()?.as_bytes());
-        bytes += key.len() + value.len();
-        if bytes > LIMITS.bytes {
+        let (bytes, name) = match usual_name(key) {
+            Some(name) => (&mut headers, name),
+            None => (&mut others, key),
+        };
+        *bytes += name.len() + value.len();
+        if *bytes > LIMITS.bytes {
             return Err(ConnectError::HeaderBytes(LIMITS.bytes));
         }
         // A text that is not there is a constant elsewhere in memory.
@@ -121,9 +128,7 @@ pub(super) fn read(
 /// The header's name if this is the key of a header: one that contains `HttpHeader`, with exactly one colon.
 pub(super) fn header_name(key: &[u8]) -> Result<Option<HeaderName>, ConnectError> {
     const MALFORMED: ConnectError = ConnectError::Malformed("a header's name");
-    // The form that all known peers write; the rule itself is wider.
-    let usual = key.strip_prefix(HEADER.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
-    let name = match usual {
+    let name = match usual_name(key) {
         Some(name) => name,
         None if !key.windows(HEADER.len()).any(|part| part == HEADER.as_bytes()) => return Ok(None),
         None => {
@@ -136,8 +141,16 @@ pub(super) fn header_name(key: &[u8]) -> Result<Option<HeaderName>, ConnectError
     HeaderName::from_bytes(name).map(Some).map_err(|_| MALFORMED)
 }
 
+/// The name in the form of a key that all known peers write; the rule itself is wider.
+fn usual_name(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(HEADER.as_bytes())?.strip_prefix(b":")
+}
+
 pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) -> Result<(), ConnectError> {
     let value = HeaderValue::from_maybe_shared(value).map_err(|_| ConnectError::Malformed("a header's value"))?;
+    if headers.len() >= Limits::HEADERS.count {
+        return Err(ConnectError::HeaderCount(Limits::HEADERS.count));
+    }
     headers.try_append(name, value).map_err(|_| ConnectError::HeaderCount(Limits::HEADERS.count))?;
     Ok(())
 }

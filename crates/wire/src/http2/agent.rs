@@ -19,7 +19,7 @@ use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::{Heard, Watched};
 use super::outgoing;
-use super::{CONNECTION_WINDOW, HEADER_LIST, PACKED_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
+use super::{CONNECTION_WINDOW, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
 use crate::exchange::{length_promise, strip_hop_by_hop};
@@ -158,13 +158,6 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
         Some(Err(error)) => return fail(respond, &ResponseMeta::Fault(error), extensions),
         Some(Ok(answer)) => answer,
     };
-    let packed = header::serialize(&answer.headers);
-    // An edge may refuse more, and does so by failing the stream without a reason.
-    if packed.len() > PACKED_HEADERS {
-        let text = format!("the origin's headers are longer than {PACKED_HEADERS} bytes when packed");
-        let fault = OriginError::new(OriginFault::Nonsense, text);
-        return fail(respond, &ResponseMeta::Fault(fault), extensions);
-    }
     let mut head = Response::new(());
     *head.status_mut() = match answer.status {
         StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
@@ -175,7 +168,7 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
     {
         head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
     }
-    head.headers_mut().insert(header::RESPONSE_HEADERS, packed);
+    head.headers_mut().insert(header::RESPONSE_HEADERS, header::serialize(&answer.headers));
     head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
     // An error means that the edge has cancelled the request.
     let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
