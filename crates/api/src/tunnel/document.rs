@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 const MAX_RULES: usize = 10_000;
 
 const DURATIONS: [&str; 4] = ["connectTimeout", "tlsTimeout", "tcpKeepAlive", "keepAliveTimeout"];
-const COUNTS: [&str; 2] = ["keepAliveConnections", "proxyPort"];
 const SWITCHES: [&str; 6] =
     ["noHappyEyeballs", "matchSNItoHost", "noTLSVerify", "disableChunkedEncoding", "bastionMode", "http2Origin"];
 const TEXTS: [&str; 5] = ["httpHostHeader", "originServerName", "caPool", "proxyAddress", "proxyType"];
@@ -56,6 +55,8 @@ fn check_rule(rule: &Value, is_last: bool) -> Result<(), String> {
     if !any_host {
         Hostname::parse(hostname).map_err(|problem| format!(".hostname: {problem}"))?;
     }
+    // Compiling costs more, and says hardly more: only whether it becomes too large.
+    regex_syntax::parse(path).map_err(|problem| format!(".path: not a regular expression: {problem}"))?;
     let service =
         text(rule, "service")?.ok_or(".service: missing; say where requests go, such as http://localhost:8080")?;
     check_service(service).map_err(|problem| format!(".service: {problem}"))?;
@@ -74,7 +75,8 @@ fn check_service(service: &str) -> Result<(), String> {
         };
     }
     if let Some(path) = service.strip_prefix("unix:").or_else(|| service.strip_prefix("unix+tls:")) {
-        return if path.is_empty() { Err("the path of the socket is missing".into()) } else { Ok(()) };
+        let is_path = !path.is_empty() && !path.contains('\0');
+        return if is_path { Ok(()) } else { Err("the path of the socket is missing".into()) };
     }
     let url = url::Url::parse(service).map_err(
         |_| "not a service; use a URL such as http://localhost:8080, unix:PATH, http_status:404 or hello_world",
@@ -82,9 +84,9 @@ fn check_service(service: &str) -> Result<(), String> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err("the URL has no host; use one such as http://localhost:8080".into());
     }
-    let is_http = matches!(url.scheme(), "http" | "https" | "ws" | "wss");
-    if is_http && !matches!(url.path(), "" | "/") {
-        return Err("the URL must not have a path; requests keep their own".into());
+    // The URL's own path is `/` even where none was written.
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || service.ends_with('/') {
+        return Err("the URL must not have a path, not even a slash at its end; requests keep their own".into());
     }
     Ok(())
 }
@@ -99,8 +101,16 @@ fn check_origin_request(at: &str, holder: &Map<String, Value>) -> Result<(), Str
         let key = key.as_str();
         let wanted = if DURATIONS.contains(&key) {
             (!value.is_u64()).then_some("whole seconds as a number are wanted, such as 30")
-        } else if COUNTS.contains(&key) {
+        } else if key == "keepAliveConnections" {
             (!value.is_u64()).then_some("a whole number is wanted")
+        } else if key == "proxyPort" {
+            (!is_port(value)).then_some("a port is wanted")
+        } else if key == "ipRules" {
+            (!value.as_array().is_some_and(|rules| rules.iter().all(is_ip_rule))).then_some(
+                "a list is wanted, of entries such as {\"prefix\": \"10.0.0.0/8\", \"ports\": [80], \"allow\": true}",
+            )
+        } else if key == "access" {
+            (!value.is_object()).then_some("an object is wanted")
         } else if SWITCHES.contains(&key) {
             (!value.is_boolean()).then_some("true or false is wanted")
         } else if TEXTS.contains(&key) {
@@ -113,6 +123,20 @@ fn check_origin_request(at: &str, holder: &Map<String, Value>) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+fn is_port(value: &Value) -> bool {
+    value.as_u64().is_some_and(|port| u16::try_from(port).is_ok())
+}
+
+fn is_ip_rule(value: &Value) -> bool {
+    let Some(rule) = value.as_object() else { return false };
+    rule.iter().all(|(key, value)| match key.as_str() {
+        "prefix" => value.is_string() || value.is_null(),
+        "ports" => value.as_array().is_some_and(|ports| ports.iter().all(is_port)),
+        "allow" => value.is_boolean(),
+        _ => true,
+    })
 }
 
 fn text<'a>(holder: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
@@ -149,7 +173,13 @@ mod tests {
                     {"hostname": "ssh.example.test", "service": "ssh://localhost:22"},
                     {"service": "hello_world", "originRequest": {}},
                 ],
-                "originRequest": {"noTLSVerify": true, "httpHostHeader": "a"},
+                "originRequest": {
+                    "noTLSVerify": true,
+                    "httpHostHeader": "a",
+                    "proxyPort": 65535,
+                    "ipRules": [{"prefix": "10.0.0.0/8", "ports": [80], "allow": true}],
+                    "access": {"required": true},
+                },
             }),
         ] {
             assert_eq!(check(&document), Ok(()), "{document}");
@@ -172,7 +202,15 @@ mod tests {
             (json!({"ingress": [{"hostname": "a.test"}, last]}), ".ingress[0].service: missing"),
             (json!({"ingress": [{"hostname": "a.test", "service": "localhost"}, last]}), ".ingress[0].service:"),
             (json!({"ingress": [{"service": "http://b/path"}]}), ".ingress[0].service:"),
+            (json!({"ingress": [{"service": "http://b/"}]}), ".ingress[0].service:"),
+            (json!({"ingress": [{"service": "http://b?q"}]}), ".ingress[0].service:"),
+            (json!({"ingress": [{"service": "ssh://b/path"}]}), ".ingress[0].service:"),
             (json!({"ingress": [{"service": "http_status:99"}]}), ".ingress[0].service:"),
+            (json!({"ingress": [{"path": "^/(a", "service": "http://b"}, last]}), ".ingress[0].path:"),
+            (json!({"originRequest": {"proxyPort": 65536}}), ".originRequest.proxyPort:"),
+            (json!({"originRequest": {"ipRules": {}}}), ".originRequest.ipRules:"),
+            (json!({"originRequest": {"ipRules": [{"ports": [0.5]}]}}), ".originRequest.ipRules:"),
+            (json!({"originRequest": {"access": true}}), ".originRequest.access:"),
             (json!({"ingress": [{"service": "unix:"}]}), ".ingress[0].service:"),
             (json!({"originRequest": {"connectTimeout": "30s"}}), ".originRequest.connectTimeout:"),
             (json!({"originRequest": {"connectTimeout": 1.5}}), ".originRequest.connectTimeout:"),
