@@ -113,6 +113,11 @@ async fn a_named_tunnel_runs_by_credentials_file_and_config_yml() {
     assert_eq!(edge.visitor().get(&url("b")).await.status, 410);
 }
 
+/// A token of no tunnel in particular.
+const ANY_TOKEN: &str = "\
+    eyJhIjogImFjY291bnQiLCAidCI6ICIxMTExMTExMS0yMjIyLTQzMzMtODQ0NC01NTU1NTU1NTU1NTUiLCAicyI6ICJjM056YzNO\
+    emMzTnpjM056YzNOemMzTnpjM056YzNOemMzTnpjM056YzNNPSJ9";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tunnels_are_managed_from_the_command_line() {
     let edge = Edge::start().await;
@@ -136,6 +141,13 @@ async fn tunnels_are_managed_from_the_command_line() {
     let api = printed["variables"]["TUNNEL_API_URL"].as_str().unwrap();
     let (code, out, error) = edge.command(&["tunnel", "--api-url", api, "list"]).await;
     assert_eq!(code, 0, "{out}{error}");
+    // The edge on this machine does not stand in for another one.
+    let token = edge.home().join("token");
+    std::fs::write(&token, ANY_TOKEN).unwrap();
+    let token = token.display().to_string();
+    let words = ["tunnel", "--api-url", "https://edge.example.test", "run", "--token-file", &token];
+    let (code, _, error) = edge.command(&words).await;
+    assert!(code == 2 && error.contains("edge.example.test is not on this machine"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

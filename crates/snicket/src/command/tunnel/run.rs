@@ -20,7 +20,6 @@ use crate::connector::{self, Connector, metrics_address};
 use crate::fetch::Trust;
 use crate::local::LocalEdge;
 use crate::logging::{Form, Level};
-use crate::paths;
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
@@ -255,9 +254,11 @@ impl Way {
             let roots = given.unwrap_or(Roots::System);
             return Ok(Self { edge: values.edge.clone(), roots, visitors: None });
         }
-        let Some(local) = LocalEdge::find(&paths::edge_data())? else {
+        let api = values.api_url.as_deref();
+        let Some(local) = LocalEdge::meant(api)? else {
+            let elsewhere = api.map(|api| format!("no edge is given, and that of {api} is not on this machine"));
             return Err(Problem::usage(
-                "no edge is given, and none runs on this machine",
+                elsewhere.unwrap_or_else(|| "no edge is given, and none runs on this machine".to_owned()),
                 "name one with --edge HOST:7844 (TUNNEL_EDGE) and its certificate with --cacert ca.pem \
                  (TUNNEL_CACERT), or start one here: `snicket up`",
             )
