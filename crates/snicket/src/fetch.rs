@@ -47,7 +47,8 @@ impl Trust {
         Ok(Self::Pem(pem))
     }
 
-    /// Trusts the file that was given, else the authority of the edge on this machine, else the operating system's roots.
+    /// Trusts the file that was given, else the authority of the edge on this machine, else the operating system's
+    /// roots.
     pub(crate) fn choose(given: Option<&Path>, local: Option<&LocalEdge>) -> anyhow::Result<Self> {
         given.or_else(|| local.map(|edge| edge.ca.as_path())).map_or(Ok(Self::System), Self::file)
     }

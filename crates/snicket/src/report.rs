@@ -17,8 +17,8 @@ pub(crate) async fn agent_events(mut events: Receiver<Event>, screen: Screen) {
     }
 }
 
-/// The same for an agent whose edge is in this process too: a request that it failed is left to [`refusals`], which tell
-/// what the visitor was shown.
+/// The same for an agent whose edge is in this process too: a request that it failed is left to [`refusals`], which
+/// tell what the visitor was shown.
 pub(crate) async fn answers(mut events: Receiver<Event>, screen: Screen) {
     while let Some(event) = next(&mut events, screen).await {
         let failed =
