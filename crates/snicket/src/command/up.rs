@@ -96,6 +96,9 @@ pub(crate) struct Args {
     /// Time for requests to end after a signal [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_GRACE_PERIOD", hide_env_values = true)]
     grace_period: Option<Duration>,
+    /// Time for an origin to begin its answer, then status 524 [default: 100s]
+    #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_RESPONSE_TIMEOUT", hide_env_values = true)]
+    response_timeout: Option<Duration>,
     /// Write the process id here once everything listens
     #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true)]
     pidfile: Option<PathBuf>,
@@ -224,6 +227,7 @@ impl Settings {
                 keep: Keep::OnDisk,
                 own,
                 quick_tunnels: args.quick_tunnels.or(file.quick_tunnels).unwrap_or_default(),
+                response_timeout: args.response_timeout.or(file.response_timeout).unwrap_or(edge::Limits::RESPONSE),
             },
             domain,
             data,

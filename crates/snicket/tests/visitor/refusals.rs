@@ -150,6 +150,28 @@ async fn a_tunnel_whose_agent_has_stopped_is_530() {
     assert_eq!(origin.requests(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_does_not_begin_to_answer_is_524() {
+    let origin = Origin::start().await;
+    let rig = Rig::start_with(&["--response-timeout", "300ms"], &origin.service()).await;
+    let mut readers = Vec::new();
+    for way in rig.ways() {
+        let answer = way.request("GET", "/hang", &[JSON], "").await;
+        assert_refused(way.edge, &answer, 524, 524, &way.to_string()).await;
+        origin.wait_for_hanging(0).await;
+        // Once it has begun it may take as long as it likes.
+        let mut reader = way.open("GET", "/events", &[], crate::visit::full("")).await;
+        assert_eq!(reader.head().await.unwrap().1, 200, "{way}");
+        let another = way.request("GET", "/hang", &[JSON], "").await;
+        assert_eq!(another.status, 524, "{way}");
+        readers.push((way.to_string(), reader));
+    }
+    origin.push(readers.len(), "later").await;
+    for (way, reader) in &mut readers {
+        assert_eq!(reader.piece().await, "data: later\n\n", "{way}");
+    }
+}
+
 /// Sends bytes as they are without TLS, and reads until the edge closes.
 async fn raw(edge: &Edge, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(edge.http()).await.unwrap();

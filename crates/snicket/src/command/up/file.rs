@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) quick_tunnels: Option<QuickTunnels>,
     pub(super) location: Option<String>,
     pub(super) grace_period: Option<Duration>,
+    pub(super) response_timeout: Option<Duration>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) loglevel: Option<Level>,
     pub(super) logfile: Option<PathBuf>,
@@ -62,6 +63,7 @@ impl File {
             quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
             location: file.optional("location"),
             grace_period: file.optional("grace-period"),
+            response_timeout: file.optional("response-timeout"),
             pidfile: file.optional("pidfile"),
             loglevel: file.parsed("loglevel", |text| Level::from_str(text, false)),
             logfile: file.optional("logfile"),
@@ -97,7 +99,7 @@ mod tests {
         // The file does not name itself.
         for flag in flags.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "config") {
             let value = match flag {
-                "grace-period" => "10s",
+                "grace-period" | "response-timeout" => "10s",
                 "loglevel" => "warn",
                 "output" => "json",
                 "quick-tunnels" => "token",
