@@ -8,6 +8,8 @@ mod outgoing;
 mod reader;
 mod settings;
 
+use quinn::ConnectionError;
+
 pub(crate) use incoming::Incoming;
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
 
@@ -16,3 +18,23 @@ const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);
 
 /// Our own agents reset a stream with this code when they have handed its request to nobody. Others do not look at it.
 const REFUSED: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// A connection that is closed when it is dropped.
+struct Cut(quinn::Connection);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.close(CODE, b"");
+    }
+}
+
+/// Why a connection ended, to which `peer` is the other end.
+fn closed(error: &ConnectionError, peer: &str) -> String {
+    match error {
+        ConnectionError::TimedOut => format!("{peer} vanished"),
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
+            format!("{peer} closed the connection")
+        }
+        error => format!("the QUIC connection failed: {error}"),
+    }
+}

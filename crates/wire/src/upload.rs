@@ -1,17 +1,25 @@
 //! The sending of a request's body, beside the wait for its answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::flight::Ticket;
 use crate::{BodyError, ExchangeError, Kind};
+
+/// How long the rest of a request's body may take once its answer is complete. Whoever reads on has a little left as a
+/// rule; whoever does not would otherwise hold body and stream for as long as the connection lives.
+const AFTER_ANSWER: Duration = Duration::from_secs(5 * 60);
 
 /// A request under way at the edge. Dropping it cancels the sending of the request's body.
 pub(crate) struct Upload {
     task: Option<AbortHandle>,
     failure: Option<oneshot::Receiver<BodyError>>,
+    /// Says that the answer is complete, by being dropped.
+    answering: Option<oneshot::Sender<()>>,
     kind: Kind,
     _ticket: Arc<Ticket>,
 }
@@ -19,25 +27,44 @@ pub(crate) struct Upload {
 impl Upload {
     /// A request whose body is sent already.
     pub(crate) fn sent(kind: Kind, ticket: Ticket) -> Self {
-        Self { task: None, failure: None, kind, _ticket: Arc::new(ticket) }
+        Self { task: None, failure: None, answering: None, kind, _ticket: Arc::new(ticket) }
     }
 
-    /// Sends the body in a task of its own, which answers the error if the body itself failed.
-    pub(crate) fn spawn<F>(kind: Kind, ticket: Ticket, sending: F) -> Self
+    /// Sends the body in a task of its own, as soon as it is `wanted` if somebody is to say so. An error of the body itself
+    /// comes out of [`Upload::failed`].
+    pub(crate) fn spawn<F>(kind: Kind, ticket: Ticket, wanted: Option<oneshot::Receiver<()>>, sending: F) -> Self
     where
         F: Future<Output = Result<(), BodyError>> + Send + 'static,
     {
         let ticket = Arc::new(ticket);
         let (failed, failure) = oneshot::channel();
+        let (answering, answered) = oneshot::channel::<()>();
         let held = Arc::clone(&ticket);
         let task = tokio::spawn(async move {
-            if let Err(error) = sending.await {
-                // Nobody listening means that the answer has begun: it ends with the stream that was reset.
-                let _ = failed.send(error);
+            let sending = async {
+                if let Some(wanted) = wanted
+                    && wanted.await.is_err()
+                {
+                    // The answer came without it.
+                    return Ok(());
+                }
+                sending.await
+            };
+            let overdue = async {
+                let _ = answered.await;
+                sleep(AFTER_ANSWER).await;
+            };
+            tokio::select! {
+                sent = sending => if let Err(error) = sent {
+                    // Nobody listening means that the answer has begun: it ends with the stream that was reset.
+                    let _ = failed.send(error);
+                },
+                () = overdue => {}
             }
             drop(held);
         });
-        Self { task: Some(task.abort_handle()), failure: Some(failure), kind, _ticket: ticket }
+        let (task, failure, answering) = (Some(task.abort_handle()), Some(failure), Some(answering));
+        Self { task, failure, answering, kind, _ticket: ticket }
     }
 
     /// Waits until the request's body fails; for ever if it does not.
@@ -51,9 +78,10 @@ impl Upload {
         std::future::pending().await
     }
 
-    /// The answer is complete. An HTTP request's body goes on for as long as the agent takes it; streams end with their
+    /// The answer is complete. An HTTP request's body goes on for a while if the agent takes it; streams end with their
     /// answer.
     pub(crate) fn release(mut self) {
+        self.answering = None;
         if self.kind == Kind::Http {
             self.task = None;
         }
@@ -65,5 +93,35 @@ impl Drop for Upload {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::flight::Flights;
+
+    fn stalled(flights: &Flights) -> Upload {
+        Upload::spawn(Kind::Http, flights.board(), None, std::future::pending())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_takes_ends_some_time_after_the_answer() {
+        let flights = Flights::default();
+        let upload = stalled(&flights);
+        assert!(timeout(10 * AFTER_ANSWER, flights.landed()).await.is_err(), "an answer takes the time it takes");
+        let answered = Instant::now();
+        upload.release();
+        flights.landed().await;
+        assert_eq!(answered.elapsed().as_secs(), AFTER_ANSWER.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_ends_with_an_answer_that_nobody_wants() {
+        let flights = Flights::default();
+        drop(stalled(&flights));
+        timeout(Duration::from_millis(1), flights.landed()).await.expect("at once");
     }
 }

@@ -305,15 +305,7 @@ fn upload(
         let _ = send.send_data(bytes, true);
         return Upload::sent(kind, ticket);
     }
-    Upload::spawn(kind, ticket, async move {
-        if let Some(wanted) = wanted
-            && wanted.await.is_err()
-        {
-            // The answer came without it.
-            return Ok(());
-        }
-        outgoing::send(&mut send, body, Broken::Reset).await
-    })
+    Upload::spawn(kind, ticket, wanted, async move { outgoing::send(&mut send, body, Broken::Reset).await })
 }
 
 /// Waits for the head of an answer. `go` is told when the agent wants the request's body.

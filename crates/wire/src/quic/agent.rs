@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use http::{HeaderMap, StatusCode, header};
-use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
-use super::{CODE, settings};
+use super::{Cut, closed, settings};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
 use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
@@ -32,6 +32,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Requests that the edge may have under way on one connection.
 const MAX_STREAMS: u32 = 20_000;
 
+/// The other end, in reasons.
+const EDGE: &str = "the edge";
+
 /// Registers on an established QUIC connection, and serves what the edge sends from then on.
 ///
 /// `rpc_timeout` limits the registration.
@@ -42,21 +45,12 @@ pub async fn connect<H: Handler>(
     rpc_timeout: Duration,
 ) -> Result<(Registered, AgentConnection), ConnectError> {
     let connection = Cut(connection);
-    let (send, recv) = connection.0.open_bi().await.map_err(|error| ConnectError::Lost(closed(&error)))?;
+    let (send, recv) = connection.0.open_bi().await.map_err(|error| ConnectError::Lost(closed(&error, EDGE)))?;
     let (opened, control) = oneshot::channel();
     let _ = opened.send(tokio::io::join(recv, send));
     let flights = Flights::default();
     let driver = drive(connection, handler, flights.clone());
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
-}
-
-/// A connection that is closed when it is dropped.
-struct Cut(quinn::Connection);
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.0.close(CODE, b"");
-    }
 }
 
 /// Serves whatever the edge opens until the connection ends; answers why.
@@ -66,7 +60,7 @@ async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -
     loop {
         tokio::select! {
             accepted = connection.0.accept_bi() => match accepted {
-                Err(error) => return closed(&error),
+                Err(error) => return closed(&error, EDGE),
                 Ok((send, recv)) => {
                     requests.spawn(serve(Arc::clone(&handler), flights.clone(), send, recv));
                     // The library keeps an entry for every stream that it allows, used or not.
@@ -78,16 +72,6 @@ async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -
             },
             Some(_) = requests.join_next() => {}
         }
-    }
-}
-
-fn closed(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::TimedOut => "the edge vanished".into(),
-        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
-            "the edge closed the connection".into()
-        }
-        error => format!("the QUIC connection failed: {error}"),
     }
 }
 
@@ -134,7 +118,7 @@ async fn configure<H: Handler>(handler: &H, send: SendStream, reader: Reader) {
 }
 
 /// Reads a request's head.
-async fn request_head(reader: &mut Reader) -> Option<Result<RequestHead, connect::ConnectError>> {
+async fn request_head(reader: &mut Reader) -> Option<Result<RequestHead, connect::HeadError>> {
     loop {
         match RequestHead::decode(&mut reader.buffer).transpose() {
             Some(head) => return Some(head),

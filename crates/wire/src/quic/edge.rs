@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
-use super::{CODE, REFUSED};
+use super::{Cut, REFUSED, closed};
 use crate::body::{Broken, Promise};
 use crate::connect::{BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
 use crate::connection::{self, Phase};
@@ -21,6 +21,9 @@ use crate::rpc::{CALL_TIMEOUT, ConfigurationClient};
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::upload::Upload;
 use crate::{Body, Connection, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, Registrar};
+
+/// The other end, in reasons.
+const AGENT: &str = "the agent";
 
 /// Serves one connection of an agent until it ends; answers why it ended.
 ///
@@ -32,31 +35,22 @@ pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R
     let reason = tokio::select! {
         biased;
         reason = control(&mut session, &connection.0, deadline) => reason,
-        error = connection.0.closed() => closed(&error),
+        error = connection.0.closed() => closed(&error, AGENT),
     };
     // A lost connection shows first on the control stream, which knows no reason.
     let reason = match connection.0.close_reason() {
         None | Some(ConnectionError::LocallyClosed) => reason,
-        Some(error) => closed(&error),
+        Some(error) => closed(&error, AGENT),
     };
     drop(connection);
     session.end(reason)
-}
-
-/// A connection that is closed when it is dropped.
-struct Cut(quinn::Connection);
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.0.close(CODE, b"");
-    }
 }
 
 /// Takes the control stream and serves it until the connection is to be closed.
 async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Connection, deadline: Instant) -> String {
     let (send, recv) = match timeout_at(deadline, connection.accept_bi()).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return closed(&error),
+        Ok(Err(error)) => return closed(&error, AGENT),
         Err(_) => return "the agent did not open the control stream in time".into(),
     };
     let link = Link { connection: connection.clone() };
@@ -64,7 +58,7 @@ async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Con
     let connect = |extensions| Connection::new(remote, extensions, connection::Link::Quic(link));
     tokio::select! {
         reason = session.run(tokio::io::join(recv, send), deadline, connect) => reason,
-        error = refuse_streams(connection) => closed(&error),
+        error = refuse_streams(connection) => closed(&error, AGENT),
     }
 }
 
@@ -76,16 +70,6 @@ async fn refuse_streams(connection: &quinn::Connection) -> ConnectionError {
             Ok((send, _)) => drop(Outgoing::new(send)),
             Err(error) => return error,
         }
-    }
-}
-
-fn closed(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::TimedOut => "the agent vanished".into(),
-        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
-            "the agent closed the connection".into()
-        }
-        error => format!("the QUIC connection failed: {error}"),
     }
 }
 
@@ -122,14 +106,14 @@ impl Link {
             biased;
             reason = connection::unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
             stream = self.connection.open_bi() => {
-                stream.map_err(|error| ExchangeError::NotSent(closed(&error)))?
+                stream.map_err(|error| ExchangeError::NotSent(closed(&error, AGENT)))?
             }
         };
         let mut send = Outgoing::new(send);
         let mut reader = Reader::new(recv);
         // A part of a head is no request yet. An agent that stops the stream has an answer to it, or resets it.
         if let Err(quinn::WriteError::ConnectionLost(error)) = send.write(first).await {
-            return Err(ExchangeError::NotSent(closed(&error)));
+            return Err(ExchangeError::NotSent(closed(&error, AGENT)));
         }
         let (go, mut upload) = if end {
             send.finish();
@@ -155,7 +139,7 @@ impl Link {
 
     async fn push(&self, version: i32, config: &[u8]) -> Result<i32, String> {
         let failed = |error: String| format!("the configuration push failed: {error}");
-        let (mut send, recv) = self.connection.open_bi().await.map_err(|error| failed(closed(&error)))?;
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|error| failed(closed(&error, AGENT)))?;
         send.write_all(&RPC_SIGNATURE).await.map_err(|error| failed(error.to_string()))?;
         let mut client = ConfigurationClient::new(tokio::io::join(recv, send));
         let answer = client.update(version, config).await.map_err(|error| failed(error.to_string()))?;
@@ -183,15 +167,7 @@ fn upload(
     framed: bool,
     wanted: Option<oneshot::Receiver<()>>,
 ) -> Upload {
-    Upload::spawn(kind, ticket, async move {
-        if let Some(wanted) = wanted
-            && wanted.await.is_err()
-        {
-            // The answer came without it.
-            return Ok(());
-        }
-        send.send(body, framed, Broken::Reset).await
-    })
+    Upload::spawn(kind, ticket, wanted, send.send(body, framed, Broken::Reset))
 }
 
 /// What the agent answered.
@@ -228,7 +204,7 @@ async fn answer_head(
             None => match reader.fill().await {
                 Ok(true) => {}
                 Ok(false) => return Err(ExchangeError::Protocol("the stream ended before an answer".into())),
-                Err(ReadError::ConnectionLost(error)) => return Err(ExchangeError::Lost(closed(&error))),
+                Err(ReadError::ConnectionLost(error)) => return Err(ExchangeError::Lost(closed(&error, AGENT))),
                 Err(ReadError::Reset(REFUSED)) => {
                     return Err(ExchangeError::NotSent("the agent could not take the request in".into()));
                 }
