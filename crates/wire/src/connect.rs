@@ -65,7 +65,7 @@ pub enum StreamType {
 
 impl StreamType {
     /// Reads the signature without consuming it; `None`: more bytes are needed.
-    pub fn peek(buffer: &[u8]) -> Result<Option<Self>, ConnectError> {
+    pub fn peek(buffer: &[u8]) -> Result<Option<Self>, HeadError> {
         for (signature, kind) in [(DATA_SIGNATURE, Self::Data), (RPC_SIGNATURE, Self::Rpc)] {
             if buffer.starts_with(&signature) {
                 return Ok(Some(kind));
@@ -74,13 +74,13 @@ impl StreamType {
                 return Ok(None);
             }
         }
-        Err(ConnectError::Signature)
+        Err(HeadError::Signature)
     }
 }
 
 /// Why the beginning of a stream was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
+pub enum HeadError {
     /// Not the signature that belongs here.
     #[error("the stream does not begin with a signature of the tunnel protocol")]
     Signature,
@@ -101,7 +101,7 @@ pub enum ConnectError {
     Malformed(&'static str),
 }
 
-impl From<capnp::Error> for ConnectError {
+impl From<capnp::Error> for HeadError {
     fn from(error: capnp::Error) -> Self {
         Self::Message(error.to_string())
     }
@@ -195,7 +195,7 @@ impl RequestHead {
     }
 
     /// Takes a whole head off the front of `buffer`; `None`: more bytes are needed. What is left is body.
-    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, ConnectError> {
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         let Some(bytes) = take_message(buffer)? else { return Ok(None) };
         let message = stream::read(&bytes)?;
         let root: connect_request::Reader<'_> = message.get_root()?;
@@ -203,7 +203,7 @@ impl RequestHead {
             Ok(ConnectionType::Http) => Kind::Http,
             Ok(ConnectionType::Websocket) => Kind::WebSocket,
             Ok(ConnectionType::Tcp) => Kind::Tcp,
-            Err(_) => return Err(ConnectError::Malformed("the stream's type")),
+            Err(_) => return Err(HeadError::Malformed("the stream's type")),
         };
         let list = root.get_metadata()?;
         let mut metadata = RequestMetadata { headers: metadata::map_for(list), ..RequestMetadata::default() };
@@ -225,13 +225,13 @@ struct RequestMetadata {
 }
 
 impl RequestMetadata {
-    fn take(&mut self, key: &[u8], value: Bytes) -> Result<(), ConnectError> {
+    fn take(&mut self, key: &[u8], value: Bytes) -> Result<(), HeadError> {
         if let Some(name) = metadata::header_name(key)? {
             if !is_reserved(&name) {
                 metadata::append(&mut self.headers, name, value)?;
             }
         } else if key == METHOD.as_bytes() {
-            self.method = Some(Method::from_bytes(&value).map_err(|_| ConnectError::Malformed("the method"))?);
+            self.method = Some(Method::from_bytes(&value).map_err(|_| HeadError::Malformed("the method"))?);
         } else if key == HOST.as_bytes() {
             self.host = Some(value).filter(|host| !host.is_empty());
         } else if key == Extensions::HEADER.as_bytes() {
@@ -246,33 +246,33 @@ impl RequestMetadata {
         Ok(())
     }
 
-    fn into_http(mut self, kind: Kind, dest: Bytes) -> Result<RequestHead, ConnectError> {
-        let dest = metadata::parse_uri(dest).ok_or(ConnectError::Malformed("the destination"))?;
+    fn into_http(mut self, kind: Kind, dest: Bytes) -> Result<RequestHead, HeadError> {
+        let dest = metadata::parse_uri(dest).ok_or(HeadError::Malformed("the destination"))?;
         let mut parts = dest.into_parts();
         let path = parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         let asterisk = path.as_str() == "*";
         let named =
             self.host.or_else(|| self.headers.get(header::HOST).map(|host| Bytes::copy_from_slice(host.as_bytes())));
         let host = match named {
-            Some(host) => Some(Authority::from_maybe_shared(host).map_err(|_| ConnectError::Malformed("the host"))?),
+            Some(host) => Some(Authority::from_maybe_shared(host).map_err(|_| HeadError::Malformed("the host"))?),
             None => parts.authority.take(),
         };
         self.headers.remove(header::HOST);
         if let Some(host) = host {
             // What is before an `@` is no part of a host, and must not be taken for one.
             if host.as_str().contains('@') {
-                return Err(ConnectError::Malformed("the host"));
+                return Err(HeadError::Malformed("the host"));
             }
             if asterisk {
                 // `OPTIONS *` has no other place for it.
-                let host = HeaderValue::from_str(host.as_str()).map_err(|_| ConnectError::Malformed("the host"))?;
+                let host = HeaderValue::from_str(host.as_str()).map_err(|_| HeadError::Malformed("the host"))?;
                 self.headers.insert(header::HOST, host);
             } else {
                 parts.scheme.get_or_insert(Scheme::HTTPS);
                 parts.authority = Some(host);
             }
         }
-        let uri = Uri::from_parts(parts).map_err(|_| ConnectError::Malformed("the destination"))?;
+        let uri = Uri::from_parts(parts).map_err(|_| HeadError::Malformed("the destination"))?;
 
         let chunked = metadata::is_chunked(&self.headers);
         self.headers.remove(header::TRANSFER_ENCODING);
@@ -289,8 +289,8 @@ impl RequestMetadata {
         Ok(RequestHead { kind, request, extensions: self.extensions, body })
     }
 
-    fn into_tcp(self, dest: Bytes) -> Result<RequestHead, ConnectError> {
-        let authority = Authority::from_maybe_shared(dest).map_err(|_| ConnectError::Malformed("the destination"))?;
+    fn into_tcp(self, dest: Bytes) -> Result<RequestHead, HeadError> {
+        let authority = Authority::from_maybe_shared(dest).map_err(|_| HeadError::Malformed("the destination"))?;
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = Uri::from(authority);
@@ -383,7 +383,7 @@ impl ResponseHead {
     /// Takes a whole head off the front of `buffer`; `None`: more bytes are needed. What is left is body, or the next head.
     ///
     /// `kind` is that of the request. Headers that are the protocol's own are left out.
-    pub fn decode(kind: Kind, buffer: &mut BytesMut) -> Result<Option<Self>, ConnectError> {
+    pub fn decode(kind: Kind, buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         let Some(bytes) = take_message(buffer)? else { return Ok(None) };
         let message = stream::read(&bytes)?;
         let root: connect_response::Reader<'_> = message.get_root()?;
@@ -399,7 +399,7 @@ impl ResponseHead {
                     metadata::append(&mut headers, name, value)?;
                 }
             } else if key == STATUS.as_bytes() {
-                let code = StatusCode::from_bytes(&value).map_err(|_| ConnectError::Malformed("the status"))?;
+                let code = StatusCode::from_bytes(&value).map_err(|_| HeadError::Malformed("the status"))?;
                 status = Some(code);
             } else if key == FRAMED.as_bytes() {
                 framed = &*value == b"1";
@@ -423,10 +423,10 @@ impl ResponseHead {
         if kind == Kind::Tcp {
             return Ok(Some(Self::Answer { status: StatusCode::OK, headers: HeaderMap::new(), framed: false }));
         }
-        let status = status.ok_or(ConnectError::Malformed("the status"))?;
+        let status = status.ok_or(HeadError::Malformed("the status"))?;
         Ok(Some(match status {
             StatusCode::SWITCHING_PROTOCOLS if kind != Kind::WebSocket => {
-                return Err(ConnectError::Malformed("the status"));
+                return Err(HeadError::Malformed("the status"));
             }
             StatusCode::SWITCHING_PROTOCOLS => Self::Answer { status, headers, framed },
             _ if status.is_informational() => Self::Interim { status, headers },
@@ -441,9 +441,9 @@ fn builder(words: usize) -> Builder<HeapAllocator> {
 }
 
 /// Cuts preamble and message off the front of `buffer` and gives the message.
-fn take_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, ConnectError> {
+fn take_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, HeadError> {
     if !buffer.starts_with(&DATA_SIGNATURE) {
-        return if DATA_SIGNATURE.starts_with(buffer) { Ok(None) } else { Err(ConnectError::Signature) };
+        return if DATA_SIGNATURE.starts_with(buffer) { Ok(None) } else { Err(HeadError::Signature) };
     }
     let Some(rest) = buffer.get(PREAMBLE.len()..) else { return Ok(None) };
     match stream::message_length(rest, MAX_MESSAGE) {
@@ -452,7 +452,7 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, ConnectError> {
             Ok(Some(buffer.split_to(length).freeze()))
         }
         Ok(_) => Ok(None),
-        Err(refusal) => Err(ConnectError::TooLong(refusal.to_string())),
+        Err(refusal) => Err(HeadError::TooLong(refusal.to_string())),
     }
 }
 

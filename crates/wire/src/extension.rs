@@ -62,15 +62,6 @@ impl Extensions {
         }
     }
 
-    /// What both this end and the other can do.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            interim: self.interim && other.interim,
-            trailers: self.trailers && other.trailers,
-            faults: self.faults && other.faults,
-        }
-    }
-
     fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let mut extensions = Self::default();
         for name in names {

@@ -15,19 +15,17 @@ pub const UPGRADE: HeaderName = HeaderName::from_static("cf-cloudflared-proxy-co
 /// Value of [`UPGRADE`]: the control stream.
 pub const UPGRADE_CONTROL: HeaderValue = HeaderValue::from_static("control-stream");
 /// Value of [`UPGRADE`]: a WebSocket.
-pub const UPGRADE_WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+pub(crate) const UPGRADE_WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// Value of [`UPGRADE`]: a configuration push.
-pub const UPGRADE_CONFIGURATION: HeaderValue = HeaderValue::from_static("update-configuration");
+pub(crate) const UPGRADE_CONFIGURATION: HeaderValue = HeaderValue::from_static("update-configuration");
 /// Present and not empty on TCP streams (section 5.5).
-pub const PROXY_SRC: HeaderName = HeaderName::from_static("cf-cloudflared-proxy-src");
+pub(crate) const PROXY_SRC: HeaderName = HeaderName::from_static("cf-cloudflared-proxy-src");
 /// The origin's headers of an answer, serialized (section 5.3).
 pub const RESPONSE_HEADERS: HeaderName = HeaderName::from_static("cf-cloudflared-response-headers");
 /// Who made the answer, a [`ResponseMeta`].
 pub const RESPONSE_META: HeaderName = HeaderName::from_static("cf-cloudflared-response-meta");
-/// The agent's trace of an answer, base64.
-pub const TRACING: HeaderName = HeaderName::from_static("cf-int-cloudflared-tracing");
 /// Turns on tracing for a request.
-pub const TRACE_ID: HeaderName = HeaderName::from_static("cf-trace-id");
+pub(crate) const TRACE_ID: HeaderName = HeaderName::from_static("cf-trace-id");
 /// [`Extensions::HEADER`] as a header name.
 pub const EXTENSIONS: HeaderName = HeaderName::from_static(Extensions::HEADER);
 /// A trailer of an answer that broke off, with the extension `trailers`. A reset would say the same, but takes what is not
@@ -39,7 +37,7 @@ pub const MAX_FAULT_TEXT: usize = 512;
 
 /// What a stream towards the agent is (section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StreamKind {
+pub(crate) enum StreamKind {
     /// Configuration push (section 11.2).
     Configuration,
     /// The control stream.
@@ -50,7 +48,7 @@ pub enum StreamKind {
 
 impl StreamKind {
     /// Looks at the two headers in the protocol's order.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes);
         if upgrade == Some(UPGRADE_CONFIGURATION.as_bytes()) {
             Self::Configuration
@@ -195,12 +193,12 @@ pub fn is_reserved(name: &HeaderName) -> bool {
 }
 
 /// Removes what [`is_reserved`].
-pub fn strip_reserved(headers: &mut HeaderMap) {
+pub(crate) fn strip_reserved(headers: &mut HeaderMap) {
     strip(headers, is_reserved);
 }
 
 /// Removes trailers that would change how the message is framed, routed or read (RFC 9110 section 6.5.1).
-pub fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 14] = [
         header::AUTHORIZATION,
         header::CONNECTION,

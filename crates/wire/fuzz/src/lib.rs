@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use uuid::Uuid;
 use wire::connect::framing::{self, Decoder, Frame};
-use wire::connect::{ConnectError, RequestHead, ResponseHead, StreamType};
+use wire::connect::{HeadError, RequestHead, ResponseHead, StreamType};
 use wire::header::{self, Limits, ResponseMeta};
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 use wire::registration::{Registered, Registration};
@@ -150,7 +150,7 @@ fn check_request(head: RequestHead) {
     let sent = RequestHead::encode(kind, &parts, body, extensions);
     match RequestHead::decode(&mut BytesMut::from(&sent[..])) {
         // Written out, with what was left out before, it may just be too much.
-        Err(ConnectError::HeaderBytes(_) | ConnectError::HeaderCount(_) | ConnectError::TooLong(_)) => {}
+        Err(HeadError::HeaderBytes(_) | HeadError::HeaderCount(_) | HeadError::TooLong(_)) => {}
         Ok(Some(again)) => {
             assert_eq!((again.kind, again.extensions, again.body), (kind, extensions, body));
             assert_eq!(again.request.method(), parts.method);
@@ -175,7 +175,7 @@ fn check_response(kind: Kind, head: ResponseHead) {
         ResponseHead::FlowLimited(text) => ResponseHead::encode_flow_limited(text),
     };
     match ResponseHead::decode(kind, &mut BytesMut::from(&sent[..])) {
-        Err(ConnectError::HeaderBytes(_) | ConnectError::HeaderCount(_) | ConnectError::TooLong(_)) => {}
+        Err(HeadError::HeaderBytes(_) | HeadError::HeaderCount(_) | HeadError::TooLong(_)) => {}
         again => assert_eq!(again, Ok(Some(head))),
     }
 }

@@ -6,7 +6,7 @@ use capnp::text;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::Uri;
 
-use super::ConnectError;
+use super::HeadError;
 use crate::header::{Limits, canonical};
 use crate::schema::connect_capnp::metadata;
 
@@ -101,11 +101,11 @@ const OTHERS: usize = 16;
 pub(super) fn read(
     message: &Bytes,
     list: struct_list::Reader<'_, metadata::Owned>,
-    mut take: impl FnMut(&[u8], Bytes) -> Result<(), ConnectError>,
-) -> Result<(), ConnectError> {
+    mut take: impl FnMut(&[u8], Bytes) -> Result<(), HeadError>,
+) -> Result<(), HeadError> {
     const LIMITS: Limits = Limits::HEADERS;
     if list.len() as usize > LIMITS.count + OTHERS {
-        return Err(ConnectError::HeaderCount(LIMITS.count));
+        return Err(HeadError::HeaderCount(LIMITS.count));
     }
     let (mut headers, mut others) = (0, 0);
     for entry in list {
@@ -116,7 +116,7 @@ pub(super) fn read(
         };
         *bytes += name.len() + value.len();
         if *bytes > LIMITS.bytes {
-            return Err(ConnectError::HeaderBytes(LIMITS.bytes));
+            return Err(HeadError::HeaderBytes(LIMITS.bytes));
         }
         // A text that is not there is a constant elsewhere in memory.
         let value = if value.is_empty() { Bytes::new() } else { message.slice_ref(value) };
@@ -126,8 +126,8 @@ pub(super) fn read(
 }
 
 /// The header's name if this is the key of a header: one that contains `HttpHeader`, with exactly one colon.
-pub(super) fn header_name(key: &[u8]) -> Result<Option<HeaderName>, ConnectError> {
-    const MALFORMED: ConnectError = ConnectError::Malformed("a header's name");
+pub(super) fn header_name(key: &[u8]) -> Result<Option<HeaderName>, HeadError> {
+    const MALFORMED: HeadError = HeadError::Malformed("a header's name");
     let name = match usual_name(key) {
         Some(name) => name,
         None if !key.windows(HEADER.len()).any(|part| part == HEADER.as_bytes()) => return Ok(None),
@@ -146,12 +146,12 @@ fn usual_name(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(HEADER.as_bytes())?.strip_prefix(b":")
 }
 
-pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) -> Result<(), ConnectError> {
-    let value = HeaderValue::from_maybe_shared(value).map_err(|_| ConnectError::Malformed("a header's value"))?;
+pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) -> Result<(), HeadError> {
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed("a header's value"))?;
     if headers.len() >= Limits::HEADERS.count {
-        return Err(ConnectError::HeaderCount(Limits::HEADERS.count));
+        return Err(HeadError::HeaderCount(Limits::HEADERS.count));
     }
-    headers.try_append(name, value).map_err(|_| ConnectError::HeaderCount(Limits::HEADERS.count))?;
+    headers.try_append(name, value).map_err(|_| HeadError::HeaderCount(Limits::HEADERS.count))?;
     Ok(())
 }
 
@@ -180,7 +180,7 @@ pub(super) fn is_chunked(headers: &HeaderMap) -> bool {
 
 /// The length that the headers announce; leaves at most one header of it. A chunked body's is removed: the framing is
 /// what counts (RFC 9112 section 6.3).
-pub(super) fn content_length(headers: &mut HeaderMap, chunked: bool) -> Result<Option<u64>, ConnectError> {
+pub(super) fn content_length(headers: &mut HeaderMap, chunked: bool) -> Result<Option<u64>, HeadError> {
     if chunked {
         headers.remove(CONTENT_LENGTH);
     }
@@ -189,7 +189,7 @@ pub(super) fn content_length(headers: &mut HeaderMap, chunked: bool) -> Result<O
         let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let value: Option<u64> = text.and_then(|text| text.parse().ok());
         if value.is_none() || (length.is_some() && length != value) {
-            return Err(ConnectError::Malformed("the content length"));
+            return Err(HeadError::Malformed("the content length"));
         }
         length = value;
     }

@@ -18,7 +18,7 @@ fn sent(kind: Kind, uri: &str, headers: &[(&str, &str)], body: BodyForm, extensi
 }
 
 /// A request head with this destination and these metadata entries, as a peer might make it.
-fn raw(dest: &str, entries: &[(&str, &[u8])]) -> Result<RequestHead, ConnectError> {
+fn raw(dest: &str, entries: &[(&str, &[u8])]) -> Result<RequestHead, HeadError> {
     let mut message = Builder::new_default();
     let mut root = message.init_root::<connect_request::Builder<'_>>();
     root.set_dest(dest);
@@ -36,7 +36,7 @@ fn pairs(head: &RequestHead) -> Vec<(&str, &[u8])> {
     head.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 
-fn answered(kind: Kind, bytes: &[u8]) -> Result<ResponseHead, ConnectError> {
+fn answered(kind: Kind, bytes: &[u8]) -> Result<ResponseHead, HeadError> {
     ResponseHead::decode(kind, &mut BytesMut::from(bytes)).map(|head| head.expect("is whole"))
 }
 
@@ -102,9 +102,9 @@ fn where_a_request_goes() {
     assert_eq!(at("/%2f/..//x", &[]).as_deref(), Ok("/%2f/..//x"));
     assert_eq!(at("https://a.test/%zz/%?%", &[]).as_deref(), Ok("https://a.test/%zz/%?%"));
     for dest in ["", "https://", "nonsense", "https://a b/", "https://a.test@b.test/"] {
-        assert!(matches!(at(dest, &[]), Err(ConnectError::Malformed(_))), "{dest:?}: {:?}", at(dest, &[]));
+        assert!(matches!(at(dest, &[]), Err(HeadError::Malformed(_))), "{dest:?}: {:?}", at(dest, &[]));
     }
-    assert_eq!(at("/", &[("HttpHost", b"a@b")]), Err(ConnectError::Malformed("the host")));
+    assert_eq!(at("/", &[("HttpHost", b"a@b")]), Err(HeadError::Malformed("the host")));
     assert_eq!(at("/", &[("HttpHeader:Host", b"c.test")]).as_deref(), Ok("https://c.test/"));
     assert_eq!(at("http://a.test/", &[]).as_deref(), Ok("http://a.test/"));
     let head = raw("*", &[("HttpHost", b"b.test"), ("HttpMethod", b"OPTIONS")]).expect("is readable");
@@ -143,10 +143,10 @@ fn metadata_by_the_protocols_rules() {
         ("HttpMethod", b"GE T", "the method"),
         ("HttpHost", b"a/b", "the host"),
     ] {
-        assert_eq!(raw("/", &[(key, value)]).expect_err(key), ConnectError::Malformed(what), "{key}");
+        assert_eq!(raw("/", &[(key, value)]).expect_err(key), HeadError::Malformed(what), "{key}");
     }
     let lengths = |other: &[u8]| raw("/", &[("HttpHeader:Content-Length", b"7"), ("HttpHeader:Content-Length", other)]);
-    assert_eq!(lengths(b"8").expect_err("differs"), ConnectError::Malformed("the content length"));
+    assert_eq!(lengths(b"8").expect_err("differs"), HeadError::Malformed("the content length"));
     assert_eq!(lengths(b"7").expect("agrees").request.headers().len(), 1);
 }
 
@@ -181,13 +181,13 @@ fn answers_lead_back() {
     let plain = ResponseHead::Answer { status: StatusCode::OK, headers: HeaderMap::new(), framed: false };
     let sent = ResponseHead::encode_answer(Kind::Tcp, StatusCode::OK, &headers, false);
     assert_eq!(answered(Kind::Tcp, &sent), Ok(plain));
-    assert_eq!(answered(Kind::Http, &sent), Err(ConnectError::Malformed("the status")));
+    assert_eq!(answered(Kind::Http, &sent), Err(HeadError::Malformed("the status")));
 }
 
 #[test]
 fn only_a_websocket_switches_protocols() {
     let sent = ResponseHead::encode_answer(Kind::Http, StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new(), false);
-    assert_eq!(answered(Kind::Http, &sent), Err(ConnectError::Malformed("the status")));
+    assert_eq!(answered(Kind::Http, &sent), Err(HeadError::Malformed("the status")));
 }
 
 #[test]
@@ -218,23 +218,23 @@ fn a_head_may_come_in_pieces() {
 
 #[test]
 fn what_is_not_a_head_is_refused() {
-    assert_eq!(answered(Kind::Http, b"HTTP/1.1"), Err(ConnectError::Signature));
-    assert_eq!(answered(Kind::Http, b"x"), Err(ConnectError::Signature));
+    assert_eq!(answered(Kind::Http, b"HTTP/1.1"), Err(HeadError::Signature));
+    assert_eq!(answered(Kind::Http, b"x"), Err(HeadError::Signature));
     let mut long = BytesMut::from(&PREAMBLE[..]);
     long.extend_from_slice(&[0, 0, 0, 0]);
     long.extend_from_slice(&(MAX_MESSAGE as u32 / 8).to_le_bytes());
-    assert!(matches!(RequestHead::decode(&mut long), Err(ConnectError::TooLong(_))));
+    assert!(matches!(RequestHead::decode(&mut long), Err(HeadError::TooLong(_))));
 
     let many: Vec<(String, &[u8])> =
         (0..=Limits::HEADERS.count).map(|n| (format!("HttpHeader:X{n}"), &b""[..])).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
-    assert_eq!(raw("/", &many).expect_err("is too many"), ConnectError::HeaderCount(Limits::HEADERS.count));
+    assert_eq!(raw("/", &many).expect_err("is too many"), HeadError::HeaderCount(Limits::HEADERS.count));
     assert!(raw("/", &many[1..]).is_ok());
     let value = vec![b'x'; Limits::HEADERS.bytes - "X".len()];
     assert!(raw("/", &[("HttpHeader:X", &value)]).is_ok());
     // A failing assertion would print it whole.
     let refused = raw("/", &[("HttpHeader:XX", &value)]).map(drop).expect_err("is too long");
-    assert_eq!(refused, ConnectError::HeaderBytes(Limits::HEADERS.bytes));
+    assert_eq!(refused, HeadError::HeaderBytes(Limits::HEADERS.bytes));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn signatures() {
     assert_eq!(StreamType::peek(&DATA_SIGNATURE[..5]), Ok(None));
     assert_eq!(StreamType::peek(&PREAMBLE), Ok(Some(StreamType::Data)));
     assert_eq!(StreamType::peek(&RPC_SIGNATURE), Ok(Some(StreamType::Rpc)));
-    assert_eq!(StreamType::peek(&[0x0a, 0xbb]), Err(ConnectError::Signature));
+    assert_eq!(StreamType::peek(&[0x0a, 0xbb]), Err(HeadError::Signature));
 }
 
 #[test]
