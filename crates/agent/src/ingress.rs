@@ -25,7 +25,7 @@ const PATTERN_SIZES: [usize; 4] = [4 << 10, 32 << 10, 256 << 10, 1 << 20];
 const MAX_PATTERNS: usize = 64 << 20;
 
 /// Rules in one configuration; each request walks them.
-pub const MAX_RULES: usize = 10_000;
+const MAX_RULES: usize = 10_000;
 
 /// The rules of a tunnel, checked. The last one matches everything.
 #[derive(Debug, Clone)]

@@ -102,7 +102,7 @@ impl Proxies {
     }
 
     /// Whether the edge at this host (without port) is reached through a proxy.
-    pub fn covers(&self, host: &str) -> bool {
+    pub(crate) fn covers(&self, host: &str) -> bool {
         self.for_edge(host).is_some()
     }
 

@@ -163,7 +163,7 @@ impl Document {
     }
 
     /// Everything with all defaults, for the endpoint `/config`.
-    pub fn spelled_out(&self, version: i32) -> Value {
+    pub(crate) fn spelled_out(&self, version: i32) -> Value {
         let spelled_out = |rule: &Rule| {
             let mut json = rule_json(rule, &rule.options.spelled_out());
             // As the reference shows a rule that names neither.
