@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use agent::file::FileConfig;
 use agent::ingress::Document;
 
-/// Reads the input as a pushed document and as a file. What is accepted must report itself in a form that reads the same, and find a
-/// rule for any request.
+/// Reads the input as a pushed document and as a file. What is accepted must report itself in a form that reads the
+/// same, and find a rule for any request.
 pub(crate) fn configuration(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(document) = Document::from_json(data) {

@@ -162,7 +162,8 @@ pub enum StartError {
 pub struct Agent;
 
 impl Agent {
-    /// Starts dialling in a task of its own. `metrics`: a listener for the endpoint of section 15.1, see [`crate::listen_metrics`].
+    /// Starts dialling in a task of its own. `metrics`: a listener for the endpoint of section 15.1, see
+    /// [`crate::listen_metrics`].
     ///
     /// An edge that cannot be reached is no error: it is tried again until the agent is stopped, and told as events.
     ///

@@ -30,14 +30,15 @@ const QUIC_LIMIT: Duration = Duration::from_secs(4);
 /// How long the remains of an earlier connection may take to leave the socket before a new socket is made.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
-// A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe that
-// comes after it: together at most ten seconds.
+// A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe
+// that comes after it: together at most ten seconds.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const VANISHED_AFTER: Duration = Duration::from_secs(8);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
-/// What QUIC makes of TLS's alerts about certificates, `bad_certificate` (42) to `unknown_ca` (48): RFC 9001 section 4.8.
+/// What QUIC makes of TLS's alerts about certificates, `bad_certificate` (42) to `unknown_ca` (48): RFC 9001 section
+/// 4.8.
 const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x100 + 42..=0x100 + 48;
 
 /// Why a dial brought no registered connection.
@@ -143,7 +144,8 @@ impl Dialer {
             .map_err(|error| unreachable(quic_advice(&error)))
     }
 
-    /// The socket of this connection index, or a new one when there is none of this family or an old connection lingers on it.
+    /// The socket of this connection index, or a new one when there is none of this family or an old connection lingers
+    /// on it.
     async fn endpoint(&self, index: u8, towards: SocketAddr) -> io::Result<quinn::Endpoint> {
         let kept = self.endpoints().get(&index).cloned();
         if let Some(endpoint) = kept {

@@ -1,5 +1,5 @@
-//! Connecting to a name with several addresses (RFC 8305): families take turns, the next attempt starts when the one before fails or
-//! takes too long, and the first that connects wins.
+//! Connecting to a name with several addresses (RFC 8305): families take turns, the next attempt starts when the one
+//! before fails or takes too long, and the first that connects wins.
 
 use std::future::Future;
 use std::io;

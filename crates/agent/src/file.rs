@@ -1,7 +1,7 @@
 //! The agent's file, `config.yml` in the grammar of cloudflared (section 14): where it is searched, and what it holds.
 //!
-//! Every flag of the command line may stand in it under its long name. The file says only what was written; the caller merges it under
-//! the command line and the environment, and above the defaults.
+//! Every flag of the command line may stand in it under its long name. The file says only what was written; the caller
+//! merges it under the command line and the environment, and above the defaults.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,8 +33,8 @@ pub enum FileError {
     Mistakes(#[from] Mistakes),
 }
 
-/// Keys of the file that choose the origin when there are no ingress rules, and the `originRequest` values that the single-origin
-/// flags set (section 17.2).
+/// Keys of the file that choose the origin when there are no ingress rules, and the `originRequest` values that the
+/// single-origin flags set (section 17.2).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SingleOrigin {
     /// `hello-world`.
@@ -220,8 +220,8 @@ impl SingleOrigin {
         }
     }
 
-    /// The rules that these flags mean, in the reference's order of strength; 503 for everything when none is set. `defaults` is the
-    /// file's `originRequest`, for whatever the flags leave open.
+    /// The rules that these flags mean, in the reference's order of strength; 503 for everything when none is set.
+    /// `defaults` is the file's `originRequest`, for whatever the flags leave open.
     ///
     /// # Errors
     /// As [`Rules::build`].

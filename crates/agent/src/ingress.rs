@@ -1,7 +1,7 @@
 //! Ingress rules (section 14): which origin serves a request. Pure: text and requests in, rules and choices out.
 //!
-//! Rules come from three places (the local file, a pushed document, the command line), each of which fills [`RuleDraft`]s;
-//! [`Rules::build`] checks them all in the same way.
+//! Rules come from three places (the local file, a pushed document, the command line), each of which fills
+//! [`RuleDraft`]s; [`Rules::build`] checks them all in the same way.
 
 mod document;
 mod host;
@@ -18,7 +18,8 @@ pub use host::HostPattern;
 pub use options::{Access, IpRule, OriginOptions, Overrides};
 pub use service::{Service, ServiceError};
 
-/// Compiled sizes in bytes that a path expression is allowed and charged with, the smallest that fits. A plain prefix fits the first.
+/// Compiled sizes in bytes that a path expression is allowed and charged with, the smallest that fits. A plain prefix
+/// fits the first.
 const PATTERN_SIZES: [usize; 4] = [4 << 10, 32 << 10, 256 << 10, 1 << 20];
 
 /// What the expressions of one configuration may be charged with together, so that a pushed one cannot eat the memory.

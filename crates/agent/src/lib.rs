@@ -1,10 +1,11 @@
-//! The connector: it dials the edge, keeps several connections to it, and gives the requests that arrive on them to origins.
+//! The connector: it dials the edge, keeps several connections to it, and gives the requests that arrive on them to
+//! origins.
 //!
-//! The entry is [`Agent::start`] with a [`Config`]; it hands out a [`Running`], which tells what happens and stops it. Rules that choose an
-//! origin are in [`ingress`], the file that holds them in [`file`].
+//! The entry is [`Agent::start`] with a [`Config`]; it hands out a [`Running`], which tells what happens and stops it.
+//! Rules that choose an origin are in [`ingress`], the file that holds them in [`file`].
 //!
-//! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read before), signals, and
-//! services that are not HTTP.
+//! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read before),
+//! signals, and services that are not HTTP.
 
 mod agent;
 mod dial;

@@ -1,4 +1,5 @@
-//! Proxies on the way to the edge and to origins: HTTP CONNECT and SOCKS5, chosen by the variables that other programs obey.
+//! Proxies on the way to the edge and to origins: HTTP CONNECT and SOCKS5, chosen by the variables that other programs
+//! obey.
 
 mod handshake;
 
@@ -74,7 +75,8 @@ impl Proxies {
         Self::default()
     }
 
-    /// Reads `HTTPS_PROXY`, `ALL_PROXY` (for the edge), `HTTP_PROXY` (for origins without TLS) and `NO_PROXY`, in lower case first.
+    /// Reads `HTTPS_PROXY`, `ALL_PROXY` (for the edge), `HTTP_PROXY` (for origins without TLS) and `NO_PROXY`, in lower
+    /// case first.
     ///
     /// # Errors
     /// A variable is set to what is no proxy.
@@ -110,8 +112,8 @@ impl Proxies {
         self.unless_excepted(self.edge.as_ref()?, host)
     }
 
-    /// As the reference, origins obey `HTTP_PROXY` and `HTTPS_PROXY` alone. Unlike there, the proxy is asked for a tunnel whether or
-    /// not the origin speaks TLS: a proxy that passes requests on would replace the visitor's `Host`.
+    /// As the reference, origins obey `HTTP_PROXY` and `HTTPS_PROXY` alone. Unlike there, the proxy is asked for a
+    /// tunnel whether or not the origin speaks TLS: a proxy that passes requests on would replace the visitor's `Host`.
     pub(crate) fn for_origin(&self, tls: bool, host: &str) -> Option<&Proxy> {
         let proxy = if tls { &self.tls_origins } else { &self.plain_origins };
         self.unless_excepted(proxy.as_ref()?, host)

@@ -1,4 +1,5 @@
-//! Which connections are dialled, where to, how and when (section 12). Pure: time and outcomes come in, [`Action`]s go out.
+//! Which connections are dialled, where to, how and when (section 12). Pure: time and outcomes come in, [`Action`]s go
+//! out.
 //!
 //! A slot for each parallel connection goes round:
 //!
@@ -32,10 +33,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 const PERMANENT_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that an edge may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// A connection that lived this long worked; what lived shorter counts as a failure, so that one that is dropped at once is not redialled
-/// in a tight loop.
+/// A connection that lived this long worked; what lived shorter counts as a failure, so that one that is dropped at
+/// once is not redialled in a tight loop.
 const WORKED: Duration = Duration::from_secs(10);
-/// QUIC connections that come to nothing in a row before HTTP/2 is tried: on some paths the handshake passes and full packets do not.
+/// QUIC connections that come to nothing in a row before HTTP/2 is tried: on some paths the handshake passes and full
+/// packets do not.
 const QUIC_CHANCES: u32 = 3;
 /// How long QUIC is left alone after it failed where HTTP/2 worked.
 pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(3600);
@@ -55,7 +57,8 @@ pub enum Protocol {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Dial and register. Answer with [`Supervisor::registered`], [`Supervisor::dial_failed`] or [`Supervisor::refused`].
+    /// Dial and register. Answer with [`Supervisor::registered`], [`Supervisor::dial_failed`] or
+    /// [`Supervisor::refused`].
     Dial {
         index: u8,
         /// An index into the places.
@@ -140,7 +143,8 @@ impl Supervisor {
         }
     }
 
-    /// The places have been looked up again. `moved` says where each old place is among the new ones; connections stay where they are.
+    /// The places have been looked up again. `moved` says where each old place is among the new ones; connections stay
+    /// where they are.
     pub(crate) fn replace_places(&mut self, places: Places, moved: &[Option<usize>]) {
         self.places = places;
         for slot in &mut self.slots {
@@ -295,8 +299,8 @@ impl Supervisor {
         self.places.choose(&used, &mut self.random)
     }
 
-    /// Gives the place up for another, unless all others are much fuller: so the last connection of a dead place goes on trying it, and
-    /// finds the node when it is back.
+    /// Gives the place up for another, unless all others are much fuller: so the last connection of a dead place goes
+    /// on trying it, and finds the node when it is back.
     fn leave_place(&mut self, index: u8) {
         let index = usize::from(index);
         // Its own place counts twice, so that one which is as full is preferred.

@@ -18,7 +18,8 @@ use crate::event::{ConnectionStatus, Event, Status};
 use crate::handler::Requests;
 use crate::supervisor::Refusal;
 
-/// How long the edge may take to confirm that it sends nothing new; requests under way have the rest of the grace period anyway.
+/// How long the edge may take to confirm that it sends nothing new; requests under way have the rest of the grace
+/// period anyway.
 const UNREGISTER_LIMIT: Duration = Duration::from_secs(5);
 /// How often a stopping connection is asked whether its last request is done.
 const IDLE_CHECK: Duration = Duration::from_millis(25);
@@ -165,7 +166,8 @@ impl ConnectionTask {
     }
 }
 
-/// The orderly end (section 10). The edge closes the connection after the last request; when it is idle, there is no need to wait for that.
+/// The orderly end (section 10). The edge closes the connection after the last request; when it is idle, there is no
+/// need to wait for that.
 async fn finish(connection: &AgentConnection, grace: Duration) {
     if let Err(error) = connection.unregister(grace.min(UNREGISTER_LIMIT)).await {
         tracing::debug!(%error, "the edge did not confirm the end of a connection");

@@ -30,7 +30,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// What happens from now on; the first listener hears all since the start. One that falls behind loses the oldest events.
+    /// What happens from now on; the first listener hears all since the start. One that falls behind loses the oldest
+    /// events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let since_start = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).take();
         since_start.unwrap_or_else(|| self.events.subscribe())
@@ -51,14 +52,15 @@ impl Running {
         self.metrics_address
     }
 
-    /// Reads the configuration file again, as if it had changed; the outcome comes as an event. Without a file nothing happens.
+    /// Reads the configuration file again, as if it had changed; the outcome comes as an event. Without a file nothing
+    /// happens.
     pub fn reload(&self) {
         // Full: a reload is about to happen anyway. Closed: there is no file.
         let _ = self.reload.try_send(());
     }
 
-    /// Stops in order (section 10): the edge is asked to send nothing new, requests under way have `grace` to end, then all is
-    /// closed. Returns when that is done; [`Running::cut`] hastens it.
+    /// Stops in order (section 10): the edge is asked to send nothing new, requests under way have `grace` to end, then
+    /// all is closed. Returns when that is done; [`Running::cut`] hastens it.
     pub async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(Stop::Within(grace));
         self.done.cancelled().await;

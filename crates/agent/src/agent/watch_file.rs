@@ -11,14 +11,15 @@ use super::Reload;
 use crate::event::ConfigurationSource;
 use crate::handler::Configuration;
 
-/// How often the file is looked at. One look is one system call; it works on every file system, and for files that are replaced.
+/// How often the file is looked at. One look is one system call; it works on every file system, and for files that are
+/// replaced.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another.
 type Stamp = Option<(SystemTime, u64)>;
 
-/// Applies the file whenever it has changed and then been left alone for one look, so that no half-written file is read, and at
-/// once when asked to.
+/// Applies the file whenever it has changed and then been left alone for one look, so that no half-written file is
+/// read, and at once when asked to.
 pub(super) async fn watch(reload: Reload, mut asked: mpsc::Receiver<()>, configuration: Arc<Configuration>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -80,8 +80,8 @@ impl Configuration {
         Ok(())
     }
 
-    /// Puts a pushed configuration in force by the version rules of section 11.2. Answers the version now in force. Blocks, as
-    /// [`Configuration::new`] does.
+    /// Puts a pushed configuration in force by the version rules of section 11.2. Answers the version now in force.
+    /// Blocks, as [`Configuration::new`] does.
     pub(super) fn apply_pushed(&self, version: i32, config: &[u8]) -> Result<i32, (i32, String)> {
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.active().version;

@@ -116,8 +116,8 @@ impl Document {
         })
     }
 
-    /// Reads `ingress`, `originRequest` and `warp-routing` of a file. `None` when there is no `ingress`, or when a mistake was found (it
-    /// is then recorded in the mapping). The overrides are the file's `originRequest`.
+    /// Reads `ingress`, `originRequest` and `warp-routing` of a file. `None` when there is no `ingress`, or when a
+    /// mistake was found (it is then recorded in the mapping). The overrides are the file's `originRequest`.
     pub fn read(file: &mut Mapping<'_>) -> (Option<Self>, Overrides) {
         let defaults = file.mapping("originRequest", Overrides::read).unwrap_or_default();
         let warp_routing = file.mapping("warp-routing", WarpRouting::read).unwrap_or_default();
@@ -152,7 +152,8 @@ impl Document {
         }
     }
 
-    /// What the agent reports of its own configuration (section 11.3): defaults left out, options folded into each rule.
+    /// What the agent reports of its own configuration (section 11.3): defaults left out, options folded into each
+    /// rule.
     pub fn report(&self, flags: &BTreeMap<String, String>) -> Bytes {
         let ingress: Vec<Value> = self.rules.iter().map(|rule| rule_json(rule, &rule.options.changed())).collect();
         let mut report = json!({ "ingress": ingress, "warp-routing": self.warp_routing_json() });

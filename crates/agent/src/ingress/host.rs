@@ -37,7 +37,8 @@ impl HostPattern {
         Ok(Some(Self { text: text.to_owned(), name, wildcard }))
     }
 
-    /// Whether the pattern covers this host (lower case, no port). `*.example.test` covers names of any depth, not `example.test` itself.
+    /// Whether the pattern covers this host (lower case, no port). `*.example.test` covers names of any depth, not
+    /// `example.test` itself.
     pub fn matches(&self, host: &str) -> bool {
         if self.wildcard { host.len() > self.name.len() && host.ends_with(&self.name) } else { host == self.name }
     }

@@ -30,7 +30,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send its request.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// Opens the endpoint's listener: at the address, or at the first free of the usual ports on loopback, else at any port there.
+/// Opens the endpoint's listener: at the address, or at the first free of the usual ports on loopback, else at any port
+/// there.
 ///
 /// # Errors
 /// The address is taken or not of this machine.

@@ -18,7 +18,8 @@ use crate::ingress::OriginOptions;
 /// The largest file of roots: ten times what systems ship.
 const MAX_CA_POOL: u64 = 4 << 20;
 
-/// The system's roots, read at most once for all rules of a configuration, and the settings made of them, which rules share.
+/// The system's roots, read at most once for all rules of a configuration, and the settings made of them, which rules
+/// share.
 #[derive(Default)]
 pub(super) struct Trust {
     system: Option<RootCertStore>,

@@ -102,8 +102,8 @@ impl HttpOrigin {
         if self.collect_bodies && request.body().size_hint().exact().is_none() && !has_length(request.headers()) {
             request = collected(request).await?;
         }
-        // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and has no body is
-        // then sent once more.
+        // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and
+        // has no body is then sent once more.
         let again = repeatable(&request).then(|| copy_of_head(&request));
         let outcome = match (send(&way.client, request, interim.clone()).await, again) {
             (Err(Failure { stale: true, .. }), Some(again)) => send(&way.client, again, interim).await,

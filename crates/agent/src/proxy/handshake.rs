@@ -24,7 +24,8 @@ pub(super) async fn connect(
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
-    // Byte by byte, so that nothing of what follows the head is taken; it is short, and read once in a connection's life.
+    // Byte by byte, so that nothing of what follows the head is taken; it is short, and read once in a connection's
+    // life.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_HEAD {
             return Err(io::Error::other(format!("its answer is longer than {MAX_HEAD} bytes")));

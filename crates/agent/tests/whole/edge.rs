@@ -177,8 +177,8 @@ pub(crate) async fn text(body: Body) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The same port number for both transports. Another test may hold one of the two, so several are tried; a fixed port may be held by
-/// the one before for a moment.
+/// The same port number for both transports. Another test may hold one of the two, so several are tried; a fixed port
+/// may be held by the one before for a moment.
 async fn sockets(address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
     for _ in 0..100 {
         if let Ok(tcp) = TcpListener::bind(address).await

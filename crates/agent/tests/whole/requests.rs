@@ -331,7 +331,8 @@ async fn grpc_reaches_the_origin_over_http2_with_its_trailers() {
     }
 }
 
-/// What may be on its way between a visitor and an origin that do not read: the windows of the transport, and the sockets' buffers.
+/// What may be on its way between a visitor and an origin that do not read: the windows of the transport, and the
+/// sockets' buffers.
 const UNDER_WAY: usize = 24 << 20;
 const PIECE: &[u8] = &[7; 64 << 10];
 

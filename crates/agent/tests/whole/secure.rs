@@ -32,8 +32,8 @@ fn acceptor(names: &[&str], http2: bool) -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(settings)), cert.pem())
 }
 
-/// An HTTPS origin whose certificate is for these names; answers its certificate in PEM form too. The description that it gives
-/// of a request tells the version of HTTP.
+/// An HTTPS origin whose certificate is for these names; answers its certificate in PEM form too. The description that
+/// it gives of a request tells the version of HTTP.
 async fn https(names: &[&str], http2: bool) -> (Origin, String) {
     let (acceptor, pem) = acceptor(names, http2);
     let origin = Origin::raw(move |stream| {

@@ -1,4 +1,5 @@
-//! An edge that falls silent without a word, as after a power cut: every packet towards it is swallowed, nothing comes back.
+//! An edge that falls silent without a word, as after a power cut: every packet towards it is swallowed, nothing comes
+//! back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
