@@ -91,8 +91,8 @@ impl Limits {
     pub const RECONNECT_WAIT: Duration = Duration::from_secs(5);
     /// After this an agent is taken to be gone for good, and visitors get their answer at once.
     pub const RECONNECT_MEMORY: Duration = Duration::from_secs(15);
-    /// One more than the connections that a connector holds by default would bring nothing.
-    pub const ATTEMPTS: u32 = 4;
+    /// A connector that dies takes four connections with it, and each may have to be tried to find out: enough for two of them at once.
+    pub const ATTEMPTS: u32 = 9;
     /// Holds every form that people fill in, and costs little when all requests of a node use it.
     pub const REPLAY_BYTES: usize = 64 * 1024;
 }

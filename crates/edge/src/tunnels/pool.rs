@@ -1,14 +1,18 @@
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use rand::Rng as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::{Body, ExchangeError, Interim, Kind};
 
 use super::{Live, Tunnels};
 use crate::dispatch::{Carrier, Identity, Pool, least_loaded};
+
+/// A connection that has failed a request is known to be closed after this time, if it is; if not, the same request may try it again.
+const SETTLES: Duration = Duration::from_millis(250);
 
 /// The connections of one tunnel, to choose from.
 pub(crate) struct TunnelPool {
@@ -40,20 +44,24 @@ impl Pool for TunnelPool {
         // Where one connection of a connector has failed, the others are likely to: each costs the visitor the time to find out.
         pick(&|live| tried.iter().all(|tried| tried.connector != live.connector))
             .or_else(|| pick(&|live| tried.iter().all(|tried| tried.connection != live.id)))
-            .or_else(|| pick(&|_| true))
     }
 
-    async fn await_one(&self, time: Duration) -> Option<Arc<Live>> {
+    async fn await_one(&self, tried: &[Identity], time: Duration) -> Option<Arc<Live>> {
         let mut arrivals = self.tunnels.arrivals.subscribe();
         if !self.is_coming_back() {
             return None;
         }
         let found = async {
+            let mut pause = pin!(sleep(if tried.is_empty() { Duration::ZERO } else { SETTLES }));
             loop {
-                if let Some(carrier) = self.pick(&[]) {
+                let again = if pause.is_elapsed() { self.pick(&[]) } else { None };
+                if let Some(carrier) = self.pick(tried).or(again) {
                     return Some(carrier);
                 }
-                arrivals.changed().await.ok()?;
+                tokio::select! {
+                    arrived = arrivals.changed() => arrived.ok()?,
+                    () = &mut pause, if !pause.is_elapsed() => (),
+                }
             }
         };
         timeout(time, found).await.ok().flatten()
