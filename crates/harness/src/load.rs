@@ -18,6 +18,9 @@ pub struct Load {
     workers: JoinSet<Tally>,
 }
 
+/// An answer that began and did not end.
+const CUT: &str = "cut";
+
 /// What came of a load.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -27,6 +30,18 @@ pub struct Tally {
     pub failed: BTreeMap<String, usize>,
     /// The longest that an answer took.
     pub slowest: Duration,
+}
+
+impl Tally {
+    /// How often an answer began and did not end. That cannot be made good by asking another agent.
+    pub fn cut(&self) -> usize {
+        self.failed.get(CUT).copied().unwrap_or(0)
+    }
+
+    /// How often there was no answer of the origin's at all.
+    pub fn unanswered(&self) -> usize {
+        self.failed.values().sum::<usize>() - self.cut()
+    }
 }
 
 impl Load {
@@ -100,14 +115,11 @@ async fn work(
 
 async fn one(visitor: &Visitor, method: &'static str, url: &str) -> Result<(), String> {
     let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
-    let response = visitor.open(method, url, &[], body).await.map_err(|error| error.to_string())?;
+    let response = visitor.open(method, url, &[("accept", "text/plain")], body).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
-    let collected = response.into_body().collect().await.map_err(|error| format!("{status}, cut: {error}"))?;
+    let collected = response.into_body().collect().await.map_err(|_| CUT.to_owned())?;
     match status {
         200 => Ok(()),
-        _ => {
-            let text = String::from_utf8_lossy(&collected.to_bytes()).into_owned();
-            Err(format!("{status}: {}", text.lines().find(|line| line.contains("rror")).unwrap_or_default()))
-        }
+        _ => Err(format!("{status}: {}", String::from_utf8_lossy(&collected.to_bytes()).trim())),
     }
 }
