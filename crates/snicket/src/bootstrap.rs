@@ -29,9 +29,9 @@ pub(crate) struct Known {
     /// Where agents go, `host:port`.
     pub(crate) tunnel: Vec<String>,
     /// Where visitors with TLS go, `host:port`.
-    https: String,
+    pub(crate) https: String,
     /// Where visitors without go, `host:port`.
-    http: String,
+    pub(crate) http: String,
     /// The certificate to trust, PEM.
     pub(crate) ca: String,
 }

@@ -27,6 +27,9 @@ async fn an_edge_on_the_same_machine_is_found_without_flags() {
     let words = ["http", &origin.service(), "--metrics", "127.0.0.1:0", "--json", "--name", "chosen"];
     let mut process = Program::new(edge.home(), &words).start().await;
     let ready = process.event("ready").await;
+    for key in ["api", "tunnel", "https", "http", "ca", "token_file"] {
+        assert_eq!(ready[key], edge.ready()[key], "{key} is the edge's: {ready}");
+    }
     let url = ready["url"].as_str().unwrap().to_owned();
     assert!(url.starts_with("https://chosen.localhost:"), "{url}");
     assert_eq!(edge.visitor().get(&url).await.status, 200);

@@ -101,7 +101,11 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
             origin: Some(args.origin.service().to_owned()),
             domain: Some(known.domain.clone()),
             api: Some(way.api.clone()),
+            tunnel: known.tunnel.first().and_then(|address| address.parse().ok()),
+            https: known.https.parse().ok(),
+            http: known.http.parse().ok(),
             ca: way.ca.clone(),
+            token_file: way.token_file.clone(),
             ..facts
         };
         announce(&ready, &args.origin, screen);
@@ -115,6 +119,7 @@ struct Way {
     trust: Trust,
     ca: Option<PathBuf>,
     token: Option<Secret>,
+    token_file: Option<PathBuf>,
 }
 
 impl Way {
@@ -122,7 +127,8 @@ impl Way {
         let given = args.token_file.as_deref().map(Secret::read).transpose()?;
         if let Some(edge) = &args.edge {
             let trust = Trust::choose(args.ca.as_deref(), None)?;
-            return Ok(Self { api: edge.clone(), trust, ca: args.ca.clone(), token: given });
+            let token_file = args.token_file.clone();
+            return Ok(Self { api: edge.clone(), trust, ca: args.ca.clone(), token: given, token_file });
         }
         let directory = args.data.clone().unwrap_or_else(paths::edge_data);
         let Some(local) = LocalEdge::find(&directory)? else {
@@ -138,7 +144,8 @@ impl Way {
         let ca = args.ca.clone().unwrap_or(local.ca);
         // On one's own machine the token is at hand; where it is not readable, quick tunnels work without.
         let token = given.or_else(|| Secret::read(&local.token_file).ok());
-        Ok(Self { api: local.api, trust: Trust::file(&ca)?, ca: Some(ca), token })
+        let token_file = token.is_some().then(|| args.token_file.clone().unwrap_or(local.token_file));
+        Ok(Self { api: local.api, trust: Trust::file(&ca)?, ca: Some(ca), token, token_file })
     }
 
     /// The edge told its certificate over a way that was trusted already.
