@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::RecvStream;
+use h2::client::SendRequest;
 use h2::server::{Connection, SendResponse};
+use h2::{RecvStream, SendStream};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
@@ -15,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wire::registration::Registered;
-use wire::rpc::ControlClient;
+use wire::registration::{Refused, Registered};
+use wire::rpc::{ControlCall, ControlClient, ControlServer, RegisterError};
 use wire::{Body, ConnectError, ExchangeError, Extensions, Interim, Kind, header};
 
 use crate::rig::{Event, Node, Origin, connect_over, data, fed, get, registration, soon, tcp, whole};
@@ -180,6 +181,201 @@ async fn an_edge_that_never_opens_the_control_stream_is_given_up() {
     soon(edge).await.unwrap();
 }
 
+/// A stream of HTTP/2 as a pipe, for RPC.
+fn piped(mut send: SendStream<Bytes>, mut recv: RecvStream) -> DuplexStream {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (mut from, mut to) = tokio::io::split(far);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).is_err() {
+                return;
+            }
+        }
+        let _ = send.send_data(Bytes::new(), true);
+    });
+    tokio::spawn(async move {
+        while let Some(Ok(bytes)) = recv.data().await {
+            let _ = recv.flow_control().release_capacity(bytes.len());
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    near
+}
+
+/// As a stock agent does when it is refused: ends the control stream, and keeps the connection.
+#[tokio::test]
+async fn a_refused_agent_that_stays_is_sent_away() {
+    let (edge, agent) = tcp().await;
+    let remote = edge.peer_addr().unwrap();
+    let refused = Refused { cause: "Unauthorized".into(), retry_after: None };
+    let served = tokio::spawn(wire::http2::edge::serve(edge, remote, Node::new(Some(refused.clone())).0));
+    let mut connection: Connection<TcpStream, Bytes> = h2::server::handshake(agent).await.unwrap();
+    let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+    let send = respond.send_response(Response::new(()), false).unwrap();
+    let agent = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    let mut control = ControlClient::new(piped(send, request.into_body()));
+    let answer = soon(control.register(&registration(Extensions::default()))).await;
+    assert_eq!(answer, Err(RegisterError::Refused(refused)));
+    soon(agent).await.unwrap();
+    assert!(soon(served).await.unwrap().contains("Unauthorized"));
+}
+
+/// An edge made by hand, with our agent registered as to a stock edge.
+struct RawEdge {
+    requests: SendRequest<Bytes>,
+    control: ControlServer<DuplexStream>,
+    agent: wire::AgentConnection,
+}
+
+impl RawEdge {
+    /// Asks for `/early` before the agent has registered.
+    async fn new(origin: Arc<Origin>) -> Self {
+        let (edge, agent) = tcp().await;
+        let registration = registration(Extensions::ALL);
+        let connecting = tokio::spawn(async move {
+            wire::http2::agent::connect(agent, &registration, origin, Duration::from_secs(5)).await
+        });
+        let (mut requests, connection) = h2::client::handshake(edge).await.unwrap();
+        tokio::spawn(connection);
+        let (early, _) = requests.send_request(upgrading("/early", None), true).unwrap();
+        assert!(soon(early).await.unwrap().headers().contains_key(&header::RESPONSE_META));
+        let control = upgrading("/", Some(&header::UPGRADE_CONTROL));
+        let (response, send) = requests.send_request(control, false).unwrap();
+        let response = soon(response).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(!response.headers().contains_key(&header::RESPONSE_META));
+        let mut control = ControlServer::new(piped(send, response.into_body()));
+        let Some(ControlCall::Register(question, _)) = soon(control.next()).await.unwrap() else {
+            panic!("no register")
+        };
+        let registered =
+            Registered { connection: crate::rig::CONNECTION, location: "lab01".into(), remotely_managed: true };
+        control.reply_register(question, &Ok(registered)).await.unwrap();
+        let (_, agent) = soon(connecting).await.unwrap().unwrap();
+        Self { requests, control, agent }
+    }
+
+    async fn ask(&mut self, request: Request<()>) -> Response<RecvStream> {
+        let end = !request.headers().contains_key(&header::UPGRADE);
+        let (response, _send) = self.requests.send_request(request, end).unwrap();
+        soon(response).await.unwrap()
+    }
+}
+
+fn upgrading(path: &str, kind: Option<&HeaderValue>) -> Request<()> {
+    let mut request = Request::get(format!("https://a.test{path}")).body(()).unwrap();
+    if let Some(kind) = kind {
+        request.headers_mut().insert(header::UPGRADE, kind.clone());
+    }
+    request
+}
+
+/// One kind of answer on each path.
+fn kinds_of_answers() -> Arc<Origin> {
+    Origin::new(|_, request: Request<Body>, interim: Interim| async move {
+        let mut response = Response::new(Body::full("hello"));
+        let pairs: &[_] = match request.uri().path() {
+            "/fault" => return Err(crate::rig::no_answer()),
+            "/cut" => {
+                let (feed, body) = fed();
+                tokio::spawn(async move {
+                    feed.data("half").await;
+                    feed.fail("the origin died").await;
+                });
+                return Ok(Response::new(body));
+            }
+            "/chat" => {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                &[("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", "x")]
+            }
+            _ => &[("content-type", "text/plain"), ("content-length", "5"), ("set-cookie", "a=1"), ("cf-int-x", "1")],
+        };
+        interim.send(StatusCode::EARLY_HINTS, http::HeaderMap::new());
+        *response.headers_mut() = crate::rig::headers(pairs);
+        Ok(response)
+    })
+}
+
+#[tokio::test]
+async fn a_stock_edge_gets_answers_in_the_form_of_the_reference() {
+    let mut edge = RawEdge::new(kinds_of_answers()).await;
+    let answer = edge.ask(upgrading("/", None)).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let packed = answer.headers()[&header::RESPONSE_HEADERS].as_bytes();
+    let origin = header::deserialize(packed, header::Limits::HEADERS).unwrap();
+    let sent = [("content-type", "text/plain"), ("content-length", "5"), ("set-cookie", "a=1")];
+    assert_eq!(origin, crate::rig::headers(&sent));
+    assert_eq!(answer.headers()[&header::RESPONSE_META], r#"{"src":"origin"}"#);
+    let names: Vec<_> = answer.headers().keys().map(http::HeaderName::as_str).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(answer.headers()["content-length"], "5");
+
+    let answer = edge.ask(upgrading("/chat", Some(&HeaderValue::from_static("websocket")))).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let packed = answer.headers()[&header::RESPONSE_HEADERS].as_bytes();
+    let origin = header::deserialize(packed, header::Limits::HEADERS).unwrap();
+    assert_eq!((origin.len(), &origin["sec-websocket-accept"]), (3, &HeaderValue::from_static("x")));
+
+    let answer = edge.ask(upgrading("/fault", None)).await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(*answer.headers(), crate::rig::headers(&[(ORIGIN.0, r#"{"src":"cloudflared"}"#)]));
+    assert!(answer.into_body().is_end_stream());
+
+    let mut cut = edge.ask(upgrading("/cut", None)).await.into_body();
+    let reset = loop {
+        match soon(cut.data()).await.expect("no end in order") {
+            Ok(_) => {}
+            Err(error) => break error.reason(),
+        }
+    };
+    assert_eq!(reset, Some(Reason::INTERNAL_ERROR));
+}
+
+#[tokio::test]
+async fn a_pushed_configuration_is_answered_in_json_and_nonsense_with_502() {
+    let mut edge = RawEdge::new(Origin::hello()).await;
+    let cases = [
+        (r#"{"version":3,"config":{"ingress":[]}}"#, Ok(r#"{"err":null,"lastAppliedVersion":3}"#)),
+        (r#"{"version":4,"config":[]}"#, Ok(r#"{"err":"no document","lastAppliedVersion":3}"#)),
+        (r#"{"version":"4","config":{}}"#, Err(())),
+        ("{}", Err(())),
+        ("", Err(())),
+    ];
+    for (body, expected) in cases {
+        let request = upgrading("/", Some(&HeaderValue::from_static("update-configuration")));
+        let (response, mut send) = edge.requests.send_request(request, false).unwrap();
+        send.send_data(body.into(), true).unwrap();
+        let response = soon(response).await.unwrap();
+        match expected {
+            Ok(expected) => {
+                let answer = soon(response.into_body().data()).await.unwrap().unwrap();
+                let (answer, expected): (serde_json::Value, serde_json::Value) =
+                    (serde_json::from_slice(&answer).unwrap(), serde_json::from_str(expected).unwrap());
+                assert_eq!(answer, expected, "{body}");
+            }
+            Err(()) => {
+                assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{body}");
+                assert_eq!(response.headers()[&header::RESPONSE_META], r#"{"src":"cloudflared"}"#);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_are_served_though_the_control_stream_has_ended() {
+    let mut edge = RawEdge::new(kinds_of_answers()).await;
+    drop(edge.control);
+    crate::rig::until_err(&edge.agent).await;
+    let (answer, _) = edge.requests.send_request(upgrading("/", None), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), StatusCode::OK);
+    let second = upgrading("/", Some(&header::UPGRADE_CONTROL));
+    let (second, _send) = edge.requests.send_request(second, false).unwrap();
+    assert_eq!(soon(second).await.unwrap_err().reason(), Some(Reason::REFUSED_STREAM));
+}
+
 /// An agent made by hand, registered as a stock one.
 struct Raw {
     edge: wire::Connection,
@@ -204,8 +400,8 @@ impl Raw {
         let mut connection: Connection<TcpStream, Bytes> = settings.handshake(agent).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
         assert_eq!(request.headers()[&header::UPGRADE], header::UPGRADE_CONTROL);
-        let mut send = respond.send_response(Response::new(()), false).unwrap();
-        let mut recv = request.into_body();
+        let send = respond.send_response(Response::new(()), false).unwrap();
+        let recv = request.into_body();
         let (commands, mut commanded) = mpsc::unbounded_channel();
         let (accepted, requests) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -222,23 +418,7 @@ impl Raw {
                 }
             }
         });
-        // RPC bytes between the control stream and a pipe.
-        let (near, far) = tokio::io::duplex(64 << 10);
-        let (mut from, mut to) = tokio::io::split(far);
-        tokio::spawn(async move {
-            let mut buffer = vec![0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut buffer).await {
-                send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).unwrap();
-            }
-        });
-        tokio::spawn(async move {
-            while let Some(Ok(bytes)) = recv.data().await {
-                let _ = recv.flow_control().release_capacity(bytes.len());
-                if to.write_all(&bytes).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let near = piped(send, recv);
         let mut control = ControlClient::new(near);
         let registered = soon(control.register(&registration(Extensions::default()))).await.unwrap();
         tokio::spawn(async move { control.ended().await });

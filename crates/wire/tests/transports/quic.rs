@@ -64,6 +64,73 @@ async fn a_stream_of_an_unknown_kind_is_reset_alone() {
 }
 
 #[tokio::test]
+async fn a_stock_edge_gets_answers_in_the_form_of_the_reference() {
+    let origin = Origin::new(|_, request: http::Request<Body>, interim: Interim| async move {
+        interim.send(http::StatusCode::EARLY_HINTS, http::HeaderMap::new());
+        match request.uri().path() {
+            "/fault" => Err(crate::rig::no_answer()),
+            "/chat" => Ok(crate::rig::status(http::StatusCode::SWITCHING_PROTOCOLS)),
+            _ => {
+                let (feed, body) = fed();
+                tokio::spawn(async move { feed.fail("the origin died").await });
+                Ok(http::Response::new(body))
+            }
+        }
+    });
+    let (edge, _agent) = raw_edge(origin).await;
+    let ask = async |kind, path| {
+        let head = get(&format!("https://a.test{path}")).into_parts().0;
+        let form = if kind == Kind::Http { BodyForm::None } else { BodyForm::Bare };
+        ask(&edge, &RequestHead::encode(kind, &head, form, Extensions::default())).await
+    };
+    let answer = ask(Kind::Http, "/fault").await.unwrap();
+    let expected = ResponseHead::encode_failure(&crate::rig::no_answer(), Extensions::default());
+    assert_eq!(answer, expected);
+
+    let answer = ask(Kind::WebSocket, "/chat").await.unwrap();
+    let head = ResponseHead::decode(Kind::WebSocket, &mut answer.as_slice().into()).unwrap().unwrap();
+    let ResponseHead::Answer { status, framed, .. } = head else { panic!("{head:?}") };
+    assert_eq!((status, framed), (http::StatusCode::SWITCHING_PROTOCOLS, false));
+
+    let cut = ask(Kind::Http, "/cut").await;
+    let reset = matches!(&cut, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) if *code == 0u32.into());
+    assert!(reset, "{cut:?}");
+}
+
+#[tokio::test]
+async fn a_request_before_the_registration_is_served_and_so_is_one_after_the_control_stream() {
+    let (edge, agent) = quic().await;
+    let connecting = tokio::spawn(async move {
+        wire::quic::agent::connect(agent, &registration(Extensions::default()), Origin::hello(), RPC_TIMEOUT).await
+    });
+    let head =
+        RequestHead::encode(Kind::Http, &get("https://a.test/").into_parts().0, BodyForm::None, Extensions::default());
+    let (send, recv) = soon(edge.accept_bi()).await.unwrap();
+    assert!(ask(&edge, &head).await.unwrap().ends_with(b"hello"));
+    let mut control = wire::rpc::ControlServer::new(tokio::io::join(recv, send));
+    let Ok(Some(wire::rpc::ControlCall::Register(question, _))) = control.next().await else { panic!("none") };
+    let registered = wire::registration::Registered {
+        connection: crate::rig::CONNECTION,
+        location: "lab01".into(),
+        remotely_managed: true,
+    };
+    control.reply_register(question, &Ok(registered)).await.unwrap();
+    let (_, agent) = soon(connecting).await.unwrap().unwrap();
+    drop(control);
+    crate::rig::until_err(&agent).await;
+    assert!(ask(&edge, &head).await.unwrap().ends_with(b"hello"));
+}
+
+#[tokio::test]
+async fn both_ends_take_datagrams_and_look_for_the_longest_packet() {
+    let (edge, agent) = quic().await;
+    for end in [&edge, &agent] {
+        assert!(end.max_datagram_size().is_some());
+        crate::rig::until(|| end.stats().path.current_mtu > 1_300).await;
+    }
+}
+
+#[tokio::test]
 async fn a_head_that_cannot_be_read_is_answered_with_an_error() {
     let (edge, _agent) = raw_edge(Origin::hello()).await;
     let mut bytes = [DATA_SIGNATURE.as_slice(), &VERSION].concat();

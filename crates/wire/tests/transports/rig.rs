@@ -201,6 +201,11 @@ pub async fn until(mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+/// Waits until an agent has noticed the end of its control stream.
+pub async fn until_err(agent: &AgentConnection) {
+    soon(async { while agent.update_local_configuration("{}".into()).await.is_ok() {} }).await;
+}
+
 pub type Connected = Result<(Registered, AgentConnection), ConnectError>;
 
 /// Connects an agent to an edge over real sockets.
