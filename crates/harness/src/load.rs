@@ -115,7 +115,8 @@ async fn work(
 
 async fn one(visitor: &Visitor, method: &'static str, url: &str) -> Result<(), String> {
     let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
-    let response = visitor.open(method, url, &[("accept", "text/plain")], body).await.map_err(|error| error.to_string())?;
+    let response =
+        visitor.open(method, url, &[("accept", "text/plain")], body).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
     let collected = response.into_body().collect().await.map_err(|_| CUT.to_owned())?;
     match status {
