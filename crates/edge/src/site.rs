@@ -1,5 +1,6 @@
 //! The way of a request: which site, which tunnel, dispatch, answer.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -78,6 +79,7 @@ impl Site {
         let form = form_fields(visit.request.headers());
         let host = Host::of(visit.request.uri(), visit.request.headers());
         let name = host.as_ref().map(|host| host.name().to_owned()).unwrap_or_default();
+        let sees_detail = sees_detail(visit.caller.remote.ip());
         let mut telling = Telling::new(self, &visit.request, ray.clone(), name);
 
         let mut answer = match self.carry(visit, host, &ray).await {
@@ -91,7 +93,8 @@ impl Site {
                 (event.status, event.refusal) = (refusal.status, Some(refusal.code));
                 event.detail = detail;
                 let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
-                Page { refusal, ray: &ray, host, detail: event.detail.as_deref() }.answer(&event.method, &form)
+                let detail = event.detail.as_deref().filter(|_| sees_detail);
+                Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form)
             }
         };
         drop(telling);
@@ -141,6 +144,12 @@ impl Site {
     }
 }
 
+/// An agent's reason names addresses of the network behind it. It is for whoever runs the site: in the log, and on the page of
+/// a visitor on this machine.
+fn sees_detail(visitor: IpAddr) -> bool {
+    visitor.to_canonical().is_loopback()
+}
+
 /// Tells a request when it is dropped, so that one whose visitor left is told too.
 struct Telling<'a> {
     site: &'a Site,
@@ -175,6 +184,7 @@ impl Drop for Telling<'_> {
             host = event.host,
             status = event.status,
             code = event.refusal,
+            detail = event.detail,
             ms = u64::try_from(event.time.as_millis()).unwrap_or(u64::MAX),
             "request"
         );
@@ -277,6 +287,13 @@ mod tests {
             caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), secure: true },
         };
         check(&visit, &Limits::default()).map_err(|failure| failure.refusal)
+    }
+
+    #[test]
+    fn only_this_machine_sees_what_an_agent_says_of_its_network() {
+        for (visitor, sees) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.7", false)] {
+            assert_eq!(sees_detail(visitor.parse().unwrap()), sees, "{visitor}");
+        }
     }
 
     fn with_headers(count: usize, bytes: usize) -> http::request::Builder {
