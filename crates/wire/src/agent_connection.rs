@@ -120,7 +120,7 @@ where
 
     let registering = async {
         let Ok(io) = opened.await else { return std::future::pending().await };
-        let mut control = ControlClient::new(io);
+        let mut control = ControlClient::new(io, rpc_timeout);
         let registered = control.register(registration).await;
         (control, registered)
     };

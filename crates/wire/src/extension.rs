@@ -11,7 +11,8 @@ use crate::OriginFault;
 pub struct Extensions {
     /// Interim answers (1xx) of the origin are passed on.
     pub interim: bool,
-    /// Trailers of requests, and over QUIC of answers too, are passed on.
+    /// Trailers of requests, and over QUIC of answers too, are passed on; an answer that breaks off ends behind its head,
+    /// visibly short, where the reference resets the stream.
     pub trailers: bool,
     /// A failed request says why ([`crate::OriginFault`]).
     pub faults: bool,

@@ -5,39 +5,42 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pipe::{Pipe, ended};
 use super::server::{Reply, Role, Server, ServerCall, ServerEvent};
-use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, Question, RegisterError, SHUTDOWN};
+use super::{Answer, Call, CallError, Client, Question, RegisterError, SHUTDOWN};
 use crate::registration::{Refused, Registered, Registration};
 
 /// The agent's end of the control stream.
 pub struct ControlClient<T> {
     pipe: Pipe<T, Client>,
+    limit: Duration,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ControlClient<T> {
-    /// Starts the conversation; nothing is sent before the first call.
-    pub fn new(io: T) -> Self {
-        Self { pipe: Pipe::new(io, Client::new()) }
+    /// Starts the conversation; nothing is sent before the first call. A call may take as long as `limit`, usually
+    /// [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
+    pub fn new(io: T, limit: Duration) -> Self {
+        Self { pipe: Pipe::new(io, Client::new()), limit }
     }
 
-    /// Registers the connection, within [`CALL_TIMEOUT`].
+    /// Registers the connection.
     pub async fn register(&mut self, registration: &Registration) -> Result<Registered, RegisterError> {
-        match self.pipe.call(Call::RegisterConnection(registration), CALL_TIMEOUT).await? {
+        match self.pipe.call(Call::RegisterConnection(registration), self.limit).await? {
             Answer::Registered(answer) => Ok(answer?),
             other => Err(unexpected(&other).into()),
         }
     }
 
-    /// Reports the agent's own configuration, within [`CALL_TIMEOUT`].
+    /// Reports the agent's own configuration.
     pub async fn update_local_configuration(&mut self, configuration: &[u8]) -> Result<(), CallError> {
-        self.pipe.call(Call::UpdateLocalConfiguration(configuration), CALL_TIMEOUT).await.map(drop)
+        self.pipe.call(Call::UpdateLocalConfiguration(configuration), self.limit).await.map(drop)
     }
 
-    /// Says that the agent leaves: the edge sends no new requests.
+    /// Says that the agent leaves: the edge sends no new requests. Within a limit of its own.
     pub async fn unregister(&mut self, limit: Duration) -> Result<(), CallError> {
         self.pipe.call(Call::UnregisterConnection, limit).await.map(drop)
     }
 
-    /// Ends the conversation in order and ends the writing side of the stream. Waits at most twice [`CALL_TIMEOUT`].
+    /// Ends the conversation in order and ends the writing side of the stream. Waits at most twice
+    /// [`CALL_TIMEOUT`](super::CALL_TIMEOUT).
     pub async fn shutdown(mut self) {
         self.pipe.core.shutdown();
         self.pipe.end().await;

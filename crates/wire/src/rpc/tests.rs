@@ -361,7 +361,7 @@ mod streams {
     fn ends() -> (ControlClient<DuplexStream>, ControlServer<DuplexStream>) {
         // Less than any message, so that every read and write is a partial one.
         let (agent, edge) = duplex(16);
-        (ControlClient::new(agent), ControlServer::new(edge))
+        (ControlClient::new(agent, CALL_TIMEOUT), ControlServer::new(edge))
     }
 
     #[tokio::test]
@@ -459,8 +459,9 @@ mod streams {
     #[tokio::test(start_paused = true)]
     async fn calls_have_a_time_limit() {
         let (agent, edge) = duplex(64 * 1024);
-        let mut client = ControlClient::new(agent);
-        let timeout = RegisterError::Call(CallError::Timeout(CALL_TIMEOUT));
+        let longer = 2 * CALL_TIMEOUT;
+        let mut client = ControlClient::new(agent, longer);
+        let timeout = RegisterError::Call(CallError::Timeout(longer));
         assert_eq!(client.register(&registration()).await, Err(timeout));
         let limit = Duration::from_secs(30);
         assert_eq!(client.unregister(limit).await, Err(CallError::Timeout(limit)));
@@ -485,7 +486,7 @@ mod streams {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let (agent, _edge) = duplex(16);
-        let mut client = ControlClient::new(agent);
+        let mut client = ControlClient::new(agent, CALL_TIMEOUT);
         let answer = client.unregister(Duration::from_secs(3600)).await;
         assert!(matches!(answer, Err(CallError::Lost(reason)) if reason.contains("not read on")));
     }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::registration::{Refused, Registered};
-use wire::rpc::{ControlCall, ControlClient, ControlServer, RegisterError};
+use wire::rpc::{CALL_TIMEOUT, ControlCall, ControlClient, ControlServer, RegisterError};
 use wire::{Body, ConnectError, ExchangeError, Extensions, Interim, Kind, header};
 
 use crate::rig::{Event, Node, Origin, connect_over, data, fed, get, registration, soon, tcp, whole};
@@ -216,7 +216,7 @@ async fn a_refused_agent_that_stays_is_sent_away() {
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();
     let send = respond.send_response(Response::new(()), false).unwrap();
     let agent = tokio::spawn(async move { while connection.accept().await.is_some() {} });
-    let mut control = ControlClient::new(piped(send, request.into_body()));
+    let mut control = ControlClient::new(piped(send, request.into_body()), CALL_TIMEOUT);
     let answer = soon(control.register(&registration(Extensions::default()))).await;
     assert_eq!(answer, Err(RegisterError::Refused(refused)));
     soon(agent).await.unwrap();
@@ -419,7 +419,7 @@ impl Raw {
             }
         });
         let near = piped(send, recv);
-        let mut control = ControlClient::new(near);
+        let mut control = ControlClient::new(near, CALL_TIMEOUT);
         let registered = soon(control.register(&registration(Extensions::default()))).await.unwrap();
         tokio::spawn(async move { control.ended().await });
         let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };

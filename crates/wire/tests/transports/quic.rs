@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use wire::connect::{BodyForm, DATA_SIGNATURE, RPC_SIGNATURE, RequestHead, ResponseHead, VERSION};
-use wire::rpc::ControlClient;
+use wire::rpc::{CALL_TIMEOUT, ControlClient};
 use wire::{Body, ExchangeError, Extensions, Interim, Kind};
 
 use crate::rig::{
@@ -161,7 +161,7 @@ async fn raw_agent_on(edge: quinn::Connection, agent: quinn::Connection) -> (wir
     let (node, mut events) = Node::new(None);
     tokio::spawn(wire::quic::edge::serve(edge, node));
     let (send, recv) = agent.open_bi().await.unwrap();
-    let mut control = ControlClient::new(tokio::io::join(recv, send));
+    let mut control = ControlClient::new(tokio::io::join(recv, send), CALL_TIMEOUT);
     soon(control.register(&registration(Extensions::default()))).await.unwrap();
     tokio::spawn(async move { control.ended().await });
     let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
