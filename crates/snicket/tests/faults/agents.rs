@@ -46,8 +46,9 @@ async fn one_of_two_is_killed(transport: &str) {
     let tally = load.stop().await;
     // Eight were under way; answers that had begun when the agent died were cut.
     assert!(tally.unanswered() == 0 && tally.cut() <= 8, "{transport}: {tally:?}");
-    // QUIC says nothing when a process dies; its silence is noticed after five seconds.
-    assert!(tally.slowest < Duration::from_secs(8), "{transport}: {tally:?}");
+    // QUIC says nothing when a process dies; its silence is noticed after five seconds. On a machine that is short of
+    // processors a second connection may be lost to silence too.
+    assert!(tally.slowest < Duration::from_secs(15), "{transport}: {tally:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
