@@ -164,7 +164,7 @@ async fn answer(way: Arc<UdpSocket>, socket: Arc<UdpSocket>, to: SocketAddr, pas
     let mut buffer = vec![0; DATAGRAM];
     loop {
         let Ok(length) = way.recv(&mut buffer).await else {
-            // The far port is closed for now; whoever sends next finds out whether it still is.
+            // The error of an earlier datagram, which a closed port sent back; a later one may find it open.
             tokio::task::yield_now().await;
             continue;
         };
