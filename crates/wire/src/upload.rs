@@ -30,14 +30,22 @@ impl Upload {
         Self { task: None, failure: None, answering: None, kind, _ticket: Arc::new(ticket) }
     }
 
-    /// Sends the body in a task of its own, as soon as it is `wanted` if somebody is to say so. An error of the body itself
-    /// comes out of [`Upload::failed`].
-    pub(crate) fn spawn<F>(kind: Kind, ticket: Ticket, wanted: Option<oneshot::Receiver<()>>, sending: F) -> Self
+    /// Sends the body in a task of its own, as soon as it is `wanted` if somebody is to say so.
+    ///
+    /// An error of the body itself is to be told before the stream is reset: what the agent has to say to a reset then
+    /// comes too late to be taken for the origin's word.
+    pub(crate) fn spawn<F>(
+        kind: Kind,
+        ticket: Ticket,
+        wanted: Option<oneshot::Receiver<()>>,
+        sending: impl FnOnce(oneshot::Sender<BodyError>) -> F,
+    ) -> Self
     where
-        F: Future<Output = Result<(), BodyError>> + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
         let ticket = Arc::new(ticket);
         let (failed, failure) = oneshot::channel();
+        let sending = sending(failed);
         let (answering, answered) = oneshot::channel::<()>();
         let held = Arc::clone(&ticket);
         let task = tokio::spawn(async move {
@@ -46,19 +54,16 @@ impl Upload {
                     && wanted.await.is_err()
                 {
                     // The answer came without it.
-                    return Ok(());
+                    return;
                 }
-                sending.await
+                sending.await;
             };
             let overdue = async {
                 let _ = answered.await;
                 sleep(AFTER_ANSWER).await;
             };
             tokio::select! {
-                sent = sending => if let Err(error) = sent {
-                    // Nobody listening means that the answer has begun: it ends with the stream that was reset.
-                    let _ = failed.send(error);
-                },
+                () = sending => {}
                 () = overdue => {}
             }
             drop(held);
@@ -67,8 +72,25 @@ impl Upload {
         Self { task, failure, answering, kind, _ticket: ticket }
     }
 
+    /// The head of the answer, unless the request's body fails before it is here.
+    pub(crate) async fn answer<T>(
+        &mut self,
+        head: impl Future<Output = Result<T, ExchangeError>>,
+    ) -> Result<T, ExchangeError> {
+        let head = tokio::select! {
+            biased;
+            failure = self.failed() => return Err(failure),
+            head = head => head,
+        };
+        // Whoever answers to a reset does so after the failure was told, which may have been this very moment.
+        match self.failure.as_mut().and_then(|failure| failure.try_recv().ok()) {
+            Some(error) => Err(ExchangeError::RequestBody(error.0)),
+            None => head,
+        }
+    }
+
     /// Waits until the request's body fails; for ever if it does not.
-    pub(crate) async fn failed(&mut self) -> ExchangeError {
+    async fn failed(&mut self) -> ExchangeError {
         if let Some(failure) = &mut self.failure {
             if let Ok(error) = failure.await {
                 return ExchangeError::RequestBody(error.0);
@@ -104,7 +126,24 @@ mod tests {
     use crate::flight::Flights;
 
     fn stalled(flights: &Flights) -> Upload {
-        Upload::spawn(Kind::Http, flights.board(), None, std::future::pending())
+        Upload::spawn(Kind::Http, flights.board(), None, |_| std::future::pending())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_failure_told_before_the_reset_outdoes_what_the_agent_says_to_it() {
+        let flights = Flights::default();
+        let (reset, was_reset) = oneshot::channel();
+        let mut upload = Upload::spawn(Kind::Http, flights.board(), None, |failed| async move {
+            failed.send(BodyError("broken".into())).expect("somebody waits");
+            reset.send(()).expect("somebody waits");
+        });
+        // Comes out in the very poll in which it is told.
+        let answer = async {
+            let _ = tokio::task::block_in_place(|| was_reset.blocking_recv());
+            Err::<(), _>(ExchangeError::Protocol("cut short".into()))
+        };
+        let error = upload.answer(answer).await.expect_err("there is no answer");
+        assert!(matches!(&error, ExchangeError::RequestBody(reason) if reason == "broken"), "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

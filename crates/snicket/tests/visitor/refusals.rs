@@ -253,9 +253,7 @@ async fn a_body_that_breaks_its_framing_is_never_whole_at_the_origin() {
             "transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\ndata",
         ] {
             let answer = raw(&rig.edge, format!("{head}{body}").as_bytes()).await;
-            // The agent's word that the body broke off may come before the edge's own finding.
-            let status = answer.get(..13).unwrap_or_default();
-            assert!(["HTTP/1.1 400 ", "HTTP/1.1 502 "].contains(&status), "{body:?}: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
             // A whole body would leave it hanging.
             origin.wait_for_hanging(0).await;
         }

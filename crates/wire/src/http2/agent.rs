@@ -173,8 +173,9 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
     // An error means that the edge has cancelled the request.
     let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
     if let Some(body) = answer.body
-        && let Err(error) = outgoing::send(&mut send, body, Broken::of_answer(kind, extensions)).await
+        && let Err(error) = outgoing::send(&mut send, body).await
     {
+        outgoing::break_off(&mut send, Broken::of_answer(kind, extensions));
         tracing::debug!(%error, "an origin's answer broke off");
     }
 }

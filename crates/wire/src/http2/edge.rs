@@ -186,17 +186,8 @@ impl Link {
             let (go, wanted) = waits.then(oneshot::channel).unzip();
             (go, upload(kind, ticket, send, body, wanted))
         };
-        let answer = tokio::select! {
-            biased;
-            failure = upload.failed() => return Err(failure),
-            answer = answer_head(&mut response, go, &interim) => answer,
-        };
-        match answer {
-            Ok(answer) => read_answer(kind, &method, answer, upload),
-            // Only a failed body makes this end reset a stream whose answer is awaited.
-            Err(error) if error.is_reset() && !error.is_remote() && !error.is_library() => Err(upload.failed().await),
-            Err(error) => Err(exchange_error(&error)),
-        }
+        let answer = upload.answer(answer_head(&mut response, go, &interim)).await?;
+        read_answer(kind, &method, answer, upload)
     }
 
     pub(crate) async fn update_configuration(&self, version: i32, config: &[u8]) -> Result<i32, String> {
@@ -305,7 +296,13 @@ fn upload(
         let _ = send.send_data(bytes, true);
         return Upload::sent(kind, ticket);
     }
-    Upload::spawn(kind, ticket, wanted, async move { outgoing::send(&mut send, body, Broken::Reset).await })
+    Upload::spawn(kind, ticket, wanted, |failed| async move {
+        if let Err(error) = outgoing::send(&mut send, body).await {
+            // Nobody listening means that the answer has begun: it ends with the stream.
+            let _ = failed.send(error);
+            outgoing::break_off(&mut send, Broken::Reset);
+        }
+    })
 }
 
 /// Waits for the head of an answer. `go` is told when the agent wants the request's body.
@@ -313,9 +310,9 @@ async fn answer_head(
     response: &mut ResponseFuture,
     mut go: Option<oneshot::Sender<()>>,
     interim: &Interim,
-) -> Result<Response<RecvStream>, h2::Error> {
+) -> Result<Response<RecvStream>, ExchangeError> {
     while let Some(early) = std::future::poll_fn(|context| response.poll_informational(context)).await {
-        let (head, ()) = early?.into_parts();
+        let (head, ()) = early.map_err(exchange_error)?.into_parts();
         if head.status == StatusCode::CONTINUE {
             if let Some(go) = go.take() {
                 let _ = go.send(());
@@ -327,7 +324,7 @@ async fn answer_head(
             interim.send(head.status, headers);
         }
     }
-    response.await
+    response.await.map_err(exchange_error)
 }
 
 fn read_answer(
@@ -372,7 +369,8 @@ fn flow_limited() -> OriginError {
 }
 
 /// Whether the agent can have seen a request whose stream failed.
-fn exchange_error(error: &h2::Error) -> ExchangeError {
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn exchange_error(error: h2::Error) -> ExchangeError {
     let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
     // The library fails streams with the agent's GOAWAY only beyond the last one that the agent processed.
     let beyond = error.is_go_away();

@@ -12,8 +12,8 @@ use crate::body::Broken;
 use crate::{Body, BodyError, header};
 
 /// Sends a body to its end, or as far as the other end wants it. Polls it only when the other end's window, and the local
-/// buffer, have room. The error is the body's own.
-pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body, broken: Broken) -> Result<(), BodyError> {
+/// buffer, have room. The error is the body's own; the stream is still to be [broken off](break_off) then.
+pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Result<(), BodyError> {
     loop {
         if !std::future::poll_fn(|context| poll_room(stream, context)).await {
             return Ok(());
@@ -25,16 +25,7 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body, broken:
                 let _ = stream.send_data(Bytes::new(), true);
                 return Ok(());
             }
-            Next::Frame(Some(Err(error))) => {
-                match broken {
-                    Broken::Reset => stream.send_reset(Reason::INTERNAL_ERROR),
-                    Broken::Visible => {
-                        let mark = [(header::BROKEN, HeaderValue::from_static("1"))];
-                        let _ = stream.send_trailers(HeaderMap::from_iter(mark));
-                    }
-                }
-                return Err(error);
-            }
+            Next::Frame(Some(Err(error))) => return Err(error),
             Next::Frame(Some(Ok(frame))) => match frame.into_data() {
                 // Peers count empty frames against us.
                 Ok(bytes) if bytes.is_empty() => Ok(false),
@@ -51,6 +42,18 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body, broken:
         // An error means that the stream is closed already.
         if sent.unwrap_or(true) {
             return Ok(());
+        }
+    }
+}
+
+/// Ends a stream whose body broke off.
+pub(super) fn break_off(stream: &mut SendStream<Bytes>, broken: Broken) {
+    match broken {
+        Broken::Reset => stream.send_reset(Reason::INTERNAL_ERROR),
+        Broken::Visible => {
+            let mark = [(header::BROKEN, HeaderValue::from_static("1"))];
+            // An error means that the stream is closed already.
+            let _ = stream.send_trailers(HeaderMap::from_iter(mark));
         }
     }
 }

@@ -166,8 +166,13 @@ async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Re
     match answer.body {
         None => respond.finish(),
         Some(body) => {
-            let broken = Broken::of_answer(kind, extensions);
-            if let Err(error) = respond.send(body, framed, broken).await {
+            if let Err(error) = respond.send(body, framed).await {
+                match Broken::of_answer(kind, extensions) {
+                    // Its drop does that.
+                    Broken::Reset => {}
+                    // The last frame is missing, or the length is not kept.
+                    Broken::Visible => respond.finish(),
+                }
                 tracing::debug!(%error, "an origin's answer broke off");
             }
         }

@@ -12,7 +12,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::{Cut, REFUSED, closed};
-use crate::body::{Broken, Promise};
+use crate::body::Promise;
 use crate::connect::{BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
 use crate::connection::{self, Phase};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
@@ -122,11 +122,7 @@ impl Link {
             let (go, wanted) = waits.then(oneshot::channel).unzip();
             (go, upload(kind, ticket, send, body, framed, wanted))
         };
-        let answer = tokio::select! {
-            biased;
-            failure = upload.failed() => return Err(failure),
-            answer = answer_head(kind, &mut reader, go, &interim) => answer?,
-        };
+        let answer = upload.answer(answer_head(kind, &mut reader, go, &interim)).await?;
         read_answer(kind, &method, answer, reader, upload)
     }
 
@@ -162,12 +158,17 @@ fn body_form(headers: &HeaderMap, extensions: Extensions) -> BodyForm {
 fn upload(
     kind: Kind,
     ticket: Ticket,
-    send: Outgoing,
+    mut send: Outgoing,
     body: Body,
     framed: bool,
     wanted: Option<oneshot::Receiver<()>>,
 ) -> Upload {
-    Upload::spawn(kind, ticket, wanted, send.send(body, framed, Broken::Reset))
+    Upload::spawn(kind, ticket, wanted, |failed| async move {
+        if let Err(error) = send.send(body, framed).await {
+            // Nobody listening means that the answer has begun: it ends with the stream, whose drop resets it.
+            let _ = failed.send(error);
+        }
+    })
 }
 
 /// What the agent answered.

@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use quinn::{SendStream, StoppedError, VarInt, WriteError};
 
 use super::{CODE, REFUSED};
-use crate::body::Broken;
 use crate::connect::framing;
 use crate::{Body, BodyError};
 
@@ -49,8 +48,8 @@ impl Outgoing {
     }
 
     /// Sends a body to its end, or as far as the other end wants it, and finishes. Polls it only when what came before is
-    /// taken by flow control. Bare bodies lose their trailers. The error is the body's own.
-    pub(super) async fn send(mut self, mut body: Body, framed: bool, broken: Broken) -> Result<(), BodyError> {
+    /// taken by flow control. Bare bodies lose their trailers. The error is the body's own; the stream is open then.
+    pub(super) async fn send(&mut self, mut body: Body, framed: bool) -> Result<(), BodyError> {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -65,12 +64,7 @@ impl Outgoing {
                     self.finish();
                     return Ok(());
                 }
-                Some(Err(error)) => {
-                    if broken == Broken::Visible {
-                        self.finish();
-                    }
-                    return Err(error);
-                }
+                Some(Err(error)) => return Err(error),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => self.write_data(bytes, framed).await,
                     Err(frame) if framed => {

@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
-use wire::{Body, BodyError, ExchangeError, Interim, Kind, Transport};
+use wire::{Body, BodyError, ExchangeError, Interim, Kind, OriginError, OriginFault, Transport};
 
 use crate::rig::{Bell, Origin, Rig, both, data, fed, get, headers, soon, until, whole};
 
@@ -24,6 +24,7 @@ both!(
     an_answer_shorter_than_its_length_is_never_whole,
     an_answer_longer_than_its_length_is_never_whole,
     a_request_that_breaks_off_is_never_whole,
+    a_request_that_breaks_off_is_the_visitors_fault_whatever_the_agent_makes_of_it,
     a_request_shorter_than_its_length_is_never_whole,
     dropping_the_exchange_cancels_the_origin,
     dropping_the_answer_cancels_the_origin,
@@ -192,6 +193,27 @@ async fn a_request_that_breaks_off_is_never_whole(transport: Transport) {
         rig.idle().await;
         // Either the origin saw the failure, or it was cancelled first; it never saw an end.
         assert!(!results.try_recv().is_ok_and(|result| result.is_ok()));
+    }
+}
+
+async fn a_request_that_breaks_off_is_the_visitors_fault_whatever_the_agent_makes_of_it(transport: Transport) {
+    let origin = Origin::new(|_, request: Request<Body>, _| async {
+        match request.into_body().collect().await {
+            Ok(_) => Ok(Response::new(Body::empty())),
+            Err(error) => Err(OriginError::new(OriginFault::Closed, error.to_string())),
+        }
+    });
+    let rig = Rig::new(transport, origin).await;
+    // Often, because the agent's answer must never be the quicker one.
+    for _ in 0..200 {
+        let (visitor, body) = fed();
+        let failing = async {
+            visitor.data("half").await;
+            visitor.fail("the visitor left").await;
+        };
+        let (answer, ()) = tokio::join!(exchange(&rig, post(body)), failing);
+        let error = answer.err().unwrap();
+        assert!(matches!(&error, ExchangeError::RequestBody(_)), "{error:?}");
     }
 }
 
