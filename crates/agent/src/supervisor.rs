@@ -9,7 +9,8 @@
 //! Idle ─▶ Waiting ── its time has come ─▶ Dialling ── registered ─▶ Connected
 //! ```
 //!
-//! Slot 0 goes first; the others stay `Idle` until it has registered once.
+//! Slot 0 goes first; the others stay `Idle` until it has registered once. While no connection stands, slot 0 looks for
+//! the edge more often than the back-off would have it, and the first to find it wakes the others.
 
 mod places;
 
@@ -29,6 +30,10 @@ const FOLLOW_WINDOW: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The widest window. Half a minute keeps a fleet from hurting an edge that comes back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// The widest window of slot 0 while no connection stands: visitors are refused meanwhile, so that the end of an outage
+/// is found within seconds. One dial in about four seconds is nothing to an edge, and the other slots keep to
+/// [`LONGEST_PAUSE`].
+const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after a refusal that nothing but a person can mend.
 const PERMANENT_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that an edge may ask for.
@@ -91,9 +96,17 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
-    Waiting(Instant),
+    /// `firm`: nothing but time ends it. The edge named it, or only a person can help, or the edge is there and drops
+    /// what it has registered.
+    Waiting {
+        until: Instant,
+        firm: bool,
+    },
     Dialling(Transport),
-    Connected { transport: Transport, since: Instant },
+    Connected {
+        transport: Transport,
+        since: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -101,8 +114,16 @@ struct Slot {
     state: State,
     place: Option<usize>,
     failures: u32,
+    /// Connections in a row that did not live.
+    drops: u32,
     /// QUIC has just come to nothing, so the next attempt may be HTTP/2.
     quic_failed: bool,
+}
+
+impl State {
+    fn waiting(until: Instant) -> Self {
+        Self::Waiting { until, firm: false }
+    }
 }
 
 /// Decides for all connections of one agent.
@@ -112,8 +133,6 @@ pub(crate) struct Supervisor {
     places: Places,
     fallback_until: Option<Instant>,
     quic_told: bool,
-    /// Slot 0 has registered once.
-    opened: bool,
     actions: Vec<Action>,
     random: StdRng,
 }
@@ -128,16 +147,15 @@ impl Supervisor {
         seed: u64,
         now: Instant,
     ) -> Self {
-        let idle = || Slot { state: State::Idle, place: None, failures: 0, quic_failed: false };
+        let idle = || Slot { state: State::Idle, place: None, failures: 0, drops: 0, quic_failed: false };
         let mut slots: Vec<Slot> = (0..connections.max(1)).map(|_| idle()).collect();
-        slots[0].state = State::Waiting(now);
+        slots[0].state = State::waiting(now);
         Self {
             protocol,
             slots,
             places,
             fallback_until: fallback.map(|left| now + left.min(FALLBACK_LIFETIME)),
             quic_told: false,
-            opened: false,
             actions: Vec::new(),
             random: StdRng::seed_from_u64(seed),
         }
@@ -156,7 +174,7 @@ impl Supervisor {
     pub(crate) fn poll_action(&mut self, now: Instant) -> Option<Action> {
         if self.actions.is_empty() {
             for index in 0..self.slots.len() {
-                if matches!(self.slots[index].state, State::Waiting(until) if until <= now) {
+                if matches!(self.slots[index].state, State::Waiting { until, .. } if until <= now) {
                     self.dial(index, now);
                 }
             }
@@ -167,7 +185,7 @@ impl Supervisor {
     /// When to ask again, if nothing happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let waiting = |slot: &Slot| match slot.state {
-            State::Waiting(until) => Some(until),
+            State::Waiting { until, .. } => Some(until),
             State::Idle | State::Dialling(_) | State::Connected { .. } => None,
         };
         self.slots.iter().filter_map(waiting).min()
@@ -175,6 +193,7 @@ impl Supervisor {
 
     /// A dial brought a registered connection.
     pub(crate) fn registered(&mut self, index: u8, now: Instant) {
+        let ends_outage = self.none_stands();
         let Some((slot, transport)) = self.dialling(index) else { return };
         let after_quic_failed = slot.quic_failed;
         slot.quic_failed = false;
@@ -192,10 +211,9 @@ impl Supervisor {
             }
             Transport::Http2 | Transport::Quic => {}
         }
-        if !self.opened {
-            self.opened = true;
-            for index in 1..self.slots.len() {
-                self.slots[index].state = State::Waiting(now + self.within(Duration::ZERO, FOLLOW_WINDOW));
+        if ends_outage {
+            for index in 0..self.slots.len() {
+                self.hurry(index, FOLLOW_WINDOW, now);
             }
         }
     }
@@ -207,11 +225,11 @@ impl Supervisor {
         let first_quic_failure = transport == Transport::Quic && !slot.quic_failed;
         slot.quic_failed = first_quic_failure;
         // Another transport is no repetition, so it needs no pause.
-        let pause = if first_quic_failure && self.may_fall_back() { Duration::ZERO } else { self.backoff(index) };
+        let pause = if first_quic_failure && self.may_fall_back() { Duration::ZERO } else { self.unreached(index) };
         if !pause.is_zero() {
             self.leave_place(index);
         }
-        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+        self.slots[usize::from(index)].state = State::waiting(now + pause);
     }
 
     /// The edge was reached, and did not register the connection.
@@ -230,25 +248,48 @@ impl Supervisor {
                 // However short a time the edge names, again and again in vain is no reason to hurry.
                 self.within(asked, asked + asked / 8).max(self.backoff(index))
             }
-            Refusal::Again | Refusal::NoAnswer => self.backoff(index),
+            Refusal::Again => self.backoff(index),
+            Refusal::NoAnswer => self.unreached(index),
             Refusal::Permanent => self.within(PERMANENT_PAUSE / 2, PERMANENT_PAUSE),
         };
-        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+        let firm = matches!(refusal, Refusal::Later(_) | Refusal::Permanent);
+        self.slots[usize::from(index)].state = State::Waiting { until: now + pause, firm };
     }
 
     /// A registered connection has ended.
     pub(crate) fn lost(&mut self, index: u8, now: Instant) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         let State::Connected { transport, since } = slot.state else { return };
-        let pause = if now.saturating_duration_since(since) >= WORKED {
-            slot.failures = 0;
+        let worked = now.saturating_duration_since(since) >= WORKED;
+        let pause = if worked {
+            (slot.failures, slot.drops) = (0, 0);
             self.within(Duration::ZERO, RECONNECT_WINDOW)
         } else {
-            slot.failures += 1;
+            // Dials that failed before it was registered say nothing about it.
+            slot.drops += 1;
+            slot.failures = slot.drops;
             slot.quic_failed = transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
             self.backoff(index)
         };
-        self.slots[usize::from(index)].state = State::Waiting(now + pause);
+        self.slots[usize::from(index)].state = State::Waiting { until: now + pause, firm: !worked };
+        if self.none_stands() {
+            self.hurry(0, LONGEST_OUTAGE_PAUSE, now);
+        }
+    }
+
+    fn none_stands(&self) -> bool {
+        !self.slots.iter().any(|slot| matches!(slot.state, State::Connected { .. }))
+    }
+
+    /// Lets a slot that waits, or has not begun, dial within this window, unless it is to wait whatever happens.
+    fn hurry(&mut self, index: usize, window: Duration, now: Instant) {
+        let soon = now + self.within(Duration::ZERO, window);
+        let state = &mut self.slots[index].state;
+        match *state {
+            State::Idle => *state = State::waiting(soon),
+            State::Waiting { until, firm: false } => *state = State::waiting(until.min(soon)),
+            State::Waiting { firm: true, .. } | State::Dialling(_) | State::Connected { .. } => {}
+        }
     }
 
     fn dial(&mut self, index: usize, now: Instant) {
@@ -313,7 +354,7 @@ impl Supervisor {
         let slot = self.slots.get_mut(usize::from(index))?;
         match slot.state {
             State::Dialling(transport) => Some((slot, transport)),
-            State::Idle | State::Waiting(_) | State::Connected { .. } => None,
+            State::Idle | State::Waiting { .. } | State::Connected { .. } => None,
         }
     }
 
@@ -322,6 +363,15 @@ impl Supervisor {
         let failures = self.slots[usize::from(index)].failures;
         let window = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
         self.within(window / 2, window)
+    }
+
+    /// The pause after a dial that found no edge.
+    fn unreached(&mut self, index: u8) -> Duration {
+        let pause = self.backoff(index);
+        if index > 0 || pause <= LONGEST_OUTAGE_PAUSE || !self.none_stands() {
+            return pause;
+        }
+        self.within(LONGEST_OUTAGE_PAUSE / 2, LONGEST_OUTAGE_PAUSE)
     }
 
     fn within(&mut self, from: Duration, to: Duration) -> Duration {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Agent, Edge, LIMIT, Origin, Visitor};
 
-use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown, until};
+use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connected, connections, shown, until};
 
 /// An agent whose edge was away briefly is back this soon after it.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
@@ -57,6 +57,44 @@ async fn agents_come_back_to_a_killed_edge_over_quic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_come_back_to_a_killed_edge_over_http2() {
     the_edge_is_killed("http2").await;
+}
+
+/// All connections are back this soon after an edge that was away for long: five seconds between two looks, and what a
+/// busy machine adds.
+const ALL_BACK_WITHIN: Duration = Duration::from_secs(10);
+
+async fn the_edge_is_away(transport: &str) {
+    // By then the back-off of each connection has grown well beyond five seconds.
+    const FAILURES: usize = 20;
+    let (origin, mut edge) = (Origin::start().await, Edge::start().await);
+    let tunnel = Tunnel::create(&edge, "away").await;
+    let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
+    for _ in 0..CONNECTIONS {
+        connected(&mut agent.process).await;
+    }
+    edge.kill().await;
+    for _ in 0..FAILURES {
+        agent.process.event_where(|event| event["event"] == "connection" && event["state"] == "failed").await;
+    }
+    edge.start_again().await;
+    let since = Instant::now();
+    for _ in 0..CONNECTIONS {
+        connected(&mut agent.process).await;
+    }
+    let took = since.elapsed();
+    assert!(took < ALL_BACK_WITHIN, "{transport}: {took:?}");
+    eprintln!("away for long, {transport}: all connections are back {took:?} after the edge");
+    assert_eq!(edge.visitor().get(&tunnel.https("/")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_was_away_for_long_is_found_soon_over_quic() {
+    the_edge_is_away("quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_was_away_for_long_is_found_soon_over_http2() {
+    the_edge_is_away("http2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
