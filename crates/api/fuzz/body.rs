@@ -66,7 +66,13 @@ async fn edge() -> (Registry, Router) {
         version: "1".into(),
     };
     let close = Arc::new(|_, _| 0);
-    let state = ApiState { registry: registry.clone(), close, quick_tunnels: QuickTunnels::Token, facts };
+    let state = ApiState {
+        registry: registry.clone(),
+        close,
+        quick_tunnels: QuickTunnels::Token,
+        facts,
+        draining: Default::default(),
+    };
     (registry, api::router(state))
 }
 

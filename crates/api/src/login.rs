@@ -72,14 +72,18 @@ pub(crate) async fn submit(State(shared): State<Arc<Shared>>, body: Body) -> Ans
     Ok(message(StatusCode::OK, "Done. The agent has its credentials now; this page may be closed."))
 }
 
-/// Hands the credentials to the agent, once; waits for them if they are not there yet.
+/// Hands the credentials to the agent, once; waits for them if they are not there yet, unless the node is stopping.
 pub(crate) async fn poll(State(shared): State<Arc<Shared>>, key: Result<Path<String>, PathRejection>) -> Answer {
     let key = key.ok().and_then(|Path(text)| Key::parse(&text)).ok_or_else(ApiError::no_path)?;
     let _place = shared.logins.place().ok_or_else(|| ApiError::too_many(POLL))?;
-    match tokio::time::timeout(POLL, shared.logins.wait(key)).await {
-        Ok(credentials) => Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], credentials).into_response()),
-        Err(_) => Err(ApiError::no_object("credentials under that key yet")),
-    }
+    let credentials = tokio::select! {
+        credentials = shared.logins.wait(key) => Some(credentials),
+        () = tokio::time::sleep(POLL) => None,
+        // The agent polls again, and finds the node that comes after this one.
+        () = shared.state.draining.cancelled() => None,
+    };
+    let credentials = credentials.ok_or_else(|| ApiError::no_object("credentials under that key yet"))?;
+    Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], credentials).into_response())
 }
 
 /// Section 16.1 of the tunnel protocol.

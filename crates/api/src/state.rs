@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use registry::{Hostname, Registry};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::limit::Limits;
@@ -56,6 +57,8 @@ pub struct ApiState {
     pub quick_tunnels: QuickTunnels,
     /// What it tells agents.
     pub facts: Facts,
+    /// Cancelled when the node takes nothing new; calls that wait for something are answered then.
+    pub draining: CancellationToken,
 }
 
 /// What all handlers share.

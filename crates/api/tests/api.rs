@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use registry::{ConnectionRecord, Hostname, NewToken, Presence, Registry};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 type Closed = Arc<Mutex<Vec<(Uuid, Option<Uuid>)>>>;
@@ -31,6 +32,7 @@ struct Edge {
     account: String,
     zone: String,
     closed: Closed,
+    draining: CancellationToken,
     client: Client<HttpConnector, Full<Bytes>>,
     serving: JoinHandle<()>,
 }
@@ -90,6 +92,7 @@ impl Edge {
         let account = registry.snapshot().account().id.to_string();
         let closed = Closed::default();
         let log = closed.clone();
+        let draining = CancellationToken::new();
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let router = api::router(ApiState {
             registry: registry.clone(),
@@ -108,6 +111,7 @@ impl Edge {
                 location: "lab01".into(),
                 version: "1.2.3".into(),
             },
+            draining: draining.clone(),
         });
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -119,7 +123,7 @@ impl Edge {
             }
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, registry, token, account, zone, closed, client, serving }
+        Self { address, registry, token, account, zone, closed, draining, client, serving }
     }
 
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
@@ -610,6 +614,12 @@ async fn login_hands_the_credentials_to_the_agent_that_waits() {
     let content: Value = serde_json::from_slice(&STANDARD.decode(encoded).unwrap()).unwrap();
     assert_eq!(content, json!({ "zoneID": edge.zone, "accountID": edge.account, "apiToken": edge.token }));
     assert!(pem.text.starts_with("-----BEGIN ARGO TUNNEL TOKEN-----\n"));
+
+    let waiting = edge.send(Method::GET, &key_path, &[], "");
+    let (waited, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), waiting), async {
+        edge.draining.cancel();
+    });
+    waited.expect("a node that stops lets nobody wait").refused(404, 7003);
 
     for none in ["/favicon.ico", "/AAEC", "/%ff"] {
         edge.send(Method::GET, none, &[], "").await.refused(404, 7000);

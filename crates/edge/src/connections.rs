@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::tunnels::Tunnels;
 
-/// A handle on the connections of agents, for the API. Cheap to clone.
+/// A handle on the connections of agents and the end of the node, for the API. Cheap to clone.
 #[derive(Clone)]
 pub struct Connections(Arc<Tunnels>);
 
@@ -17,5 +18,10 @@ impl Connections {
     /// may still serve the tunnel come back.
     pub fn close(&self, tunnel: Uuid, connector: Option<Uuid>) -> usize {
         self.0.close(tunnel, connector, "closed by the API")
+    }
+
+    /// Cancelled when the node begins to stop: whoever waits for something is answered then, or would hold up the end.
+    pub fn draining(&self) -> CancellationToken {
+        self.0.draining()
     }
 }

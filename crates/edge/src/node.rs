@@ -160,9 +160,11 @@ impl Running {
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.visits.drain();
         self.agents.drain();
-        let in_time = self.visits.finish(grace).await;
-        self.tunnels.drain();
-        self.agents.finish(grace.min(PARTING)).await;
+        let in_time = tokio::select! {
+            in_time = self.finish(grace) => in_time,
+            // The system refuses newcomers over TCP by itself once nobody listens.
+            never = listen::refuse_newcomers(&self.endpoints) => match never {},
+        };
         for endpoint in &self.endpoints {
             endpoint.close(0_u32.into(), b"");
         }
@@ -170,6 +172,14 @@ impl Running {
             // A visitor that has vanished is not waited for.
             let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
         }
+        in_time
+    }
+
+    /// Visits first, and then the agents that they need.
+    async fn finish(&self, grace: Duration) -> bool {
+        let in_time = self.visits.finish(grace).await;
+        self.tunnels.drain();
+        self.agents.finish(grace.min(PARTING)).await;
         in_time
     }
 }

@@ -39,6 +39,11 @@ impl Stop {
         }
     }
 
+    /// Cancelled from when on nothing new begins. Cancelling it does not drain.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.draining.child_token()
+    }
+
     /// Nothing new begins any more.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_cancelled()

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use registry::{Change, ConfigSource, Configuration, ConnectionRecord, Event, Presence, Registry, Snapshot, Tunnel};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::Connection;
 use wire::registration::Registration;
@@ -98,6 +99,11 @@ impl Tunnels {
         let live = self.live(tunnel);
         let closing = live.iter().filter(|live| connector.is_none_or(|connector| live.connector == connector));
         closing.inspect(|live| live.connection.close(reason)).count()
+    }
+
+    /// Cancelled when the node begins to stop.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.stop.draining()
     }
 
     /// Lets every connection finish what it has and then close.

@@ -147,8 +147,9 @@ impl Blueprint {
         };
         let state_of_api = registry.clone();
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
+            let draining = connections.draining();
             let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));
-            api::router(ApiState { registry: state_of_api, close, quick_tunnels, facts })
+            api::router(ApiState { registry: state_of_api, close, quick_tunnels, facts, draining })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         Ok(Node { running, registry, certificates, ca, first_token })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::node::{BOTH, Node, PATIENCE, eventually};
-use crate::visitor::{ALL, get};
+use crate::visitor::{ALL, Way, get};
 
 #[tokio::test]
 async fn what_is_under_way_is_finished() {
@@ -32,6 +32,32 @@ async fn what_is_under_way_is_finished() {
             agent.connection.closed().await;
         }
     }
+}
+
+#[tokio::test]
+async fn newcomers_over_quic_are_refused_at_once() {
+    let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
+    let node = Arc::new(node);
+    let under_way = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.visit(Way::Http1, get("/gate")).await }
+    });
+    eventually("the request is under way", async || origin.count() == 1).await;
+    let draining = node.connections.draining();
+    let stopping = tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.running.shutdown(PATIENCE).await }
+    });
+    draining.cancelled().await;
+    for (address, alpn) in [(node.addresses().https, "h3"), (node.addresses().tunnel[0], "argotunnel")] {
+        // Without a refusal a visitor tries for 30 s.
+        let refused = tokio::time::timeout(PATIENCE / 2, node.dial(address, alpn)).await.expect("it waits in vain");
+        let Err(quinn::ConnectionError::ConnectionClosed(close)) = refused else { panic!("{alpn}: {refused:?}") };
+        assert_eq!(close.error_code, quinn::TransportErrorCode::CONNECTION_REFUSED, "{alpn}");
+    }
+    origin.gate.send_replace(true);
+    assert_eq!(under_way.await.unwrap().text(), "open");
+    assert!(stopping.await.unwrap());
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use std::future::poll_fn;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -86,14 +86,31 @@ impl Node {
 
     /// The same with settings of one's own.
     pub(crate) async fn quic_with(&self, transport: quinn::TransportConfig) -> (quinn::Endpoint, quinn::Connection) {
+        self.dial_with(self.addresses().https, "h3", transport).await.unwrap()
+    }
+
+    /// A QUIC connection to any address of the node.
+    pub(crate) async fn dial(
+        &self,
+        address: SocketAddr,
+        alpn: &str,
+    ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+        self.dial_with(address, alpn, quinn::TransportConfig::default()).await
+    }
+
+    async fn dial_with(
+        &self,
+        address: SocketAddr,
+        alpn: &str,
+        transport: quinn::TransportConfig,
+    ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
         let mut config = (*tls::agent_tls(&self.roots(), false).unwrap()).clone();
-        config.alpn_protocols = vec![b"h3".to_vec()];
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
         config.transport_config(Arc::new(transport));
         let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let connecting = endpoint.connect_with(config, self.addresses().https, "app.edge.test").unwrap();
-        let connection = connecting.await.unwrap();
-        (endpoint, connection)
+        let connection = endpoint.connect_with(config, address, "app.edge.test").unwrap().await?;
+        Ok((endpoint, connection))
     }
 
     async fn http3(&self, request: Request<Body>) -> Reply {
