@@ -1,7 +1,6 @@
 //! What only HTTP/2 has: pings, stream limits, refused streams, and answers of agents that break the protocol.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -83,7 +82,7 @@ async fn found_in_time(prepare: impl AsyncFnOnce(&wire::Connection)) {
     let (served, connected) = connect_over(cable.edge.take().unwrap(), cable.agent.take().unwrap(), node, origin).await;
     let (_, agent) = connected.unwrap();
     let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
-    // Alive and idle for a day.
+    // Alive and idle for a day of the paused clock.
     tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
     assert!(edge.is_open() && !served.is_finished());
     prepare(&edge).await;
@@ -579,28 +578,23 @@ async fn an_agent_that_goes_away_finishes_what_it_has_seen() {
 #[tokio::test]
 async fn expected_bodies_wait_for_the_100_of_a_stock_agent() {
     let mut raw = Raw::new(&h2::server::Builder::new()).await;
-    let polled = Arc::new(AtomicBool::new(false));
     let mut request = Request::post("https://a.test/").body(Body::full("upload")).unwrap();
     request.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
     let sent = raw.send(request);
     let (request, mut respond) = soon(raw.requests.recv()).await.unwrap();
     assert_eq!(request.headers()["expect"], "100-continue");
     let mut body = request.into_body();
-    let early = {
-        let polled = Arc::clone(&polled);
-        tokio::spawn(async move {
-            let data = body.data().await.unwrap().unwrap();
-            assert!(polled.load(std::sync::atomic::Ordering::SeqCst), "before the 100");
-            data
-        })
-    };
-    // Time in which a body that is not held back would arrive.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    polled.store(true, std::sync::atomic::Ordering::SeqCst);
+    // A whole body of a later request is here: one that is not held back would have come before it.
+    let second = raw.send(Request::post("https://a.test/").body(Body::full("second")).unwrap());
+    let (request, mut other) = soon(raw.requests.recv()).await.unwrap();
+    assert_eq!(soon(request.into_body().data()).await.unwrap().unwrap(), "second");
+    other.send_response(answer(&[ORIGIN]), true).unwrap();
+    assert_eq!(soon(second).await.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(futures_util::FutureExt::now_or_never(body.data()).is_none(), "before the 100");
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::CONTINUE;
     respond.send_informational(head).unwrap();
-    assert_eq!(soon(early).await.unwrap(), "upload");
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "upload");
     respond.send_response(answer(&[ORIGIN]), true).unwrap();
     assert_eq!(soon(sent).await.unwrap().unwrap().status(), StatusCode::OK);
 }

@@ -392,6 +392,7 @@ async fn a_vanished_peer_is_found_while_saturated() {
 #[tokio::test]
 async fn an_idle_connection_stays_up() {
     let rig = crate::rig::Rig::new(wire::Transport::Quic, Origin::hello()).await;
+    // The idleness that is being tested, longer than the idle limit.
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert_eq!(rig.get("https://a.test/").await.body(), "hello");
 }

@@ -191,7 +191,8 @@ impl Rig {
     }
 }
 
-/// Waits for a condition that other tasks bring about.
+/// Waits for a condition that other tasks bring about: a count, which nothing announces. It is looked at often, and only
+/// the limit of [`soon`] ends the wait without it.
 pub async fn until(mut condition: impl FnMut() -> bool) {
     soon(async {
         while !condition() {
