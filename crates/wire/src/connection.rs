@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::flight::Flights;
+use crate::phase::Phase;
 use crate::registration::{LocalConfiguration, Refused, Registered, Registration};
 use crate::{Body, ExchangeError, Extensions, Interim, Kind, http2, quic};
 
@@ -70,19 +71,8 @@ struct Shared {
 
 /// The edge's end of a transport, as far as requests are concerned.
 pub(crate) enum Link {
-    Http2(http2::edge::Link),
-    Quic(quic::edge::Link),
-}
-
-/// Life of a connection at the edge: open -> draining -> closed, or at once from open to closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Takes requests.
-    Open,
-    /// Takes no new requests; closes when the last one is done.
-    Draining,
-    /// Closes now, or is gone.
-    Closed(String),
+    Http2(http2::Link),
+    Quic(quic::Link),
 }
 
 impl Connection {
@@ -137,7 +127,7 @@ impl Connection {
         // Counted before the phase is looked at: whoever drains looks at the count after it has set the phase.
         let ticket = self.0.flights.board();
         let mut phase = self.0.phase.subscribe();
-        if let Err(state) = open(&phase.borrow()) {
+        if let Err(state) = phase.borrow().open() {
             return Err(ExchangeError::NotSent(state));
         }
         let interim = if self.0.extensions.interim { interim } else { Interim::unwanted() };
@@ -194,21 +184,5 @@ impl fmt::Debug for Connection {
             .field("in_flight", &self.in_flight())
             .field("phase", &*self.0.phase.borrow())
             .finish_non_exhaustive()
-    }
-}
-
-/// Waits until a connection takes no more requests, and says why.
-pub(crate) async fn unavailable(phase: &mut watch::Receiver<Phase>) -> String {
-    match phase.wait_for(|phase| *phase != Phase::Open).await {
-        Ok(phase) => open(&phase).err().unwrap_or_default(),
-        Err(_) => "the connection is gone".into(),
-    }
-}
-
-fn open(phase: &Phase) -> Result<(), String> {
-    match phase {
-        Phase::Open => Ok(()),
-        Phase::Draining => Err("the connection takes no new requests".into()),
-        Phase::Closed(reason) => Err(format!("the connection is closed: {reason}")),
     }
 }

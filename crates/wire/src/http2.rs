@@ -7,10 +7,12 @@ pub mod edge;
 
 mod duplex;
 mod incoming;
+mod link;
 mod liveness;
 mod outgoing;
 
 pub(crate) use incoming::Incoming;
+pub(crate) use link::Link;
 
 use crate::header::Limits;
 

@@ -20,6 +20,7 @@ mod handler;
 pub mod header;
 pub mod http2;
 pub mod identity;
+mod phase;
 pub mod quic;
 pub mod registration;
 pub mod rpc;

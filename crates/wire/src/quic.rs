@@ -4,6 +4,7 @@ pub mod agent;
 pub mod edge;
 
 mod incoming;
+mod link;
 mod outgoing;
 mod reader;
 mod settings;
@@ -11,6 +12,7 @@ mod settings;
 use quinn::ConnectionError;
 
 pub(crate) use incoming::Incoming;
+pub(crate) use link::Link;
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
 
 /// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).
@@ -18,6 +20,9 @@ const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);
 
 /// Our own agents reset a stream with this code when they have handed its request to nobody. Others do not look at it.
 const REFUSED: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// The agent, in reasons that the edge gives.
+const AGENT: &str = "the agent";
 
 /// A connection that is closed when it is dropped.
 struct Cut(quinn::Connection);

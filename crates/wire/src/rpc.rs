@@ -12,6 +12,7 @@ mod client;
 mod configuration;
 mod control;
 mod input;
+mod line;
 mod message;
 mod method;
 mod params;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::connection::{Phase, unavailable};
+use crate::phase::{Phase, unavailable};
 use crate::registration::{Refused, Registration};
 use crate::rpc::{CallError, ControlCall, ControlServer, Question};
 use crate::{Connection, Extensions, Registrar};

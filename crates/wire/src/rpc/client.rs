@@ -1,10 +1,8 @@
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use capnp::any_pointer;
 use capnp_rpc::rpc_capnp::{cap_descriptor, message, payload, return_};
 
-use super::input::Input;
+use super::line::Line;
 use super::message::{self as outgoing, Target};
 use super::method::Method;
 use super::params::{self, sentence};
@@ -57,14 +55,12 @@ pub enum ClientEvent {
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    pub(super) input: Input,
-    pub(super) output: VecDeque<Bytes>,
+    pub(super) line: Line,
     state: State,
     open: Vec<(u32, Asked)>,
     /// Question ids to use again, the one freed last first, as the reference does.
     free: Vec<u32>,
     next: u32,
-    ended: bool,
 }
 
 #[derive(Debug)]
@@ -87,20 +83,12 @@ enum Asked {
 impl Client {
     /// A fresh stream; the first call asks for the bootstrap capability on its way.
     pub fn new() -> Self {
-        Self {
-            input: Input::default(),
-            output: VecDeque::new(),
-            state: State::Fresh,
-            open: Vec::new(),
-            free: Vec::new(),
-            next: 0,
-            ended: false,
-        }
+        Self { line: Line::default(), state: State::Fresh, open: Vec::new(), free: Vec::new(), next: 0 }
     }
 
     /// Starts a call. Its answer comes as an event.
     pub fn call(&mut self, call: Call<'_>) -> Result<Question, CallError> {
-        if self.ended {
+        if self.line.has_ended() {
             return Err(CallError::Lost("the conversation has ended".into()));
         }
         if self.open.len() >= MAX_QUESTIONS {
@@ -109,7 +97,7 @@ impl Client {
         let target = match &self.state {
             State::Fresh => {
                 let question = self.ask(Asked::Bootstrap);
-                self.output.push_back(outgoing::bootstrap(question));
+                self.line.send(outgoing::bootstrap(question));
                 self.state = State::Promised(question);
                 Target::Promised(question)
             }
@@ -124,34 +112,23 @@ impl Client {
             Call::UpdateConfiguration(..) => (Method::UPDATE_CONFIGURATION, Asked::Configuration),
         };
         let question = self.ask(asked);
-        self.output.push_back(outgoing::call(question, target, method, |content| write_params(call, content)));
+        self.line.send(outgoing::call(question, target, method, |content| write_params(call, content)));
         Ok(Question(question))
     }
 
     /// Takes bytes of the other end. They are read by [`Client::poll_event`]; poll it until it has nothing more before
     /// the next input, and memory is bounded.
     pub fn handle_input(&mut self, bytes: &[u8]) {
-        if !self.ended {
-            self.input.push(bytes);
-        }
+        self.line.receive(bytes);
     }
 
     /// The next thing that happened. After an error the conversation is over; what is to be sent says so to the other end.
     pub fn poll_event(&mut self) -> Result<Option<ClientEvent>, ProtocolError> {
-        while !self.ended {
-            let event = match self.input.next() {
-                Ok(None) => return Ok(None),
-                Ok(Some(bytes)) => self.take(&bytes),
-                Err(error) => Err(error),
-            };
-            match event {
+        while let Some(bytes) = self.line.next()? {
+            match self.take(&bytes) {
                 Ok(None) => {}
                 Ok(event) => return Ok(event),
-                Err(error) => {
-                    self.ended = true;
-                    self.output.push_back(outgoing::abort(&error.to_string()));
-                    return Err(error);
-                }
+                Err(error) => return Err(self.line.fail(error)),
             }
         }
         Ok(None)
@@ -159,19 +136,19 @@ impl Client {
 
     /// Bytes for the other end.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.output.pop_front()
+        self.line.transmit()
     }
 
     /// Ends the conversation in order.
     pub fn shutdown(&mut self) {
-        if self.ended {
+        if self.line.has_ended() {
             return;
         }
         if let State::Imported { id, references } = self.state {
-            self.output.push_back(outgoing::release(id, references));
+            self.line.send(outgoing::release(id, references));
         }
-        self.output.push_back(outgoing::abort(SHUTDOWN));
-        self.ended = true;
+        self.line.send(outgoing::abort(SHUTDOWN));
+        self.line.end();
     }
 
     fn ask(&mut self, asked: Asked) -> u32 {
@@ -195,12 +172,12 @@ impl Client {
         match root.which() {
             Ok(message::Return(answer)) => self.take_return(answer?),
             Ok(message::Abort(exception)) => {
-                self.ended = true;
+                self.line.end();
                 Ok(Some(ClientEvent::Ended(sentence(exception?.get_reason()?))))
             }
             Ok(message::Unimplemented(original)) => self.take_unimplemented(original?),
             _ => {
-                self.output.push_back(outgoing::unimplemented(root)?);
+                self.line.send(outgoing::unimplemented(root)?);
                 Ok(None)
             }
         }
@@ -223,7 +200,7 @@ impl Client {
                 (Err(_), _) | (_, Asked::Bootstrap) => false,
                 (Ok(results), _) => !results.get_cap_table()?.is_empty(),
             };
-            self.output.push_back(outgoing::finish(question, surplus));
+            self.line.send(outgoing::finish(question, surplus));
         }
         if matches!(asked, Asked::Bootstrap) {
             self.state = match results {

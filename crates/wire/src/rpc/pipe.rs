@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
+use super::line::Line;
 use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, ClientEvent, Question, Server, ServerEvent};
 
 /// Bytes that are read at once. Every connection holds as much for as long as it lives, and messages are short.
@@ -29,49 +30,20 @@ pub(super) struct Pipe<T, C> {
     end: Option<Result<(), String>>,
 }
 
-/// What the two cores have in common.
+/// Either of the two cores.
 pub(super) trait Core {
-    fn handle_input(&mut self, bytes: &[u8]);
-    fn poll_transmit(&mut self) -> Option<Bytes>;
-    /// Whether [`Core::poll_transmit`] has something.
-    fn has_output(&self) -> bool;
-    /// Bytes that have not been read yet.
-    fn waiting(&self) -> usize;
+    fn line(&mut self) -> &mut Line;
 }
 
 impl Core for Client {
-    fn handle_input(&mut self, bytes: &[u8]) {
-        self.handle_input(bytes);
-    }
-
-    fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.poll_transmit()
-    }
-
-    fn has_output(&self) -> bool {
-        !self.output.is_empty()
-    }
-
-    fn waiting(&self) -> usize {
-        self.input.len()
+    fn line(&mut self) -> &mut Line {
+        &mut self.line
     }
 }
 
 impl Core for Server {
-    fn handle_input(&mut self, bytes: &[u8]) {
-        self.handle_input(bytes);
-    }
-
-    fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.poll_transmit()
-    }
-
-    fn has_output(&self) -> bool {
-        !self.output.is_empty()
-    }
-
-    fn waiting(&self) -> usize {
-        self.input.len()
+    fn line(&mut self) -> &mut Line {
+        &mut self.line
     }
 }
 
@@ -81,8 +53,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
     }
 
     /// Whether there is nothing to send.
-    pub(super) fn is_flushed(&self) -> bool {
-        !self.outgoing.has_remaining() && !self.unflushed && !self.core.has_output()
+    pub(super) fn is_flushed(&mut self) -> bool {
+        !self.outgoing.has_remaining() && !self.unflushed && !self.core.line().has_output()
     }
 
     /// Sends all that the core has to say, at most [`CALL_TIMEOUT`] long. Cancel safe.
@@ -106,7 +78,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if !self.outgoing.has_remaining() {
-                match self.core.poll_transmit() {
+                match self.core.line().transmit() {
                     Some(bytes) => self.outgoing = bytes,
                     None => {
                         ready!(Pin::new(&mut self.io).poll_flush(context))?;
@@ -123,7 +95,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // The other end may be waiting in the same way, for this end to read.
-                Poll::Pending if self.end.is_some() || self.core.waiting() > READ_AHEAD => return Poll::Pending,
+                Poll::Pending if self.end.is_some() || self.core.line().waiting() > READ_AHEAD => return Poll::Pending,
                 Poll::Pending => ready!(self.poll_receive(context)),
             }
         }
@@ -136,7 +108,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, C: Core> Pipe<T, C> {
         let mut buffer = ReadBuf::new(&mut self.incoming[..]);
         match ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => self.end = Some(Ok(())),
-            Ok(()) => self.core.handle_input(buffer.filled()),
+            Ok(()) => self.core.line().receive(buffer.filled()),
             Err(error) => self.end = Some(Err(error.to_string())),
         }
         Poll::Ready(())

@@ -1,9 +1,7 @@
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use capnp_rpc::rpc_capnp::{call, disembargo, exception, message, message_target, promised_answer};
 
-use super::input::Input;
+use super::line::Line;
 use super::message as outgoing;
 use super::method::Method;
 use super::params::{self, sentence};
@@ -75,12 +73,10 @@ pub enum ServerEvent {
 #[derive(Debug)]
 pub struct Server {
     role: Role,
-    pub(super) input: Input,
-    pub(super) output: VecDeque<Bytes>,
+    pub(super) line: Line,
     answers: Vec<(u32, State)>,
     /// How often the other end holds the bootstrap capability.
     references: u32,
-    ended: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,40 +118,22 @@ enum Accepted {
 impl Server {
     /// A fresh stream.
     pub fn new(role: Role) -> Self {
-        Self {
-            role,
-            input: Input::default(),
-            output: VecDeque::new(),
-            answers: Vec::new(),
-            references: 0,
-            ended: false,
-        }
+        Self { role, line: Line::default(), answers: Vec::new(), references: 0 }
     }
 
     /// Takes bytes of the other end. They are read by [`Server::poll_event`]; poll it until it has nothing more, and send
     /// what there is to send, before the next input, and memory is bounded.
     pub fn handle_input(&mut self, bytes: &[u8]) {
-        if !self.ended {
-            self.input.push(bytes);
-        }
+        self.line.receive(bytes);
     }
 
     /// The next thing that happened. After an error the conversation is over; what is to be sent says so to the other end.
     pub fn poll_event(&mut self) -> Result<Option<ServerEvent>, ProtocolError> {
-        while !self.ended {
-            let event = match self.input.next() {
-                Ok(None) => return Ok(None),
-                Ok(Some(bytes)) => self.take(&bytes),
-                Err(error) => Err(error),
-            };
-            match event {
+        while let Some(bytes) = self.line.next()? {
+            match self.take(&bytes) {
                 Ok(None) => {}
                 Ok(event) => return Ok(event),
-                Err(error) => {
-                    self.ended = true;
-                    self.output.push_back(outgoing::abort(&error.to_string()));
-                    return Err(error);
-                }
+                Err(error) => return Err(self.line.fail(error)),
             }
         }
         Ok(None)
@@ -163,13 +141,13 @@ impl Server {
 
     /// Bytes for the other end.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.output.pop_front()
+        self.line.transmit()
     }
 
     /// Answers a call. Without effect when there is no such call, or it has been answered.
     pub fn reply(&mut self, question: Question, reply: Reply<'_>) {
         let Question(question) = question;
-        if self.ended {
+        if self.line.has_ended() {
             return;
         }
         let Some(index) = self
@@ -184,7 +162,7 @@ impl Server {
         } else {
             self.answers[index].1 = State::Returned;
         }
-        self.output.push_back(match reply {
+        self.line.send(match reply {
             Reply::Registered(answer) => {
                 outgoing::results(question, |content| params::write_registered(answer, content.init_as()))
             }
@@ -207,7 +185,7 @@ impl Server {
                 self.open(question, State::Capability)?;
                 // Bounded, since each of these is asked for by a message of its own.
                 self.references = self.references.saturating_add(1);
-                self.output.push_back(outgoing::bootstrap_return(question));
+                self.line.send(outgoing::bootstrap_return(question));
             }
             Ok(message::Call(call)) => return self.take_call(bytes, call?),
             Ok(message::Finish(finish)) => {
@@ -223,12 +201,12 @@ impl Server {
             }
             Ok(message::Disembargo(disembargo)) => self.take_disembargo(disembargo?, root)?,
             Ok(message::Abort(exception)) => {
-                self.ended = true;
+                self.line.end();
                 return Ok(Some(ServerEvent::Ended(sentence(exception?.get_reason()?))));
             }
             // Of what is sent here nothing needs a reaction when it is not understood.
             Ok(message::Unimplemented(_)) => {}
-            _ => self.output.push_back(outgoing::unimplemented(root)?),
+            _ => self.line.send(outgoing::unimplemented(root)?),
         }
         Ok(None)
     }
@@ -270,7 +248,7 @@ impl Server {
             }),
             Err(Refusal(kind, reason)) => outgoing::exception(question, kind, &reason),
         };
-        self.output.push_back(reply);
+        self.line.send(reply);
         if let Some((_, state)) = self.answers.iter_mut().find(|(open, _)| *open == question) {
             *state = State::Returned;
         }
@@ -336,7 +314,7 @@ impl Server {
         disembargo: disembargo::Reader<'_>,
         root: message::Reader<'_>,
     ) -> Result<(), ProtocolError> {
-        self.output.push_back(match disembargo.get_context().which() {
+        self.line.send(match disembargo.get_context().which() {
             Ok(disembargo::context::SenderLoopback(id)) => outgoing::disembargo(disembargo.get_target()?, id)?,
             _ => outgoing::unimplemented(root)?,
         });
