@@ -11,6 +11,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -29,6 +30,9 @@ const TLS_LIMIT: Duration = Duration::from_secs(8);
 const QUIC_LIMIT: Duration = Duration::from_secs(4);
 /// How long the remains of an earlier connection may take to leave the socket before a new socket is made.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Bytes taken from the socket at once; the TLS library alone would take a quarter of a record.
+const READ: usize = 64 << 10;
 
 // A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe
 // that comes after it: together at most ten seconds.
@@ -93,6 +97,7 @@ impl Dialer {
                 let stream = self.tcp(place).await?;
                 registration.origin_local_ip = stream.local_addr().ok().map(|address| address.ip());
                 let name = ServerName::try_from(certs::tls::TUNNEL_HTTP2_NAME).expect("the constant is a host name");
+                let stream = BufReader::with_capacity(READ, stream);
                 let stream = timeout(TLS_LIMIT, TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream))
                     .await
                     .map_err(|_| unreachable(format!("no TLS handshake within {TLS_LIMIT:?}")))?

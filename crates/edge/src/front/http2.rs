@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use wire::http2::Corked;
 use wire::{Body, BodyError, Interim, Kind};
 
 use super::{Reception, ask};
@@ -42,6 +43,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = reception.limits;
+    let (io, uncork) = Corked::new(io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -52,7 +54,7 @@ where
         .max_pending_accept_reset_streams(RESET_STREAMS)
         .enable_connect_protocol()
         .handshake::<_, Bytes>(io);
-    let handshake = reception.stop.unless_drained(timeout(limits.handshake, handshake));
+    let handshake = reception.stop.unless_drained(timeout(limits.handshake, uncork.drive(handshake)));
     let Some(Ok(connection)) = handshake.await else { return Ok(()) };
     let mut connection = connection?;
     let mut liveness = pin!(liveness(connection.ping_pong()));
@@ -61,7 +63,7 @@ where
     let mut leaving = None;
     loop {
         tokio::select! {
-            accepted = connection.accept() => match accepted {
+            accepted = uncork.drive(connection.accept()) => match accepted {
                 None => return Ok(()),
                 Some(accepted) => {
                     let (request, respond) = accepted?;

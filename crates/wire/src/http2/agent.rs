@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::cork::{Corked, Uncork};
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::{Heard, Watched};
 use super::outgoing;
-use super::{CONNECTION_WINDOW, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
+use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
 use crate::exchange::{length_promise, strip_hop_by_hop};
@@ -53,14 +54,15 @@ where
     H: Handler,
 {
     let (io, heard) = Watched::new(io);
-    let connection = match timeout(PREFACE_LIMIT, builder().handshake(io)).await {
+    let (io, uncork) = Corked::new(io);
+    let connection = match timeout(PREFACE_LIMIT, uncork.drive(builder().handshake(io))).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(ConnectError::Lost(error.to_string())),
         Err(_) => return Err(ConnectError::Lost(format!("the edge said nothing for {PREFACE_LIMIT:?}"))),
     };
     let flights = Flights::default();
     let (opened, control) = oneshot::channel();
-    let driver = drive(connection, heard, handler, flights.clone(), opened);
+    let driver = drive(connection, uncork, heard, handler, flights.clone(), opened);
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
 }
 
@@ -70,6 +72,7 @@ fn builder() -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(SMALL_FRAMES)
@@ -80,7 +83,8 @@ fn builder() -> Builder {
 
 /// Serves whatever the edge opens until the connection ends; answers why.
 async fn drive<IO, H>(
-    mut connection: Connection<Watched<IO>, Bytes>,
+    mut connection: Connection<Corked<Watched<IO>>, Bytes>,
+    uncork: Uncork<Watched<IO>>,
     heard: Heard,
     handler: Arc<H>,
     flights: Flights,
@@ -97,7 +101,7 @@ where
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = connection.accept() => match accepted {
+            accepted = uncork.drive(connection.accept()) => match accepted {
                 None => return "the edge closed the connection".into(),
                 Some(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
                 Some(Ok((request, respond))) => match StreamKind::of(request.headers()) {

@@ -9,9 +9,10 @@ use h2::client::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::cork::Corked;
 use super::link::Link;
 use super::liveness::Watched;
-use super::{CONNECTION_WINDOW, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW};
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::{Connection, Registrar, connection};
 
@@ -28,7 +29,8 @@ where
 {
     let deadline = Instant::now() + REGISTRATION_LIMIT;
     let (io, heard) = Watched::new(io);
-    let (sender, mut connection) = match timeout_at(deadline, builder().handshake::<_, Bytes>(io)).await {
+    let (io, uncork) = Corked::new(io);
+    let (sender, mut connection) = match timeout_at(deadline, uncork.drive(builder().handshake::<_, Bytes>(io))).await {
         Ok(Ok(ends)) => ends,
         Ok(Err(error)) => return format!("the HTTP/2 connection failed at its start: {error}"),
         Err(_) => return "the agent took nothing in".into(),
@@ -40,7 +42,7 @@ where
     let reason = tokio::select! {
         // The end of the connection shows on the control stream as well, which knows no reason.
         biased;
-        ended = &mut connection => match ended {
+        ended = uncork.drive(&mut connection) => match ended {
             Ok(()) => "the agent closed the connection".into(),
             Err(error) => format!("the HTTP/2 connection failed: {error}"),
         },
@@ -52,7 +54,7 @@ where
         reason = control(&mut session, link.clone(), remote, deadline) => {
             link.close();
             if session.is_idle() {
-                let _ = timeout(CLOSE_LIMIT, &mut connection).await;
+                let _ = timeout(CLOSE_LIMIT, uncork.drive(&mut connection)).await;
             }
             reason
         }
@@ -68,6 +70,7 @@ fn builder() -> Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(SMALL_FRAMES)
