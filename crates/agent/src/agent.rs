@@ -26,6 +26,7 @@ use crate::edge::{EdgeName, IpVersion};
 use crate::event::{Event, Status};
 use crate::handler::{Configuration, Requests};
 use crate::ingress::Document;
+use crate::inspector::{self, Inspector};
 use crate::memory;
 use crate::metrics::{Facts, Metrics, serve};
 use crate::origin::PrepareError;
@@ -170,6 +171,18 @@ impl Agent {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config, metrics: Option<TcpListener>) -> Result<Running, StartError> {
+        Self::start_with_inspector(config, metrics, None).await
+    }
+
+    /// The same with an inspector at this listener, see [`crate::listen_inspector`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with_inspector(
+        config: Config,
+        metrics: Option<TcpListener>,
+        inspector: Option<TcpListener>,
+    ) -> Result<Running, StartError> {
         if config.edge.is_empty() {
             return Err(StartError::NoEdge);
         }
@@ -192,6 +205,7 @@ impl Agent {
             tags: tags(&config),
             events: events.clone(),
             metrics: counters,
+            inspector: inspector.as_ref().map(|_| Inspector::new()),
         });
         let (status_sender, status) = watch::channel(Status::default());
         let remembered = match &config.protocol_memory {
@@ -209,6 +223,10 @@ impl Agent {
             quick_hostname: config.quick_hostname.clone(),
             status: status.clone(),
             requests: Arc::clone(&requests),
+        });
+        let inspector_address = inspector.as_ref().and_then(|listener| listener.local_addr().ok());
+        let inspected = inspector.zip(requests.inspector.clone()).map(|(listener, inspector)| {
+            inspector::serve(listener, inspector::Site { inspector, requests: Arc::clone(&requests) })
         });
         let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let shell = shell::Shell {
@@ -241,7 +259,13 @@ impl Agent {
                         None => std::future::pending().await,
                     }
                 };
-                tokio::join!(endpoint, watching);
+                let inspecting = async {
+                    match inspected {
+                        Some(inspecting) => inspecting.await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::join!(endpoint, watching, inspecting);
             };
             tokio::select! {
                 () = shell.run() => {}
@@ -256,6 +280,7 @@ impl Agent {
             stop: stop_sender,
             reload: reload_sender,
             metrics_address,
+            inspector_address,
             cut: cut.clone(),
             _cut_when_dropped: cut.drop_guard(),
             done,

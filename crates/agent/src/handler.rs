@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use wire::{Body, Handler, Interim, Kind, OriginError};
 
 use crate::event::Event;
+use crate::inspector::Inspector;
 use crate::metrics::Metrics;
 use crate::origin::host_of;
 pub(crate) use configuration::Configuration;
@@ -23,6 +24,8 @@ pub(crate) struct Requests {
     pub(crate) tags: Vec<(HeaderName, HeaderValue)>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Sees every request, if there is one.
+    pub(crate) inspector: Option<Arc<Inspector>>,
 }
 
 impl Requests {
@@ -30,10 +33,9 @@ impl Requests {
         // Nobody listening is fine.
         let _ = self.events.send(event);
     }
-}
 
-impl Handler for Requests {
-    async fn exchange(
+    /// The answer of the origin that the rules choose.
+    pub(crate) async fn answer(
         &self,
         kind: Kind,
         mut request: Request<Body>,
@@ -53,6 +55,20 @@ impl Handler for Requests {
                 record.failed(&error);
                 Err(error)
             }
+        }
+    }
+}
+
+impl Handler for Requests {
+    async fn exchange(
+        &self,
+        kind: Kind,
+        request: Request<Body>,
+        interim: Interim,
+    ) -> Result<Response<Body>, OriginError> {
+        match &self.inspector {
+            None => self.answer(kind, request, interim).await,
+            Some(inspector) => inspector.observe(kind, request, |request| self.answer(kind, request, interim)).await,
         }
     }
 

@@ -15,6 +15,7 @@ mod eyeballs;
 pub mod file;
 mod handler;
 pub mod ingress;
+pub mod inspector;
 mod memory;
 mod metrics;
 mod origin;
@@ -25,6 +26,7 @@ pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
 };
 pub use event::{ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status};
+pub use inspector::listen as listen_inspector;
 pub use metrics::listen as listen_metrics;
 pub use origin::PrepareError;
 pub use proxy::{Proxies, ProxyError};

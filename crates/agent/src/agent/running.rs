@@ -24,6 +24,7 @@ pub struct Running {
     pub(super) stop: watch::Sender<Stop>,
     pub(super) reload: mpsc::Sender<()>,
     pub(super) metrics_address: Option<SocketAddr>,
+    pub(super) inspector_address: Option<SocketAddr>,
     pub(super) cut: CancellationToken,
     pub(super) _cut_when_dropped: DropGuard,
     pub(super) done: CancellationToken,
@@ -50,6 +51,11 @@ impl Running {
     /// Where the metrics endpoint listens.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Where the inspector listens.
+    pub fn inspector_address(&self) -> Option<SocketAddr> {
+        self.inspector_address
     }
 
     /// Reads the configuration file again, as if it had changed; the outcome comes as an event. Without a file nothing

@@ -27,6 +27,7 @@ use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
 use super::tls::Trust;
 use crate::eyeballs;
 use crate::ingress::{OriginOptions, Service};
+use crate::inspector::{self, Stage};
 use crate::proxy::{Proxies, Proxy};
 
 /// The pauses between keep-alive probes that the kernel takes; Linux refuses others.
@@ -128,6 +129,7 @@ impl tower_service::Service<Uri> for Connector {
 impl Settings {
     async fn connect(&self, uri: &Uri) -> Result<Stream, ConnectFailure> {
         let limit = limit(self.connect_timeout);
+        inspector::reached(Stage::Dialled);
         let plain: Box<dyn Io> = match &self.place {
             Place::Tcp { host, port } => {
                 let stream =
@@ -136,6 +138,7 @@ impl Settings {
             }
             Place::Unix(path) => unix(path, limit).await.map_err(|error| self.connect_failure(&error, true))?,
         };
+        inspector::reached(Stage::Connected);
         let Some(tls) = &self.tls else { return Ok(Stream::new(plain, false)) };
         let name = match &tls.name {
             Some(name) => name.clone(),
@@ -153,6 +156,7 @@ impl Settings {
                 let text = format!("the TLS handshake with the origin {self} failed: {error}");
                 ConnectFailure::new(tls_fault(&error), text)
             })?;
+        inspector::reached(Stage::Secured);
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Stream::new(Box::new(stream), http2))
     }
