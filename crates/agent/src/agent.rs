@@ -76,6 +76,10 @@ pub struct Config {
     pub protocol_memory: Option<PathBuf>,
     /// Parallel connections.
     pub connections: NonZeroU8,
+    /// How often the pause after a failure doubles, from one second; five times without it.
+    pub retries: Option<u32>,
+    /// QUIC may fail this often in a row before HTTP/2 is dialled at all. Without it HTTP/2 is dialled beside QUIC.
+    pub max_edge_addr_retries: Option<u32>,
     /// Limit for each call to the edge.
     pub rpc_timeout: Duration,
     /// Proxies on the way to the edge, for HTTP/2, and to origins.
@@ -235,6 +239,8 @@ impl Agent {
             ip_version: config.edge_ip_version,
             connections: config.connections,
             protocol: config.protocol,
+            retries: config.retries,
+            max_edge_addr_retries: config.max_edge_addr_retries,
             memory: config.protocol_memory,
             remembered,
             dialer: Arc::new(dialer),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use quinn::ConnectionError;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
@@ -15,18 +16,20 @@ use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use wire::registration::{Registered, Registration};
 use wire::{AgentConnection, ConnectError, Handler, Transport};
 
 use crate::edge::Place;
 use crate::eyeballs::connect_from;
 use crate::proxy::Proxies;
+use crate::supervisor::Way;
 
 /// Limit for the TCP connect, proxies included. A working edge answers within one round trip; two retransmissions fit.
 const TCP_LIMIT: Duration = Duration::from_secs(8);
 /// Limit for the TLS handshake.
 const TLS_LIMIT: Duration = Duration::from_secs(8);
-/// Limit for the QUIC handshake. Blocked UDP is silent, so this is the time that falling back to HTTP/2 takes.
+/// Limit for the QUIC handshake. Blocked UDP is silent, so this is the time until it counts as blocked.
 const QUIC_LIMIT: Duration = Duration::from_secs(4);
 /// How long the remains of an earlier connection may take to leave the socket before a new socket is made.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
@@ -54,12 +57,24 @@ pub(crate) enum DialError {
     Connect(#[from] ConnectError),
 }
 
+/// Why an attempt brought no registered connection, for each transport that was tried.
+pub(crate) type Failures = Vec<(Transport, DialError)>;
+
 /// A registered connection, and what is known of the way there.
-pub(crate) struct Dialled {
+pub(crate) struct Dialled<'a> {
     pub(crate) registered: Registered,
     pub(crate) connection: AgentConnection,
+    pub(crate) transport: Transport,
     /// Whose statistics `/metrics` shows.
     pub(crate) quic: Option<quinn::Connection>,
+    /// After HTTP/2 has won a race: whether QUIC gets through as well.
+    pub(crate) quic_passes: Option<BoxFuture<'a, bool>>,
+}
+
+/// What handshakes bring: a way to the edge that nothing is registered on.
+enum Secured<Q = quinn::Connection, T = TlsStream<BufReader<TcpStream>>> {
+    Quic(Q),
+    Http2(T),
 }
 
 /// Dials for all connections of one agent.
@@ -85,35 +100,51 @@ impl Dialer {
     }
 
     /// Dials and registers. Dropping the future gives up.
-    pub(crate) async fn dial<H: Handler>(
-        &self,
-        place: &Place,
-        transport: Transport,
+    pub(crate) async fn dial<'a, H: Handler>(
+        &'a self,
+        place: &'a Place,
+        way: Way,
         mut registration: Registration,
         handler: Arc<H>,
-    ) -> Result<Dialled, DialError> {
-        match transport {
-            Transport::Http2 => {
-                let stream = self.tcp(place).await?;
-                registration.origin_local_ip = stream.local_addr().ok().map(|address| address.ip());
-                let name = ServerName::try_from(certs::tls::TUNNEL_HTTP2_NAME).expect("the constant is a host name");
-                let stream = BufReader::with_capacity(READ, stream);
-                let stream = timeout(TLS_LIMIT, TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream))
-                    .await
-                    .map_err(|_| unreachable(format!("no TLS handshake within {TLS_LIMIT:?}")))?
-                    .map_err(|error| unreachable(tls_advice(&error)))?;
-                let (registered, connection) =
-                    wire::http2::agent::connect(stream, &registration, handler, self.rpc_timeout).await?;
-                Ok(Dialled { registered, connection, quic: None })
+    ) -> Result<Dialled<'a>, Failures> {
+        let index = registration.connection_index;
+        let (secured, quic_passes) = match way {
+            Way::By(Transport::Http2) => {
+                (self.tls(place).await.map(Secured::Http2).map_err(by(Transport::Http2))?, None)
             }
-            Transport::Quic => {
-                let quic = self.quic(place, registration.connection_index).await?;
+            Way::By(Transport::Quic) => {
+                (self.quic(place, index).await.map(Secured::Quic).map_err(by(Transport::Quic))?, None)
+            }
+            Way::Race { head_start } => race(self.quic(place, index), self.tls(place), head_start).await?,
+        };
+        match secured {
+            Secured::Http2(stream) => {
+                registration.origin_local_ip =
+                    stream.get_ref().0.get_ref().local_addr().ok().map(|address| address.ip());
+                let (registered, connection) =
+                    wire::http2::agent::connect(stream, &registration, handler, self.rpc_timeout)
+                        .await
+                        .map_err(|error| by(Transport::Http2)(error.into()))?;
+                Ok(Dialled { registered, connection, transport: Transport::Http2, quic: None, quic_passes })
+            }
+            Secured::Quic(quic) => {
                 registration.origin_local_ip = quic.local_ip();
                 let (registered, connection) =
-                    wire::quic::agent::connect(quic.clone(), &registration, handler, self.rpc_timeout).await?;
-                Ok(Dialled { registered, connection, quic: Some(quic) })
+                    wire::quic::agent::connect(quic.clone(), &registration, handler, self.rpc_timeout)
+                        .await
+                        .map_err(|error| by(Transport::Quic)(error.into()))?;
+                Ok(Dialled { registered, connection, transport: Transport::Quic, quic: Some(quic), quic_passes })
             }
         }
+    }
+
+    async fn tls(&self, place: &Place) -> Result<TlsStream<BufReader<TcpStream>>, DialError> {
+        let stream = BufReader::with_capacity(READ, self.tcp(place).await?);
+        let name = ServerName::try_from(certs::tls::TUNNEL_HTTP2_NAME).expect("the constant is a host name");
+        timeout(TLS_LIMIT, TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream))
+            .await
+            .map_err(|_| unreachable(format!("no TLS handshake within {TLS_LIMIT:?}")))?
+            .map_err(|error| unreachable(tls_advice(&error)))
     }
 
     async fn tcp(&self, place: &Place) -> Result<TcpStream, DialError> {
@@ -180,6 +211,47 @@ impl Dialer {
     }
 }
 
+/// The first of the two whose handshakes are done. HTTP/2 begins after the head start, or when QUIC has failed; when it
+/// wins, what becomes of QUIC is told later.
+async fn race<'a, Q, T>(
+    quic: impl Future<Output = Result<Q, DialError>> + Send + 'a,
+    http2: impl Future<Output = Result<T, DialError>>,
+    head_start: Duration,
+) -> Result<(Secured<Q, T>, Option<BoxFuture<'a, bool>>), Failures> {
+    let mut quic = Box::pin(quic);
+    let failed = match timeout(head_start, &mut quic).await {
+        Ok(Ok(connection)) => return Ok((Secured::Quic(connection), None)),
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    let mut http2 = std::pin::pin!(http2);
+    let failed = match failed {
+        Some(error) => error,
+        None => tokio::select! {
+            biased;
+            outcome = &mut quic => match outcome {
+                Ok(connection) => return Ok((Secured::Quic(connection), None)),
+                Err(error) => error,
+            },
+            outcome = &mut http2 => match outcome {
+                Ok(stream) => return Ok((Secured::Http2(stream), Some(Box::pin(async { quic.await.is_ok() })))),
+                Err(error) => match quic.await {
+                    Ok(connection) => return Ok((Secured::Quic(connection), None)),
+                    Err(failed) => return Err(vec![(Transport::Quic, failed), (Transport::Http2, error)]),
+                },
+            },
+        },
+    };
+    match http2.await {
+        Ok(stream) => Ok((Secured::Http2(stream), Some(Box::pin(std::future::ready(false))))),
+        Err(error) => Err(vec![(Transport::Quic, failed), (Transport::Http2, error)]),
+    }
+}
+
+fn by(transport: Transport) -> impl FnOnce(DialError) -> Failures {
+    move |error| vec![(transport, error)]
+}
+
 fn unreachable(reason: String) -> DialError {
     DialError::Unreachable(reason)
 }
@@ -230,6 +302,46 @@ fn not_trusted(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    async fn ends<T>(millis: u64, outcome: Result<T, &str>) -> Result<T, DialError> {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        outcome.map_err(|reason| unreachable(reason.to_owned()))
+    }
+
+    /// Who wins and when, in milliseconds, and what is said of QUIC later.
+    async fn raced(quic: (u64, Result<(), &'static str>), http2: (u64, Result<(), &'static str>)) -> (String, u128) {
+        let started = tokio::time::Instant::now();
+        let outcome = race(ends(quic.0, quic.1), ends(http2.0, http2.1), Duration::from_millis(250)).await;
+        let took = started.elapsed().as_millis();
+        let said = match outcome {
+            Ok((Secured::Quic(()), None)) => "quic".to_owned(),
+            Ok((Secured::Quic(()), Some(_))) => "quic, to be judged".to_owned(),
+            Ok((Secured::Http2(()), None)) => "http2".to_owned(),
+            Ok((Secured::Http2(()), Some(passes))) => format!("http2, quic passes: {}", passes.await),
+            Err(failures) => failures.iter().map(|(transport, error)| format!("{transport}: {error};")).collect(),
+        };
+        (said, took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_handshake_wins_and_quic_has_a_head_start() {
+        let said = |said: &str, took| (said.to_owned(), took);
+        assert_eq!(raced((200, Ok(())), (10, Ok(()))).await, said("quic", 200));
+        assert_eq!(raced((300, Ok(())), (100, Ok(()))).await, said("quic", 300));
+        assert_eq!(raced((4000, Err("silence")), (20, Ok(()))).await, said("http2, quic passes: false", 270));
+        assert_eq!(raced((2000, Ok(())), (20, Ok(()))).await, said("http2, quic passes: true", 270));
+        assert_eq!(raced((5, Err("refused")), (20, Ok(()))).await, said("http2, quic passes: false", 25));
+        assert_eq!(raced((2000, Ok(())), (20, Err("refused"))).await, said("quic", 2000));
+        assert_eq!(raced((300, Err("silence")), (100, Ok(()))).await, said("http2, quic passes: false", 350));
+        assert_eq!(
+            raced((4000, Err("silence")), (20, Err("refused"))).await,
+            said("quic: silence;http2: refused;", 4000)
+        );
+        assert_eq!(
+            raced((5, Err("refused")), (8000, Err("silence"))).await,
+            said("quic: refused;http2: silence;", 8005)
+        );
+    }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]

@@ -28,11 +28,14 @@ const RECONNECT_WINDOW: Duration = Duration::from_millis(500);
 const FOLLOW_WINDOW: Duration = Duration::from_millis(250);
 /// The window of the pause after a first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The widest window. Half a minute keeps a fleet from hurting an edge that comes back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// How often the window doubles unless told otherwise: half a minute at its widest keeps a fleet from hurting an edge
+/// that comes back.
+const DOUBLINGS: u32 = 5;
+/// The widest window that can be asked for; who waits longer is taken for dead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// The widest window of slot 0 while no connection stands: visitors are refused meanwhile, so that the end of an outage
 /// is found within seconds. One dial in about four seconds is nothing to an edge, and the other slots keep to
-/// [`LONGEST_PAUSE`].
+/// the back-off.
 const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after a refusal that nothing but a person can mend.
 const PERMANENT_PAUSE: Duration = Duration::from_secs(60);
@@ -41,6 +44,11 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A connection that lived this long worked; what lived shorter counts as a failure, so that one that is dropped at
 /// once is not redialled in a tight loop.
 const WORKED: Duration = Duration::from_secs(10);
+/// What HTTP/2 leaves to QUIC when a connection over QUIC has just died of silence: QUIC needs one round trip, HTTP/2
+/// two after this, so that a working QUIC wins on any path.
+const SHORT_HEAD_START: Duration = Duration::from_millis(250);
+/// The same where nothing speaks against QUIC: its first packet may be lost, and is sent again after a second.
+const HEAD_START: Duration = Duration::from_millis(1500);
 /// QUIC connections that come to nothing in a row before HTTP/2 is tried: on some paths the handshake passes and full
 /// packets do not.
 const QUIC_CHANCES: u32 = 3;
@@ -59,6 +67,29 @@ pub enum Protocol {
     Quic,
 }
 
+/// What the supervisor is to keep to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) protocol: Protocol,
+    pub(crate) connections: u8,
+    /// How often the window of the pauses doubles, from one second.
+    pub(crate) retries: Option<u32>,
+    /// QUIC may fail this often in a row before HTTP/2 is dialled at all; without it, HTTP/2 is dialled beside QUIC.
+    pub(crate) max_edge_addr_retries: Option<u32>,
+    /// How much longer QUIC is to be left alone, remembered from an earlier run.
+    pub(crate) fallback: Option<Duration>,
+}
+
+/// How one attempt goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By this transport, and no other.
+    By(Transport),
+    /// By QUIC, and by HTTP/2 beside it after the head start or as soon as QUIC has failed; the first whose handshakes
+    /// are done is registered. When that is HTTP/2, the attempt by QUIC goes on, for [`Supervisor::quic_judged`].
+    Race { head_start: Duration },
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -68,7 +99,7 @@ pub(crate) enum Action {
         index: u8,
         /// An index into the places.
         place: usize,
-        transport: Transport,
+        way: Way,
         /// Failed attempts since the connection last worked.
         previous_attempts: u8,
     },
@@ -102,7 +133,7 @@ enum State {
         until: Instant,
         firm: bool,
     },
-    Dialling(Transport),
+    Dialling(Way),
     Connected {
         transport: Transport,
         since: Instant,
@@ -116,8 +147,10 @@ struct Slot {
     failures: u32,
     /// Connections in a row that did not live.
     drops: u32,
-    /// QUIC has just come to nothing, so the next attempt may be HTTP/2.
+    /// Handshakes of QUIC come to nothing, so the next attempt may be HTTP/2 alone.
     quic_failed: bool,
+    /// A connection over QUIC has died of silence, and none has been made since.
+    doubtful: bool,
 }
 
 impl State {
@@ -129,6 +162,9 @@ impl State {
 /// Decides for all connections of one agent.
 pub(crate) struct Supervisor {
     protocol: Protocol,
+    /// Failures in a row that QUIC has for itself before HTTP/2 is dialled beside it.
+    quic_alone: u32,
+    longest_pause: Duration,
     slots: Vec<Slot>,
     places: Places,
     fallback_until: Option<Instant>,
@@ -138,23 +174,19 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts with slot 0. `fallback`: how much longer QUIC is to be left alone, remembered from an earlier run.
-    pub(crate) fn new(
-        protocol: Protocol,
-        connections: u8,
-        places: Places,
-        fallback: Option<Duration>,
-        seed: u64,
-        now: Instant,
-    ) -> Self {
-        let idle = || Slot { state: State::Idle, place: None, failures: 0, drops: 0, quic_failed: false };
-        let mut slots: Vec<Slot> = (0..connections.max(1)).map(|_| idle()).collect();
+    /// Starts with slot 0.
+    pub(crate) fn new(plan: &Plan, places: Places, seed: u64, now: Instant) -> Self {
+        let idle =
+            || Slot { state: State::Idle, place: None, failures: 0, drops: 0, quic_failed: false, doubtful: false };
+        let mut slots: Vec<Slot> = (0..plan.connections.max(1)).map(|_| idle()).collect();
         slots[0].state = State::waiting(now);
         Self {
-            protocol,
+            protocol: plan.protocol,
+            quic_alone: plan.max_edge_addr_retries.map_or(0, |retries| retries.saturating_add(1)),
+            longest_pause: doubled(FIRST_PAUSE, plan.retries.unwrap_or(DOUBLINGS)).min(LONGEST_PAUSE),
             slots,
             places,
-            fallback_until: fallback.map(|left| now + left.min(FALLBACK_LIFETIME)),
+            fallback_until: plan.fallback.map(|left| now + left.min(FALLBACK_LIFETIME)),
             quic_told: false,
             actions: Vec::new(),
             random: StdRng::seed_from_u64(seed),
@@ -191,19 +223,15 @@ impl Supervisor {
         self.slots.iter().filter_map(waiting).min()
     }
 
-    /// A dial brought a registered connection.
-    pub(crate) fn registered(&mut self, index: u8, now: Instant) {
+    /// A dial brought a registered connection, by this transport.
+    pub(crate) fn registered(&mut self, index: u8, transport: Transport, now: Instant) {
         let ends_outage = self.none_stands();
-        let Some((slot, transport)) = self.dialling(index) else { return };
+        let Some(slot) = self.dialling(index) else { return };
         let after_quic_failed = slot.quic_failed;
-        slot.quic_failed = false;
+        (slot.quic_failed, slot.doubtful) = (false, false);
         slot.state = State::Connected { transport, since: now };
         match transport {
-            Transport::Http2 if after_quic_failed && self.may_fall_back() => {
-                self.fallback_until = Some(now + FALLBACK_LIFETIME);
-                self.quic_told = false;
-                self.actions.push(Action::FellBack);
-            }
+            Transport::Http2 if after_quic_failed => self.fall_back(now),
             Transport::Quic if !self.quic_told => {
                 self.quic_told = true;
                 self.fallback_until = None;
@@ -218,23 +246,41 @@ impl Supervisor {
         }
     }
 
-    /// A dial did not get through: TCP, TLS or the QUIC handshake.
+    /// HTTP/2 won a race, and now it is known whether QUIC gets through as well.
+    pub(crate) fn quic_judged(&mut self, passes: bool, now: Instant) {
+        if !passes && self.fallback_until.is_none() {
+            self.fall_back(now);
+        }
+    }
+
+    fn fall_back(&mut self, now: Instant) {
+        if self.may_fall_back() {
+            self.fallback_until = Some(now + FALLBACK_LIFETIME);
+            self.quic_told = false;
+            self.actions.push(Action::FellBack);
+        }
+    }
+
+    /// A dial did not get through: TCP, TLS or the QUIC handshake, or in a race all of them.
     pub(crate) fn dial_failed(&mut self, index: u8, now: Instant) {
-        let Some((slot, transport)) = self.dialling(index) else { return };
+        let Some(slot) = self.dialling(index) else { return };
         slot.failures += 1;
-        let first_quic_failure = transport == Transport::Quic && !slot.quic_failed;
-        slot.quic_failed = first_quic_failure;
+        let way = slot.state;
         // Another transport is no repetition, so it needs no pause.
-        let pause = if first_quic_failure && self.may_fall_back() { Duration::ZERO } else { self.unreached(index) };
+        let pause = if way == State::Dialling(Way::By(Transport::Quic)) && self.may_race(index) {
+            Duration::ZERO
+        } else {
+            self.unreached(index)
+        };
         if !pause.is_zero() {
             self.leave_place(index);
         }
         self.slots[usize::from(index)].state = State::waiting(now + pause);
     }
 
-    /// The edge was reached, and did not register the connection.
-    pub(crate) fn refused(&mut self, index: u8, refusal: Refusal, now: Instant) {
-        let Some((slot, transport)) = self.dialling(index) else { return };
+    /// The edge was reached by this transport, and did not register the connection.
+    pub(crate) fn refused(&mut self, index: u8, transport: Transport, refusal: Refusal, now: Instant) {
+        let Some(slot) = self.dialling(index) else { return };
         slot.failures += 1;
         slot.quic_failed =
             refusal == Refusal::NoAnswer && transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
@@ -256,22 +302,20 @@ impl Supervisor {
         self.slots[usize::from(index)].state = State::Waiting { until: now + pause, firm };
     }
 
-    /// A registered connection has ended.
-    pub(crate) fn lost(&mut self, index: u8, now: Instant) {
+    /// A registered connection has ended. `silent`: because nothing was heard on it any more.
+    pub(crate) fn lost(&mut self, index: u8, silent: bool, now: Instant) {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         let State::Connected { transport, since } = slot.state else { return };
+        slot.doubtful = silent && transport == Transport::Quic;
         let worked = now.saturating_duration_since(since) >= WORKED;
-        let pause = if worked {
-            (slot.failures, slot.drops) = (0, 0);
-            self.within(Duration::ZERO, RECONNECT_WINDOW)
-        } else {
-            // Dials that failed before it was registered say nothing about it.
-            slot.drops += 1;
-            slot.failures = slot.drops;
-            slot.quic_failed = transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
-            self.backoff(index)
-        };
-        self.slots[usize::from(index)].state = State::Waiting { until: now + pause, firm: !worked };
+        slot.drops = if worked { 0 } else { slot.drops + 1 };
+        // Dials that failed before it was registered say nothing about it.
+        slot.failures = slot.drops;
+        slot.quic_failed = transport == Transport::Quic && slot.failures >= QUIC_CHANCES;
+        // Silence takes its time to be noticed, so that dialling again at once is no tight loop.
+        let soon = worked || silent;
+        let pause = if soon { self.within(Duration::ZERO, RECONNECT_WINDOW) } else { self.backoff(index) };
+        self.slots[usize::from(index)].state = State::Waiting { until: now + pause, firm: !soon };
         if self.none_stands() {
             self.hurry(0, LONGEST_OUTAGE_PAUSE, now);
         }
@@ -293,33 +337,42 @@ impl Supervisor {
     }
 
     fn dial(&mut self, index: usize, now: Instant) {
-        let transport = self.transport_for(index, now);
+        let way = self.way_for(index, now);
         let place = match self.slots[index].place {
             Some(place) => place,
             None => self.free_place(index),
         };
         let slot = &mut self.slots[index];
         slot.place = Some(place);
-        slot.state = State::Dialling(transport);
+        slot.state = State::Dialling(way);
         self.actions.push(Action::Dial {
             index: u8::try_from(index).expect("slots are counted by a u8"),
             place,
-            transport,
+            way,
             previous_attempts: u8::try_from(slot.failures).unwrap_or(u8::MAX),
         });
     }
 
-    fn transport_for(&mut self, index: usize, now: Instant) -> Transport {
+    fn way_for(&mut self, index: usize, now: Instant) -> Way {
         if self.fallback_until.is_some_and(|until| until <= now) {
             self.fallback_until = None;
         }
+        let slot = &self.slots[index];
         match self.protocol {
-            Protocol::Http2 => Transport::Http2,
-            Protocol::Quic => Transport::Quic,
-            Protocol::Auto if self.fallback_until.is_some() => Transport::Http2,
-            Protocol::Auto if self.slots[index].quic_failed && self.may_fall_back() => Transport::Http2,
-            Protocol::Auto => Transport::Quic,
+            Protocol::Http2 => Way::By(Transport::Http2),
+            Protocol::Quic => Way::By(Transport::Quic),
+            Protocol::Auto if self.fallback_until.is_some() => Way::By(Transport::Http2),
+            Protocol::Auto if slot.quic_failed && self.may_fall_back() => Way::By(Transport::Http2),
+            Protocol::Auto if slot.failures < self.quic_alone => Way::By(Transport::Quic),
+            Protocol::Auto if slot.doubtful => Way::Race { head_start: SHORT_HEAD_START },
+            Protocol::Auto if self.may_fall_back() => Way::Race { head_start: HEAD_START },
+            Protocol::Auto => Way::By(Transport::Quic),
         }
+    }
+
+    fn may_race(&self, index: u8) -> bool {
+        let slot = &self.slots[usize::from(index)];
+        slot.failures >= self.quic_alone && (slot.doubtful || self.may_fall_back())
     }
 
     /// While any connection stands over QUIC, a failure is the place's and not the network's.
@@ -350,18 +403,15 @@ impl Supervisor {
         self.slots[index].place = Some(next);
     }
 
-    fn dialling(&mut self, index: u8) -> Option<(&mut Slot, Transport)> {
+    fn dialling(&mut self, index: u8) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(usize::from(index))?;
-        match slot.state {
-            State::Dialling(transport) => Some((slot, transport)),
-            State::Idle | State::Waiting { .. } | State::Connected { .. } => None,
-        }
+        matches!(slot.state, State::Dialling(_)).then_some(slot)
     }
 
     /// A pause in the upper half of a window that doubles with each failure.
     fn backoff(&mut self, index: u8) -> Duration {
         let failures = self.slots[usize::from(index)].failures;
-        let window = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+        let window = doubled(FIRST_PAUSE, failures.saturating_sub(1)).min(self.longest_pause);
         self.within(window / 2, window)
     }
 
@@ -377,6 +427,10 @@ impl Supervisor {
     fn within(&mut self, from: Duration, to: Duration) -> Duration {
         from + (to - from).mul_f64(self.random.random_range(0.0..1.0))
     }
+}
+
+fn doubled(pause: Duration, times: u32) -> Duration {
+    pause.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

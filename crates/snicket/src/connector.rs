@@ -67,6 +67,8 @@ pub(crate) fn config(
         protocol: agent::Protocol::Auto,
         protocol_memory: Some(paths::state().join(PROTOCOL_MEMORY)),
         connections: agent::DEFAULT_CONNECTIONS,
+        retries: None,
+        max_edge_addr_retries: None,
         rpc_timeout: agent::DEFAULT_RPC_TIMEOUT,
         proxies,
         tags: Vec::new(),

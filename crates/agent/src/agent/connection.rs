@@ -16,7 +16,7 @@ use crate::dial::{DialError, Dialer};
 use crate::edge::Place;
 use crate::event::{ConnectionStatus, Event, Status};
 use crate::handler::Requests;
-use crate::supervisor::Refusal;
+use crate::supervisor::{Refusal, Way};
 
 /// How long the edge may take to confirm that it sends nothing new; requests under way have the rest of the grace
 /// period anyway.
@@ -27,17 +27,34 @@ const IDLE_CHECK: Duration = Duration::from_millis(25);
 const STRAGGLERS: Duration = Duration::from_millis(100);
 /// What a connection's task tells the supervisor.
 pub(super) enum Report {
-    DialFailed { index: u8 },
-    Refused { index: u8, refusal: Refusal },
-    Registered { index: u8 },
-    Lost { index: u8 },
+    DialFailed {
+        index: u8,
+    },
+    Refused {
+        index: u8,
+        transport: Transport,
+        refusal: Refusal,
+    },
+    Registered {
+        index: u8,
+        transport: Transport,
+    },
+    /// After HTTP/2 has won a race: whether QUIC gets through as well.
+    QuicJudged {
+        passes: bool,
+    },
+    /// `silent`: nothing was heard on it any more.
+    Lost {
+        index: u8,
+        silent: bool,
+    },
 }
 
 /// One attempt, and the connection that comes of it.
 pub(super) struct ConnectionTask {
     pub(super) index: u8,
     pub(super) place: Place,
-    pub(super) transport: Transport,
+    pub(super) way: Way,
     pub(super) registration: Registration,
     pub(super) dialer: Arc<Dialer>,
     pub(super) requests: Arc<Requests>,
@@ -49,7 +66,8 @@ pub(super) struct ConnectionTask {
 
 impl ConnectionTask {
     pub(super) async fn run(mut self) {
-        let dial = self.dialer.dial(&self.place, self.transport, self.registration.clone(), Arc::clone(&self.requests));
+        let (dialer, place) = (Arc::clone(&self.dialer), self.place.clone());
+        let dial = dialer.dial(&place, self.way, self.registration.clone(), Arc::clone(&self.requests));
         let outcome = tokio::select! {
             biased;
             () = self.cut.cancelled() => return,
@@ -60,12 +78,18 @@ impl ConnectionTask {
         let metrics = Arc::clone(&self.requests.metrics);
         let dialled = match outcome {
             Ok(dialled) => dialled,
-            Err(error) => {
-                if matches!(error, DialError::Connect(_)) {
-                    metrics.register_fail.with_label_values(&[fail_label(&error), "registerConnection"]).inc();
+            Err(failures) => {
+                let mut report = None;
+                for (transport, error) in failures {
+                    if matches!(error, DialError::Connect(_)) {
+                        metrics.register_fail.with_label_values(&[fail_label(&error), "registerConnection"]).inc();
+                    }
+                    // Of the two of a race none has reached the edge, so that either report says it all.
+                    report = Some(self.failed(transport, &error));
                 }
-                let report = self.failed(&error);
-                self.report(report).await;
+                if let Some(report) = report {
+                    self.report(report).await;
+                }
                 return;
             }
         };
@@ -74,7 +98,7 @@ impl ConnectionTask {
             index: self.index,
             id: dialled.registered.connection,
             location: dialled.registered.location.clone(),
-            transport: self.transport,
+            transport: dialled.transport,
             edge: self.place.to_string(),
             remotely_managed: dialled.registered.remotely_managed,
         };
@@ -83,17 +107,28 @@ impl ConnectionTask {
         }
         let reports_configuration = self.index == 0 && !status.remotely_managed;
         self.enter(status.clone());
-        self.report(Report::Registered { index: self.index }).await;
+        self.report(Report::Registered { index: self.index, transport: dialled.transport }).await;
         tell(&self.requests, Event::Connected(status));
 
-        let reason = self.serve(&dialled.connection, reports_configuration).await;
+        let reports = self.reports.clone();
+        let judging = async {
+            if let Some(passes) = dialled.quic_passes {
+                let _ = reports.send(Report::QuicJudged { passes: passes.await }).await;
+            }
+            std::future::pending().await
+        };
+        let reason = tokio::select! {
+            reason = self.serve(&dialled.connection, reports_configuration) => reason,
+            () = judging => unreachable!("it never ends"),
+        };
 
         self.leave();
         if dialled.quic.is_some() {
             metrics.quic_ended(self.index);
         }
         tell(&self.requests, Event::Disconnected { index: self.index, reason });
-        self.report(Report::Lost { index: self.index }).await;
+        let silent = dialled.quic.and_then(|quic| quic.close_reason()) == Some(quinn::ConnectionError::TimedOut);
+        self.report(Report::Lost { index: self.index, silent }).await;
     }
 
     /// Serves until the connection ends; answers why it did.
@@ -125,22 +160,22 @@ impl ConnectionTask {
         "stopped".to_owned()
     }
 
-    fn failed(&self, error: &DialError) -> Report {
+    fn failed(&self, transport: Transport, error: &DialError) -> Report {
         let index = self.index;
         let (report, permanent) = match error {
             DialError::Unreachable(_) => (Report::DialFailed { index }, false),
             DialError::Connect(ConnectError::Refused(refused)) => {
                 let refusal = refusal(refused);
-                (Report::Refused { index, refusal }, refusal == Refusal::Permanent)
+                (Report::Refused { index, transport, refusal }, refusal == Refusal::Permanent)
             }
             DialError::Connect(ConnectError::Rpc(_) | ConnectError::Lost(_)) => {
-                (Report::Refused { index, refusal: Refusal::NoAnswer }, false)
+                (Report::Refused { index, transport, refusal: Refusal::NoAnswer }, false)
             }
         };
         let event = Event::ConnectFailed {
             index,
             edge: self.place.to_string(),
-            transport: self.transport,
+            transport,
             reason: error.to_string(),
             permanent,
         };

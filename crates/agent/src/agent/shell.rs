@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use wire::Transport;
 use wire::registration::Registration;
 
 use super::connection::{ConnectionTask, Report};
@@ -21,7 +20,7 @@ use crate::edge::{EdgeName, IpVersion, Place, look_up};
 use crate::event::{Event, FallbackReason, Status};
 use crate::handler::Requests;
 use crate::memory;
-use crate::supervisor::{Action, Places, Protocol, Supervisor};
+use crate::supervisor::{Action, Places, Plan, Protocol, Supervisor, Way};
 
 /// Names are looked up again at most this often, and only while something fails.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
@@ -39,6 +38,8 @@ pub(super) struct Shell {
     pub(super) ip_version: IpVersion,
     pub(super) connections: NonZeroU8,
     pub(super) protocol: Protocol,
+    pub(super) retries: Option<u32>,
+    pub(super) max_edge_addr_retries: Option<u32>,
     pub(super) memory: Option<PathBuf>,
     pub(super) remembered: Option<Duration>,
     pub(super) dialer: Arc<Dialer>,
@@ -95,9 +96,8 @@ impl Shell {
         loop {
             while let Some(action) = supervisor.poll_action(Instant::now()) {
                 match action {
-                    Action::Dial { index, place, transport, previous_attempts } => {
-                        let task =
-                            self.connection(index, &places[place], transport, previous_attempts, reports.clone());
+                    Action::Dial { index, place, way, previous_attempts } => {
+                        let task = self.connection(index, &places[place], way, previous_attempts, reports.clone());
                         let id = tasks.spawn(task.run()).id();
                         indexes.insert(id, index);
                     }
@@ -146,7 +146,7 @@ impl Shell {
                         tracing::error!(%error, index, "the task of a connection failed");
                         self.status.send_modify(|status| status.connections.retain(|other| other.index != index));
                         supervisor.dial_failed(index, Instant::now());
-                        supervisor.lost(index, Instant::now());
+                        supervisor.lost(index, false, Instant::now());
                     }
                 }
                 () = sleep_until_some(wake) => {}
@@ -168,8 +168,14 @@ impl Shell {
         if remembered.is_some() {
             tell(&self.requests, Event::FellBack { reason: FallbackReason::Remembered });
         }
-        let seed = rand::random();
-        Supervisor::new(self.protocol, self.connections.get(), regions(places), remembered, seed, Instant::now())
+        let plan = Plan {
+            protocol: self.protocol,
+            connections: self.connections.get(),
+            retries: self.retries,
+            max_edge_addr_retries: self.max_edge_addr_retries,
+            fallback: remembered,
+        };
+        Supervisor::new(&plan, regions(places), rand::random(), Instant::now())
     }
 
     async fn fell_back(&self) {
@@ -183,7 +189,7 @@ impl Shell {
         &self,
         index: u8,
         place: &Place,
-        transport: Transport,
+        way: Way,
         previous_attempts: u8,
         reports: mpsc::Sender<Report>,
     ) -> ConnectionTask {
@@ -193,7 +199,7 @@ impl Shell {
         ConnectionTask {
             index,
             place: place.clone(),
-            transport,
+            way,
             registration,
             dialer: Arc::clone(&self.dialer),
             requests: Arc::clone(&self.requests),
@@ -221,10 +227,14 @@ fn take(supervisor: &mut Supervisor, report: &Report) -> bool {
     let now = Instant::now();
     match *report {
         Report::DialFailed { index } => supervisor.dial_failed(index, now),
-        Report::Refused { index, refusal } => supervisor.refused(index, refusal, now),
-        Report::Lost { index } => supervisor.lost(index, now),
-        Report::Registered { index } => {
-            supervisor.registered(index, now);
+        Report::Refused { index, transport, refusal } => supervisor.refused(index, transport, refusal, now),
+        Report::Lost { index, silent } => supervisor.lost(index, silent, now),
+        Report::Registered { index, transport } => {
+            supervisor.registered(index, transport, now);
+            return false;
+        }
+        Report::QuicJudged { passes } => {
+            supervisor.quic_judged(passes, now);
             return false;
         }
     }

@@ -11,8 +11,11 @@ struct World {
     supervisor: Supervisor,
     start: Instant,
     now: Instant,
-    /// Dials under way: when they end, and how.
-    under_way: BTreeMap<u8, (Instant, Outcome)>,
+    /// Dials under way: when they end, by which transport, and how.
+    under_way: BTreeMap<u8, (Instant, Transport, Outcome)>,
+    /// What will be known of QUIC where HTTP/2 has won, and when.
+    judgements: Vec<(Instant, bool)>,
+    /// Attempts by a transport. A race may be two.
     log: Vec<(Duration, u8, usize, Transport)>,
     said: Vec<Action>,
 }
@@ -30,10 +33,14 @@ impl World {
     }
 
     fn seeded(protocol: Protocol, connections: u8, regions: &[usize], fallback: Option<Duration>, seed: u64) -> Self {
+        Self::planned(&Plan { protocol, connections, fallback, ..Plan::default() }, regions, seed)
+    }
+
+    fn planned(plan: &Plan, regions: &[usize], seed: u64) -> Self {
         let start = Instant::now();
-        let places = Places::new(regions.to_vec());
-        let supervisor = Supervisor::new(protocol, connections, places, fallback, seed, start);
-        Self { supervisor, start, now: start, under_way: BTreeMap::new(), log: Vec::new(), said: Vec::new() }
+        let supervisor = Supervisor::new(plan, Places::new(regions.to_vec()), seed, start);
+        let (under_way, judgements) = (BTreeMap::new(), Vec::new());
+        Self { supervisor, start, now: start, under_way, judgements, log: Vec::new(), said: Vec::new() }
     }
 
     /// Lets time pass; `network` says how long a dial takes and how it ends.
@@ -42,29 +49,70 @@ impl World {
         loop {
             while let Some(action) = self.supervisor.poll_action(self.now) {
                 match action {
-                    Action::Dial { index, place, transport, .. } => {
-                        self.log.push((self.now - self.start, index, place, transport));
-                        let (time, outcome) = network(index, place, transport);
-                        let before = self.under_way.insert(index, (self.now + time, outcome));
+                    Action::Dial { index, place, way, .. } => {
+                        let (time, transport, outcome) = self.dial(index, place, way, &mut network);
+                        let before = self.under_way.insert(index, (self.now + time, transport, outcome));
                         assert_eq!(before, None, "slot {index} was dialled twice at once");
                     }
                     said => self.said.push(said),
                 }
             }
-            let ends = self.under_way.iter().map(|(index, (at, _))| (*at, Some(*index))).min();
+            let ends = self.under_way.iter().map(|(index, (at, ..))| (*at, Some(*index))).min();
+            let judged = self.judgements.iter().map(|(at, _)| (*at, None)).min();
             let wakes = self.supervisor.poll_timeout().map(|at| (at, None));
-            let Some((at, ended)) = ends.into_iter().chain(wakes).min().filter(|(at, _)| *at <= end) else { break };
+            let next = ends.into_iter().chain(judged).chain(wakes).min();
+            let Some((at, ended)) = next.filter(|(at, _)| *at <= end) else { break };
             self.now = self.now.max(at);
+            let now = self.now;
+            for (_, passes) in self.judgements.extract_if(.., |(at, _)| *at <= now) {
+                self.supervisor.quic_judged(passes, now);
+            }
             if let Some(index) = ended {
-                let (_, outcome) = self.under_way.remove(&index).unwrap();
+                let (_, transport, outcome) = self.under_way.remove(&index).unwrap();
                 match outcome {
-                    Outcome::Registered => self.supervisor.registered(index, self.now),
-                    Outcome::Failed => self.supervisor.dial_failed(index, self.now),
-                    Outcome::Refused(refusal) => self.supervisor.refused(index, refusal, self.now),
+                    Outcome::Registered => self.supervisor.registered(index, transport, now),
+                    Outcome::Failed => self.supervisor.dial_failed(index, now),
+                    Outcome::Refused(refusal) => self.supervisor.refused(index, transport, refusal, now),
                 }
             }
         }
         self.now = end;
+    }
+
+    /// How long an attempt takes, what it ends by and how. Handshakes take no time here, so that QUIC wins unless it
+    /// fails.
+    fn dial(
+        &mut self,
+        index: u8,
+        place: usize,
+        way: Way,
+        mut network: impl FnMut(u8, usize, Transport) -> (Duration, Outcome),
+    ) -> (Duration, Transport, Outcome) {
+        let since = self.now - self.start;
+        let (transport, head_start) = match way {
+            Way::By(transport) => (transport, None),
+            Way::Race { head_start } => (Transport::Quic, Some(head_start)),
+        };
+        self.log.push((since, index, place, transport));
+        let (time, outcome) = network(index, place, transport);
+        let Some(head_start) = head_start.filter(|_| outcome == Outcome::Failed) else {
+            return (time, transport, outcome);
+        };
+        let begins = head_start.min(time);
+        self.log.push((since + begins, index, place, Transport::Http2));
+        let (more, outcome) = network(index, place, Transport::Http2);
+        if outcome == Outcome::Failed {
+            return ((begins + more).max(time), Transport::Http2, outcome);
+        }
+        self.judgements.push((self.now + time, false));
+        (begins + more, Transport::Http2, outcome)
+    }
+
+    /// All connections end, as when the edge does.
+    fn lose_all(&mut self, silent: bool) {
+        for index in 0..self.supervisor.slots.len() {
+            self.supervisor.lost(u8::try_from(index).unwrap(), silent, self.now);
+        }
     }
 
     fn connected(&self) -> usize {
@@ -115,24 +163,104 @@ fn fewer_places_than_connections_are_shared_evenly() {
 }
 
 #[test]
-fn blocked_udp_falls_back_after_one_failed_dial_and_says_so_once() {
+fn where_udp_is_blocked_http2_is_there_within_two_seconds_and_said_once() {
     let mut world = World::new(Protocol::Auto, 4, &[0, 1], None);
-    world.run(Duration::from_secs(6), udp_blocked);
+    world.run(HEAD_START + Duration::from_millis(100), udp_blocked);
+    assert_eq!((world.connected(), &world.said[..]), (1, &[][..]), "QUIC has not failed yet");
+    world.run(Duration::from_secs(2), udp_blocked);
     assert_eq!(world.connected(), 4);
+    world.run(Duration::from_secs(4), udp_blocked);
     assert_eq!(world.said, [Action::FellBack]);
-    let quic = world.log.iter().filter(|(.., transport)| *transport == Transport::Quic).count();
-    assert_eq!(quic, 1, "only the first connection tried QUIC: {:?}", world.log);
+}
+
+#[test]
+fn udp_that_is_blocked_midway_costs_less_than_a_second() {
+    for seed in 0..50 {
+        let mut world = World::seeded(Protocol::Auto, 4, &[0, 1], None, seed);
+        world.run(Duration::from_secs(60), works);
+        // Each finds out when its own time is over.
+        for index in 0..4 {
+            world.supervisor.lost(index, true, world.now);
+            world.run(Duration::from_millis(300), udp_blocked);
+        }
+        world.run(Duration::from_millis(700), udp_blocked);
+        assert_eq!((world.connected(), &world.said[..]), (4, &[Action::QuicWorks][..]), "seed {seed}");
+        world.run(QUIC_LIMIT, udp_blocked);
+        assert_eq!(world.said, [Action::QuicWorks, Action::FellBack], "seed {seed}");
+        // It is remembered.
+        let before = world.log.len();
+        world.lose_all(false);
+        world.run(Duration::from_secs(1), works);
+        assert!(world.log[before..].iter().all(|(.., transport)| *transport == Transport::Http2), "seed {seed}");
+    }
+}
+
+#[test]
+fn silence_with_quic_intact_changes_nothing() {
+    let mut world = World::new(Protocol::Auto, 4, &[0, 1], None);
+    world.run(Duration::from_secs(60), works);
+    world.lose_all(true);
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.connected(), 4);
+    assert!(world.log.iter().all(|(.., transport)| *transport == Transport::Quic), "{:?}", world.log);
+    // QUIC that was only slow is not given up for an hour.
+    world.supervisor.quic_judged(true, world.now);
+    world.lose_all(false);
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.log.last().unwrap().3, Transport::Quic);
+    assert_eq!(world.said, [Action::QuicWorks]);
+}
+
+#[test]
+fn connections_that_die_of_silence_soon_lead_to_http2() {
+    // The handshake and the registration get through, and nothing after them.
+    let mut world = World::new(Protocol::Auto, 1, &[0], None);
+    for _ in 0..QUIC_CHANCES {
+        world.run(Duration::from_secs(6), works);
+        assert_eq!(world.log.last().unwrap().3, Transport::Quic);
+        world.supervisor.lost(0, true, world.now);
+    }
+    world.run(Duration::from_secs(1), works);
+    assert_eq!(world.log.last().unwrap().3, Transport::Http2);
+}
+
+#[test]
+fn retries_widen_the_pauses_and_those_of_addresses_delay_http2() {
+    let plan =
+        |retries, max_edge_addr_retries| Plan { connections: 2, retries, max_edge_addr_retries, ..Plan::default() };
+    // The second of two connections, whose place is dead, dials as often as the pauses let it.
+    let dials = |retries| {
+        let mut world = World::planned(&Plan { protocol: Protocol::Http2, ..plan(retries, None) }, &[0, 1], 7);
+        let mut first = None;
+        world.run(Duration::from_secs(1000), |index, place, transport| {
+            let alive = *first.get_or_insert(place);
+            if place == alive && index == 0 { works(index, place, transport) } else { down(index, place, transport) }
+        });
+        world.dials(1).len()
+    };
+    assert!((1000..2100).contains(&dials(Some(0))), "a second at most: {}", dials(Some(0)));
+    assert!((30..70).contains(&dials(None)), "half a minute: {}", dials(None));
+    assert_eq!(dials(None), dials(Some(5)));
+    assert!(dials(Some(9)) < 15, "eight minutes: {}", dials(Some(9)));
+    assert!(dials(Some(u32::MAX)) < 15);
+
+    let mut world = World::planned(&plan(None, Some(2)), &[0], 7);
+    world.run(Duration::from_secs(60), udp_blocked);
+    assert_eq!((world.connected(), &world.said[..]), (2, &[Action::FellBack][..]));
+    let first = world.log.iter().position(|(.., transport)| *transport == Transport::Http2).unwrap();
+    // Twice again, and then with HTTP/2 beside it.
+    assert_eq!(first, 4, "{:?}", world.log);
 }
 
 #[test]
 fn quic_is_tried_again_when_the_fallback_has_aged() {
     let mut world = World::new(Protocol::Auto, 1, &[0], None);
     world.run(Duration::from_secs(6), udp_blocked);
-    world.supervisor.lost(0, world.now);
+    world.supervisor.lost(0, false, world.now);
     world.run(Duration::from_secs(2), works);
     assert_eq!(world.log.last().unwrap().3, Transport::Http2);
     world.now += FALLBACK_LIFETIME;
-    world.supervisor.lost(0, world.now);
+    world.supervisor.lost(0, false, world.now);
     world.run(Duration::from_secs(2), works);
     assert_eq!(world.log.last().unwrap().3, Transport::Quic);
     assert_eq!(world.said, [Action::FellBack, Action::QuicWorks]);
@@ -168,7 +296,7 @@ fn a_dead_place_is_left_and_watched_by_one() {
             |_, place, _| if place == 1 { (QUIC_LIMIT, Outcome::Failed) } else { works(0, place, Transport::Http2) };
         world.run(Duration::from_secs(600), network);
         assert_eq!(world.connected(), 3, "seed {seed}");
-        world.run(LONGEST_PAUSE + Duration::from_secs(1), works);
+        world.run(Duration::from_secs(32) + Duration::from_secs(1), works);
         assert_eq!(world.connected(), 4, "seed {seed}");
         assert_eq!(world.log.last().unwrap().2, 1, "seed {seed}: the place that is back is used");
     }
@@ -195,7 +323,7 @@ fn places_in_another_order_are_the_same_places() {
     let kept = place(&world, 0);
     let moved: Vec<Option<usize>> = (0..3).map(|old| (old == kept).then_some(0)).collect();
     world.supervisor.replace_places(Places::new(vec![0, 0]), &moved);
-    world.supervisor.lost(1, world.now);
+    world.supervisor.lost(1, false, world.now);
     world.run(Duration::from_secs(2), works);
     assert_eq!((place(&world, 0), world.log.last().unwrap().2), (0, 1));
 }
@@ -240,9 +368,7 @@ fn after_a_long_outage_all_are_back_within_seconds() {
     for seed in 0..50 {
         let mut world = World::seeded(Protocol::Http2, 4, &[0, 1, 0], None, seed);
         world.run(Duration::from_secs(60), works);
-        for index in 0..4 {
-            world.supervisor.lost(index, world.now);
-        }
+        world.lose_all(false);
         let before = world.log.len();
         world.run(Duration::from_secs(600), down);
         let dials = world.log.len() - before;
@@ -258,12 +384,12 @@ fn an_outage_that_begins_during_a_long_pause_ends_it() {
         let mut world = World::seeded(Protocol::Http2, 2, &[0, 1], None, seed);
         // The first connection's place has been dead for long, and now the other one dies too.
         world.run(Duration::from_secs(10), works);
-        world.supervisor.lost(0, world.now);
+        world.supervisor.lost(0, false, world.now);
         let only_the_second = |index, place, transport| {
             if index == 0 { down(index, place, transport) } else { works(index, place, transport) }
         };
         world.run(Duration::from_secs(300), only_the_second);
-        world.supervisor.lost(1, world.now);
+        world.supervisor.lost(1, false, world.now);
         world.run(Duration::from_secs(6), |index, place, transport| {
             if index == 1 { down(index, place, transport) } else { works(index, place, transport) }
         });
@@ -275,9 +401,7 @@ fn an_outage_that_begins_during_a_long_pause_ends_it() {
 fn what_an_edge_asks_for_is_waited_for_in_an_outage_too() {
     let mut world = World::new(Protocol::Http2, 2, &[0], None);
     world.run(Duration::from_secs(60), works);
-    for index in 0..2 {
-        world.supervisor.lost(index, world.now);
-    }
+    world.lose_all(false);
     let outage = world.now - world.start;
     let asked = Duration::from_secs(300);
     world.run(Duration::from_secs(200), |_, _, _| (Duration::ZERO, Outcome::Refused(Refusal::Later(asked))));
@@ -300,9 +424,7 @@ fn a_lost_connection_is_back_within_a_second() {
     let mut world = World::new(Protocol::Auto, 4, &[0, 1, 0, 1], None);
     world.run(Duration::from_secs(10), works);
     let before = world.log.clone();
-    for index in 0..4 {
-        world.supervisor.lost(index, world.now);
-    }
+    world.lose_all(false);
     world.run(Duration::from_secs(1), works);
     assert_eq!(world.connected(), 4);
     let place = |log: &[(Duration, u8, usize, Transport)], index| {
@@ -318,7 +440,7 @@ fn a_connection_that_is_dropped_at_once_backs_off() {
     let mut world = World::new(Protocol::Http2, 1, &[0], None);
     for _ in 0..200 {
         world.run(Duration::from_secs(1), works);
-        world.supervisor.lost(0, world.now);
+        world.supervisor.lost(0, false, world.now);
     }
     assert!(world.log.len() < 25, "{} dials in 200 seconds", world.log.len());
 }
@@ -368,7 +490,7 @@ fn quic_that_comes_to_nothing_is_left_for_http2() {
     let mut world = World::new(Protocol::Auto, 1, &[0], None);
     for _ in 0..4 {
         world.run(Duration::from_secs(6), works);
-        world.supervisor.lost(0, world.now);
+        world.supervisor.lost(0, false, world.now);
     }
     world.run(Duration::from_secs(10), works);
     assert_eq!(world.log.last().unwrap().3, Transport::Http2);
@@ -396,7 +518,7 @@ fn a_random_network_never_breaks_the_rules() {
                 (Duration::from_millis(chance.random_range(0..5_000)), outcome)
             });
             // Also for slots that are not connected: late news must do no harm.
-            world.supervisor.lost(random.random_range(0..8), world.now);
+            world.supervisor.lost(random.random_range(0..8), random.random(), world.now);
         }
         // In any ten seconds one slot dials at most a handful of times.
         for index in 0..connections {
@@ -407,7 +529,7 @@ fn a_random_network_never_breaks_the_rules() {
             }
         }
         // A good network heals everything.
-        world.run(PERMANENT_PAUSE + LONGEST_PAUSE + Duration::from_secs(60), works);
+        world.run(PERMANENT_PAUSE + Duration::from_secs(32) + Duration::from_secs(60), works);
         assert_eq!(world.connected(), usize::from(connections), "seed {seed}");
     }
 }

@@ -49,6 +49,8 @@ fn config(edges: &[&Edge], document: &str) -> Config {
         protocol: Protocol::Auto,
         protocol_memory: None,
         connections: NonZeroU8::MIN,
+        retries: None,
+        max_edge_addr_retries: None,
         rpc_timeout: agent::DEFAULT_RPC_TIMEOUT,
         proxies: agent::Proxies::none(),
         tags: Vec::new(),

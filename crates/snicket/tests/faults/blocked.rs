@@ -6,7 +6,7 @@ use harness::{Edge, ForwardProxy, LIMIT, Network, Origin, Passing, Process, Rela
 
 use crate::rig::{Tunnel, home, until};
 
-/// Falling back takes one QUIC handshake in vain, and no more.
+/// QUIC has a head start of a second and a half; the rest is for a busy machine.
 const FALLS_BACK_WITHIN: Duration = Duration::from_secs(8);
 
 async fn notice(process: &mut Process) -> String {
@@ -61,8 +61,9 @@ fn midway_http2_takes_over() {
         let said = notice(&mut agent.process).await;
         assert!(said.contains("UDP"), "{said}");
         eprintln!("blocked midway: on HTTP/2 after {took:?}");
-        // Five seconds of silence, four of a handshake in vain, and the pauses between.
-        assert!(took < Duration::from_secs(20), "{took:?}");
+        // At most six and a half seconds until the silence is noticed, less than one until HTTP/2 is there, and what a
+        // busy machine adds.
+        assert!(took < Duration::from_secs(14), "{took:?}");
     });
 }
 

@@ -218,10 +218,10 @@ pub(crate) struct Dial {
         value_name = "BOOL", env = "TUNNEL_POST_QUANTUM", hide_env_values = true, hide = true
     )]
     pub(crate) post_quantum: Option<bool>,
-    /// Steps of the back-off after a lost connection [default: 5]
+    /// How often the pause between attempts doubles, from 1s [default: 5]
     #[arg(long, global = true, value_name = "N", env = "TUNNEL_RETRIES", hide_env_values = true, hide = true)]
     pub(crate) retries: Option<u32>,
-    /// Failures to dial before the other transport is tried [default: 8]
+    /// Dials of QUIC that fail before HTTP/2 is tried [default: HTTP/2 is dialled beside QUIC]
     #[arg(long, global = true, value_name = "N", hide = true)]
     pub(crate) max_edge_addr_retries: Option<u32>,
     /// How long one call to the edge may take [default: 5s]
@@ -391,10 +391,8 @@ pub(crate) struct Unused {
 impl Flags {
     /// The names of those flags that were given and change nothing. Those that nobody would miss are left out.
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
-        let Self { unused, dial, .. } = self;
+        let Self { unused, .. } = self;
         let all = [
-            ("--retries", dial.retries.is_some()),
-            ("--max-edge-addr-retries", dial.max_edge_addr_retries.is_some()),
             ("--quic-disable-pmtu-discovery", unused.quic_disable_pmtu_discovery.is_some()),
             ("--quic-connection-level-flow-control-limit", unused.quic_connection_level_flow_control_limit.is_some()),
             ("--quic-stream-level-flow-control-limit", unused.quic_stream_level_flow_control_limit.is_some()),
@@ -426,7 +424,7 @@ mod tests {
         let without_effect: Vec<&str> = unused.get_arguments().filter_map(clap::Arg::get_long).collect();
         for argument in command.get_arguments() {
             let flag = argument.get_long().expect("all are long flags");
-            if without_effect.contains(&flag) || flag.contains("retries") {
+            if without_effect.contains(&flag) {
                 continue;
             }
             assert!(

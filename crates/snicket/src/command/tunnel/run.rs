@@ -359,6 +359,7 @@ fn connector(settings: &Settings, flags: &Flags, credentials: Credentials, way: 
     config.post_quantum = values.post_quantum.unwrap_or(false);
     config.protocol = connector::protocol(values.protocol.as_deref().unwrap_or("auto"));
     config.connections = values.ha_connections.unwrap_or(agent::DEFAULT_CONNECTIONS);
+    (config.retries, config.max_edge_addr_retries) = (values.retries, values.max_edge_addr_retries);
     config.rpc_timeout = values.rpc_timeout.unwrap_or(agent::DEFAULT_RPC_TIMEOUT);
     config.flags = reported_flags(values);
     let tags = values.tag.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>();
