@@ -27,7 +27,7 @@ mod visitor;
 
 pub use load::{Load, Tally};
 pub use network::Network;
-pub use origin::{Origin, RawOrigin};
+pub use origin::{Identity, Origin, RawOrigin};
 pub use peer::{peer, skip};
 pub use process::{LIMIT, Process, Program};
 pub use proxy::ForwardProxy;

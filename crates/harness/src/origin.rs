@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,15 +17,18 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::LIMIT;
+use crate::{LIMIT, Stream};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -34,12 +38,12 @@ const PIECE: usize = 16 * 1024;
 /// What RFC 6455 section 1.3 appends to the key.
 const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A web server for tests, HTTP/1.1 and HTTP/2 in plain on a free port of loopback, gone when dropped.
+/// A web server for tests, HTTP/1.1 and HTTP/2 on a free port of loopback, gone when dropped.
 ///
 /// | path | answer |
 /// | --- | --- |
 /// | `/echo` | the request's body as it comes, its content type, its trailers |
-/// | `/request` | method, path and header of the request as JSON |
+/// | `/request` | method, path, version and header of the request as JSON |
 /// | `/status/N` | status N, body `status N` |
 /// | `/slow?ms=N` | `slow`, after N milliseconds |
 /// | `/hang` | nothing but reading, until the visitor leaves; see [`Origin::wait_for_hanging`] |
@@ -51,7 +55,7 @@ const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// | anything else | `hello from the origin` |
 #[derive(Debug)]
 pub struct Origin {
-    address: SocketAddr,
+    service: String,
     state: Arc<State>,
     server: AbortHandle,
 }
@@ -59,6 +63,7 @@ pub struct Origin {
 #[derive(Debug)]
 struct State {
     requests: AtomicUsize,
+    connections: watch::Sender<usize>,
     hanging: watch::Sender<usize>,
     events: broadcast::Sender<String>,
     listeners: watch::Sender<usize>,
@@ -80,24 +85,60 @@ impl Origin {
     pub async fn start_on(address: SocketAddr) -> Self {
         let listener = bind(address).await;
         let address = listener.local_addr().expect("a bound socket has an address");
+        Self::serve(Listener::Tcp(listener), None, format!("http://{address}"))
+    }
+
+    /// Starts it on a Unix socket at this path.
+    ///
+    /// # Panics
+    /// The path is taken.
+    pub fn start_at(path: &Path) -> Self {
+        Self::serve(Listener::Unix(listen_at(path)), None, format!("unix:{}", path.display()))
+    }
+
+    /// Starts it behind TLS, with this identity.
+    ///
+    /// # Panics
+    /// No port is free.
+    pub async fn start_secure(identity: &Identity) -> Self {
+        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        Self::serve(Listener::Tcp(listener), Some(identity), format!("https://localhost:{port}"))
+    }
+
+    /// Starts it behind TLS on a Unix socket at this path.
+    ///
+    /// # Panics
+    /// The path is taken.
+    pub fn start_secure_at(path: &Path, identity: &Identity) -> Self {
+        Self::serve(Listener::Unix(listen_at(path)), Some(identity), format!("unix+tls:{}", path.display()))
+    }
+
+    fn serve(listener: Listener, identity: Option<&Identity>, service: String) -> Self {
         let state = Arc::new(State {
             requests: AtomicUsize::new(0),
+            connections: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
             events: broadcast::Sender::new(64),
             listeners: watch::Sender::new(0),
         });
-        let server = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
-        Self { address, state, server }
+        let tls = identity.map(|identity| identity.acceptor.clone());
+        let server = tokio::spawn(serve(listener, tls, Arc::clone(&state))).abort_handle();
+        Self { service, state, server }
+    }
+
+    /// The service for an agent: `http://127.0.0.1:PORT`, `https://localhost:PORT`, `unix:PATH` or `unix+tls:PATH`.
+    pub fn service(&self) -> String {
+        self.service.clone()
     }
 
     /// Where it listens.
+    ///
+    /// # Panics
+    /// It has TLS, or listens on a Unix socket.
     pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The service for an agent: `http://127.0.0.1:PORT`.
-    pub fn service(&self) -> String {
-        format!("http://{}", self.address)
+        let address = self.service.strip_prefix("http://").and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("{} has no address", self.service))
     }
 
     /// Requests seen so far.
@@ -111,6 +152,14 @@ impl Origin {
     /// It takes longer than [`LIMIT`].
     pub async fn wait_for_hanging(&self, count: usize) {
         wait_for(&self.state.hanging, count, "requests to /hang").await;
+    }
+
+    /// Waits until exactly so many connections are open.
+    ///
+    /// # Panics
+    /// It takes longer than [`LIMIT`].
+    pub async fn wait_for_connections(&self, count: usize) {
+        wait_for(&self.state.connections, count, "open connections").await;
     }
 
     /// Sends one event to everybody who reads `/events`, once there are so many.
@@ -127,6 +176,44 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.server.abort();
+    }
+}
+
+/// A self-signed certificate and its key.
+pub struct Identity {
+    acceptor: TlsAcceptor,
+    pem: String,
+    key: String,
+}
+
+impl Identity {
+    /// Makes one for these names.
+    ///
+    /// # Panics
+    /// One of them is no name.
+    pub fn new(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("the names are names");
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("the key is encoded");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .expect("the key belongs to the certificate");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), pem: cert.pem(), key: signing_key.serialize_pem() }
+    }
+
+    /// The certificate in PEM form.
+    pub fn certificate(&self) -> &str {
+        &self.pem
+    }
+
+    /// The key in PEM form.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -180,12 +267,38 @@ async fn wait_for(count: &watch::Sender<usize>, wanted: usize, what: &str) {
     assert!(waited.is_ok(), "there are {} {what}, not {wanted}", *count.borrow());
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>) {
+fn listen_at(path: &Path) -> UnixListener {
+    UnixListener::bind(path).unwrap_or_else(|error| panic!("the origin cannot listen at {}: {error}", path.display()))
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn serve(listener: Listener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     // Connections end with the server, as they do when a process dies.
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
+    while let Ok(stream) = listener.accept().await {
+        let (state, tls) = (Arc::clone(&state), tls.clone());
         connections.spawn(async move {
+            let _open = Counted::new(&state, |state| &state.connections);
+            let stream: Box<dyn Stream> = match tls {
+                None => stream,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => Box::new(stream),
+                    Err(_) => return,
+                },
+            };
             let service = service_fn(move |request| answer(Arc::clone(&state), request));
             let builder = auto::Builder::new(TokioExecutor::new());
             // A connection that breaks is the test's business.
@@ -283,6 +396,7 @@ fn describe(request: &Request<Incoming>) -> Response<Body> {
     let description = json!({
         "method": request.method().as_str(),
         "path": request.uri().path_and_query().map(ToString::to_string),
+        "version": format!("{:?}", request.version()),
         "headers": headers,
     });
     let mut response = text(&description.to_string());

@@ -134,6 +134,28 @@ impl Edge {
     pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
         Program::new(self.home.path(), arguments).run().await
     }
+
+    /// What a command prints that succeeds.
+    ///
+    /// # Panics
+    /// It fails.
+    pub async fn said(&self, arguments: &[&str]) -> String {
+        let (code, out, error) = self.command(arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {out}{error}");
+        out
+    }
+
+    /// Makes a named tunnel, leads this host name (or wildcard) to it, and answers the file of its token.
+    ///
+    /// # Panics
+    /// One of the names is taken.
+    pub async fn named_tunnel(&self, name: &str, hostname: &str) -> PathBuf {
+        self.said(&["tunnel", "create", name]).await;
+        self.said(&["tunnel", "route", "dns", name, hostname]).await;
+        let file = self.home.path().join(format!("{name}.token"));
+        std::fs::write(&file, self.said(&["tunnel", "token", name]).await).expect("the token can be written");
+        file
+    }
 }
 
 /// A running agent.
