@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use h3::client::RequestStream;
@@ -28,7 +29,12 @@ pub(crate) async fn dial(edge: SocketAddr, name: &str, ca: &Path) -> (quinn::End
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let mut transport = quinn::TransportConfig::default();
+    // How long nothing may happen is the edge's decision.
+    transport.max_idle_timeout(None).keep_alive_interval(Some(Duration::from_secs(5)));
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    endpoint.set_default_client_config(config);
     let connection = endpoint.connect(edge, name).unwrap().await.expect("a QUIC connection to the edge");
     (endpoint, connection)
 }

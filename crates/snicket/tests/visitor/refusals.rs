@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use harness::{Agent, Edge, Origin, RawOrigin};
+use harness::{Edge, Identity, Origin, RawOrigin};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::rig::{Rig, Way};
-use crate::visit::{Answer, Over};
+use crate::rig::{Rig, Ruled, TRANSPORTS, Way, rule};
+use crate::visit::{Answer, Over, full, get};
 
 /// Checks that an answer is this refusal in JSON, tagged with its ray, and that `snicket explain` knows it.
-async fn assert_refused(edge: &Edge, answer: &Answer, status: u16, code: u16, what: &str) {
+pub(crate) async fn assert_refused(edge: &Edge, answer: &Answer, status: u16, code: u16, what: &str) {
     assert_eq!(answer.status, status, "{what}: {answer:?}");
     let page: Value =
         serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{what}: {error}: {answer:?}"));
@@ -27,7 +27,8 @@ async fn assert_refused(edge: &Edge, answer: &Answer, status: u16, code: u16, wh
     assert_eq!((&known["status"], &known["todo"]), (&page["status"], &page["todo"]), "{what}");
 }
 
-const JSON: (&str, &[u8]) = ("accept", b"application/json");
+/// Asks for pages that programs read.
+pub(crate) const JSON: (&str, &[u8]) = ("accept", b"application/json");
 
 /// A listener whose queue of connections is full, so that nobody more gets an answer; and what fills it.
 async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
@@ -49,8 +50,9 @@ async fn closed_address() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_failure_of_an_origin_has_its_own_status() {
-    let edge = Edge::start().await;
-    let (full, _waiting) = full_listener().await;
+    let ruled = Ruled::start().await;
+    let edge = &ruled.edge;
+    let (busy, _waiting) = full_listener().await;
     let hangs_up = RawOrigin::start(async |mut stream: TcpStream| {
         let _ = stream.read(&mut [0; 4096]).await;
     });
@@ -58,68 +60,46 @@ async fn each_failure_of_an_origin_has_its_own_status() {
         let _ = stream.read(&mut [0; 4096]).await;
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\nmore\r\n\r\n").await;
     });
-    let (hangs_up, talks_nonsense) = (hangs_up.await, talks_nonsense.await);
-    let plain = Origin::start().await;
+    let talks_much = RawOrigin::start(async |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let answer = format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", "x-many: 1\r\n".repeat(10_000));
+        let _ = stream.write_all(answer.as_bytes()).await;
+    });
+    let (hangs_up, talks_nonsense, talks_much) = (hangs_up.await, talks_nonsense.await, talks_much.await);
+    let (plain, secure) = (Origin::start().await, Origin::start_secure(&Identity::new(&["localhost"])).await);
     let cases = [
         ("refused", format!("http://{}", closed_address().await), 521, 521),
-        ("full", format!("http://{}", full.local_addr().unwrap()), 522, 522),
+        ("full", format!("http://{}", busy.local_addr().unwrap()), 522, 522),
         ("nowhere", "http://no-such-name.invalid:80".to_owned(), 523, 523),
         ("plain", format!("https://{}", plain.address()), 525, 525),
+        ("untrusted", secure.service(), 526, 526),
         ("closing", hangs_up.service(), 502, 1052),
         ("nonsense", talks_nonsense.service(), 502, 1053),
+        ("much", talks_much.service(), 502, 1053),
         ("other", "ssh://127.0.0.1:22".to_owned(), 502, 1056),
     ];
-    let (code, _, error) = edge.command(&["tunnel", "create", "web"]).await;
-    assert_eq!(code, 0, "{error}");
-    let (code, _, error) = edge.command(&["tunnel", "route", "dns", "web", "*.localhost"]).await;
-    assert_eq!(code, 0, "{error}");
-    let (_, token, _) = edge.command(&["tunnel", "token", "web"]).await;
-    let mut rules = String::new();
-    for (name, service, _, _) in &cases {
-        rules += &format!("  - hostname: {name}.localhost\n    service: {service}\n");
-    }
-    let files = tempfile::tempdir().unwrap();
-    let (config, token_file) = (files.path().join("config.yml"), files.path().join("token"));
-    let yaml = format!("originRequest:\n  connectTimeout: 1s\ningress:\n{rules}  - service: http_status:418\n");
-    std::fs::write(&config, yaml).unwrap();
-    std::fs::write(&token_file, token).unwrap();
-    let (config, token_file) = (config.display().to_string(), token_file.display().to_string());
-    for transport in ["http2", "quic"] {
-        let words = ["--config", &config, "--protocol", transport, "run", "--token-file", &token_file];
-        let mut agent = Agent::tunnel(&edge, &words).await;
+    let rules: String = cases.iter().map(|(name, service, ..)| rule(name, service, "")).collect();
+    let config = format!("originRequest:\n  connectTimeout: 1s\ningress:\n{rules}  - service: http_status:418\n");
+    for transport in TRANSPORTS {
+        let mut agent = ruled.agent(transport, &config).await;
         for over in Over::ALL {
             for (name, _, status, code) in &cases {
                 let what = format!("{name} over {over:?} through {transport}");
-                let answer = ask(&edge, over, &format!("{name}.localhost"), &[JSON]).await;
-                assert_refused(&edge, &answer, *status, *code, &what).await;
+                let answer = get(edge, over, &format!("{name}.localhost"), "/", &[JSON]).await;
+                assert_refused(edge, &answer, *status, *code, &what).await;
             }
-            assert_eq!(ask(&edge, over, "teapot.localhost", &[]).await.status, 418, "{over:?} through {transport}");
         }
         agent.process.terminate().await;
     }
-    let answer = ask(&edge, Over::Two, "refused.localhost", &[JSON]).await;
-    assert_refused(&edge, &answer, 530, 1033, "no agent is left").await;
-}
-
-/// Gets `/` of this host.
-async fn ask(edge: &Edge, over: Over, host: &str, headers: &[(&str, &[u8])]) -> Answer {
-    let url = match over {
-        Over::Plain => format!("http://{host}:{}/", edge.http().port()),
-        Over::One | Over::Two | Over::Three => format!("https://{host}:{}/", edge.https().port()),
-    };
-    let mut request = http::Request::get(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let exchange = crate::visit::open(edge, over, request.body(crate::visit::full("")).unwrap()).await;
-    exchange.answer().await.unwrap_or_else(|error| panic!("{host} over {over:?}: {error}"))
+    let answer = get(edge, Over::Two, "refused.localhost", "/", &[JSON]).await;
+    assert_refused(edge, &answer, 530, 1033, "no agent is left").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_comes_in_the_form_that_is_asked_for() {
     let edge = Edge::start().await;
     for over in Over::ALL {
-        let answer = ask(&edge, over, "nobody.localhost", &[JSON]).await;
+        let answer = get(&edge, over, "nobody.localhost", "/", &[JSON]).await;
         assert_refused(&edge, &answer, 530, 1016, &format!("{over:?}")).await;
         for (accept, kind, part) in [
             ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8", "<!doctype html>"),
@@ -127,7 +107,7 @@ async fn a_page_comes_in_the_form_that_is_asked_for() {
             ("text/plain", "text/plain; charset=utf-8", "code 1016"),
             ("*/*", "text/plain; charset=utf-8", "code 1016"),
         ] {
-            let answer = ask(&edge, over, "nobody.localhost", &[("accept", accept.as_bytes())]).await;
+            let answer = get(&edge, over, "nobody.localhost", "/", &[("accept", accept.as_bytes())]).await;
             assert_eq!((answer.status, answer.header("content-type")), (530, kind), "{over:?} {accept}");
             let (text, ray) = (answer.text(), answer.header("cf-ray"));
             assert!(text.contains(part) && text.contains(ray) && text.contains("1016"), "{over:?} {accept}: {text}");
@@ -151,6 +131,26 @@ async fn a_tunnel_whose_agent_has_stopped_is_530() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_agent_dies_is_502_and_is_not_repeated() {
+    let origin = Origin::start().await;
+    let mut rig = Rig::start(&origin.service()).await;
+    let mut waiting = Vec::new();
+    for way in rig.ways() {
+        waiting.push((way.to_string(), way.open("POST", "/hang", &[JSON], full("once")).await));
+    }
+    origin.wait_for_hanging(waiting.len()).await;
+    for agent in &mut rig.agents {
+        agent.process.kill().await;
+    }
+    let seen = origin.requests();
+    for (way, exchange) in waiting {
+        let answer = exchange.answer().await.unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert_refused(&rig.edge, &answer, 502, 1054, &way).await;
+    }
+    assert_eq!(origin.requests(), seen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_origin_that_does_not_begin_to_answer_is_524() {
     let origin = Origin::start().await;
     let rig = Rig::start_with(&["--response-timeout", "300ms"], &origin.service()).await;
@@ -160,7 +160,7 @@ async fn an_origin_that_does_not_begin_to_answer_is_524() {
         assert_refused(way.edge, &answer, 524, 524, &way.to_string()).await;
         origin.wait_for_hanging(0).await;
         // Once it has begun it may take as long as it likes.
-        let mut reader = way.open("GET", "/events", &[], crate::visit::full("")).await;
+        let mut reader = way.open("GET", "/events", &[], full("")).await;
         assert_eq!(reader.head().await.unwrap().1, 200, "{way}");
         let another = way.request("GET", "/hang", &[JSON], "").await;
         assert_eq!(another.status, 524, "{way}");

@@ -1,6 +1,7 @@
-//! An edge with one agent over each transport, all for the same origin.
+//! An edge with one agent over each transport, all for the same origin; or with rules of the test's own.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use harness::{Agent, Edge, RequestBody};
@@ -9,7 +10,7 @@ use http::Uri;
 use crate::visit::{self, Answer, Exchange, Over, full};
 
 /// What agents connect by.
-const TRANSPORTS: [&str; 2] = ["http2", "quic"];
+pub(crate) const TRANSPORTS: [&str; 2] = ["http2", "quic"];
 
 pub(crate) struct Rig {
     pub(crate) edge: Edge,
@@ -103,4 +104,34 @@ impl Way<'_> {
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], "").await
     }
+}
+
+/// An edge of whose domain every name leads to one tunnel, for agents with rules of the test's own.
+pub(crate) struct Ruled {
+    pub(crate) edge: Edge,
+    token: PathBuf,
+}
+
+impl Ruled {
+    pub(crate) async fn start() -> Self {
+        let edge = Edge::start().await;
+        let token = edge.named_tunnel("ruled", "*.localhost").await;
+        Self { edge, token }
+    }
+
+    /// Starts an agent with this configuration file. It is to be stopped before the next one starts.
+    pub(crate) async fn agent(&self, transport: &str, config: &str) -> Agent {
+        let file = self.edge.home().join("config.yml");
+        std::fs::write(&file, config).unwrap();
+        let (file, token) = (file.display().to_string(), self.token.display().to_string());
+        let words = ["--config", &file, "--protocol", transport, "run", "--token-file", &token];
+        let agent = Agent::tunnel(&self.edge, &words).await;
+        assert_eq!(agent.ready()["protocol"], transport, "{}", agent.ready());
+        agent
+    }
+}
+
+/// A rule for `NAME.localhost` with these `originRequest` keys.
+pub(crate) fn rule(name: &str, service: &str, options: &str) -> String {
+    format!("  - hostname: {name}.localhost\n    service: {service}\n    originRequest: {{{options}}}\n")
 }

@@ -119,6 +119,20 @@ pub(crate) async fn open(edge: &Edge, over: Over, request: Request<RequestBody>)
     tokio::time::timeout(LIMIT, opening).await.expect("the edge takes a request in time")
 }
 
+/// Gets a path of this host and reads the whole answer.
+pub(crate) async fn get(edge: &Edge, over: Over, host: &str, path: &str, headers: &[(&str, &[u8])]) -> Answer {
+    let url = match over {
+        Over::Plain => format!("http://{host}:{}{path}", edge.http().port()),
+        Over::One | Over::Two | Over::Three => format!("https://{host}:{}{path}", edge.https().port()),
+    };
+    let mut request = Request::get(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let exchange = open(edge, over, request.body(full("")).unwrap()).await;
+    exchange.answer().await.unwrap_or_else(|error| panic!("{host}{path} over {over:?}: {error}"))
+}
+
 async fn one(edge: &Edge, mut request: Request<RequestBody>) -> Exchange {
     let stream = edge.visitor().over(Http::One).dial(request.uri()).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -213,7 +227,8 @@ impl Exchange {
         tokio::time::timeout(LIMIT, self.wait_for_head()).await.expect("a head comes in time")
     }
 
-    async fn wait_for_head(&mut self) -> Result<(u16, HeaderMap), String> {
+    /// The same, however long it takes.
+    pub(crate) async fn wait_for_head(&mut self) -> Result<(u16, HeaderMap), String> {
         match &mut self.answer {
             Source::One(one) => {
                 let response = one.response.take().expect("there is only one head").await.map_err(text)?;
