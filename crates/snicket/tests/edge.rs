@@ -33,10 +33,8 @@ async fn an_edge_on_the_same_machine_is_found_without_flags() {
     let url = ready["url"].as_str().unwrap().to_owned();
     assert!(url.starts_with("https://chosen.localhost:"), "{url}");
     assert_eq!(edge.visitor().get(&url).await.status, 200);
-    let (code, out, error) = edge.command(&["health", "--metrics", ready["metrics"].as_str().unwrap()]).await;
-    assert_eq!(code, 0, "{out}{error}");
-    let (code, out, error) = edge.command(&["health", "--api", &edge.api().to_string()]).await;
-    assert_eq!(code, 0, "{out}{error}");
+    edge.said(&["health", "--metrics", ready["metrics"].as_str().unwrap()]).await;
+    edge.said(&["health", "--api", &edge.api().to_string()]).await;
     assert_eq!(process.terminate().await.code(), Some(0));
 }
 
@@ -53,36 +51,21 @@ async fn a_name_that_somebody_has_is_refused() {
 }
 
 async fn create(edge: &Edge, name: &str) -> Value {
-    let (code, out, error) = edge.command(&["tunnel", "create", "--json", name]).await;
-    assert_eq!(code, 0, "{out}{error}");
-    serde_json::from_str(out.trim()).expect("one event is printed")
-}
-
-async fn route(edge: &Edge, tunnel: &str, hostname: &str) {
-    let (code, out, error) = edge.command(&["tunnel", "route", "dns", tunnel, hostname]).await;
-    assert_eq!(code, 0, "{out}{error}");
+    serde_json::from_str(&edge.said(&["tunnel", "create", "--json", name]).await).expect("one event is printed")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_tunnel_runs_by_its_token_over_both_transports() {
     let (origin, edge) = (Origin::start().await, Edge::start().await);
-    create(&edge, "web").await;
-    route(&edge, "web", "www.localhost").await;
-    let (code, token, error) = edge.command(&["tunnel", "token", "web"]).await;
-    assert_eq!(code, 0, "{error}");
-    let home = tempfile::tempdir().unwrap();
-    let file = home.path().join("token");
-    std::fs::write(&file, &token).unwrap();
-    let file = file.display().to_string();
+    let file = edge.named_tunnel("web", "www.localhost").await.display().to_string();
     for protocol in ["quic", "http2"] {
         let words = ["--protocol", protocol, "run", "--token-file", &file, "--url", &origin.service()];
         let mut agent = Agent::tunnel(&edge, &words).await;
         assert_eq!(agent.ready()["protocol"], protocol);
         let answer = edge.visitor().get(&format!("https://www.localhost:{}/request", edge.https().port())).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let (code, out, _) = edge.command(&["tunnel", "info", "--json", "web"]).await;
-        let info: Value = serde_json::from_str(out.trim()).unwrap();
-        assert_eq!((code, info["conns"].as_array().map(Vec::len)), (0, Some(1)), "{info}");
+        let info: Value = serde_json::from_str(&edge.said(&["tunnel", "info", "--json", "web"]).await).unwrap();
+        assert_eq!(info["conns"].as_array().map(Vec::len), Some(1), "{info}");
         assert_eq!(agent.process.terminate().await.code(), Some(0));
     }
 }
@@ -91,7 +74,7 @@ async fn a_named_tunnel_runs_by_its_token_over_both_transports() {
 async fn a_named_tunnel_runs_by_credentials_file_and_config_yml() {
     let (origin, edge) = (Origin::start().await, Edge::start().await);
     let created = create(&edge, "web").await;
-    route(&edge, "web", "*.localhost").await;
+    edge.said(&["tunnel", "route", "dns", "web", "*.localhost"]).await;
     let config = edge.home().join("config.yml");
     std::fs::write(
         &config,
@@ -125,25 +108,19 @@ const ANY_TOKEN: &str = "\
 async fn tunnels_are_managed_from_the_command_line() {
     let edge = Edge::start().await;
     let created = create(&edge, "web").await;
-    let (code, out, _) = edge.command(&["tunnel", "list"]).await;
-    assert!(code == 0 && out.contains(created["id"].as_str().unwrap()) && out.contains("web"), "{out}");
+    let list = edge.said(&["tunnel", "list"]).await;
+    assert!(list.contains(created["id"].as_str().unwrap()) && list.contains("web"), "{list}");
     let (code, _, error) = edge.command(&["tunnel", "create", "web"]).await;
     assert!(code == 1 && error.contains("web"), "the name is taken: {error}");
-    let (code, out, error) = edge.command(&["tunnel", "cleanup", "web"]).await;
-    assert_eq!(code, 0, "{out}{error}");
-    let (code, out, error) = edge.command(&["tunnel", "delete", "web"]).await;
-    assert_eq!(code, 0, "{out}{error}");
-    let (code, out, _) = edge.command(&["tunnel", "list", "-o", "json"]).await;
-    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!([])));
+    edge.said(&["tunnel", "cleanup", "web"]).await;
+    edge.said(&["tunnel", "delete", "web"]).await;
+    let list = edge.said(&["tunnel", "list", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&list).unwrap(), json!([]));
     let (code, _, error) = edge.command(&["tunnel", "info", "web"]).await;
     assert!(code == 1 && error.contains("no tunnel named"), "{error}");
     // What `snicket cloudflared` prints names the same edge, whose token is at hand.
-    let (code, out, _) = edge.command(&["cloudflared", "--json"]).await;
-    assert_eq!(code, 0);
-    let printed: Value = serde_json::from_str(out.trim()).unwrap();
-    let api = printed["variables"]["TUNNEL_API_URL"].as_str().unwrap();
-    let (code, out, error) = edge.command(&["tunnel", "--api-url", api, "list"]).await;
-    assert_eq!(code, 0, "{out}{error}");
+    let printed: Value = serde_json::from_str(&edge.said(&["cloudflared", "--json"]).await).unwrap();
+    edge.said(&["tunnel", "--api-url", printed["variables"]["TUNNEL_API_URL"].as_str().unwrap(), "list"]).await;
     // The edge on this machine does not stand in for another one.
     let token = edge.home().join("token");
     std::fs::write(&token, ANY_TOKEN).unwrap();
@@ -182,8 +159,7 @@ async fn cert_pem_is_the_right_to_manage_from_elsewhere() {
 async fn what_cloudflared_needs_is_printed() {
     let edge = Edge::start().await;
     let cert = edge.home().join("stock.pem");
-    let (code, out, error) = edge.command(&["cloudflared", "--write-cert", &cert.display().to_string()]).await;
-    assert_eq!(code, 0, "{error}");
+    let out = edge.said(&["cloudflared", "--write-cert", &cert.display().to_string()]).await;
     for expected in [
         format!("TUNNEL_EDGE={}", edge.tunnel()),
         format!("TUNNEL_CACERT={}", edge.ca().display()),
@@ -229,7 +205,8 @@ async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_drains_and_a_second_signal_cuts() {
-    let (origin, mut edge) = (Origin::start().await, Edge::start().await);
+    // The first signal alone would let it wait longer than the test does.
+    let (origin, mut edge) = (Origin::start().await, Edge::start_with(&["--grace-period", "5m"]).await);
     let agent = Agent::start(&edge, &origin.service(), &[]).await;
     let (visitor, url) = (edge.visitor(), agent.url("/hang"));
     let hanging = tokio::spawn(async move {
@@ -244,4 +221,56 @@ async fn stopping_drains_and_a_second_signal_cuts() {
     assert_eq!(edge.process.wait().await.code(), Some(0));
     let _ = hanging.await.expect("the visitor does not hang for ever");
     origin.wait_for_hanging(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_prints_events_for_programs() {
+    let (edge, origin) = (Edge::start().await, Origin::start().await);
+    let rules = edge.home().join("rules.yml");
+    std::fs::write(&rules, "ingress:\n  - service: http_status:404\n").unwrap();
+    let rules = rules.display().to_string();
+    let served = edge.named_tunnel("served", "served.localhost").await.display().to_string();
+    let _agent = Agent::tunnel(&edge, &["run", "--token-file", &served, "--url", &origin.service()]).await;
+    for (words, event) in [
+        (&["tunnel", "create", "web"][..], "tunnel"),
+        (&["tunnel", "list"], "tunnel"),
+        (&["tunnel", "info", "served"], "tunnel"),
+        (&["tunnel", "route", "dns", "web", "www.localhost"], "route"),
+        (&["tunnel", "token", "web"], "token"),
+        (&["tunnel", "cleanup", "web"], "cleaned"),
+        (&["tunnel", "delete", "web"], "deleted"),
+        (&["tunnel", "--config", &rules, "ingress", "validate"], "rules"),
+        (&["tunnel", "--config", &rules, "ingress", "rule", "https://www.localhost/"], "rule"),
+        (&["cloudflared"], "cloudflared"),
+        (&["health"], "health"),
+        (&["doctor"], "check"),
+        (&["explain"], "explanation"),
+        (&["explain", "1033"], "explanation"),
+    ] {
+        let out = edge.said(&[&["--json"], words].concat()).await;
+        assert!(!out.is_empty(), "{words:?}");
+        for line in out.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{words:?}: {error}: {line}"));
+            assert_eq!(value["event"], event, "{words:?}: {line}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn files_with_secrets_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let edge = Edge::start().await;
+    let created = create(&edge, "web").await;
+    let file = edge.home().join("web.token").display().to_string();
+    edge.said(&["tunnel", "token", "--cred-file", &file, "web"]).await;
+    let cert = edge.home().join("stock.pem");
+    edge.said(&["cloudflared", "--write-cert", &cert.display().to_string()]).await;
+    let data = edge.home().join("data/snicket/edge");
+    let credentials = created["credentials_file"].as_str().unwrap().into();
+    let secret = ["api-token", "ca.key", "registry.redb"].map(|name| data.join(name));
+    for path in secret.into_iter().chain([credentials, file.into(), cert]) {
+        let mode = std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600, "{}", path.display());
+    }
 }

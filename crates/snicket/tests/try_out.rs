@@ -1,6 +1,9 @@
 //! `snicket try`: both ends in one process.
 
-use harness::{Http, Origin, Try, peer};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use harness::{Http, Origin, Program, Try, Visitor, peer};
 use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,7 +22,9 @@ async fn the_hello_page_is_there_with_nothing_but_try() {
     assert_eq!(request["bytes"].as_u64(), Some(answer.body.len() as u64));
     let token_file = std::path::PathBuf::from(ready["token_file"].as_str().expect("a path"));
     assert!(token_file.exists());
-    assert_eq!(it.process.terminate().await.code(), Some(0));
+    it.process.signal("INT").await;
+    it.process.event("draining").await;
+    assert_eq!(it.process.wait().await.code(), Some(0));
     it.process.event("stopped").await;
     assert!(!token_file.exists(), "the token's registry is gone, so the token goes too");
     assert!(!it.process.stderr().contains("WARN"), "stopping is no trouble: {}", it.process.stderr());
@@ -102,18 +107,56 @@ async fn an_origin_that_is_down_is_521_until_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_get_the_url_on_a_line_of_its_own() {
+async fn an_origin_is_a_port_an_address_or_a_url() {
+    let origin = Origin::start().await;
+    let address = origin.address();
+    for written in [address.port().to_string(), address.to_string(), format!("http://{address}")] {
+        let it = Try::start(&[&written]).await;
+        assert_eq!(it.visitor().get(&it.url("/")).await.text(), "hello from the origin", "{written}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_get_the_url_on_a_line_of_its_own_and_a_line_per_request() {
     let home = tempfile::tempdir().unwrap();
     let arguments = ["try", "--http", "0", "--https", "0", "--name", "my-name"];
-    let mut process = harness::Program::new(home.path(), &arguments).start().await;
+    let mut process = Program::new(home.path(), &arguments).start().await;
     let mut lines = Vec::new();
     while !lines.iter().any(|line: &String| line.contains("curl --cacert")) {
         lines.push(process.line().await);
     }
-    assert!(
-        lines.iter().any(|line| line.starts_with("https://my-name.localhost:") && !line.contains(' ')),
-        "{lines:?}"
-    );
-    assert!(lines.iter().any(|line| line.starts_with("http://my-name.localhost:") && !line.contains(' ')), "{lines:?}");
-    assert!(!lines.concat().contains('\x1b'), "no colour without a terminal");
+    let url = |scheme: &str| {
+        let begin = format!("{scheme}://my-name.localhost:");
+        let url = lines.iter().find(|line| line.starts_with(&begin) && !line.contains(' '));
+        url.unwrap_or_else(|| panic!("{scheme} in {lines:?}")).clone()
+    };
+    let (_, http) = (url("https"), url("http"));
+    assert!(lines.iter().any(|line| line.starts_with("leads to the built-in hello page")), "{lines:?}");
+
+    let port = http.rsplit_once(':').unwrap().1.parse().unwrap();
+    let visitor = Visitor::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    assert_eq!(visitor.request("GET", &format!("{http}/some/path?secret=1"), &[], "").await.status, 200);
+    let mut line = process.line().await;
+    while !line.contains("GET") {
+        lines.push(line);
+        line = process.line().await;
+    }
+    assert!(line.contains(" 200 ") && line.contains("/some/path"), "{line}");
+    assert!(!line.contains("secret"), "what stands in a query is nobody's business: {line}");
+    assert!(!(lines.concat() + &line).contains('\x1b'), "no colour without a terminal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_url_is_there_within_a_second() {
+    // A machine that is busy with other things makes any one start slow, but not each of twenty; a wait in the program would.
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let started = Instant::now();
+        drop(Try::start(&[]).await);
+        best = best.min(started.elapsed());
+        if best < Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("the quickest of twenty takes {best:?}");
 }
