@@ -8,13 +8,14 @@ use crate::skip;
 /// Tells the test that it has been started again inside.
 const INSIDE: &str = "SNICKET_TEST_NETWORK";
 
-/// The network that a test runs in. The kernel removes it, and its rules, with the last process in it, however that ends.
+/// The network that a test runs in. The kernel removes it, and its rules, with the last process in it, however that
+/// ends.
 #[derive(Debug)]
 pub struct Network(());
 
 impl Network {
-    /// Runs a test in a network namespace of its own: starts the test binary again in one, with this test only. `test` is its full
-    /// name, such as `vanished::over_tcp`. Where that is not allowed, the test is skipped.
+    /// Runs a test in a network namespace of its own: starts the test binary again in one, with this test only. `test`
+    /// is its full name, such as `vanished::over_tcp`. Where that is not allowed, the test is skipped.
     ///
     /// # Panics
     /// The test fails, or has another name.

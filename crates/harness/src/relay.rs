@@ -27,7 +27,8 @@ pub enum Passing {
     Nothing,
 }
 
-/// A way between an agent and an edge that can go dead: TCP and UDP on one port of loopback, passed on to another address.
+/// A way between an agent and an edge that can go dead: TCP and UDP on one port of loopback, passed on to another
+/// address.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,

@@ -26,7 +26,7 @@ fn block(page: &str, language: &str, holding: &str) -> String {
 }
 
 async fn run(words: &[&str]) -> (i32, String, String) {
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("a directory can be made");
     Program::new(home.path(), words).run().await
 }
 

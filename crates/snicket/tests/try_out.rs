@@ -148,7 +148,8 @@ async fn people_get_the_url_on_a_line_of_its_own_and_a_line_per_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_url_is_there_within_a_second() {
-    // A machine that is busy with other things makes any one start slow, but not each of twenty; a wait in the program would.
+    // A machine that is busy with other things makes any one start slow, but not each of twenty; a wait in the program
+    // would.
     let mut best = Duration::MAX;
     for _ in 0..20 {
         let started = Instant::now();

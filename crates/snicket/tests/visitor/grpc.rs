@@ -1,5 +1,5 @@
-//! gRPC by `tonic`, visitor and origin: its health service has a unary and a streaming call, its reflection service one that
-//! streams both ways.
+//! gRPC by `tonic`, visitor and origin: its health service has a unary and a streaming call, its reflection service one
+//! that streams both ways.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -288,7 +288,7 @@ async fn a_body_is_asked_for_only_when_the_origin_takes_it() {
     for way in rig.ways_over(&[Over::Plain, Over::One, Over::Two]) {
         for path in ["/take", "/refuse"] {
             if (way.over, path) == (Over::Two, "/refuse") {
-                // Some versions of curl end such a request short of its length, which is a mistake of theirs. The next test has it.
+                // Some versions of curl end such a request short of its length, a mistake of theirs. The next test has it.
                 continue;
             }
             let version = if way.over == Over::Two { "--http2" } else { "--http1.1" };

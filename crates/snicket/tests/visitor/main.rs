@@ -1,4 +1,5 @@
-//! What visitors can rely on, end to end: real edge, real agents over both transports, real origins and visitors of every kind.
+//! What visitors can rely on, end to end: real edge, real agents over both transports, real origins and visitors of every
+//! kind.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

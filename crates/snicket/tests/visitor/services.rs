@@ -222,7 +222,8 @@ async fn wait_for_probe(origin: &Origin, fits: impl Fn(Option<u64>) -> bool) {
     let port = format!(":{:04X}", origin.address().port());
     let looking = async {
         loop {
-            // proc(5): remote address, state, queues, then the timer that runs (02 is keep-alive) and its rest in 1/100 s.
+            // proc(5): remote address, state, queues, then the timer that runs (02 is keep-alive) and its rest in 1/100
+            // of a second.
             let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
             let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
             let ours = row.into_iter().find(|row| row[2].ends_with(&port) && row[3] == "01").expect("it is connected");

@@ -1,4 +1,5 @@
-//! WebSockets by `tungstenite`, origin and visitor; the visitor over HTTP/1.1 (RFC 6455), HTTP/2 (RFC 8441) and HTTP/3 (RFC 9220).
+//! WebSockets by `tungstenite`, origin and visitor; the visitor over HTTP/1.1 (RFC 6455), HTTP/2 (RFC 8441) and HTTP/3
+//! (RFC 9220).
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
