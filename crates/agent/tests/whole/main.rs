@@ -5,6 +5,7 @@ mod configuration;
 mod edge;
 mod endpoint;
 mod failures;
+mod inspector;
 mod lifecycle;
 mod origin;
 mod proxy;
