@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{cloudflared, completions, doctor, explain, health, http, try_out, tunnel, up};
+use crate::command::{cloudflared, completions, doctor, explain, health, http, service, try_out, tunnel, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Tunnel(Box<tunnel::Args>),
     /// Print what a stock cloudflared needs to join this edge
     Cloudflared(cloudflared::Args),
+    /// Have systemd run an agent or an edge
+    Service(service::Args),
     /// Say whether an agent or an edge on this machine is ready
     Health(health::Args),
     /// Look for what could be in the way

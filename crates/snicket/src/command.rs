@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod service;
 pub(crate) mod try_out;
 pub(crate) mod tunnel;
 pub(crate) mod up;

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 use wire::identity::Credentials;
 
-use crate::notify::{self, PidFile};
+use crate::notify::{self, PidFile, Watchdog};
 use crate::problem::Problem;
 use crate::ready::Ready;
 use crate::screen::Screen;
@@ -145,6 +145,7 @@ impl Connector {
         let _pidfile = pidfile.as_deref().map(PidFile::write).transpose()?;
         ready(facts, screen);
         notify::systemd("READY=1");
+        let _watchdog = Watchdog::start();
         let shown = tokio::spawn(report::agent_events(events, screen));
         until_draining(&running, &mut signals).await;
         drain(&running, &signals, grace, screen).await;

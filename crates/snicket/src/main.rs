@@ -65,6 +65,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Http(args) => command::http::run(args, screen).await,
         Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
+        Command::Service(args) => command::service::run(args, screen),
         Command::Health(args) => command::health::run(args, screen).await,
         Command::Doctor(args) => command::doctor::run(args, screen).await,
         Command::Explain(args) => command::explain::run(&args, screen),

@@ -28,7 +28,8 @@ impl Wish {
         }
     }
 
-    fn address(self) -> SocketAddr {
+    /// The address, as far as it is up to us.
+    pub(crate) fn address(self) -> SocketAddr {
         match self {
             Self::Asked(address) | Self::Default(address) => address,
         }

@@ -7,11 +7,13 @@ mod manage;
 mod run;
 mod session;
 
+use agent::file::find_credentials;
 use clap::Subcommand;
 
 use flags::{Flags, Settings};
 pub(crate) use login::certificate;
 
+use super::service::Facts;
 use crate::logging::Form;
 use crate::screen::Screen;
 
@@ -82,6 +84,30 @@ Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = READY_EXAMPLES)]
 struct Ready {}
+
+/// What a service of this agent depends on, its configuration file included.
+pub(crate) fn service_facts(args: &Args) -> anyhow::Result<Facts> {
+    let Settings { values, path } = args.flags.settings()?;
+    let needs_tunnel = matches!(args.command, Some(Action::Run(_)));
+    let has_token = values.token.is_some() || values.credentials_contents.is_some();
+    let found = || find_credentials(values.tunnel.as_deref()?.parse().ok()?, values.origincert.as_deref());
+    let credentials = values.credentials_file.clone().or_else(|| (needs_tunnel && !has_token).then(found).flatten());
+    let knows_tunnel = !needs_tunnel || has_token || values.token_file.is_some() || credentials.is_some();
+    let files = [
+        ("token-file", values.token_file),
+        ("credentials-file", credentials),
+        ("origincert", values.origincert),
+        ("cacert", values.cacert),
+    ];
+    Ok(Facts {
+        config: path,
+        files: files.into_iter().filter_map(|(flag, file)| Some((flag, file?))).collect(),
+        knows_edge: !values.edge.is_empty(),
+        knows_tunnel,
+        grace: values.grace_period,
+        ports: Vec::new(),
+    })
+}
 
 /// Does what was asked.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {

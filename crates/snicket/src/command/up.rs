@@ -13,10 +13,11 @@ use registry::Hostname;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 
+use super::service::Facts;
 use crate::local::LocalEdge;
 use crate::logging::{Level, LogArgs, Logging};
 use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes, near};
-use crate::notify::{self, PidFile};
+use crate::notify::{self, PidFile, Watchdog};
 use crate::ports::{Listen, Wish};
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
@@ -122,6 +123,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     config::duration::parse(text).map_err(|error| error.to_string())
 }
 
+/// What a service of this edge depends on, its configuration file included.
+pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
+    let config = args.config.clone();
+    let Settings { wishes, blueprint, grace, .. } = Settings::merge(args)?;
+    let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
+    let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel);
+    Ok(Facts {
+        config,
+        files: own.into_iter().flatten().collect(),
+        ports: listeners.map(|wish| wish.address().port()).collect(),
+        grace: Some(grace),
+        ..Facts::default()
+    })
+}
+
 /// Runs the edge until a signal ends it.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let settings = Settings::merge(args)?;
@@ -136,6 +152,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     announce(&node, &local, &settings.data, screen);
     tell(&notices, screen);
     notify::systemd("READY=1");
+    let _watchdog = Watchdog::start();
 
     let requests = tokio::spawn(show_requests(node.running.requests(), screen));
     tokio::select! {
