@@ -4,7 +4,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use registry::{CommitError, ConfigurationError, DeleteTunnelError, QuickTunnelError, RouteError, TunnelError};
+use registry::{
+    AccessError, CommitError, ConfigurationError, DeleteTunnelError, QuickTunnelError, RouteError, TunnelError,
+};
 use serde_json::json;
 
 /// A failure in the words of section 3 of the API page.
@@ -204,6 +206,15 @@ impl From<ConfigurationError> for ApiError {
             ConfigurationError::Moved(_) => Self::new(StatusCode::PRECONDITION_FAILED, MOVED_ON, error),
             ConfigurationError::ManagedAtEdge => Self::not_valid(error),
             ConfigurationError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::NotFound(id) => Self::no_object(&id.to_string()),
+            AccessError::Commit(error) => error.into(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Facts: `spec/api-v4.md` and section 16 of `spec/tunnel-protocol.md`.
 
+mod access;
 mod account;
 mod body;
 mod credential;
@@ -18,6 +19,7 @@ mod login;
 mod node;
 mod query;
 mod quick;
+mod route;
 mod router;
 mod state;
 mod token;

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
+use policy::Access;
 use registry::{QuickName, Secret};
 use serde::Deserialize;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::envelope::{Answer, success};
 use crate::error::ApiError;
 use crate::limit::Who;
 use crate::state::{QuickTunnels, Shared};
-use crate::{body, credential};
+use crate::{access, body, credential};
 
 /// A browser here passes on the wish of the page that it has open, and a proxy or an agent here that of some visitor:
 /// none of them is a program of this machine's own. Browsers send the first two, whatever name the page has for us.
@@ -27,6 +28,8 @@ struct Wish {
     name: Option<String>,
     /// The tunnel's secret in base64; with it, asking again for a name of one's own succeeds.
     secret: Option<String>,
+    /// Who may visit the tunnel; absent, everybody.
+    access: Option<Access>,
 }
 
 /// Section 16.3 of the tunnel protocol.
@@ -50,6 +53,9 @@ pub(crate) async fn create(
     let registry = &shared.state.registry;
     let facts = &shared.state.facts;
     let tunnel = registry.create_quick_tunnel(Timestamp::now(), &facts.domain, name).await?;
+    // An agent comes only after this answer, so nobody slips in before the rules.
+    let rules = wish.access.unwrap_or_default();
+    registry.put_access(tunnel.id, rules.clone()).await?;
     let hostname = tunnel.quick.as_ref().map_or(tunnel.name.as_str(), |hostname| hostname.as_str());
     let url = match facts.https.port() {
         443 => format!("https://{hostname}"),
@@ -63,6 +69,7 @@ pub(crate) async fn create(
         "account_tag": registry.snapshot().account().id,
         "secret": tunnel.secret.to_base64(),
         "url": url,
+        "access": access::shown(&rules),
     })))
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use tower_service::Service;
 
@@ -11,10 +11,12 @@ use crate::error::ApiError;
 use crate::limit::Limits;
 use crate::login::Logins;
 use crate::state::{ApiState, Shared};
-use crate::{account, credential, login, node, quick, token, tunnel, zone};
+use crate::{access, account, credential, login, node, quick, route, token, tunnel, zone};
 
 /// Where the v4 API lies; clients are given it as part of the address.
 const BASE: &str = "/client/v4";
+/// Where that lies which only this edge has.
+const OWN: &str = "/snicket/v1";
 
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
@@ -22,6 +24,7 @@ pub fn router(state: ApiState) -> Router {
     let shared = Arc::new(Shared { state, limits: Limits::default(), logins: Logins::default() });
     let everything = Router::new()
         .nest(BASE, v4(&shared))
+        .nest(OWN, own(&shared))
         .route("/tunnel", post(quick::create))
         .route("/argotunnel", get(login::show).post(login::submit))
         .route("/.well-known/snicket", get(node::facts))
@@ -58,10 +61,20 @@ fn v4(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .layer(axum::middleware::from_fn_with_state(shared.clone(), credential::guard))
 }
 
+fn own(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/tunnels/{tunnel}/access", get(access::one).put(access::put).delete(access::delete))
+        .route("/routes", get(route::list))
+        .route("/routes/{hostname}", delete(route::delete))
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), credential::guard))
+}
+
 async fn enter(mut everything: Router, location: String, mut request: Request) -> Response {
     let ray = format!("{:016x}-{}", rand::random::<u64>(), location.to_ascii_uppercase());
     let path = request.uri().path();
-    let mut response = if path.starts_with(BASE) && path.contains('%') {
+    let mut response = if (path.starts_with(BASE) || path.starts_with(OWN)) && path.contains('%') {
         // No id and no path of ours has an escaped character, so one is either a mistake or a trick.
         ApiError::no_object(path).into_response()
     } else {

@@ -126,7 +126,7 @@ fn find_live<'a>(snapshot: &'a Snapshot, path: &(String, String)) -> Result<&'a 
 }
 
 /// Only the form with dashes is an id; others that the parser takes would be a second name for the same thing.
-fn tunnel_id(text: &str) -> Option<Uuid> {
+pub(crate) fn tunnel_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|_| text.len() == 36)
 }
 

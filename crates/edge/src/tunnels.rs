@@ -139,7 +139,8 @@ impl Tunnels {
             | Change::Account(..)
             | Change::Token(..)
             | Change::Zone(..)
-            | Change::Route(..) => (),
+            | Change::Route(..)
+            | Change::Access(..) => (),
         }
     }
 

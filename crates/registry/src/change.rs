@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::resource::{Account, ApiToken, Configuration, Route, Tunnel, Versioned, Zone};
+use crate::resource::{Account, ApiToken, Configuration, Route, Tunnel, TunnelAccess, Versioned, Zone};
 use crate::{AccountId, Hostname, TokenId, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
@@ -20,4 +20,6 @@ pub enum Change {
     Route(Hostname, Option<Arc<Versioned<Route>>>),
     /// A tunnel's configuration.
     Configuration(Uuid, Option<Arc<Versioned<Configuration>>>),
+    /// Who may visit a tunnel.
+    Access(Uuid, Option<Arc<Versioned<TunnelAccess>>>),
 }

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: sockets, HTTP, the tunnel protocol, and any clock (the time is passed in).
 
+mod access;
 mod change;
 mod configuration;
 pub mod engine;
@@ -29,6 +30,7 @@ mod watch;
 mod words;
 mod zone;
 
+pub use access::AccessError;
 pub use change::Change;
 pub use configuration::{ConfigurationError, ConfigurationWrite};
 pub use engine::{Embedded, Engine, Revision};
@@ -39,7 +41,8 @@ pub use name::{BadName, Hostname, TunnelName};
 pub use presence::Presence;
 pub use registry::Registry;
 pub use resource::{
-    Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
+    Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Resource, Route, TokenHash, Tunnel, TunnelAccess,
+    Versioned, Zone,
 };
 pub use route::{RouteError, RouteWrite};
 pub use secret::{BadSecret, Secret};

@@ -261,7 +261,7 @@ mod tests {
                 let label = ["a", "b", "*", "*.a", "c.a"][random.random_range(0..5)];
                 let hostname = Hostname::parse(&format!("{label}.example.test")).unwrap();
                 // Refusals are part of the game; only what they leave behind is looked at.
-                match random.random_range(0..9) {
+                match random.random_range(0..10) {
                     0 | 1 => {
                         let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
                         drop(registry.create_tunnel(now, new).await);
@@ -273,6 +273,11 @@ mod tests {
                     7 => {
                         let document = json!(random.random_range(0..3));
                         drop(registry.put_configuration(now, tunnel, document, ConfigSource::Local, None).await);
+                    }
+                    8 => {
+                        let headers = vec!["-cookie".parse().unwrap(); random.random_range(0..3)];
+                        let rules = policy::Access { headers, ..policy::Access::default() };
+                        drop(registry.put_access(tunnel, rules).await);
                     }
                     _ if random.random() => drop(registry.create_quick_tunnel(now, &domain, QuickName::Random).await),
                     _ => drop(registry.create_token(now, NewToken { name: "t".into(), expires_at: None }).await),

@@ -251,3 +251,20 @@ impl Resource for Configuration {
         Key::new(Self::KIND, &self.tunnel)
     }
 }
+
+/// Who may visit a tunnel by any of its names, and what the edge changes in their requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelAccess {
+    /// Whose it is.
+    pub tunnel: Uuid,
+    /// The rules.
+    pub rules: policy::Access,
+}
+
+impl Resource for TunnelAccess {
+    const KIND: &'static str = "access";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.tunnel)
+    }
+}

@@ -11,7 +11,7 @@ use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
 use crate::live::{Activity, ConnectionRecord};
 use crate::resource::{
-    Account, ApiToken, Configuration, NameClaim, Resource, Route, TokenHash, Tunnel, Versioned, Zone,
+    Account, ApiToken, Configuration, NameClaim, Resource, Route, TokenHash, Tunnel, TunnelAccess, Versioned, Zone,
 };
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
@@ -33,6 +33,7 @@ pub struct Snapshot {
     wildcards: HashMap<Box<str>, Arc<Versioned<Route>>>,
     tunnel_routes: OrdSet<(Uuid, Hostname)>,
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
+    access: HashMap<Uuid, Arc<Versioned<TunnelAccess>>>,
     quick: OrdSet<Uuid>,
     live: Live,
 }
@@ -137,6 +138,15 @@ impl Snapshot {
         self.configurations.get(&tunnel)
     }
 
+    /// Who may visit a tunnel; everybody, if there is nothing.
+    pub fn access(&self, tunnel: Uuid) -> Option<&policy::Access> {
+        self.access.get(&tunnel).map(|access| &access.rules)
+    }
+
+    pub(crate) fn access_entry(&self, tunnel: Uuid) -> Option<&Arc<Versioned<TunnelAccess>>> {
+        self.access.get(&tunnel)
+    }
+
     /// The connections that a tunnel has right now.
     pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
         self.live
@@ -239,6 +249,11 @@ impl Snapshot {
                 let (id, configuration) = (parse(id)?, decode(value, revision)?);
                 set(&mut self.configurations, id, configuration.clone());
                 Change::Configuration(id, configuration)
+            }
+            TunnelAccess::KIND => {
+                let (id, access) = (parse(id)?, decode(value, revision)?);
+                set(&mut self.access, id, access.clone());
+                Change::Access(id, access)
             }
             NameClaim::KIND => {
                 set(&mut self.claims, parse(id)?, decode(value, revision)?);

@@ -157,7 +157,7 @@ impl Registry {
         .await
     }
 
-    /// Deletes a tunnel: it stays listed, its name is free again, its routes and configuration are gone. Deleting it
+    /// Deletes a tunnel: it stays listed, its name is free again, its routes, configuration and access rules are gone. Deleting it
     /// again changes nothing. Without `cascade` it must have no connections; with it, closing them is the caller's
     /// part.
     ///
@@ -318,13 +318,16 @@ fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tun
     }
 }
 
-/// Removes a tunnel's routes and configuration, if they are still as they were read.
+/// Removes a tunnel's routes, configuration and access rules, if they are still as they were read.
 fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: Uuid) {
     for route in snapshot.routes_of(tunnel) {
         transaction.expect(route).delete(&route.key());
     }
     if let Some(configuration) = snapshot.configuration(tunnel) {
         transaction.expect(configuration).delete(&configuration.key());
+    }
+    if let Some(access) = snapshot.access_entry(tunnel) {
+        transaction.expect(access).delete(&access.key());
     }
 }
 

@@ -57,6 +57,8 @@ async fn a_file_brings_everything_back_after_a_restart() {
     let tunnel = registry.create_tunnel(at(1), named("one")).await.unwrap();
     registry.put_route(at(1), zone.id, host("a.example.test"), tunnel.id, false).await.unwrap();
     registry.put_configuration(at(1), tunnel.id, json!({"x": 1}), ConfigSource::Cloudflare, None).await.unwrap();
+    let rules = policy::Access { headers: vec!["x-env: demo".parse().unwrap()], ..policy::Access::default() };
+    registry.put_access(tunnel.id, rules.clone()).await.unwrap();
     let full = |_: &str| Err(CommitError::Engine(EngineError::Storage("no room for the token's file".into())));
     assert!(registry.create_first_token(at(1), full).await.is_err());
     let mut kept = String::new();
@@ -430,5 +432,25 @@ async fn write_for_ever(path: &Path) {
     for count in 0.. {
         let tunnel = registry.create_tunnel(at(0), named(&format!("t{count}"))).await.unwrap();
         println!("wrote {}.", tunnel.name);
+    }
+}
+
+#[tokio::test]
+async fn access_rules_belong_to_a_tunnel_and_go_with_it() {
+    let (registry, _) = open().await;
+    let rules = policy::Access { allow: vec!["192.0.2.0/24".parse().unwrap()], ..policy::Access::default() };
+    let tunnel = registry.create_tunnel(at(1), named("one")).await.unwrap();
+    registry.put_access(tunnel.id, rules.clone()).await.unwrap();
+    let written = registry.snapshot().revision();
+    assert_eq!(registry.snapshot().access(tunnel.id), Some(&rules));
+    registry.put_access(tunnel.id, rules.clone()).await.unwrap();
+    assert_eq!(registry.snapshot().revision(), written, "the same again changes nothing");
+    registry.put_access(tunnel.id, policy::Access::default()).await.unwrap();
+    assert_eq!(registry.snapshot().access(tunnel.id), None);
+    registry.put_access(tunnel.id, rules.clone()).await.unwrap();
+    registry.delete_tunnel(at(2), tunnel.id, false).await.unwrap();
+    assert_eq!(registry.snapshot().access(tunnel.id), None);
+    for gone in [tunnel.id, Uuid::new_v4()] {
+        assert!(matches!(registry.put_access(gone, rules.clone()).await, Err(AccessError::NotFound(_))));
     }
 }

@@ -1,0 +1,113 @@
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Addresses with the same beginning, such as `192.0.2.0/24`; one address is a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    first: IpAddr,
+    prefix: u32,
+}
+
+/// Why a text is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network; write an address or one with a prefix length, such as 192.0.2.0/24 or 2001:db8::/32")]
+pub struct BadNetwork(String);
+
+impl Network {
+    /// Whether this address is in it. An IPv4 address that is written as IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        masked(address.to_canonical(), self.prefix) == Some(self.first)
+    }
+}
+
+/// The first address of the network of this size that the address lies in; none if no network is so small.
+fn masked(address: IpAddr, prefix: u32) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => {
+            let host = u32::BITS.checked_sub(prefix)?;
+            Some(Ipv4Addr::from_bits(address.to_bits() & u32::MAX.checked_shl(host).unwrap_or(0)).into())
+        }
+        IpAddr::V6(address) => {
+            let host = u128::BITS.checked_sub(prefix)?;
+            Some(Ipv6Addr::from_bits(address.to_bits() & u128::MAX.checked_shl(host).unwrap_or(0)).into())
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = BadNetwork;
+
+    fn from_str(text: &str) -> Result<Self, BadNetwork> {
+        let bad = || BadNetwork(text.to_owned());
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (address, Some(prefix.parse().map_err(|_| bad())?))
+            }
+            Some(_) => return Err(bad()),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| bad())?;
+        // A prefix length is meant for the address as it is written.
+        let address = if prefix.is_none() { address.to_canonical() } else { address };
+        let prefix = prefix.unwrap_or_else(|| if address.is_ipv4() { u32::BITS } else { u128::BITS });
+        Ok(Self { first: masked(address, prefix).ok_or_else(bad)?, prefix })
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = BadNetwork;
+
+    fn try_from(text: String) -> Result<Self, BadNetwork> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contains(network: &str, address: &str) -> bool {
+        network.parse::<Network>().unwrap().contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_has_its_addresses_and_no_others() {
+        for (network, inside, outside) in [
+            ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
+            ("192.0.2.77/24", "192.0.2.1", "192.0.1.255"),
+            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            ("0.0.0.0/0", "255.255.255.255", "::1"),
+            ("::/0", "2001:db8::1", "192.0.2.1"),
+            ("2001:db8::/32", "2001:db8:ffff::", "2001:db9::"),
+            ("::1", "::1", "127.0.0.1"),
+        ] {
+            assert!(contains(network, inside), "{network} {inside}");
+            assert!(!contains(network, outside), "{network} {outside}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_network() {
+        for text in
+            ["", "/", "192.0.2.0/", "192.0.2.0/33", "::/129", "192.0.2/24", "192.0.2.0/+8", "a.example", "1/1/1"]
+        {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+}
