@@ -5,8 +5,11 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::problem::Problem;
 
@@ -69,25 +72,25 @@ impl Logging {
     pub(crate) fn start(&self, default: Level) -> anyhow::Result<()> {
         let level = self.level.unwrap_or(default).directive();
         let filter = match std::env::var(FILTER_VARIABLE) {
-            Ok(text) => EnvFilter::try_new(text).with_context(|| {
+            Ok(text) => text.parse::<Targets>().with_context(|| {
                 Problem::usage(format!("{FILTER_VARIABLE} is not a filter"), "write for example `edge=debug`")
             })?,
-            Err(_) => EnvFilter::new(format!("{level},{QUIET}")),
+            Err(_) => format!("{level},{QUIET}").parse().expect("levels and targets are plain words"),
         };
         let colour = self.file.is_none()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::io::IsTerminal::is_terminal(&std::io::stderr());
         let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+            .with_max_level(LevelFilter::TRACE)
             .with_span_events(FmtSpan::NONE)
             .with_target(false)
             .with_ansi(colour);
         // A second start in one process can only be a test; the first stays in force.
         let _ = match (self.form.unwrap_or_default(), self.file.as_deref().map(append).transpose()?) {
-            (Form::Default, None) => builder.with_writer(std::io::stderr).try_init(),
-            (Form::Default, Some(file)) => builder.with_writer(Mutex::new(file)).try_init(),
-            (Form::Json, None) => builder.json().with_writer(std::io::stderr).try_init(),
-            (Form::Json, Some(file)) => builder.json().with_writer(Mutex::new(file)).try_init(),
+            (Form::Default, None) => builder.with_writer(std::io::stderr).finish().with(filter).try_init(),
+            (Form::Default, Some(file)) => builder.with_writer(Mutex::new(file)).finish().with(filter).try_init(),
+            (Form::Json, None) => builder.json().with_writer(std::io::stderr).finish().with(filter).try_init(),
+            (Form::Json, Some(file)) => builder.json().with_writer(Mutex::new(file)).finish().with(filter).try_init(),
         };
         Ok(())
     }
