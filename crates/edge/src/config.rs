@@ -28,6 +28,19 @@ pub struct Addresses {
 pub struct Limits {
     /// Visitor connections at once, over all listeners. More are closed as they come.
     pub connections: usize,
+    /// Those of one IPv4 address or one /64 of IPv6. More are closed as they come.
+    pub connections_per_address: usize,
+    /// Loopback is not counted per address: what comes from there is a proxy of one's own, with many visitors behind
+    /// it.
+    pub exempt_loopback: bool,
+    /// Requests that a visitor takes back on one HTTP/2 or HTTP/3 connection. More end the connection.
+    pub resets: Rate,
+    /// Frames of one HTTP/2 connection that carry neither a request nor data nor room for data. More end the
+    /// connection.
+    pub idle_frames: Rate,
+    /// How long an HTTP/2 or HTTP/3 visitor may take nothing of an answer, then the answer is cut. On HTTP/1.1 the
+    /// system's own limit for a peer without room holds (30 s).
+    pub stall: Duration,
     /// Agent connections that have not registered yet. More are closed as they come.
     pub unregistered: usize,
     /// Registered connections of one tunnel. More are refused.
@@ -62,9 +75,27 @@ pub struct Limits {
     pub replay_bytes: usize,
 }
 
+/// So many at once, and so many in a second after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At once; at least 1.
+    pub burst: u32,
+    /// Per second from then on; at least 1.
+    pub per_second: u32,
+}
+
 impl Limits {
     /// A connection costs some 20 to 60 KiB, so this many fit a machine of 1 GiB.
     pub const CONNECTIONS: usize = 10_000;
+    /// A tenth of all: an office or a mobile network behind one address has room, and nobody alone takes everything.
+    pub const CONNECTIONS_PER_ADDRESS: usize = 1_000;
+    /// A page with hundreds of pictures that is left takes back all of them at once; then a program that gives up a
+    /// hundred times a second is broken or hostile.
+    pub const RESETS: Rate = Rate { burst: 500, per_second: 100 };
+    /// Programs that measure the bandwidth send a PING for each round trip, which is a millisecond in one data centre.
+    pub const IDLE_FRAMES: Rate = Rate { burst: 2_000, per_second: 1_000 };
+    /// As long as visitors may pause when they send.
+    pub const STALL: Duration = Duration::from_secs(100);
     /// Agents register within a round trip; a thousand at once come only after a restart of the node.
     pub const UNREGISTERED: usize = 1_024;
     /// 25 connectors with the usual four connections each, which is where hosted edges stop.
@@ -101,6 +132,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: Self::CONNECTIONS,
+            connections_per_address: Self::CONNECTIONS_PER_ADDRESS,
+            exempt_loopback: true,
+            resets: Self::RESETS,
+            idle_frames: Self::IDLE_FRAMES,
+            stall: Self::STALL,
             unregistered: Self::UNREGISTERED,
             tunnel_connections: Self::TUNNEL_CONNECTIONS,
             streams: Self::STREAMS,

@@ -1,6 +1,7 @@
 //! The protocols of visitors. Each turns what comes into a [`Visit`] and gives the answer back as the protocol has it.
 
 mod ask;
+mod bucket;
 mod http1;
 mod http2;
 pub(crate) mod http3;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::{Body, Kind};
 
 use crate::Limits;
+use crate::defence::Defence;
 use crate::site::Site;
 use crate::stop::Stop;
 use crate::visit::{Caller, Visit};
@@ -43,8 +45,10 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let first = tokio::time::timeout(reception.limits.idle, prefixed::Prefixed::new(io));
-    if let Some(Ok(Ok((io, is_http2)))) = reception.stop.unless_drained(first).await {
-        serve(io, is_http2, caller, reception).await;
+    match reception.stop.unless_drained(first).await {
+        Some(Ok(Ok((io, is_http2)))) => serve(io, is_http2, caller, reception).await,
+        Some(Err(_)) => reception.site.metrics.defended(Defence::SlowHeader),
+        Some(Ok(Err(_))) | None => (),
     }
 }
 
@@ -53,14 +57,17 @@ pub(crate) async fn serve<IO>(io: IO, is_http2: bool, caller: Caller, reception:
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let ended = if is_http2 {
-        http2::serve(io, caller, reception).await.map_err(|error| error.to_string())
+    let (error, defence) = if is_http2 {
+        let Err(error) = http2::serve(io, caller, Arc::clone(&reception)).await else { return };
+        (error.to_string(), Defence::of_http2(&error))
     } else {
-        http1::serve(io, caller, reception).await.map_err(|error| error.to_string())
+        let Err(error) = http1::serve(io, caller, Arc::clone(&reception)).await else { return };
+        (error.to_string(), Defence::of_http1(&error))
     };
-    if let Err(error) = ended {
-        tracing::debug!(visitor = %caller.remote, %error, "a visitor's connection broke");
+    if let Some(defence) = defence {
+        reception.site.metrics.defended(defence);
     }
+    tracing::debug!(visitor = %caller.remote, error, "a visitor's connection broke");
 }
 
 /// An accepted WebSocket as HTTP/2 and HTTP/3 say it: status 200, and nothing of the handshake that only HTTP/1.1 has.

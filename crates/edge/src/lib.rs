@@ -2,7 +2,7 @@
 //!
 //! [`listen()`] binds the sockets and [`Edge::start`] runs a node on them until [`Running::shutdown`]. A request
 //! passes plain functions in this order: a listener, a front (one for each version of HTTP), the site (which tunnel,
-//! which header), dispatch (which connection, and another one if that fails), and back. [`refusal`] lists everything
+//! which header), the gate (who may visit), dispatch (which connection, and another one if that fails), and back. [`refusal`] lists everything
 //! that the edge itself answers.
 //!
 //! Deliberately absent: the tunnel protocol (`wire`), what is configured (`registry`), certificates (`certs`), the API
@@ -10,11 +10,13 @@
 
 mod config;
 mod connections;
+mod defence;
 mod dispatch;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 mod header;
 mod host;
 mod listen;
@@ -28,7 +30,7 @@ mod stop;
 mod tunnels;
 mod visit;
 
-pub use config::{Addresses, Config, Limits};
+pub use config::{Addresses, Config, Limits, Rate};
 pub use connections::Connections;
 pub use node::{Edge, Running, StartError};
 pub use site::RequestEvent;

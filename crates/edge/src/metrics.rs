@@ -4,6 +4,8 @@ use prometheus::core::{AtomicU64, GenericCounterVec};
 use prometheus::{Encoder as _, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use wire::Transport;
 
+use crate::defence::Defence;
+
 type Counters = GenericCounterVec<AtomicU64>;
 
 /// From what a loopback origin needs to what the time limit allows, in seconds.
@@ -14,6 +16,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Counters,
     refusals: Counters,
+    defences: Counters,
     registrations: Counters,
     under_way: IntGauge,
     visitors: IntGauge,
@@ -47,6 +50,11 @@ impl Metrics {
                 "Requests that the edge itself refused, by code.",
                 "code",
             ),
+            defences: counters(
+                "snicket_edge_defences_total",
+                "Connections of visitors that were refused or ended in defence of the others, by reason.",
+                "reason",
+            ),
             registrations: counters(
                 "snicket_edge_registrations_total",
                 "Registrations of connections, by result.",
@@ -66,13 +74,18 @@ impl Metrics {
             .expect("name and buckets are valid"),
         };
         metrics.register();
+        for defence in Defence::ALL {
+            // So that a chart begins at zero, and not with the first attack.
+            metrics.defences.with_label_values(&[defence.label()]);
+        }
         metrics
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
+            Box::new(self.defences.clone()),
             Box::new(self.registrations.clone()),
             Box::new(self.under_way.clone()),
             Box::new(self.visitors.clone()),
@@ -106,6 +119,11 @@ impl Metrics {
             self.refusals.with_label_values(&[&code.to_string()]).inc();
         }
         self.answer_time.observe(time.as_secs_f64());
+    }
+
+    /// A visitor's connection was refused or ended in defence of the others.
+    pub(crate) fn defended(&self, defence: Defence) {
+        self.defences.with_label_values(&[defence.label()]).inc();
     }
 
     /// A connection asked to be registered.

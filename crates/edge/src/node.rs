@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::connections::Connections;
 use crate::front::{self, Reception};
+use crate::gate::Gate;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::site::{self, RequestEvent, Site};
@@ -82,6 +83,7 @@ impl Edge {
         let reception = Arc::new(Reception {
             site: Arc::new(Site {
                 registry,
+                gate: Gate::new(),
                 tunnels: Arc::clone(&tunnels),
                 metrics: Arc::clone(&metrics),
                 limits: config.limits,
@@ -118,7 +120,7 @@ impl Edge {
 
         // From here on nothing can fail any more.
         let limits = config.limits;
-        let places = Arc::new(Semaphore::new(limits.connections));
+        let places = listen::Places::new(&limits);
         let unregistered = Arc::new(Semaphore::new(limits.unregistered));
         agents.spawn(Arc::clone(&tunnels).follow());
         for (tcp, quic) in tunnel_listeners {

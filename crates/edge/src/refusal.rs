@@ -4,7 +4,7 @@ mod accept;
 mod grpc;
 mod page;
 
-pub(crate) use page::Page;
+pub(crate) use page::{Escaped, Page};
 
 use wire::OriginFault;
 
@@ -23,6 +23,11 @@ pub struct Refusal {
     pub why: &'static str,
     /// What whoever runs the site can do.
     pub todo: &'static str,
+}
+
+/// Whether whoever sent this header would rather read HTML than anything else.
+pub(crate) fn wants_html(headers: &http::HeaderMap) -> bool {
+    accept::preferred(headers) == accept::Form::Html
 }
 
 /// Finds a refusal by its code.
@@ -100,6 +105,10 @@ catalogue! {
         "The name is the agents' own management name, which visitors cannot reach.",
         "Requests for it would be served by an agent itself, with nobody checking who asks.",
         "Use the commands and the API of this edge.";
+    TOO_MANY_ATTEMPTS = 1015, 429, "Too many attempts",
+        "Too many wrong passwords or PINs have come from this address.",
+        "Somebody there has forgotten the password, or is guessing.",
+        "Wait five minutes. Whoever shares the site can say what the password is.";
     UNKNOWN_HOST = 1016, 530, "Unknown name",
         "No tunnel of this edge has the name that was asked for.",
         "The name is mistyped, its tunnel was deleted, or it was never given to a tunnel.",
@@ -108,6 +117,10 @@ catalogue! {
         "The request came back to this edge again and again.",
         "The tunnel's origin is the tunnel's own public name, directly or through others.",
         "Point the agent's rule at the service itself, for example http://localhost:8080.";
+    NOT_ALLOWED = 1020, 403, "Access denied",
+        "The site is open to certain networks, and this visitor's address is in none of them.",
+        "Whoever shares the site has said which networks may visit it (`--allow`).",
+        "Visit it from one of those networks, or have the address added.";
     NO_CONNECTION = 1033, 530, "Tunnel is not connected",
         "The name belongs to a tunnel, but no agent of it is connected.",
         "The agent is not running, or cannot reach this edge.",
@@ -152,6 +165,14 @@ catalogue! {
         "The request's body ended before its announced end, or broke the rules of its encoding.",
         "The visitor left in the middle, or its program computed the length wrongly.",
         "Send the request again.";
+    PIN_NEEDED = 1070, 401, "PIN needed",
+        "The site is shared with a PIN, which this visitor has not given.",
+        "The visitor is a program that shows no pages, or its cookie has expired.",
+        "Open the site in a browser and give the PIN. Programs are let in with the cookie that the browser gets.";
+    LOGIN_NEEDED = 1071, 401, "Login needed",
+        "The site is shared with a user name and a password, which this visitor has not given, or not correctly.",
+        "Whoever shares the site has protected it (`--basic`).",
+        "Give the user name and the password (`curl -u NAME`).";
 }
 
 impl Refusal {

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
-use registry::Registry;
+use registry::{Registry, Snapshot};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::{Body, BodyError, Kind};
 
 use crate::Limits;
 use crate::dispatch::{self, Failure, Order};
+use crate::gate::{self, Gate, Stopped};
 use crate::header::{Facts, towards_origin, towards_visitor};
 use crate::host::{Host, HostError};
 use crate::metrics::{Metrics, Present};
@@ -59,6 +60,7 @@ pub struct RequestEvent {
 /// Answers the requests of all visitors.
 pub(crate) struct Site {
     pub(crate) registry: Registry,
+    pub(crate) gate: Gate,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
@@ -88,13 +90,20 @@ impl Site {
                 telling.event.status = answer.status().as_u16();
                 answer
             }
-            Err(Failure { refusal, detail }) => {
+            Err(Stopped::Answered(mut answer)) => {
+                towards_visitor(answer.headers_mut(), &ray);
+                telling.event.status = answer.status().as_u16();
+                *answer
+            }
+            Err(Stopped::Refused(Failure { refusal, detail })) => {
                 let event = &mut telling.event;
                 (event.status, event.refusal) = (refusal.status, Some(refusal.code));
                 event.detail = detail;
                 let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
                 let detail = event.detail.as_deref().filter(|_| sees_detail);
-                Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form)
+                let mut answer = Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form);
+                answer.headers_mut().extend(gate::challenge(refusal));
+                answer
             }
         };
         drop(telling);
@@ -104,7 +113,7 @@ impl Site {
         answer
     }
 
-    async fn carry(&self, visit: Visit, host: Result<Host, HostError>, ray: &str) -> Result<Response<Body>, Failure> {
+    async fn carry(&self, visit: Visit, host: Result<Host, HostError>, ray: &str) -> Result<Response<Body>, Stopped> {
         check(&visit, &self.limits)?;
         let host = host.map_err(|error| match error {
             HostError::Missing => &refusal::NO_HOST,
@@ -112,11 +121,22 @@ impl Site {
             HostError::Malformed => &refusal::MALFORMED_HOST,
         })?;
         let Visit { kind, request, interim, caller } = visit;
-        let tunnel = self.tunnel_of(&host)?;
-        let (mut head, body) = request.into_parts();
-        head.uri = origin_uri(&host, head.uri.path_and_query(), caller.secure)?;
+        // One snapshot, so that no request meets a tunnel without its rules.
+        let snapshot = self.registry.snapshot();
+        let tunnel = tunnel_of(&snapshot, &host)?;
+        let access = snapshot.access(tunnel);
+        let (mut head, mut body) = request.into_parts();
+        if let Some(access) = access {
+            self.gate.pass(access, host.name(), caller, &mut head, &mut body).await?;
+        }
+        let path = access.and_then(|access| access.path(head.uri.path()));
+        let path = path.map(|path| rewritten(&path, head.uri.query())).transpose()?;
+        head.uri = origin_uri(&host, path.as_ref().or_else(|| head.uri.path_and_query()), caller.secure)?;
         let facts = Facts { kind, visitor: caller.remote.ip(), secure: caller.secure, ray };
         towards_origin(&mut head.headers, &facts).map_err(|_| &refusal::LOOP)?;
+        if let Some(access) = access {
+            access.change(&mut head.headers);
+        }
 
         let order = Order { kind, head, body, interim };
         let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), order, &self.limits).await?;
@@ -125,23 +145,29 @@ impl Site {
         if answer.status().is_informational()
             && (kind, answer.status()) != (Kind::WebSocket, StatusCode::SWITCHING_PROTOCOLS)
         {
-            return Err(Failure::from(&refusal::AGENT_NONSENSE));
+            return Err((&refusal::AGENT_NONSENSE).into());
         }
         Ok(answer)
     }
+}
 
-    fn tunnel_of(&self, host: &Host) -> Result<uuid::Uuid, Failure> {
-        if host.name() == MANAGEMENT_HOST {
-            return Err(Failure::from(&refusal::RESERVED));
-        }
-        if host.is_address() {
-            return Err(Failure::from(&refusal::ADDRESS));
-        }
-        match self.registry.snapshot().route(host.name()) {
-            Some(route) => Ok(route.tunnel),
-            None => Err(Failure::from(&refusal::UNKNOWN_HOST)),
-        }
+fn tunnel_of(snapshot: &Snapshot, host: &Host) -> Result<uuid::Uuid, Failure> {
+    if host.name() == MANAGEMENT_HOST {
+        return Err(Failure::from(&refusal::RESERVED));
     }
+    if host.is_address() {
+        return Err(Failure::from(&refusal::ADDRESS));
+    }
+    match snapshot.route(host.name()) {
+        Some(route) => Ok(route.tunnel),
+        None => Err(Failure::from(&refusal::UNKNOWN_HOST)),
+    }
+}
+
+/// A path that a rule has changed, with the query as it was.
+fn rewritten(path: &str, query: Option<&str>) -> Result<PathAndQuery, Failure> {
+    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    text.parse().map_err(|_| Failure::from(&refusal::URI_TOO_LONG))
 }
 
 /// An agent's reason names addresses of the network behind it. It is for whoever runs the site: in the log, and on the page of

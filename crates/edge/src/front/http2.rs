@@ -1,5 +1,7 @@
 //! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
 
+mod guard;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,7 +22,9 @@ use wire::http2::Corked;
 use wire::{Body, BodyError, Interim, Kind};
 
 use super::{Reception, ask};
+use crate::defence::Defence;
 use crate::visit::{Caller, Visit};
+use guard::Guarded;
 
 /// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -30,6 +34,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// Streams that a visitor may open and reset before they are looked at; more is an attack (CVE-2023-44487).
 const RESET_STREAMS: usize = 32;
+/// Streams that a visitor may make the edge reset, on one connection: more is an attack (CVE-2025-8671). Each is a breach of the
+/// protocol, which programs do not commit by the dozen.
+const MADE_RESETS: usize = 64;
 /// How often a visitor is asked whether it is still there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 
@@ -43,6 +50,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = reception.limits;
+    let (io, alarm) = Guarded::new(io, &limits);
     let (io, uncork) = Corked::new(io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
@@ -52,6 +60,7 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(Some(MADE_RESETS))
         .enable_connect_protocol()
         .handshake::<_, Bytes>(io);
     let handshake = reception.stop.unless_drained(timeout(limits.handshake, uncork.drive(handshake)));
@@ -82,6 +91,15 @@ where
                 }
                 leaving = Some(Instant::now());
                 connection.graceful_shutdown();
+            }
+            defence = alarm.rung() => {
+                reception.site.metrics.defended(defence);
+                tracing::debug!(visitor = %caller.remote, limit = defence.label(), "a visitor sends too much of nothing");
+                // What it asked for is given up, and it is told why, if it listens.
+                streams.shutdown().await;
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let _ = timeout(LINGER, uncork.drive(poll_fn(|context| connection.poll_closed(context)))).await;
+                return Ok(());
             }
             () = &mut liveness => {
                 tracing::debug!(visitor = %caller.remote, "a visitor vanished");
@@ -131,7 +149,7 @@ async fn exchange(
     while let Ok((status, headers)) = interims.try_recv() {
         send_interim(&mut respond, status, headers);
     }
-    match send(answer, kind, respond).await {
+    match send(answer, kind, respond, &reception).await {
         Ok(()) => _ = timeout(LINGER, pass_over(rest)).await,
         Err(error) => tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor"),
     }
@@ -173,7 +191,12 @@ fn send_interim(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: 
     }
 }
 
-async fn send(answer: Response<Body>, kind: Kind, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+async fn send(
+    answer: Response<Body>,
+    kind: Kind,
+    mut respond: SendResponse<Bytes>,
+    reception: &Reception,
+) -> Result<(), h2::Error> {
     let (head, mut body) = answer.into_parts();
     let head = super::without_upgrade(head, kind);
     let ends = body.is_end_stream();
@@ -191,7 +214,7 @@ async fn send(answer: Response<Body>, kind: Kind, mut respond: SendResponse<Byte
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let last = body.is_end_stream();
-                    send_data(&mut stream, data, last).await?;
+                    send_data(&mut stream, data, last, reception).await?;
                     if last {
                         return Ok(());
                     }
@@ -210,14 +233,25 @@ async fn send(answer: Response<Body>, kind: Kind, mut respond: SendResponse<Byte
 }
 
 /// Sends as the visitor's windows allow, so that a slow visitor slows the origin down.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    last: bool,
+    reception: &Reception,
+) -> Result<(), h2::Error> {
     if data.is_empty() {
         return if last { stream.send_data(data, true) } else { Ok(()) };
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         if stream.capacity() == 0 {
-            poll_fn(|context| stream_capacity(stream, context)).await?;
+            let capacity = poll_fn(|context| stream_capacity(stream, context));
+            let Ok(capacity) = timeout(reception.limits.stall, capacity).await else {
+                reception.site.metrics.defended(Defence::Stalled);
+                stream.send_reset(Reason::CANCEL);
+                return Err(Reason::CANCEL.into());
+            };
+            capacity?;
         }
         let part = data.split_to(stream.capacity().min(data.len()));
         let ends = last && data.is_empty();

@@ -16,11 +16,14 @@ use h3::server::{RequestResolver, RequestStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use quinn::VarInt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::{Body, Interim, Kind};
 
+use super::bucket::Bucket;
 use super::{Reception, ask};
+use crate::defence::Defence;
 use crate::visit::{Caller, Visit};
 use body::incoming;
 use quic::{Connection, Sender, Sidelight};
@@ -68,7 +71,7 @@ pub(crate) async fn serve(quic: quinn::Connection, caller: Caller, reception: Ar
 
 async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Reception>) -> Result<(), ConnectionError> {
     let limits = reception.limits;
-    let connection = Connection::new(quic, limits.header_bytes);
+    let connection = Connection::new(quic.clone(), limits.header_bytes);
     let requests = connection.requests();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(limits.header_bytes as u64).enable_extended_connect(true).send_grease(false);
@@ -78,6 +81,7 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
     let mut connection = connection?;
     let mut streams = JoinSet::new();
     let mut idle_since = Instant::now();
+    let mut taken_back = Bucket::new(limits.resets, idle_since);
     let mut leaving = false;
     while !(leaving && streams.is_empty()) {
         tokio::select! {
@@ -87,7 +91,14 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
                     streams.spawn(exchange(resolver, sidelight, caller, Arc::clone(&reception)));
                 }
             }
-            Some(_) = streams.join_next() => idle_since = Instant::now(),
+            Some(ended) = streams.join_next() => {
+                idle_since = Instant::now();
+                if matches!(ended, Ok(Ended::TakenBack)) && !taken_back.take(idle_since) {
+                    reception.site.metrics.defended(Defence::Resets);
+                    quic.close(EXCESSIVE_LOAD, b"");
+                    break;
+                }
+            }
             () = reception.stop.drained(), if !leaving => {
                 leaving = true;
                 say_goodbye(&mut connection).await?;
@@ -103,6 +114,17 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
     Ok(())
 }
 
+/// H3_EXCESSIVE_LOAD (RFC 9114 section 8.1).
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
+
+/// How a request came to its end.
+enum Ended {
+    /// With an answer, or with a visitor who did not want all of it.
+    Answered,
+    /// Its visitor gave it up before there was an answer, or it was malformed.
+    TakenBack,
+}
+
 /// Tells the visitor to send no more requests, unless it takes nothing on the control stream.
 async fn say_goodbye(connection: &mut h3::server::Connection<Connection, Bytes>) -> Result<(), ConnectionError> {
     timeout(LINGER, connection.shutdown(0)).await.unwrap_or(Ok(()))
@@ -113,12 +135,15 @@ async fn exchange(
     sidelight: Sidelight,
     caller: Caller,
     reception: Arc<Reception>,
-) {
+) -> Ended {
     let resolved = timeout(reception.limits.idle, resolver.resolve_request()).await;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
-        Ok(Err(error)) => return tracing::debug!(visitor = %caller.remote, %error, "a request was malformed"),
-        Err(_) => return,
+        Ok(Err(error)) => {
+            tracing::debug!(visitor = %caller.remote, %error, "a request was malformed");
+            return Ended::TakenBack;
+        }
+        Err(_) => return Ended::TakenBack,
     };
     let Sidelight { websocket, mut done } = sidelight;
     let (mut outgoing, receiving) = stream.split();
@@ -131,7 +156,10 @@ async fn exchange(
     };
     let body = match incoming(receiving, &head, kind).await {
         Ok(body) => body,
-        Err(error) => return tracing::debug!(visitor = %caller.remote, %error, "a request was malformed"),
+        Err(error) => {
+            tracing::debug!(visitor = %caller.remote, %error, "a request was malformed");
+            return Ended::TakenBack;
+        }
     };
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
@@ -143,7 +171,10 @@ async fn exchange(
             Some((status, headers)) = interims.recv() => send_interim(&mut outgoing, status, headers).await,
             () = ask::asked(&mut asked) => send_interim(&mut outgoing, StatusCode::CONTINUE, HeaderMap::new()).await,
             // The visitor left: dropping the rest cancels the origin's request.
-            () = &mut done => return outgoing.stop_stream(Code::H3_REQUEST_CANCELLED),
+            () = &mut done => {
+                outgoing.stop_stream(Code::H3_REQUEST_CANCELLED);
+                return Ended::TakenBack;
+            }
             answer = &mut answering => break answer,
         }
     };
@@ -151,8 +182,11 @@ async fn exchange(
         send_interim(&mut outgoing, status, headers).await;
     }
     let sent = tokio::select! {
-        sent = send(answer, kind, &mut outgoing) => sent,
-        () = &mut done => return outgoing.stop_stream(Code::H3_REQUEST_CANCELLED),
+        sent = send(answer, kind, &mut outgoing, &reception) => sent,
+        () = &mut done => {
+            outgoing.stop_stream(Code::H3_REQUEST_CANCELLED);
+            return Ended::Answered;
+        }
     };
     match sent {
         // Closing the connection throws away what is not acknowledged yet.
@@ -162,6 +196,7 @@ async fn exchange(
             tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor");
         }
     }
+    Ended::Answered
 }
 
 /// An interim answer is advice: one that cannot be sent is left out.
@@ -181,22 +216,40 @@ enum SendError {
     Visitor(#[from] StreamError),
     #[error(transparent)]
     Origin(#[from] wire::BodyError),
+    #[error("the visitor takes nothing of it")]
+    Stalled,
 }
 
-async fn send(answer: Response<Body>, kind: Kind, outgoing: &mut Outgoing) -> Result<(), SendError> {
+async fn send(
+    answer: Response<Body>,
+    kind: Kind,
+    outgoing: &mut Outgoing,
+    reception: &Reception,
+) -> Result<(), SendError> {
     let (head, mut body) = answer.into_parts();
     let head = super::without_upgrade(head, kind);
-    outgoing.send_response(Response::from_parts(head, ())).await?;
+    taken(outgoing.send_response(Response::from_parts(head, ())), reception).await?;
     while !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
         match frame?.into_data() {
             Ok(data) if data.is_empty() => (),
-            Ok(data) => outgoing.send_data(data).await?,
+            Ok(data) => taken(outgoing.send_data(data), reception).await?,
             Err(frame) => {
-                outgoing.send_trailers(frame.into_trailers().unwrap_or_default()).await?;
+                taken(outgoing.send_trailers(frame.into_trailers().unwrap_or_default()), reception).await?;
                 break;
             }
         }
     }
     Ok(outgoing.finish().await?)
+}
+
+/// Sends a part of an answer, unless the visitor makes no room for it.
+async fn taken(sending: impl Future<Output = Result<(), StreamError>>, reception: &Reception) -> Result<(), SendError> {
+    match timeout(reception.limits.stall, sending).await {
+        Ok(sent) => Ok(sent?),
+        Err(_) => {
+            reception.site.metrics.defended(Defence::Stalled);
+            Err(SendError::Stalled)
+        }
+    }
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::places::{Place, Places};
 use super::tcp;
+use crate::defence::Defence;
 use crate::front::{self, Reception};
 use crate::visit::Caller;
 
@@ -17,9 +18,9 @@ use crate::visit::Caller;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves visitors without TLS until the node stops.
-pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Reception>, places: Arc<Semaphore>) {
+pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Reception>, places: Arc<Places>) {
     while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
-        let Some(place) = place(&places, remote) else { continue };
+        let Some(place) = place(&reception, &places, remote) else { continue };
         tcp::tune(&stream, SILENCE);
         let serving = front::serve_plain(stream, Caller { remote, secure: false }, Arc::clone(&reception));
         spawn(&reception, place, serving);
@@ -31,11 +32,11 @@ pub(crate) async fn visitors_over_tls(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     reception: Arc<Reception>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
-        let Some(place) = place(&places, remote) else { continue };
+        let Some(place) = place(&reception, &places, remote) else { continue };
         tcp::tune(&stream, SILENCE);
         let handshake = timeout(reception.limits.handshake, acceptor.accept(stream));
         let serving = {
@@ -47,8 +48,14 @@ pub(crate) async fn visitors_over_tls(
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         front::serve(stream, is_http2, Caller { remote, secure: true }, reception).await;
                     }
-                    Some(Ok(Err(error))) => tracing::debug!(visitor = %remote, %error, "a TLS handshake failed"),
-                    Some(Err(_)) => tracing::debug!(visitor = %remote, "a TLS handshake took too long"),
+                    Some(Ok(Err(error))) => {
+                        reception.site.metrics.defended(Defence::BadHandshake);
+                        tracing::debug!(visitor = %remote, %error, "a TLS handshake failed");
+                    }
+                    Some(Err(_)) => {
+                        reception.site.metrics.defended(Defence::SlowHandshake);
+                        tracing::debug!(visitor = %remote, "a TLS handshake took too long");
+                    }
                 }
             }
         };
@@ -57,7 +64,7 @@ pub(crate) async fn visitors_over_tls(
 }
 
 /// Serves visitors over QUIC until the node stops.
-pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc<Reception>, places: Arc<Semaphore>) {
+pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc<Reception>, places: Arc<Places>) {
     loop {
         let incoming = tokio::select! {
             () = reception.stop.drained() => return,
@@ -65,14 +72,14 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
         };
         let Some(incoming) = incoming else { return };
         // With half of the places taken, visitors show first that their address is theirs.
-        if places.available_permits() < reception.limits.connections / 2 && incoming.may_retry() {
+        if places.are_scarce() && incoming.may_retry() {
             // It fails only for those that cannot be asked.
             let _ = incoming.retry();
             continue;
         }
         let remote = incoming.remote_address();
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(place) = place(&places, remote) else {
+        let Some(place) = place(&reception, &places, remote) else {
             incoming.refuse();
             continue;
         };
@@ -85,8 +92,14 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
                     Some(Ok(Ok(connection))) => {
                         front::http3::serve(connection, Caller { remote, secure: true }, reception).await;
                     }
-                    Some(Ok(Err(error))) => tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed"),
-                    Some(Err(_)) => tracing::debug!(visitor = %remote, "a QUIC handshake took too long"),
+                    Some(Ok(Err(error))) => {
+                        reception.site.metrics.defended(Defence::BadHandshake);
+                        tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed");
+                    }
+                    Some(Err(_)) => {
+                        reception.site.metrics.defended(Defence::SlowHandshake);
+                        tracing::debug!(visitor = %remote, "a QUIC handshake took too long");
+                    }
                 }
             }
         };
@@ -94,15 +107,16 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
     }
 }
 
-fn place(places: &Arc<Semaphore>, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
-    let place = Arc::clone(places).try_acquire_owned().ok();
-    if place.is_none() {
-        tracing::warn!(visitor = %remote, "the limit of visitors' connections is reached");
-    }
-    place
+/// A place for this visitor's connection, if there is one. A flood is counted, and not told line by line.
+fn place(reception: &Reception, places: &Arc<Places>, remote: SocketAddr) -> Option<Place> {
+    let refuse = |defence: Defence| {
+        reception.site.metrics.defended(defence);
+        tracing::debug!(visitor = %remote, limit = defence.label(), "a visitor's connection is refused");
+    };
+    places.take(remote.ip()).map_err(refuse).ok()
 }
 
-fn spawn(reception: &Reception, place: OwnedSemaphorePermit, serving: impl Future<Output = ()> + Send + 'static) {
+fn spawn(reception: &Reception, place: Place, serving: impl Future<Output = ()> + Send + 'static) {
     let counted = reception.site.metrics.visitor();
     reception.stop.spawn(async move {
         serving.await;

@@ -99,7 +99,7 @@ footer{margin-top:2rem;padding-top:1rem;border-top:1px solid #8883;font-size:.82
 overflow-wrap:anywhere}";
 
 /// Text that cannot leave its place in HTML.
-struct Escaped<'a>(&'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,6 +5,8 @@
 mod agents;
 mod api;
 mod bodies;
+mod gate;
+mod hostile;
 mod limits;
 mod node;
 mod origin;

@@ -1,0 +1,91 @@
+/// Why a visitor's connection was refused or ended in defence of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defence {
+    /// [`crate::Limits::connections`] are open.
+    Full,
+    /// [`crate::Limits::connections_per_address`] are open.
+    AddressFull,
+    /// A handshake took longer than [`crate::Limits::handshake`].
+    SlowHandshake,
+    /// What came instead of a TLS or QUIC handshake was none.
+    BadHandshake,
+    /// The header of a request, or the first one, took longer than [`crate::Limits::idle`].
+    SlowHeader,
+    /// No HTTP/1.1.
+    Http1Malformed,
+    /// An answer was not taken for [`crate::Limits::stall`].
+    Stalled,
+    /// Requests were taken back faster than [`crate::Limits::resets`] allows (CVE-2023-44487).
+    Resets,
+    /// Frames that carry nothing came faster than [`crate::Limits::idle_frames`] allows (CVE-2019-9512, -9513, -9515,
+    /// -9518).
+    IdleFrames,
+    /// One header came in too many frames (CVE-2024-27316), or was too large even to be refused.
+    HeaderBomb,
+    /// Data came in far too small pieces.
+    SmallData,
+    /// The visitor made the edge reset too many streams (CVE-2025-8671).
+    MadeReset,
+    /// Some other breach of HTTP/2.
+    Http2Malformed,
+}
+
+impl Defence {
+    /// All of them.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Full,
+        Self::AddressFull,
+        Self::SlowHandshake,
+        Self::BadHandshake,
+        Self::SlowHeader,
+        Self::Http1Malformed,
+        Self::Stalled,
+        Self::Resets,
+        Self::IdleFrames,
+        Self::HeaderBomb,
+        Self::SmallData,
+        Self::MadeReset,
+        Self::Http2Malformed,
+    ];
+
+    /// The label in the metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Full => "connections",
+            Self::AddressFull => "connections_per_address",
+            Self::SlowHandshake => "slow_handshake",
+            Self::BadHandshake => "bad_handshake",
+            Self::SlowHeader => "slow_header",
+            Self::Http1Malformed => "http1_malformed",
+            Self::Stalled => "stalled",
+            Self::Resets => "resets",
+            Self::IdleFrames => "idle_frames",
+            Self::HeaderBomb => "header_bomb",
+            Self::SmallData => "small_data",
+            Self::MadeReset => "made_reset",
+            Self::Http2Malformed => "http2_malformed",
+        }
+    }
+
+    /// Which defence of the HTTP/2 library ended a connection, if one did. It says so only in words.
+    pub(crate) fn of_http2(error: &h2::Error) -> Option<Self> {
+        if !error.is_library() || !error.is_go_away() {
+            return None;
+        }
+        let words = error.to_string();
+        let said = |word: &str| words.contains(word);
+        Some(match error.reason() {
+            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_resets") => Self::Resets,
+            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_internal_resets") => Self::MadeReset,
+            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_data_frames") => Self::SmallData,
+            // Too many continuations, or a list far over the limit.
+            Some(h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::COMPRESSION_ERROR) => Self::HeaderBomb,
+            _ => Self::Http2Malformed,
+        })
+    }
+
+    /// The same of the HTTP/1.1 library.
+    pub(crate) fn of_http1(error: &hyper::Error) -> Option<Self> {
+        if error.is_timeout() { Some(Self::SlowHeader) } else { error.is_parse().then_some(Self::Http1Malformed) }
+    }
+}

@@ -1,0 +1,136 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::Limits;
+use crate::defence::Defence;
+
+/// The places of visitors' connections: so many in all, and so many for one network.
+#[derive(Debug)]
+pub(crate) struct Places {
+    total: usize,
+    per_address: usize,
+    exempt_loopback: bool,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    by_network: HashMap<IpAddr, usize>,
+}
+
+/// A place that is taken until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    /// Nobody's, if its network is not counted.
+    network: Option<IpAddr>,
+}
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            total: limits.connections,
+            per_address: limits.connections_per_address,
+            exempt_loopback: limits.exempt_loopback,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Takes a place for a connection from this address, or says which limit is reached.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Defence> {
+        let network = Some(network(address)).filter(|network| !(self.exempt_loopback && network.is_loopback()));
+        let mut taken = self.taken();
+        if taken.total >= self.total {
+            return Err(Defence::Full);
+        }
+        if let Some(network) = network {
+            let count = taken.by_network.entry(network).or_default();
+            if *count >= self.per_address {
+                return Err(Defence::AddressFull);
+            }
+            *count += 1;
+        }
+        taken.total += 1;
+        Ok(Place { places: Arc::clone(self), network })
+    }
+
+    /// Half of all places are taken.
+    pub(crate) fn are_scarce(&self) -> bool {
+        self.taken().total > self.total / 2
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.total -= 1;
+        let Some(network) = self.network else { return };
+        if let Entry::Occupied(mut entry) = taken.by_network.entry(network) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// What counts as one visitor: an IPv4 address, or a /64 of IPv6, since whoever has one address of it has all.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    const HOST_PART: u128 = u64::MAX as u128;
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => Ipv6Addr::from_bits(address.to_bits() & !HOST_PART).into(),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(total: usize, per_address: usize, exempt_loopback: bool) -> Arc<Places> {
+        let limits =
+            Limits { connections: total, connections_per_address: per_address, exempt_loopback, ..Limits::default() };
+        Places::new(&limits)
+    }
+
+    fn at(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn one_network_does_not_take_all() {
+        let places = places(10, 2, true);
+        let kept = [places.take(at("2001:db8::1")).unwrap(), places.take(at("2001:db8::2:3")).unwrap()];
+        assert_eq!(places.take(at("2001:db8::ffff")).unwrap_err(), Defence::AddressFull);
+        let other = [places.take(at("2001:db8:0:1::1")).unwrap(), places.take(at("192.0.2.1")).unwrap()];
+        let same = places.take(at("::ffff:192.0.2.1")).unwrap();
+        assert_eq!(places.take(at("192.0.2.1")).unwrap_err(), Defence::AddressFull);
+        drop((kept, other, same));
+        assert!(places.taken().by_network.is_empty(), "nothing is remembered of who has left");
+        assert_eq!(places.taken().total, 0);
+    }
+
+    #[test]
+    fn the_total_counts_everybody() {
+        let places = places(3, 1, true);
+        let kept: Vec<_> = (0..3).map(|_| places.take(at("127.0.0.1")).unwrap()).collect();
+        assert_eq!(places.take(at("192.0.2.1")).unwrap_err(), Defence::Full);
+        assert!(places.are_scarce());
+        drop(kept);
+        assert!(!places.are_scarce());
+    }
+
+    #[test]
+    fn this_machine_is_exempt_only_if_so_said() {
+        let places = places(10, 1, false);
+        let _kept = places.take(at("::1")).unwrap();
+        assert_eq!(places.take(at("::1")).unwrap_err(), Defence::AddressFull);
+    }
+}
