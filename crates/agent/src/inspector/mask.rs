@@ -44,6 +44,9 @@ const LONGEST_NAME: usize = 128;
 /// A shorter text is no token that is worth hiding.
 const SHORTEST_JWT: usize = 20;
 
+/// Shorter words after `Bearer` are prose.
+const SHORTEST_BEARER: usize = 6;
+
 /// Whether something of this name is a secret.
 pub fn is_secret(name: &str) -> bool {
     if name.len() > LONGEST_NAME {
@@ -91,7 +94,7 @@ pub fn form(text: &str) -> Cow<'_, str> {
 
 /// Any other text as it may be shown; it may be cut anywhere.
 pub fn text(text: &str) -> Cow<'_, str> {
-    chain(chain(members(text), |text| parameters(text, false)), tokens)
+    chain(chain(chain(members(text), |text| parameters(text, false)), bearers), tokens)
 }
 
 /// The next change after those before; borrows as long as nothing was changed.
@@ -117,6 +120,23 @@ fn bearer(value: &str) -> Cow<'_, str> {
         Some(at) if value.len() > at + WORD.len() => Cow::Owned(format!("{} {MASK}", &value[..at + WORD.len()])),
         _ => Cow::Borrowed(value),
     }
+}
+
+/// The same in a longer text, where the word may stand for itself: what follows must be long enough for a token.
+fn bearers(text: &str) -> Cow<'_, str> {
+    const WORD: &[u8] = b"bearer ";
+    let mut shown = Shown::new(text);
+    let mut at = 0;
+    while let Some(found) = text.as_bytes()[at..].windows(WORD.len()).position(|word| word.eq_ignore_ascii_case(WORD)) {
+        let start = at + found + WORD.len();
+        let is_token = |c: char| is_base64url(c) || matches!(c, '.' | '~' | '+' | '/' | '=');
+        let length = text[start..].find(|c| !is_token(c)).unwrap_or(text.len() - start);
+        if length >= SHORTEST_BEARER {
+            shown.hide(start, start + length, MASK);
+        }
+        at = start + length;
+    }
+    shown.finish()
 }
 
 /// `scheme://user:password@host` without user and password.
@@ -383,6 +403,7 @@ mod tests {
     fn other_texts_stay_as_they_are() {
         let page = "<p class=\"key\">A page; with \"quotes\" &amp; a == b, eyJust text…</p>";
         assert!(matches!(text(page), Cow::Borrowed(same) if same == page));
+        assert_eq!(text("[\"BEARER abc.def/1=\"] a bearer of news"), "[\"BEARER ••••••\"] a bearer of news");
         assert_eq!(text("<a href=\"/x?a=1&amp;token=abc\">"), "<a href=\"/x?a=1&amp;token=••••••\">");
     }
 }
