@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 use wire::identity::Credentials;
 
+use crate::inspect::{self, Inspect};
 use crate::notify::{self, PidFile, Watchdog};
 use crate::problem::Problem;
 use crate::ready::Ready;
@@ -37,6 +38,8 @@ pub(crate) struct Connector {
     pub(crate) config: Config,
     /// Where `/ready` and `/metrics` are to be; `None` is the first free of the usual ports.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Whether requests are recorded and shown.
+    pub(crate) inspect: Inspect,
     /// How long requests may go on after the first signal.
     pub(crate) grace: Duration,
     /// Written once connected.
@@ -113,7 +116,7 @@ pub(crate) fn protocol(word: &str) -> agent::Protocol {
 impl Connector {
     /// Connects, prints what `ready` makes of it, shows what happens, and ends on a signal.
     pub(crate) async fn serve(self, screen: Screen, ready: impl FnOnce(Ready, Screen)) -> anyhow::Result<()> {
-        let Self { config, metrics, grace, pidfile } = self;
+        let Self { config, metrics, inspect, grace, pidfile } = self;
         let mut signals = Signals::install().context("signals cannot be watched")?;
         let listener = agent::listen_metrics(metrics).await.with_context(|| {
             Problem::new(
@@ -121,14 +124,16 @@ impl Connector {
                 "choose another address with --metrics (port 0 = any)",
             )
         })?;
+        let inspector = inspect.listen().await?;
         let mut facts = Ready {
             tunnel_id: Some(config.tunnel),
             connector_id: Some(config.connector),
             metrics: listener.local_addr().ok(),
+            inspector: inspector.as_ref().and_then(|listener| listener.local_addr().ok()).map(inspect::url),
             ..Ready::default()
         };
         let edges = config.edge.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let running = Agent::start(config, Some(listener))
+        let running = Agent::start_with_inspector(config, Some(listener), inspector)
             .await
             .context(Problem::usage("the agent cannot start", "correct what is named"))?;
         let events = running.events();
@@ -143,7 +148,11 @@ impl Connector {
         let first = running.status().borrow().connections.first().map(|connection| connection.transport.to_string());
         facts.protocol = first;
         let _pidfile = pidfile.as_deref().map(PidFile::write).transpose()?;
+        let inspector = facts.inspector.clone();
         ready(facts, screen);
+        if let Some(url) = inspector {
+            screen.say(format!("Requests are shown at {url}\n"));
+        }
         notify::systemd("READY=1");
         let _watchdog = Watchdog::start();
         let shown = tokio::spawn(report::agent_events(events, screen));

@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod connector;
 mod fetch;
+mod inspect;
 mod local;
 mod logging;
 mod node;

@@ -45,6 +45,9 @@ pub(crate) struct Ready {
     /// The agent's `/ready` and `/metrics`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// The page of the inspector, a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inspector: Option<String>,
     /// The tunnel that the agent serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tunnel_id: Option<Uuid>,

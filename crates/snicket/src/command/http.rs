@@ -12,6 +12,7 @@ use certs::tls::Roots;
 use crate::bootstrap::{self, Known, QuickTunnel, Wish};
 use crate::connector::{self, Connector};
 use crate::fetch::Trust;
+use crate::inspect::InspectArgs;
 use crate::local::LocalEdge;
 use crate::logging::{Level, LogArgs, Logging};
 use crate::origin::Origin;
@@ -64,6 +65,8 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    inspect: InspectArgs,
     /// Time for requests to end after a signal
     #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s")]
     grace_period: Duration,
@@ -91,7 +94,13 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let mut config = connector::config(tunnel.credentials, edges, way.roots(&known), document)?;
     config.protocol = connector::protocol(&args.protocol);
     config.quick_hostname = Some(tunnel.hostname.clone());
-    let connector = Connector { config, metrics: args.metrics, grace: args.grace_period, pidfile: None };
+    let connector = Connector {
+        config,
+        metrics: args.metrics,
+        inspect: (&args.inspect).into(),
+        grace: args.grace_period,
+        pidfile: None,
+    };
     let (https, http) = known.ports();
     let ready = |facts: Ready, screen: Screen| {
         let ready = Ready {

@@ -14,6 +14,7 @@ use serde_json::json;
 use wire::identity::{Credentials, TunnelSecret};
 
 use crate::command::up::{DOMAIN, HTTP_PORT, HTTPS_PORT, stop, tell};
+use crate::inspect::{self, Inspect, InspectArgs};
 use crate::logging::{Level, LogArgs, Logging};
 use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes};
 use crate::origin::Origin;
@@ -67,6 +68,8 @@ pub(crate) struct Args {
     /// How the agent and the edge talk
     #[arg(long, value_name = "NAME", value_parser = ["auto", "quic", "http2"], default_value = "auto")]
     protocol: String,
+    #[command(flatten)]
+    inspect: InspectArgs,
     /// Certificate authority and name [default: $XDG_DATA_HOME/snicket/try]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -94,7 +97,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let node = blueprint.start(sockets).await?;
     let token = TokenFile::write(&data, &node)?;
     let (hostname, credentials) = tunnel(&node.registry, &domain, args.name.as_deref(), &data).await?;
-    let agent = connect(&node, credentials, &origin, &args.protocol).await?;
+    let inspect = Inspect::from(&args.inspect);
+    let agent = connect(&node, credentials, &origin, &args.protocol, inspect).await?;
     let events = agent.events();
 
     announce(&node, &token, &agent, &hostname, &origin, screen);
@@ -182,7 +186,13 @@ async fn tunnel(
     Ok((hostname, credentials))
 }
 
-async fn connect(node: &Node, credentials: Credentials, origin: &Origin, protocol: &str) -> anyhow::Result<Running> {
+async fn connect(
+    node: &Node,
+    credentials: Credentials,
+    origin: &Origin,
+    protocol: &str,
+    inspect: Inspect,
+) -> anyhow::Result<Running> {
     let document = connector::single(origin.service(), Overrides::default())?;
     let edges = node.running.addresses().tunnel.iter().map(|address| address.to_string().parse());
     let edges = edges.collect::<Result<Vec<_>, _>>().context("a bound address is the address of an edge")?;
@@ -191,7 +201,8 @@ async fn connect(node: &Node, credentials: Credentials, origin: &Origin, protoco
     config.proxies = agent::Proxies::none();
     config.protocol_memory = None;
     config.protocol = connector::protocol(protocol);
-    let agent = Agent::start(config, None).await.context("the agent cannot start")?;
+    let agent =
+        Agent::start_with_inspector(config, None, inspect.listen().await?).await.context("the agent cannot start")?;
     match tokio::time::timeout(CONNECT_LIMIT, agent.ready()).await {
         Ok(true) => Ok(agent),
         _ => Err(Problem::new(
@@ -229,6 +240,7 @@ fn announce(node: &Node, token: &TokenFile, agent: &Running, hostname: &Hostname
         http: Some(addresses.http),
         ca: Some(node.ca.clone()),
         token_file: Some(token.0.clone()),
+        inspector: agent.inspector_address().map(inspect::url),
         protocol: connection.clone(),
         ..Ready::default()
     });
@@ -241,4 +253,7 @@ fn announce(node: &Node, token: &TokenFile, agent: &Running, hostname: &Hostname
         "Programs trust it with its CA: {}\nBrowsers warn once; or import that file. Ctrl-C stops.\n",
         screen.paint(Paint::Dim, &format!("curl --cacert {} {url}", node.ca.display()))
     ));
+    if let Some(address) = agent.inspector_address() {
+        screen.say(format!("Requests are shown at {}\n", inspect::url(address)));
+    }
 }

@@ -71,6 +71,12 @@ pub(crate) struct Flags {
     /// Address of /ready and /metrics
     #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
     pub(crate) metrics: Option<String>,
+    /// Record requests and show them there, on this machine only, such as localhost:4040
+    #[arg(
+        long, global = true, value_name = "ADDR", value_parser = crate::inspect::address, env = "SNICKET_INSPECT",
+        hide_env_values = true
+    )]
+    pub(crate) inspect: Option<std::net::SocketAddr>,
     /// Time for requests to end [default: 30s]
     #[arg(
         long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD",

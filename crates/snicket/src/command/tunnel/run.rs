@@ -18,6 +18,7 @@ use super::session::Session;
 use crate::bootstrap::{self, Known, QuickTunnel, Wish};
 use crate::connector::{self, Connector, metrics_address};
 use crate::fetch::Trust;
+use crate::inspect::Inspect;
 use crate::local::LocalEdge;
 use crate::logging::{Form, Level};
 use crate::problem::Problem;
@@ -370,6 +371,7 @@ fn connector(settings: &Settings, flags: &Flags, credentials: Credentials, way: 
     Ok(Connector {
         config,
         metrics,
+        inspect: flags.inspect.map_or(Inspect::Off, |address| Inspect::At(Some(address))),
         grace: values.grace_period.unwrap_or(agent::DEFAULT_GRACE),
         pidfile: values.pidfile.clone(),
     })
