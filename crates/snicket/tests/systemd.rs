@@ -1,6 +1,7 @@
 //! `snicket service`, on a directory that stands for a machine's root, judged by systemd's own tools.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
