@@ -54,13 +54,15 @@ pub(crate) struct QuickTunnel {
     pub(crate) credentials: Credentials,
 }
 
-/// A quick tunnel's name, and the secret that proves it is one's own.
+/// A quick tunnel's name, the secret that proves it is one's own, and who may visit it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wish {
     /// The first label of the name.
     pub(crate) label: Option<String>,
     /// The secret of the tunnel that had the name before.
     pub(crate) secret: Option<TunnelSecret>,
+    /// Who may visit it; everybody, if there is nothing.
+    pub(crate) access: Option<policy::Access>,
 }
 
 /// The URL of `/.well-known/snicket` at this API.
@@ -114,9 +116,20 @@ pub(crate) async fn quick_tunnel(
     if let Some(secret) = &wish.secret {
         body["secret"] = secret.to_base64().into();
     }
+    if let Some(access) = &wish.access {
+        body["access"] = serde_json::to_value(access).context("access rules are plain JSON")?;
+    }
     let fetch = Fetch { method: Method::POST, url: &url, token, body: Some(body), trust, limit: TIME_LIMIT };
     let answer = fetch.send().await.with_context(|| unreachable(service))?;
     let value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+    // An edge that does not know the rules would let everybody in.
+    if wish.access.is_some() && answer.status() == StatusCode::OK && value.pointer("/result/access").is_none() {
+        return Err(Problem::new(
+            format!("the edge at {service} cannot keep visitors out"),
+            "update the edge, or share without --pin, --basic, --allow, --header and --rewrite",
+        )
+        .into());
+    }
     match read(&value) {
         Some(tunnel) if answer.status() == StatusCode::OK => Ok(tunnel),
         _ => Err(refusal(service, answer.status(), &value)),

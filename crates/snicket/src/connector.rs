@@ -145,8 +145,10 @@ impl Connector {
                 return Ok(());
             }
         }
-        let first = running.status().borrow().connections.first().map(|connection| connection.transport.to_string());
-        facts.protocol = first;
+        if let Some(first) = running.status().borrow().connections.first() {
+            facts.protocol = Some(first.transport.to_string());
+            facts.tunnel = first.edge.parse().ok();
+        }
         let _pidfile = pidfile.as_deref().map(PidFile::write).transpose()?;
         let inspector = facts.inspector.clone();
         ready(facts, screen);

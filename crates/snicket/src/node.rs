@@ -98,8 +98,8 @@ pub(crate) struct Blueprint {
     pub(crate) own: Option<(PathBuf, PathBuf)>,
     /// Who may make quick tunnels.
     pub(crate) quick_tunnels: QuickTunnels,
-    /// How long an origin may take to begin its answer.
-    pub(crate) response_timeout: Duration,
+    /// What visitors and agents may use up.
+    pub(crate) limits: edge::Limits,
 }
 
 /// A node at work.
@@ -119,7 +119,7 @@ pub(crate) struct Node {
 impl Blueprint {
     /// Starts the node on these sockets.
     pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
-        let Self { domain, location, data, keep, own, quick_tunnels, response_timeout } = self;
+        let Self { domain, location, data, keep, own, quick_tunnels, limits } = self;
         secret::make_private_dir(&data).with_context(|| {
             Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
         })?;
@@ -133,7 +133,6 @@ impl Blueprint {
             Keep::InMemory => Ok(()),
         };
         let first_token = registry.create_first_token(now, write).await?;
-        let limits = edge::Limits { response: response_timeout, ..edge::Limits::default() };
         let config = edge::Config { location: location.clone(), limits };
         let facts = Facts {
             api: addresses.api,

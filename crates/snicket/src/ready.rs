@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::bootstrap::Known;
+use crate::local::LocalEdge;
+
 /// What `"event":"ready"` carries; what does not apply is left out.
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "ready")]
@@ -54,9 +57,64 @@ pub(crate) struct Ready {
     /// The running agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connector_id: Option<Uuid>,
+    /// The PIN that visitors need, if it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pin: Option<String>,
     /// How the first connection is carried: `quic` or `http2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<String>,
+}
+
+impl From<&LocalEdge> for Ready {
+    fn from(local: &LocalEdge) -> Self {
+        Self {
+            domain: Some(local.domain.clone()),
+            api: Some(local.api.clone()),
+            tunnel: local.tunnel.first().copied(),
+            https: Some(local.https),
+            http: Some(local.http),
+            ca: Some(local.ca.clone()),
+            token_file: Some(local.token_file.clone()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&Known> for Ready {
+    fn from(known: &Known) -> Self {
+        Self {
+            domain: Some(known.domain.clone()),
+            tunnel: known.tunnel.first().and_then(|address| address.parse().ok()),
+            https: known.https.parse().ok(),
+            http: known.http.parse().ok(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Ready {
+    /// Takes from another what this one does not say.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            command: self.command,
+            url: self.url.or(other.url),
+            http_url: self.http_url.or(other.http_url),
+            origin: self.origin.or(other.origin),
+            domain: self.domain.or(other.domain),
+            api: self.api.or(other.api),
+            tunnel: self.tunnel.or(other.tunnel),
+            https: self.https.or(other.https),
+            http: self.http.or(other.http),
+            ca: self.ca.or(other.ca),
+            token_file: self.token_file.or(other.token_file),
+            metrics: self.metrics.or(other.metrics),
+            inspector: self.inspector.or(other.inspector),
+            tunnel_id: self.tunnel_id.or(other.tunnel_id),
+            connector_id: self.connector_id.or(other.connector_id),
+            pin: self.pin.or(other.pin),
+            protocol: self.protocol.or(other.protocol),
+        }
+    }
 }
 
 /// `https://host:port`, without the port where it is the usual one.

@@ -133,6 +133,11 @@ impl Api {
         origin_of(&self.base)
     }
 
+    /// Whose certificates are believed.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
     /// The first account; one installation has one.
     pub(crate) async fn account(&self) -> anyhow::Result<String> {
         let accounts: Vec<Named> = self.call(Method::GET, "/accounts", None).await?;

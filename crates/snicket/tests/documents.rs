@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use harness::Program;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
+    "docs/access.md",
     "docs/join-with-cloudflared.md",
     "docs/json-output.md",
     "docs/named-tunnels.md",

@@ -105,7 +105,9 @@ async fn short_forms_of_tunnel() {
     let service = origin.service();
     let words = ["tunnel", "--url", &service, "--metrics", "127.0.0.1:0", "--json"];
     let mut quick = Program::new(edge.home(), &words).start().await;
-    let url = quick.event("ready").await["url"].as_str().unwrap().to_owned();
+    let ready = quick.event("ready").await;
+    tells_of(&edge, &ready);
+    let url = ready["url"].as_str().unwrap().to_owned();
     assert_eq!(edge.visitor().get(&url).await.text(), "hello from the origin");
     assert_eq!(quick.terminate().await.code(), Some(0));
 
@@ -123,7 +125,9 @@ async fn short_forms_of_tunnel() {
     ];
     for _ in 0..2 {
         let mut named = Program::new(edge.home(), &words).start().await;
-        let url = named.event("ready").await["url"].as_str().unwrap().to_owned();
+        let ready = named.event("ready").await;
+        tells_of(&edge, &ready);
+        let url = ready["url"].as_str().unwrap().to_owned();
         assert_eq!(url, format!("https://www.localhost:{}", edge.https().port()));
         assert_eq!(edge.visitor().get(&url).await.text(), "hello from the origin");
         assert_eq!(named.terminate().await.code(), Some(0));
@@ -132,6 +136,28 @@ async fn short_forms_of_tunnel() {
     let mut hello = Program::new(edge.home(), &words).start().await;
     let url = hello.event("ready").await["url"].as_str().unwrap().to_owned();
     assert_eq!(edge.visitor().get(&url).await.status, 200);
+
+    let mut run =
+        Program::new(edge.home(), &["tunnel", "--metrics", "127.0.0.1:0", "--json", "run", "web"]).start().await;
+    tells_of(&edge, &run.event("ready").await);
+    let elsewhere = Agent::tunnel(&edge, &["run", "--token", &token_of(&edge, "web").await]).await;
+    let ready = elsewhere.ready();
+    assert_eq!(ready["tunnel"], edge.ready()["tunnel"], "the address that it dialled: {ready}");
+    assert_eq!(ready["ca"], edge.ready()["ca"]);
+    assert!(ready["api"].is_null() && ready["https"].is_null(), "nobody told it: {ready}");
+}
+
+/// All that a program on the edge's own machine can say of it.
+fn tells_of(edge: &Edge, ready: &serde_json::Value) {
+    for key in ["domain", "api", "tunnel", "https", "http", "ca", "token_file"] {
+        assert_eq!(ready[key], edge.ready()[key], "{key}: {ready}");
+    }
+}
+
+async fn token_of(edge: &Edge, tunnel: &str) -> String {
+    let (code, token, error) = edge.command(&["tunnel", "token", tunnel]).await;
+    assert_eq!(code, 0, "{error}");
+    token.trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `snicket http`: a local service behind a URL of an edge.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use agent::edge::EdgeName;
 use agent::ingress::Overrides;
 use anyhow::Context as _;
 use certs::tls::Roots;
+use policy::Access;
 
+use self::access::{AccessArgs, Wanted};
 use crate::bootstrap::{self, Known, QuickTunnel, Wish};
 use crate::connector::{self, Connector};
 use crate::fetch::Trust;
@@ -29,6 +33,8 @@ Examples:
   snicket http 3000 --edge tunnel.example.com --ca ca.pem
   snicket http 3000 --name web --token-file token    a name of one's own choice
   snicket http https://localhost:8443 --no-tls-verify
+  snicket http 3000 --pin                            visitors need the PIN that is shown
+  snicket http 3000 --basic ann --allow 192.0.2.0/24 --header -Cookie --rewrite /api=/v1
 
 The same name comes again on the next run. What is needed for that is kept in $XDG_STATE_HOME/snicket.";
 
@@ -68,11 +74,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     inspect: InspectArgs,
     /// Time for requests to end after a signal
-    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s")]
+    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
     grace_period: Duration,
     /// Data directory of the edge on this machine, when it is not the default one
-    #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true, hide_short_help = true)]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -80,9 +88,10 @@ pub(crate) struct Args {
 /// Shares.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     Logging::from(&args.log).start(Level::Warn)?;
+    let Wanted { rules, new_pin } = args.access.read().await?;
     let way = Way::find(&args)?;
     let known = bootstrap::ask(&way.api, &way.trust).await?;
-    let tunnel = tunnel(&args, &way, &known).await?;
+    let tunnel = tunnel(&args, &way, &known, &rules).await?;
     let overrides = Overrides {
         http_host_header: args.host_header.clone(),
         no_tls_verify: args.no_tls_verify.then_some(true),
@@ -108,14 +117,11 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
             url: Some(ready::url("https", &tunnel.hostname, https)),
             http_url: Some(ready::url("http", &tunnel.hostname, http)),
             origin: Some(args.origin.service().to_owned()),
-            domain: Some(known.domain.clone()),
             api: Some(way.api.clone()),
-            tunnel: known.tunnel.first().and_then(|address| address.parse().ok()),
-            https: known.https.parse().ok(),
-            http: known.http.parse().ok(),
             ca: way.ca.clone(),
             token_file: way.token_file.clone(),
-            ..facts
+            pin: new_pin,
+            ..Ready::from(&known).or(facts)
         };
         announce(&ready, &args.origin, screen);
     };
@@ -165,11 +171,12 @@ impl Way {
 
 /// The tunnel of the last run, or a new one. An edge that has forgotten the tunnel makes it anew with the same name and
 /// secret.
-async fn tunnel(args: &Args, way: &Way, known: &Known) -> anyhow::Result<QuickTunnel> {
+async fn tunnel(args: &Args, way: &Way, known: &Known, rules: &Access) -> anyhow::Result<QuickTunnel> {
     let key = args.name.as_deref().unwrap_or_else(|| args.origin.service());
     let path = Remembered::path(&paths::state(), &format!("{} {}", way.api, known.domain), key);
     let remembered = Remembered::load(&path);
-    let mut wish = Wish { label: args.name.clone(), secret: None };
+    let access = Some(rules).filter(|rules| !rules.is_empty());
+    let mut wish = Wish { label: args.name.clone(), secret: None, access: access.cloned() };
     if let Some(remembered) = &remembered {
         wish.label.get_or_insert_with(|| remembered.label().to_owned());
         wish.secret = Some(remembered.credentials()?.secret);
@@ -178,7 +185,13 @@ async fn tunnel(args: &Args, way: &Way, known: &Known) -> anyhow::Result<QuickTu
     let tunnel = match asked {
         // Somebody else got the name meanwhile. Nobody asked for it by --name, so another one does as well.
         Err(_) if args.name.is_none() && remembered.is_some() => {
-            bootstrap::quick_tunnel(&way.api, &way.trust, way.token.as_ref(), &Wish::default()).await?
+            bootstrap::quick_tunnel(
+                &way.api,
+                &way.trust,
+                way.token.as_ref(),
+                &Wish { access: wish.access.clone(), ..Wish::default() },
+            )
+            .await?
         }
         asked => asked?,
     };
@@ -190,6 +203,9 @@ fn announce(ready: &Ready, origin: &Origin, screen: Screen) {
     screen.event(ready);
     let (url, plain) = (ready.url.as_deref().unwrap_or_default(), ready.http_url.as_deref().unwrap_or_default());
     screen.say(format!("\n{}\n{plain}\n", screen.paint(Paint::Bold, url)));
+    if let Some(pin) = &ready.pin {
+        screen.say(format!("PIN for visitors: {}\n", screen.paint(Paint::Bold, pin)));
+    }
     let protocol = ready.protocol.as_deref().unwrap_or_default();
     screen.say(format!(
         "leads to {origin}, through {} ({protocol}). Ctrl-C stops.",

@@ -92,7 +92,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         keep: Keep::InMemory,
         own: None,
         quick_tunnels: api::QuickTunnels::Off,
-        response_timeout: edge::Limits::RESPONSE,
+        limits: edge::Limits::default(),
     };
     let node = blueprint.start(sockets).await?;
     let token = TokenFile::write(&data, &node)?;

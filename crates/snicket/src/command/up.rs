@@ -3,6 +3,7 @@
 mod file;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +101,18 @@ pub(crate) struct Args {
     /// Time for an origin to begin its answer, then status 524 [default: 100s]
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_RESPONSE_TIMEOUT", hide_env_values = true)]
     response_timeout: Option<Duration>,
+    /// Connections of visitors at once [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "SNICKET_MAX_CONNECTIONS", hide_env_values = true, hide_short_help = true)]
+    max_connections: Option<NonZeroUsize>,
+    /// Those of one address, loopback aside [default: 1000]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "SNICKET_MAX_CONNECTIONS_PER_ADDRESS",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    max_connections_per_address: Option<NonZeroUsize>,
     /// Write the process id here once everything listens
     #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true)]
     pidfile: Option<PathBuf>,
@@ -244,7 +257,18 @@ impl Settings {
                 keep: Keep::OnDisk,
                 own,
                 quick_tunnels: args.quick_tunnels.or(file.quick_tunnels).unwrap_or_default(),
-                response_timeout: args.response_timeout.or(file.response_timeout).unwrap_or(edge::Limits::RESPONSE),
+                limits: edge::Limits {
+                    response: args.response_timeout.or(file.response_timeout).unwrap_or(edge::Limits::RESPONSE),
+                    connections: args
+                        .max_connections
+                        .or(file.max_connections)
+                        .map_or(edge::Limits::CONNECTIONS, NonZeroUsize::get),
+                    connections_per_address: args
+                        .max_connections_per_address
+                        .or(file.max_connections_per_address)
+                        .map_or(edge::Limits::CONNECTIONS_PER_ADDRESS, NonZeroUsize::get),
+                    ..edge::Limits::default()
+                },
             },
             domain,
             data,
@@ -281,14 +305,7 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         command: "up",
         url: Some(ready::url("https", &local.domain, local.https.port())),
         http_url: Some(ready::url("http", &local.domain, local.http.port())),
-        domain: Some(local.domain.clone()),
-        api: Some(local.api.clone()),
-        tunnel: local.tunnel.first().copied(),
-        https: Some(local.https),
-        http: Some(local.http),
-        ca: Some(local.ca.clone()),
-        token_file: Some(local.token_file.clone()),
-        ..Ready::default()
+        ..Ready::from(local)
     };
     screen.event(&ready);
     let LocalEdge { domain, http, https, tunnel, api, ca, token_file, .. } = local;

@@ -50,7 +50,7 @@ async fn requests_go_to_the_connectors_with_the_least_to_do() {
         .await;
         let mut requests = JoinSet::new();
         for _ in 0..8 * CONNECTIONS {
-            let (visitor, url) = (edge.visitor(), tunnel.http("/slow?ms=1000"));
+            let (visitor, url) = (edge.visitor(), tunnel.http("/slow?ms=4000"));
             requests.spawn(async move { visitor.get(&url).await.status });
         }
         let mut statuses: BTreeMap<u16, usize> = BTreeMap::new();

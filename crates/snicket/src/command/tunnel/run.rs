@@ -62,11 +62,12 @@ pub(super) async fn run(args: Args, flags: &Flags, form: Option<Form>, screen: S
     start_log(&settings, flags, args.log_form.or(form))?;
     let credentials = credentials(&args, &settings).await?;
     let way = Way::find(&settings)?;
+    let known = way.known(&settings);
     let connector = connector(&settings, flags, credentials, way)?;
     let rules = connector.config.document.rules.clone();
     connector
         .serve(screen, |facts, screen| {
-            let ready = Ready { command: "tunnel run", ..facts };
+            let ready = Ready { command: "tunnel run", ..known.or(facts) };
             screen.event(&ready);
             screen.say(format!(
                 "Connected ({}); serving tunnel {}:",
@@ -149,8 +150,12 @@ async fn named(
         Some(hostname) => Some(route_to(&session, &tunnel, hostname, false).await?.1),
         None => None,
     };
-    let way = Way::find(settings)?;
-    let ports = way.visitors;
+    let mut way = Way::find(settings)?;
+    if way.local.is_none() {
+        way.told = bootstrap::ask(session.api.origin(), session.api.trust()).await.ok();
+    }
+    let known = Ready { api: Some(session.api.origin().to_owned()), ..way.known(settings) };
+    let ports = way.visitors();
     let connector = connector(settings, flags, credentials, way)?;
     let service = service(&connector.config.document);
     connector
@@ -163,7 +168,7 @@ async fn named(
                 url: address("https", |ports| ports.0),
                 http_url: address("http", |ports| ports.1),
                 origin: Some(service),
-                ..facts
+                ..known.or(facts)
             };
             announce(&ready, screen);
         })
@@ -183,21 +188,23 @@ async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Re
     let ca = values.cacert.clone().or_else(|| local.as_ref().map(|local| local.ca.clone()));
     let trust = Trust::choose(ca.as_deref(), None)?;
     // On one's own machine the token is at hand; where it is not readable, quick tunnels may work without.
-    let token = local.and_then(|local| Secret::read(&local.token_file).ok());
+    let token = local.as_ref().and_then(|local| Secret::read(&local.token_file).ok());
     let QuickTunnel { hostname, credentials } =
         bootstrap::quick_tunnel(&api, &trust, token.as_ref(), &Wish::default()).await?;
     // An edge of ours says where its visitors and agents go; other services of quick tunnels do not.
-    let known = bootstrap::ask(&api, &trust).await.ok();
-    let mut way = match &known {
-        Some(known) if values.edge.is_empty() => Way {
-            edge: known.tunnel.clone(),
-            roots: values.cacert.clone().map_or_else(|| Roots::Pem(known.ca.clone()), Roots::File),
-            visitors: None,
+    let told = bootstrap::ask(&api, &trust).await.ok();
+    let mut way = match &told {
+        Some(told) if values.edge.is_empty() => Way {
+            edge: told.tunnel.clone(),
+            roots: values.cacert.clone().map_or_else(|| Roots::Pem(told.ca.clone()), Roots::File),
+            local: None,
+            told: None,
         },
         _ => Way::find(settings)?,
     };
-    way.visitors = known.as_ref().map(Known::ports);
-    let ports = way.visitors;
+    (way.local, way.told) = (local.or(way.local), told);
+    let known = Ready { api: Some(api), ..way.known(settings) };
+    let ports = way.visitors();
     let mut connector = connector(settings, flags, credentials, way)?;
     connector.config.quick_hostname = Some(hostname.clone());
     let service = service(&connector.config.document);
@@ -209,10 +216,7 @@ async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Re
                 url: Some(ready::url("https", &hostname, https)),
                 http_url: Some(ready::url("http", &hostname, http)),
                 origin: Some(service),
-                domain: known.map(|known| known.domain),
-                api: Some(api),
-                ca,
-                ..facts
+                ..known.or(facts)
             };
             announce(&ready, screen);
         })
@@ -243,8 +247,10 @@ fn service(document: &Document) -> String {
 struct Way {
     edge: Vec<String>,
     roots: Roots,
-    /// The ports of visitors with and without TLS, where they are known.
-    visitors: Option<(u16, u16)>,
+    /// The edge, if it is the one on this machine.
+    local: Option<LocalEdge>,
+    /// What the edge's API says of the edge, if it was asked.
+    told: Option<Known>,
 }
 
 impl Way {
@@ -253,7 +259,7 @@ impl Way {
         let given = values.cacert.clone().map(Roots::File);
         if !values.edge.is_empty() {
             let roots = given.unwrap_or(Roots::System);
-            return Ok(Self { edge: values.edge.clone(), roots, visitors: None });
+            return Ok(Self { edge: values.edge.clone(), roots, local: None, told: None });
         }
         let api = values.api_url.as_deref();
         let Some(local) = LocalEdge::meant(api)? else {
@@ -267,9 +273,24 @@ impl Way {
         };
         Ok(Self {
             edge: local.tunnel.iter().map(ToString::to_string).collect(),
-            roots: given.unwrap_or(Roots::File(local.ca)),
-            visitors: Some((local.https.port(), local.http.port())),
+            roots: given.unwrap_or_else(|| Roots::File(local.ca.clone())),
+            local: Some(local),
+            told: None,
         })
+    }
+
+    /// The ports of visitors with and without TLS, where they are known.
+    fn visitors(&self) -> Option<(u16, u16)> {
+        let local = self.local.as_ref().map(|local| (local.https.port(), local.http.port()));
+        self.told.as_ref().map(Known::ports).or(local)
+    }
+
+    /// What there is to say of the edge. Agents alone learn nothing but the address that they dial.
+    fn known(&self, settings: &Settings) -> Ready {
+        let values = &settings.values;
+        let given = Ready { api: values.api_url.clone(), ca: values.cacert.clone(), ..Ready::default() };
+        let local = self.local.as_ref().map(Ready::from).unwrap_or_default();
+        given.or(local).or(self.told.as_ref().map(Ready::from).unwrap_or_default())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration file of `up`: the same keys as the flags.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(super) struct File {
     pub(super) location: Option<String>,
     pub(super) grace_period: Option<Duration>,
     pub(super) response_timeout: Option<Duration>,
+    pub(super) max_connections: Option<NonZeroUsize>,
+    pub(super) max_connections_per_address: Option<NonZeroUsize>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) loglevel: Option<Level>,
     pub(super) logfile: Option<PathBuf>,
@@ -64,12 +67,18 @@ impl File {
             location: file.optional("location"),
             grace_period: file.optional("grace-period"),
             response_timeout: file.optional("response-timeout"),
+            max_connections: file.parsed("max-connections", count),
+            max_connections_per_address: file.parsed("max-connections-per-address", count),
             pidfile: file.optional("pidfile"),
             loglevel: file.parsed("loglevel", |text| Level::from_str(text, false)),
             logfile: file.optional("logfile"),
             output: file.parsed("output", |text| Form::from_str(text, false)),
         })
     }
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
 
 fn listen(file: &mut Mapping<'_>, key: &'static str) -> Option<Listen> {
@@ -100,6 +109,7 @@ mod tests {
         for flag in flags.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "config") {
             let value = match flag {
                 "grace-period" | "response-timeout" => "10s",
+                "max-connections" | "max-connections-per-address" => "100",
                 "loglevel" => "warn",
                 "output" => "json",
                 "quick-tunnels" => "token",
