@@ -661,3 +661,53 @@ async fn too_many_calls_of_one_credential_are_told_to_wait() {
     assert!(!refused.headers.contains_key("x-should-retry"));
     assert!(refused.headers["ratelimit"].to_str().unwrap().contains("r=0"));
 }
+
+#[tokio::test]
+async fn access_rules_and_routes_have_calls_of_their_own() {
+    let edge = Edge::start().await;
+    let bearer = format!("Bearer {}", edge.token);
+    let own = async |method: Method, path: &str, body: String| {
+        edge.send(method, &format!("/snicket/v1{path}"), &[("authorization", &bearer)], body).await
+    };
+    let (_, tunnel) = edge.tunnel("web").await;
+    let access = format!("/tunnels/{tunnel}/access");
+    let nothing = json!({ "allow": [], "pin": false, "basic": [], "headers": [], "rewrite": [] });
+    assert_eq!(own(Method::GET, &access, String::new()).await.result(), nothing);
+    let hash = format!("pbkdf2-sha256:100000:{}:{}", STANDARD.encode([1; 16]), STANDARD.encode([2; 32]));
+    let rules = json!({ "version": 1, "allow": ["192.0.2.7/24"], "pin": hash, "headers": ["X-Env: demo"] });
+    let shown = json!({
+        "allow": ["192.0.2.0/24"], "pin": true, "basic": [], "headers": ["x-env: demo"], "rewrite": [],
+    });
+    assert_eq!(own(Method::PUT, &access, rules.to_string()).await.result(), shown);
+    let read = own(Method::GET, &access, String::new()).await;
+    assert_eq!(read.result(), shown);
+    assert!(!read.text.contains("pbkdf2"), "hashes stay here: {}", read.text);
+    for bad in [json!({}), json!({ "version": 1, "pin": "1234" }), json!({ "version": 1, "deny": [] })] {
+        assert_eq!(own(Method::PUT, &access, bad.to_string()).await.status, 400, "{bad}");
+    }
+    assert!(edge.registry.snapshot().access(tunnel).is_some(), "what is refused changes nothing");
+    assert_eq!(own(Method::DELETE, &access, String::new()).await.result(), nothing);
+    own(Method::GET, "/tunnels/x/access", String::new()).await.refused(404, 7003);
+    assert_eq!(edge.send(Method::GET, &format!("/snicket/v1{access}"), &[], "").await.status, 400, "it needs a token");
+
+    let route = format!("/zones/{}/tunnels/{tunnel}/routes", edge.zone);
+    edge.put(&route, json!({ "type": "dns", "user_hostname": "www.example.test" })).await.result();
+    let listed = own(Method::GET, &format!("/routes?tunnel={tunnel}"), String::new()).await.result();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["hostname"]), (1, &json!("www.example.test")));
+    own(Method::DELETE, "/routes/www.example.test", String::new()).await.result();
+    assert!(edge.registry.snapshot().route("www.example.test").is_none());
+    own(Method::DELETE, "/routes/www.example.test", String::new()).await.refused(404, 7003);
+}
+
+#[tokio::test]
+async fn a_quick_tunnel_has_its_rules_before_its_agent_comes() {
+    let edge = Edge::start().await;
+    let access = json!({ "version": 1, "allow": ["192.0.2.0/24"] });
+    let made = edge.send(Method::POST, "/tunnel", &[], json!({ "access": access }).to_string()).await.result();
+    assert_eq!(made["access"]["allow"], json!(["192.0.2.0/24"]));
+    let id: Uuid = made["id"].as_str().unwrap().parse().unwrap();
+    assert!(!edge.registry.snapshot().access(id).unwrap().allows([198, 51, 100, 1].into()));
+    let again = json!({ "name": made["hostname"].as_str().unwrap().split('.').next(), "secret": made["secret"] });
+    edge.send(Method::POST, "/tunnel", &[], again.to_string()).await.result();
+    assert!(edge.registry.snapshot().access(id).is_none(), "without rules everybody may come");
+}
