@@ -89,7 +89,9 @@ async fn idle(rig: &Rig) {
     let second = async {
         let stream = rig.edge.visitor().over(Http::Two).dial(&uri).await;
         let (_requests, connection) = h2::client::handshake(stream).await.unwrap();
-        lasts(IDLE, "HTTP/2", connection).await.expect("it is told the end");
+        // What the library still writes may meet the closed socket before the edge's goodbye is read.
+        let end = lasts(IDLE, "HTTP/2", connection).await;
+        assert!(end.as_ref().err().is_none_or(h2::Error::is_io), "{end:?}");
     };
     let third = async {
         let (_endpoint, connection) = http3::dial(rig.edge.https(), &way.agent.host(), &rig.edge.ca()).await;
