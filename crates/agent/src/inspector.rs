@@ -64,17 +64,13 @@ impl Inspector {
         }
     }
 
-    /// Records a request that begins, and answers its id; `None` when there are too many, or when it is no request of
-    /// HTTP.
+    /// Records a request that begins, and answers its id; `None` when there are too many.
     fn begin(
         self: &Arc<Self>,
         kind: Kind,
         request: &Request<Body>,
         replay_of: Option<u64>,
     ) -> Option<(u64, Recording)> {
-        if kind == Kind::Tcp {
-            return None;
-        }
         let host = host_of(request.uri(), request.headers());
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let beginning = Beginning {

@@ -69,7 +69,6 @@ impl Origin {
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
         match (self, kind) {
-            (_, Kind::Tcp) => Err(unsupported("this agent does not carry streams to private addresses".to_owned())),
             (Self::Unsupported(service), _) => Err(unsupported(format!(
                 "the rule's service {service} is of a kind that this agent does not carry; it carries http, https, ws, wss, unix, \
                  unix+tls, http_status and hello_world"

@@ -94,7 +94,7 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
         let waiting = |now: Instant| match kind {
             Kind::Http => replay.waiting(now),
             // What a WebSocket's visitor sends comes only after the answer.
-            Kind::WebSocket | Kind::Tcp => Waiting::Origin(now - started),
+            Kind::WebSocket => Waiting::Origin(now - started),
         };
         let error = match in_time(exchange, waiting, limits.response.saturating_sub(spent), limits.body_pause).await? {
             Ok(answer) => {

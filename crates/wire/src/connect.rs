@@ -1,6 +1,6 @@
 //! Streams of the QUIC transport (sections 6 and 7): signatures and the first message in each direction.
 //!
-//! A data stream begins, in each direction, with [`DATA_SIGNATURE`], [`VERSION`] and one message: [`RequestHead`] towards
+//! A data stream begins, in each direction, with [`DATA_SIGNATURE`], [`VERSION`] and one message: [`Head`] towards
 //! the agent, [`ResponseHead`] towards the edge. Then come body bytes: bare, or by agreement as [`framing`] says.
 //!
 //! Extensions of ours are metadata keys that a stock peer passes over. An edge puts [`Extensions::HEADER`] only on
@@ -8,7 +8,7 @@
 //!
 //! | key | on | meaning |
 //! | --- | --- | --- |
-//! | `cf-cloudflared-snicket` | request | the extensions in force |
+//! | `cf-cloudflared-snicket` | request | the extensions in force; on a byte stream, that its destination is a service |
 //! | `cf-cloudflared-snicket-framed` = `1` | either | extension `trailers`: the body behind this message is framed |
 //! | `cf-cloudflared-snicket-fault` | failure | extension `faults`: the name of the fault beside the reason text |
 //!
@@ -19,11 +19,12 @@ mod metadata;
 
 use bytes::{Buf, Bytes, BytesMut};
 use capnp::message::{Builder, HeapAllocator};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, StatusCode, request};
 
-use crate::header::{Limits, TRACE_ID, fault_text, is_reserved};
+use crate::byte_stream::{Destination, StreamRequest, marks_service, stream_flow, stream_mark};
+use crate::header::{Limits, fault_text, is_reserved};
 use crate::schema::connect_capnp::{ConnectionType, connect_request, connect_response};
 use crate::schema::stream;
 use crate::{Extensions, Kind, OriginError, OriginFault};
@@ -47,17 +48,14 @@ const METHOD: &str = "HttpMethod";
 const HOST: &str = "HttpHost";
 const STATUS: &str = "HttpStatus";
 const FLOW_ID: &str = "FlowID";
-const TRACE: &str = "cf-trace-id";
 const FLOW_LIMITED: &str = "FlowConnectRateLimited";
 const FRAMED: &str = "cf-cloudflared-snicket-framed";
 const FAULT: &str = "cf-cloudflared-snicket-fault";
 
-const RAY: HeaderName = HeaderName::from_static("cf-ray");
-
 /// What a stream other than the control stream carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamType {
-    /// A request and its answer: the bytes, signature included, go to [`RequestHead::decode`].
+    /// A request and its answer: the bytes, signature included, go to [`Head::decode`].
     Data,
     /// RPC: what follows the signature goes to [`crate::rpc`].
     Rpc,
@@ -99,6 +97,9 @@ pub enum HeadError {
     /// A part of a request or an answer that HTTP does not allow there.
     #[error("{0} is malformed")]
     Malformed(&'static str),
+    /// A byte stream's destination is neither a literal address nor, from an edge of our own, a service's name.
+    #[error("the destination is no literal address with a port")]
+    Destination,
 }
 
 impl From<capnp::Error> for HeadError {
@@ -120,16 +121,63 @@ pub enum BodyForm {
 
 /// The first message towards the agent (section 7.1).
 #[derive(Debug)]
+pub enum Head {
+    /// An HTTP request, or a WebSocket.
+    Exchange(RequestHead),
+    /// A byte stream.
+    Stream(StreamRequest, Extensions),
+}
+
+impl Head {
+    /// Takes a whole head off the front of `buffer`; `None`: more bytes are needed. What is left is body.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
+        let Some(bytes) = take_message(buffer)? else { return Ok(None) };
+        let message = stream::read(&bytes)?;
+        let root: connect_request::Reader<'_> = message.get_root()?;
+        let kind = match root.get_type() {
+            Ok(ConnectionType::Http) => Some(Kind::Http),
+            Ok(ConnectionType::Websocket) => Some(Kind::WebSocket),
+            Ok(ConnectionType::Tcp) => None,
+            Err(_) => return Err(HeadError::Malformed("the stream's type")),
+        };
+        let list = root.get_metadata()?;
+        let mut metadata = RequestMetadata { headers: metadata::map_for(list), ..RequestMetadata::default() };
+        metadata::read(&bytes, list, |key, value| metadata.take(key, value))?;
+        let dest = bytes.slice_ref(root.get_dest()?.as_bytes());
+        Ok(Some(match kind {
+            Some(kind) => Self::Exchange(metadata.into_http(kind, dest)?),
+            None => {
+                let extensions = metadata.extensions;
+                Self::Stream(metadata.into_stream(&dest)?, extensions)
+            }
+        }))
+    }
+}
+
+/// Signature, version and message for a byte stream. Its bytes follow them on the stream.
+pub fn encode_stream(request: &StreamRequest, extensions: Extensions) -> Bytes {
+    let mut entries = Entries::with_capacity(2);
+    if !request.flow.is_empty() {
+        entries.push(Entry::plain(FLOW_ID, request.flow.as_bytes()));
+    }
+    let mark = stream_mark(&request.destination, extensions);
+    if !mark.is_empty() {
+        entries.push(Entry::plain(Extensions::HEADER, mark.as_bytes()));
+    }
+    encode_request(ConnectionType::Tcp, &request.destination.to_string(), &entries)
+}
+
+/// The head of an HTTP request (section 7.1).
+#[derive(Debug)]
 pub struct RequestHead {
-    /// What the stream carries.
+    /// HTTP or a WebSocket.
     pub kind: Kind,
     /// Method, URI and headers. The URI is absolute wherever the edge named a host, a bare path otherwise; it is `*` with
-    /// the header `host` for `OPTIONS *`, and for TCP the destination's authority alone. Protocol headers and
-    /// `transfer-encoding` are gone.
+    /// the header `host` for `OPTIONS *`. Protocol headers and `transfer-encoding` are gone.
     pub request: Request<()>,
     /// Set by an edge of our own, only for agents that announced them.
     pub extensions: Extensions,
-    /// [`BodyForm::Bare`] for WebSocket and TCP.
+    /// [`BodyForm::Bare`] for a WebSocket.
     pub body: BodyForm,
 }
 
@@ -137,80 +185,58 @@ impl RequestHead {
     /// Signature, version and message. The body follows them on the stream.
     ///
     /// A body without `content-length` is announced as chunked, whatever the headers say, because a stock agent throws
-    /// it away otherwise. Over TCP only the authority, `cf-ray` (as the flow's id) and `cf-trace-id` travel.
+    /// it away otherwise.
     pub fn encode(kind: Kind, request: &request::Parts, body: BodyForm, extensions: Extensions) -> Bytes {
         let authority = request.uri.authority().map(Authority::as_str);
         let mut entries = Entries::with_capacity(request.headers.len() + 4);
         let mut dest = String::new();
-        if kind == Kind::Tcp {
-            dest.push_str(authority.unwrap_or_default());
-            if let Some(ray) = request.headers.get(RAY) {
-                entries.push(Entry::plain(FLOW_ID, ray.as_bytes()));
-            }
-            if let Some(trace) = request.headers.get(TRACE_ID) {
-                entries.push(Entry::plain(TRACE, trace.as_bytes()));
-            }
-        } else {
-            let path = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-            if let Some(authority) = authority.filter(|_| path != "*") {
-                let scheme = request.uri.scheme_str().unwrap_or("https");
-                dest.reserve_exact(scheme.len() + "://".len() + authority.len() + path.len());
-                for part in [scheme, "://", authority] {
-                    dest.push_str(part);
-                }
-            }
-            dest.push_str(path);
-            entries.push(Entry::plain(METHOD, request.method.as_str().as_bytes()));
-            let host = authority.map(str::as_bytes);
-            if let Some(host) = host.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)) {
-                entries.push(Entry::plain(HOST, host));
-            }
-            for (name, value) in &request.headers {
-                if name != header::HOST && name != header::TRANSFER_ENCODING && !is_reserved(name) {
-                    entries.push(Entry::header(name, value));
-                }
-            }
-            if kind == Kind::Http && body != BodyForm::None && !request.headers.contains_key(header::CONTENT_LENGTH) {
-                entries.push(Entry::CHUNKED);
+        let path = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if let Some(authority) = authority.filter(|_| path != "*") {
+            let scheme = request.uri.scheme_str().unwrap_or("https");
+            dest.reserve_exact(scheme.len() + "://".len() + authority.len() + path.len());
+            for part in [scheme, "://", authority] {
+                dest.push_str(part);
             }
         }
-        if !extensions.is_none() {
+        dest.push_str(path);
+        entries.push(Entry::plain(METHOD, request.method.as_str().as_bytes()));
+        let host = authority.map(str::as_bytes);
+        if let Some(host) = host.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes)) {
+            entries.push(Entry::plain(HOST, host));
+        }
+        for (name, value) in &request.headers {
+            if name != header::HOST && name != header::TRANSFER_ENCODING && !is_reserved(name) {
+                entries.push(Entry::header(name, value));
+            }
+        }
+        if kind == Kind::Http && body != BodyForm::None && !request.headers.contains_key(header::CONTENT_LENGTH) {
+            entries.push(Entry::CHUNKED);
+        }
+        if !extensions.mark().is_empty() {
             entries.push(Entry::plain(Extensions::HEADER, extensions.mark().as_bytes()));
         }
         if body == BodyForm::Framed {
             entries.push(Entry::plain(FRAMED, b"1"));
         }
 
-        // Root pointer, the struct's own three words.
-        let mut message = builder(4 + metadata::text_words(dest.len()) + entries.words());
-        let mut root = message.init_root::<connect_request::Builder<'_>>();
-        root.set_type(match kind {
+        let carried = match kind {
             Kind::Http => ConnectionType::Http,
             Kind::WebSocket => ConnectionType::Websocket,
-            Kind::Tcp => ConnectionType::Tcp,
-        });
-        root.set_dest(dest.as_str());
-        entries.write(root.init_metadata(entries.count()));
-        stream::write(&PREAMBLE, &message)
-    }
-
-    /// Takes a whole head off the front of `buffer`; `None`: more bytes are needed. What is left is body.
-    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
-        let Some(bytes) = take_message(buffer)? else { return Ok(None) };
-        let message = stream::read(&bytes)?;
-        let root: connect_request::Reader<'_> = message.get_root()?;
-        let kind = match root.get_type() {
-            Ok(ConnectionType::Http) => Kind::Http,
-            Ok(ConnectionType::Websocket) => Kind::WebSocket,
-            Ok(ConnectionType::Tcp) => Kind::Tcp,
-            Err(_) => return Err(HeadError::Malformed("the stream's type")),
         };
-        let list = root.get_metadata()?;
-        let mut metadata = RequestMetadata { headers: metadata::map_for(list), ..RequestMetadata::default() };
-        metadata::read(&bytes, list, |key, value| metadata.take(key, value))?;
-        let dest = bytes.slice_ref(root.get_dest()?.as_bytes());
-        if kind == Kind::Tcp { metadata.into_tcp(dest) } else { metadata.into_http(kind, dest) }.map(Some)
+        encode_request(carried, &dest, &entries)
     }
+}
+
+fn encode_request(carried: ConnectionType, dest: &str, entries: &Entries<'_>) -> Bytes {
+    // Root pointer, the struct's own three words.
+    let mut message = builder(4 + metadata::text_words(dest.len()) + entries.words());
+    let mut root = message.init_root::<connect_request::Builder<'_>>();
+    root.set_type(carried);
+    root.set_dest(dest);
+    if entries.count() > 0 {
+        entries.write(root.init_metadata(entries.count()));
+    }
+    stream::write(&PREAMBLE, &message)
 }
 
 #[derive(Default)]
@@ -221,7 +247,7 @@ struct RequestMetadata {
     extensions: Extensions,
     framed: bool,
     flow: Option<Bytes>,
-    trace: Option<Bytes>,
+    service: bool,
 }
 
 impl RequestMetadata {
@@ -236,12 +262,11 @@ impl RequestMetadata {
             self.host = Some(value).filter(|host| !host.is_empty());
         } else if key == Extensions::HEADER.as_bytes() {
             self.extensions = std::str::from_utf8(&value).map(Extensions::from_mark).unwrap_or_default();
+            self.service = marks_service(&value);
         } else if key == FRAMED.as_bytes() {
             self.framed = &*value == b"1";
         } else if key == FLOW_ID.as_bytes() {
             self.flow = Some(value);
-        } else if key == TRACE.as_bytes() {
-            self.trace = Some(value);
         }
         Ok(())
     }
@@ -289,18 +314,12 @@ impl RequestMetadata {
         Ok(RequestHead { kind, request, extensions: self.extensions, body })
     }
 
-    fn into_tcp(self, dest: Bytes) -> Result<RequestHead, HeadError> {
-        let authority = Authority::from_maybe_shared(dest).map_err(|_| HeadError::Malformed("the destination"))?;
-        let mut request = Request::new(());
-        *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = Uri::from(authority);
-        for (name, value) in [(RAY, self.flow), (TRACE_ID, self.trace)] {
-            // For the log only, so what is no header is passed over.
-            if let Some(Ok(value)) = value.map(HeaderValue::from_maybe_shared) {
-                request.headers_mut().insert(name, value);
-            }
-        }
-        Ok(RequestHead { kind: Kind::Tcp, request, extensions: self.extensions, body: BodyForm::Bare })
+    fn into_stream(self, dest: &[u8]) -> Result<StreamRequest, HeadError> {
+        let destination = std::str::from_utf8(dest).ok().and_then(|dest| Destination::parse(dest, self.service));
+        let destination = destination.ok_or(HeadError::Destination)?;
+        // For the log only.
+        let flow = self.flow.map(|flow| stream_flow(&flow)).unwrap_or_default();
+        Ok(StreamRequest { destination, flow })
     }
 }
 
@@ -314,7 +333,7 @@ pub enum ResponseHead {
         /// The origin's headers.
         headers: HeaderMap,
     },
-    /// The answer. 101: a WebSocket was accepted. For TCP streams always 200 without headers.
+    /// The answer. 101: a WebSocket was accepted. To a byte stream always 200 without headers.
     Answer {
         /// The origin's status.
         status: StatusCode,
@@ -330,21 +349,24 @@ pub enum ResponseHead {
 }
 
 impl ResponseHead {
-    /// Signature, version and message for an answer, interim or not. Over TCP neither status nor headers travel.
-    pub fn encode_answer(kind: Kind, status: StatusCode, headers: &HeaderMap, framed: bool) -> Bytes {
+    /// Signature, version and message for an answer, interim or not.
+    pub fn encode_answer(status: StatusCode, headers: &HeaderMap, framed: bool) -> Bytes {
         let mut entries = Entries::with_capacity(headers.len() + 2);
-        if kind != Kind::Tcp {
-            entries.push(Entry::plain(STATUS, status.as_str().as_bytes()));
-            for (name, value) in headers {
-                if !is_reserved(name) {
-                    entries.push(Entry::header(name, value));
-                }
-            }
-            if framed {
-                entries.push(Entry::plain(FRAMED, b"1"));
+        entries.push(Entry::plain(STATUS, status.as_str().as_bytes()));
+        for (name, value) in headers {
+            if !is_reserved(name) {
+                entries.push(Entry::header(name, value));
             }
         }
+        if framed {
+            entries.push(Entry::plain(FRAMED, b"1"));
+        }
         Self::encode("", &entries)
+    }
+
+    /// Signature, version and message for a byte stream that is connected.
+    pub fn encode_connected() -> Bytes {
+        Self::encode("", &Entries::with_capacity(0))
     }
 
     /// Signature, version and message for a failure; the kind of fault is told only to an edge that asked for it.
@@ -358,7 +380,7 @@ impl ResponseHead {
         Self::encode(if text.is_empty() { error.fault.name() } else { &text }, &entries)
     }
 
-    /// Signature, version and message for a TCP stream refused because there are too many flows.
+    /// Signature, version and message for a byte stream refused because there are too many flows.
     pub fn encode_flow_limited(text: &str) -> Bytes {
         let mut entries = Entries::with_capacity(1);
         entries.push(Entry::plain(FLOW_LIMITED, b"true"));
@@ -382,8 +404,8 @@ impl ResponseHead {
 
     /// Takes a whole head off the front of `buffer`; `None`: more bytes are needed. What is left is body, or the next head.
     ///
-    /// `kind` is that of the request. Headers that are the protocol's own are left out.
-    pub fn decode(kind: Kind, buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
+    /// `kind` is that of the request; `None`: it was a byte stream. Headers that are the protocol's own are left out.
+    pub fn decode(kind: Option<Kind>, buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         let Some(bytes) = take_message(buffer)? else { return Ok(None) };
         let message = stream::read(&bytes)?;
         let root: connect_response::Reader<'_> = message.get_root()?;
@@ -420,12 +442,12 @@ impl ResponseHead {
                 Self::Failed(OriginError { fault, text })
             }));
         }
-        if kind == Kind::Tcp {
+        if kind.is_none() {
             return Ok(Some(Self::Answer { status: StatusCode::OK, headers: HeaderMap::new(), framed: false }));
         }
         let status = status.ok_or(HeadError::Malformed("the status"))?;
         Ok(Some(match status {
-            StatusCode::SWITCHING_PROTOCOLS if kind != Kind::WebSocket => {
+            StatusCode::SWITCHING_PROTOCOLS if kind != Some(Kind::WebSocket) => {
                 return Err(HeadError::Malformed("the status"));
             }
             StatusCode::SWITCHING_PROTOCOLS => Self::Answer { status, headers, framed },

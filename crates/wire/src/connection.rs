@@ -11,7 +11,10 @@ use uuid::Uuid;
 use crate::flight::Flights;
 use crate::phase::Phase;
 use crate::registration::{LocalConfiguration, Refused, Registered, Registration};
-use crate::{Body, ExchangeError, Extensions, Interim, Kind, http2, quic};
+use crate::{
+    Body, ByteStream, Destination, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest,
+    http2, quic,
+};
 
 /// How a connection is carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +137,26 @@ impl Connection {
         match &self.0.link {
             Link::Http2(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,
             Link::Quic(link) => link.exchange(self.0.extensions, ticket, kind, request, interim, &mut phase).await,
+        }
+    }
+
+    /// Has the agent connect a byte stream, and waits until it is connected.
+    ///
+    /// Dropping the future gives it up; dropping the stream cuts it. There is no time limit in here.
+    pub async fn connect_stream(&self, request: &StreamRequest) -> Result<ByteStream, ExchangeError> {
+        let ticket = self.0.flights.board();
+        let mut phase = self.0.phase.subscribe();
+        if let Err(state) = phase.borrow().open() {
+            return Err(ExchangeError::NotSent(state));
+        }
+        if matches!(request.destination, Destination::Service(_)) && !self.0.extensions.services {
+            let text =
+                "the agent is of a kind or version that carries streams only to addresses, not to services by name";
+            return Err(ExchangeError::Origin(OriginError::new(OriginFault::Unsupported, text)));
+        }
+        match &self.0.link {
+            Link::Http2(link) => link.connect_stream(self.0.extensions, ticket, request, &mut phase).await,
+            Link::Quic(link) => link.connect_stream(self.0.extensions, ticket, request, &mut phase).await,
         }
     }
 

@@ -7,15 +7,13 @@ use crate::Body;
 use crate::body::Promise;
 use crate::header as wire_header;
 
-/// What a stream towards the agent carries (sections 4.1 and 7.1).
+/// What kind of HTTP a stream towards the agent carries (sections 4.1 and 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An HTTP request and its answer.
     Http,
     /// A WebSocket: an HTTP request, and once it is accepted raw WebSocket bytes both ways in the two bodies.
     WebSocket,
-    /// A raw byte stream to a literal `ip:port` (the request's authority).
-    Tcp,
 }
 
 /// Why the agent has no answer of the origin to give, as far as it can tell.
@@ -138,10 +136,6 @@ pub(crate) fn clean_request(kind: Kind, head: &mut Parts, body: &Body) {
         // Visitors over HTTP/2 and HTTP/3 ask for a WebSocket with CONNECT; agents speak HTTP/1.1 for it.
         Kind::WebSocket => {
             head.method = Method::GET;
-            headers.remove(header::CONTENT_LENGTH);
-        }
-        Kind::Tcp => {
-            head.method = Method::CONNECT;
             headers.remove(header::CONTENT_LENGTH);
         }
     }

@@ -16,11 +16,13 @@ pub struct Extensions {
     pub trailers: bool,
     /// A failed request says why ([`crate::OriginFault`]).
     pub faults: bool,
+    /// Byte streams, and flows of datagrams, lead to services by name ([`crate::Destination::Service`]).
+    pub services: bool,
 }
 
 impl Extensions {
     /// Everything this version can do.
-    pub const ALL: Self = Self { interim: true, trailers: true, faults: true };
+    pub const ALL: Self = Self { interim: true, trailers: true, faults: true, services: true };
 
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
@@ -28,14 +30,10 @@ impl Extensions {
     /// The prefix of the feature names at registration: `snicket_interim` and so on.
     const FEATURE_PREFIX: &'static str = "snicket_";
 
-    /// No extension at all: the peer is a stock one.
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
     /// The feature names to announce at registration.
     pub fn features(self) -> impl Iterator<Item = String> {
-        let names = self.mark().split(',').filter(|name| !name.is_empty());
+        let marked = self.mark().split(',').filter(|name| !name.is_empty());
+        let names = marked.chain(self.services.then_some("services"));
         names.map(|name| format!("{}{name}", Self::FEATURE_PREFIX))
     }
 
@@ -49,7 +47,7 @@ impl Extensions {
         Self::from_names(value.split(','))
     }
 
-    /// The value of [`Extensions::HEADER`]; empty when there is nothing to mark.
+    /// The value of [`Extensions::HEADER`]: those that change how a request is answered. Empty when there is none.
     pub const fn mark(self) -> &'static str {
         match (self.interim, self.trailers, self.faults) {
             (false, false, false) => "",
@@ -70,6 +68,7 @@ impl Extensions {
                 "interim" => extensions.interim = true,
                 "trailers" => extensions.trailers = true,
                 "faults" => extensions.faults = true,
+                "services" => extensions.services = true,
                 _ => {}
             }
         }
@@ -126,16 +125,21 @@ mod tests {
     use super::*;
 
     fn every() -> impl Iterator<Item = Extensions> {
-        (0..8).map(|bits| Extensions { interim: bits & 1 != 0, trailers: bits & 2 != 0, faults: bits & 4 != 0 })
+        (0..16).map(|bits| Extensions {
+            interim: bits & 1 != 0,
+            trailers: bits & 2 != 0,
+            faults: bits & 4 != 0,
+            services: bits & 8 != 0,
+        })
     }
 
     #[test]
     fn marks_and_features_say_the_same() {
         for extensions in every() {
-            assert_eq!(Extensions::from_mark(extensions.mark()), extensions);
+            let marked = Extensions { services: false, ..extensions };
+            assert_eq!(Extensions::from_mark(extensions.mark()), marked);
             let features: Vec<String> = extensions.features().collect();
             assert_eq!(Extensions::from_features(features.iter().map(String::as_str)), extensions);
-            assert_eq!(extensions.is_none(), extensions.mark().is_empty());
             assert_eq!(extensions.to_string(), extensions.mark());
         }
     }

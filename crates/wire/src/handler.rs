@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::{Body, Kind, OriginError};
+use crate::{Body, ByteStream, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest};
 
 /// What an agent does with what arrives on its connections. One handler serves all connections of a connector.
 pub trait Handler: Send + Sync + 'static {
@@ -21,6 +21,15 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Body>,
         interim: Interim,
     ) -> impl Future<Output = Result<Response<Body>, OriginError>> + Send;
+
+    /// Connects a byte stream; the two are relayed until both ways have ended, or the visitor is gone. Dropping the future
+    /// means that the visitor left.
+    ///
+    /// What is not overridden serves none.
+    fn stream(&self, request: StreamRequest) -> impl Future<Output = Result<ByteStream, StreamRefusal>> + Send {
+        let text = format!("this agent carries no byte streams, and none to {}", request.destination);
+        std::future::ready(Err(OriginError::new(OriginFault::Unsupported, text).into()))
+    }
 
     /// Applies a configuration that the edge pushed, by the version rules of section 11.2, and answers the version now in
     /// force; on refusal with the reason as well.

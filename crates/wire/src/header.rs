@@ -18,12 +18,14 @@ pub const UPGRADE_CONTROL: HeaderValue = HeaderValue::from_static("control-strea
 pub(crate) const UPGRADE_WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// Value of [`UPGRADE`]: a configuration push.
 pub(crate) const UPGRADE_CONFIGURATION: HeaderValue = HeaderValue::from_static("update-configuration");
-/// Present and not empty on TCP streams (section 5.5).
+/// Present and not empty on byte streams (section 5.5).
 pub(crate) const PROXY_SRC: HeaderName = HeaderName::from_static("cf-cloudflared-proxy-src");
 /// The origin's headers of an answer, serialized (section 5.3).
 pub const RESPONSE_HEADERS: HeaderName = HeaderName::from_static("cf-cloudflared-response-headers");
 /// Who made the answer, a [`ResponseMeta`].
 pub const RESPONSE_META: HeaderName = HeaderName::from_static("cf-cloudflared-response-meta");
+/// Names a request in logs.
+pub(crate) const RAY: HeaderName = HeaderName::from_static("cf-ray");
 /// Turns on tracing for a request.
 pub(crate) const TRACE_ID: HeaderName = HeaderName::from_static("cf-trace-id");
 /// [`Extensions::HEADER`] as a header name.
@@ -44,6 +46,8 @@ pub(crate) enum StreamKind {
     Control,
     /// A request of this kind.
     Exchange(Kind),
+    /// A byte stream (section 5.5).
+    Stream,
 }
 
 impl StreamKind {
@@ -55,7 +59,7 @@ impl StreamKind {
         } else if upgrade == Some(UPGRADE_WEBSOCKET.as_bytes()) {
             Self::Exchange(Kind::WebSocket)
         } else if headers.get(PROXY_SRC).is_some_and(|source| !source.is_empty()) {
-            Self::Exchange(Kind::Tcp)
+            Self::Stream
         } else if upgrade == Some(UPGRADE_CONTROL.as_bytes()) {
             Self::Control
         } else {
@@ -468,7 +472,7 @@ mod tests {
         assert_eq!(kind(&[]), StreamKind::Exchange(Kind::Http));
         assert_eq!(kind(&[(upgrade, b"update-configuration"), (source, b"x")]), StreamKind::Configuration);
         assert_eq!(kind(&[(upgrade, b"websocket"), (source, b"x")]), StreamKind::Exchange(Kind::WebSocket));
-        assert_eq!(kind(&[(upgrade, b"control-stream"), (source, b"x")]), StreamKind::Exchange(Kind::Tcp));
+        assert_eq!(kind(&[(upgrade, b"control-stream"), (source, b"x")]), StreamKind::Stream);
         assert_eq!(kind(&[(upgrade, b"control-stream"), (source, b"")]), StreamKind::Control);
         assert_eq!(kind(&[(upgrade, b"Control-Stream")]), StreamKind::Exchange(Kind::Http));
     }

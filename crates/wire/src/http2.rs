@@ -11,8 +11,10 @@ mod incoming;
 mod link;
 mod liveness;
 mod outgoing;
+mod stream;
 
 pub use cork::{Corked, Uncork};
+pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
 

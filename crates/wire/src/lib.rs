@@ -11,6 +11,7 @@
 
 mod agent_connection;
 mod body;
+mod byte_stream;
 pub mod connect;
 mod connection;
 mod exchange;
@@ -31,6 +32,7 @@ mod upload;
 
 pub use agent_connection::{AgentConnection, ConnectError};
 pub use body::{Body, BodyError};
+pub use byte_stream::{ByteStream, Destination, Relayed, StreamRefusal, StreamRequest};
 pub use connection::{Connection, Registrar, Transport};
 pub use exchange::{ExchangeError, Kind, OriginError, OriginFault};
 pub use extension::Extensions;

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod edge;
 
+mod duplex;
 mod incoming;
 mod link;
 mod outgoing;
@@ -11,6 +12,7 @@ mod settings;
 
 use quinn::ConnectionError;
 
+pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};

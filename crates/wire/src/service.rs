@@ -4,13 +4,15 @@ use std::task::{Context, Poll};
 
 use http::header;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::body::Promise;
 use crate::exchange::{answer_promise, expects_continue, join_cookies};
 use crate::header as wire_header;
-use crate::{Body, Extensions, Handler, Interim, Kind, OriginError, OriginFault};
+use crate::{
+    Body, ByteStream, Extensions, Handler, Interim, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest,
+};
 
 /// A request on its way to the handler.
 pub(crate) struct Call {
@@ -59,10 +61,6 @@ impl Call {
         {
             head.headers.entry(header::HOST).or_insert(host);
         }
-        if let (Kind::Tcp, Some(authority)) = (kind, head.uri.authority().cloned()) {
-            head.method = Method::CONNECT;
-            head.uri = Uri::from(authority);
-        }
         let mut asked = Asked::default();
         let mut want = None;
         if expects_continue(&head.headers) {
@@ -71,8 +69,7 @@ impl Call {
             (want, asked.wanted) = (Some(sender), Some(receiver));
         }
         let mut interim = Interim::unwanted();
-        // A TCP stream's answer has no status that would tell it from an interim one.
-        if extensions.interim && kind != Kind::Tcp {
+        if extensions.interim {
             let (sender, receiver) = Interim::channel();
             (interim, asked.early) = (sender, Some(receiver));
         }
@@ -104,6 +101,26 @@ impl Call {
                 }
             }
         }
+    }
+}
+
+/// Has the handler connect a byte stream; `None`: the edge cancelled it first.
+pub(crate) async fn connect<H: Handler, R: Respond>(
+    handler: &H,
+    request: StreamRequest,
+    respond: &mut R,
+) -> Option<Result<ByteStream, StreamRefusal>> {
+    tokio::select! {
+        biased;
+        () = std::future::poll_fn(|context| respond.poll_cancelled(context)) => None,
+        connected = handler.stream(request) => Some(connected),
+    }
+}
+
+/// Carries a connected byte stream.
+pub(crate) async fn relay(tunnel: ByteStream, origin: ByteStream) {
+    if let Err(error) = tunnel.relay(origin).await {
+        tracing::debug!(%error, "a byte stream broke off");
     }
 }
 
@@ -152,8 +169,7 @@ impl Answer {
         }
         let promise = answer_promise(method, head.status, &head.headers)
             .map_err(|error| OriginError::new(OriginFault::Nonsense, error.to_string()))?;
-        let streams = switched || kind == Kind::Tcp;
-        let empty = promise == Promise::Nothing || (!streams && http_body::Body::is_end_stream(&body));
+        let empty = promise == Promise::Nothing || (!switched && http_body::Body::is_end_stream(&body));
         Ok(Self { status: head.status, headers: head.headers, body: Some(body).filter(|_| !empty) })
     }
 }

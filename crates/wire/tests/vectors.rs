@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
-use wire::connect::{BodyForm, RequestHead, ResponseHead, StreamType};
+use wire::connect::{BodyForm, Head, RequestHead, ResponseHead, StreamType, encode_stream};
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registered, Registration};
 use wire::rpc::{Answer, Call, Client, ClientEvent, Reply, Role, SHUTDOWN, Server, ServerCall, ServerEvent};
-use wire::{Extensions, Kind, OriginError, OriginFault};
+use wire::{Destination, Extensions, Kind, OriginError, OriginFault};
 
 /// The bytes of a vector.
 fn vector(name: &str) -> Vec<u8> {
@@ -155,7 +155,8 @@ fn an_agent_refuses_udp_sessions_in_the_result() {
 fn connect_requests() {
     let bytes = vector("connect_http");
     assert_eq!(StreamType::peek(&bytes), Ok(Some(StreamType::Data)));
-    let head = RequestHead::decode(&mut BytesMut::from(&bytes[..])).expect("is readable").expect("is whole");
+    let head = Head::decode(&mut BytesMut::from(&bytes[..])).expect("is readable").expect("is whole");
+    let Head::Exchange(head) = head else { panic!("{head:?}") };
     assert_eq!((head.kind, head.body, head.extensions), (Kind::Http, BodyForm::None, Extensions::default()));
     assert_eq!(head.request.method(), Method::GET);
     assert_eq!(head.request.uri(), "https://app.example.test/echo?a=1");
@@ -165,12 +166,11 @@ fn connect_requests() {
     assert_eq!(RequestHead::encode(Kind::Http, &parts, BodyForm::None, Extensions::default()), bytes);
 
     let bytes = vector("connect_tcp");
-    let head = RequestHead::decode(&mut BytesMut::from(&bytes[..])).expect("is readable").expect("is whole");
-    assert_eq!(head.kind, Kind::Tcp);
-    assert_eq!(head.request.uri(), "10.0.0.5:22");
-    assert_eq!(head.request.headers()["cf-ray"], "f1");
-    let (parts, ()) = head.request.into_parts();
-    assert_eq!(RequestHead::encode(Kind::Tcp, &parts, BodyForm::Bare, Extensions::default()), bytes);
+    let head = Head::decode(&mut BytesMut::from(&bytes[..])).expect("is readable").expect("is whole");
+    let Head::Stream(request, extensions) = head else { panic!("{head:?}") };
+    assert_eq!(request.destination, Destination::Address("10.0.0.5:22".parse().expect("is an address")));
+    assert_eq!((request.flow.as_str(), extensions), ("f1", Extensions::default()));
+    assert_eq!(encode_stream(&request, extensions), bytes);
 }
 
 #[test]
@@ -179,14 +179,11 @@ fn connect_responses() {
     let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
     let answer =
         |headers: &HeaderMap| ResponseHead::Answer { status: StatusCode::OK, headers: headers.clone(), framed: false };
-    assert_eq!(read(Kind::Http, "answer_http"), Ok(Some(answer(&headers))));
-    assert_eq!(ResponseHead::encode_answer(Kind::Http, StatusCode::OK, &headers, false), vector("answer_http"));
-    assert_eq!(read(Kind::Tcp, "answer_plain"), Ok(Some(answer(&HeaderMap::new()))));
-    assert_eq!(
-        ResponseHead::encode_answer(Kind::Tcp, StatusCode::OK, &HeaderMap::new(), false),
-        vector("answer_plain")
-    );
+    assert_eq!(read(Some(Kind::Http), "answer_http"), Ok(Some(answer(&headers))));
+    assert_eq!(ResponseHead::encode_answer(StatusCode::OK, &headers, false), vector("answer_http"));
+    assert_eq!(read(None, "answer_plain"), Ok(Some(answer(&HeaderMap::new()))));
+    assert_eq!(ResponseHead::encode_connected(), vector("answer_plain"));
     let error = OriginError::new(OriginFault::Unknown, "boom");
-    assert_eq!(read(Kind::Http, "answer_error"), Ok(Some(ResponseHead::Failed(error.clone()))));
+    assert_eq!(read(Some(Kind::Http), "answer_error"), Ok(Some(ResponseHead::Failed(error.clone()))));
     assert_eq!(ResponseHead::encode_failure(&error, Extensions::default()), vector("answer_error"));
 }

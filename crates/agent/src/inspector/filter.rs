@@ -93,7 +93,6 @@ fn has_status(entry: &Entry, pattern: &str) -> bool {
 pub(super) fn kind_of(entry: &Entry) -> &'static str {
     match entry.kind {
         Kind::WebSocket => "websocket",
-        Kind::Tcp => "tcp",
         Kind::Http if matches!(entry.request.counter, super::entry::Counter::Grpc(_)) => "grpc",
         Kind::Http => "http",
     }

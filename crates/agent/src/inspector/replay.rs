@@ -41,8 +41,6 @@ pub(super) enum Refused {
     BrokenOff,
     #[error("WebSockets are not replayed: what was said on them is not kept")]
     WebSocket,
-    #[error("streams of raw bytes are not replayed")]
-    Tcp,
     #[error("{0} header fields found no room in the record; edit it and give them all")]
     Headers(usize),
     #[error("{0:?} is no method that can be sent; write one such as POST")]
@@ -61,7 +59,7 @@ impl Refused {
     /// The edit is wrong, and not the request that was recorded.
     pub(super) fn is_of_edit(&self) -> bool {
         match self {
-            Self::Cut { .. } | Self::Open | Self::BrokenOff | Self::WebSocket | Self::Tcp | Self::Headers(_) => false,
+            Self::Cut { .. } | Self::Open | Self::BrokenOff | Self::WebSocket | Self::Headers(_) => false,
             Self::Method(_) | Self::Target(_) | Self::Header(_) | Self::TooManyHeaders(_) | Self::Masked(_) => true,
         }
     }
@@ -76,7 +74,6 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refused> {
 pub(super) fn request(entry: &Entry, edit: &Edit) -> Result<Request<Body>, Refused> {
     match entry.kind {
         Kind::WebSocket => return Err(Refused::WebSocket),
-        Kind::Tcp => return Err(Refused::Tcp),
         Kind::Http => {}
     }
     let mut headers = headers(entry, edit.headers.as_deref())?;

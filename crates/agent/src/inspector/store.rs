@@ -97,7 +97,7 @@ impl Store {
         let mut request = Message { fields: Fields::keep(beginning.headers, self.limits.head), ..Message::default() };
         request.counter = match beginning.kind {
             Kind::WebSocket => Counter::WebSocket(WebSocketCounter::default()),
-            Kind::Http | Kind::Tcp => grpc(beginning.headers),
+            Kind::Http => grpc(beginning.headers),
         };
         let entry = Entry {
             id,

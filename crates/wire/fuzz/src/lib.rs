@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use uuid::Uuid;
 use wire::connect::framing::{self, Decoder, Frame};
-use wire::connect::{HeadError, RequestHead, ResponseHead, StreamType};
+use wire::connect::{Head, HeadError, RequestHead, ResponseHead, StreamType, encode_stream};
 use wire::header::{self, Limits, ResponseMeta};
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 use wire::registration::{Registered, Registration};
 use wire::rpc::{Call, Client, ClientEvent, Reply, Role, Server, ServerCall, ServerEvent};
-use wire::{Extensions, Kind};
+use wire::{Extensions, Kind, StreamRequest};
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -129,11 +129,14 @@ pub fn connect(data: &[u8]) {
     for input in [data, &signed] {
         let _ = StreamType::peek(input);
         let mut buffer = BytesMut::from(input);
-        if let Ok(Some(head)) = RequestHead::decode(&mut buffer) {
+        if let Ok(Some(head)) = Head::decode(&mut buffer) {
             assert!(input.ends_with(&buffer), "what is left is the end of what came");
-            check_request(head);
+            match head {
+                Head::Exchange(head) => check_request(head),
+                Head::Stream(request, extensions) => check_stream(&request, extensions),
+            }
         }
-        for kind in [Kind::Http, Kind::WebSocket, Kind::Tcp] {
+        for kind in [Some(Kind::Http), Some(Kind::WebSocket), None] {
             let mut buffer = BytesMut::from(input);
             if let Ok(Some(head)) = ResponseHead::decode(kind, &mut buffer) {
                 assert!(input.ends_with(&buffer), "what is left is the end of what came");
@@ -148,11 +151,11 @@ fn check_request(head: RequestHead) {
     assert_presentable(request.headers());
     let (parts, ()) = request.into_parts();
     let sent = RequestHead::encode(kind, &parts, body, extensions);
-    match RequestHead::decode(&mut BytesMut::from(&sent[..])) {
+    match Head::decode(&mut BytesMut::from(&sent[..])) {
         // Written out, with what was left out before, it may just be too much.
         Err(HeadError::HeaderBytes(_) | HeadError::HeaderCount(_) | HeadError::TooLong(_)) => {}
-        Ok(Some(again)) => {
-            assert_eq!((again.kind, again.extensions, again.body), (kind, extensions, body));
+        Ok(Some(Head::Exchange(again))) => {
+            assert_eq!((again.kind, again.extensions.mark(), again.body), (kind, extensions.mark(), body));
             assert_eq!(again.request.method(), parts.method);
             assert_eq!(again.request.uri(), &parts.uri);
             assert_eq!(again.request.headers(), &parts.headers);
@@ -161,15 +164,31 @@ fn check_request(head: RequestHead) {
     }
 }
 
-fn check_response(kind: Kind, head: ResponseHead) {
+fn check_stream(request: &StreamRequest, extensions: Extensions) {
+    assert!(!request.flow.contains(char::is_control));
+    let sent = encode_stream(request, extensions);
+    match Head::decode(&mut BytesMut::from(&sent[..])) {
+        Ok(Some(Head::Stream(again, marked))) => {
+            assert_eq!(again.destination, request.destination);
+            // The mark of a stream holds no more than those that change an answer.
+            assert_eq!(marked.mark(), extensions.mark());
+        }
+        other => panic!("{request:?} is not understood: {other:?}"),
+    }
+}
+
+fn check_response(kind: Option<Kind>, head: ResponseHead) {
     let sent = match &head {
         ResponseHead::Interim { status, headers } => {
             assert_presentable(headers);
-            ResponseHead::encode_answer(kind, *status, headers, false)
+            ResponseHead::encode_answer(*status, headers, false)
         }
         ResponseHead::Answer { status, headers, framed } => {
             assert_presentable(headers);
-            ResponseHead::encode_answer(kind, *status, headers, *framed)
+            match kind {
+                Some(_) => ResponseHead::encode_answer(*status, headers, *framed),
+                None => ResponseHead::encode_connected(),
+            }
         }
         ResponseHead::Failed(error) => ResponseHead::encode_failure(error, Extensions::ALL),
         ResponseHead::FlowLimited(text) => ResponseHead::encode_flow_limited(text),

@@ -12,9 +12,16 @@ fn sent(kind: Kind, uri: &str, headers: &[(&str, &str)], body: BodyForm, extensi
     let bytes = RequestHead::encode(kind, &request(uri, headers), body, extensions);
     let mut buffer = BytesMut::from(&bytes[..]);
     buffer.extend_from_slice(b"body");
-    let head = RequestHead::decode(&mut buffer).expect("is readable").expect("is whole");
+    let head = exchange(Head::decode(&mut buffer).expect("is readable").expect("is whole"));
     assert_eq!(&buffer[..], b"body");
     head
+}
+
+fn exchange(head: Head) -> RequestHead {
+    match head {
+        Head::Exchange(head) => head,
+        Head::Stream(..) => panic!("{head:?}"),
+    }
 }
 
 /// A request head with this destination and these metadata entries, as a peer might make it.
@@ -29,14 +36,14 @@ fn raw(dest: &str, entries: &[(&str, &[u8])]) -> Result<RequestHead, HeadError> 
         entry.set_val(capnp::text::Reader(value));
     }
     let mut buffer = BytesMut::from(&stream::write(&PREAMBLE, &message)[..]);
-    RequestHead::decode(&mut buffer).map(|head| head.expect("is whole"))
+    Head::decode(&mut buffer).map(|head| exchange(head.expect("is whole")))
 }
 
 fn pairs(head: &RequestHead) -> Vec<(&str, &[u8])> {
     head.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 
-fn answered(kind: Kind, bytes: &[u8]) -> Result<ResponseHead, HeadError> {
+fn answered(kind: Option<Kind>, bytes: &[u8]) -> Result<ResponseHead, HeadError> {
     ResponseHead::decode(kind, &mut BytesMut::from(bytes)).map(|head| head.expect("is whole"))
 }
 
@@ -69,25 +76,44 @@ fn the_form_of_the_body_leads_back() {
     ] {
         let head = sent(Kind::Http, "https://a/", headers, body, Extensions::ALL);
         assert_eq!(head.body, body, "{headers:?}");
-        assert_eq!(head.extensions, Extensions::ALL);
+        assert_eq!(head.extensions.mark(), Extensions::ALL.mark());
         assert!(!head.request.headers().contains_key(header::TRANSFER_ENCODING));
     }
     assert_eq!(sent(Kind::WebSocket, "https://a/", &[], BodyForm::Bare, Extensions::ALL).body, BodyForm::Bare);
 }
 
 #[test]
-fn tcp_carries_the_destination_and_the_flow() {
-    let head = sent(
-        Kind::Tcp,
-        "10.0.0.5:22",
-        &[("cf-ray", "8a00"), ("cf-trace-id", "t"), ("cookie", "secret")],
-        BodyForm::Bare,
-        Extensions::ALL,
-    );
-    assert_eq!((head.kind, head.body), (Kind::Tcp, BodyForm::Bare));
-    assert_eq!(head.request.uri(), "10.0.0.5:22");
-    let headers = pairs(&head);
-    assert_eq!(headers, [("cf-ray", &b"8a00"[..]), ("cf-trace-id", b"t")]);
+fn byte_streams_lead_back() {
+    let faults = Extensions { faults: true, ..Extensions::default() };
+    for (destination, extensions) in [
+        (Destination::Address("10.0.0.5:22".parse().expect("is an address")), faults),
+        (Destination::Address("[2001:db8::7]:22".parse().expect("is an address")), Extensions::default()),
+        (Destination::Service("db.example.test".into()), faults),
+        (Destination::Service("db.example.test".into()), Extensions::default()),
+    ] {
+        let request = StreamRequest { destination, flow: "8a00".into() };
+        let mut buffer = BytesMut::from(&encode_stream(&request, extensions)[..]);
+        buffer.extend_from_slice(b"SSH-2.0");
+        let head = Head::decode(&mut buffer).expect("is readable").expect("is whole");
+        let Head::Stream(again, marked) = head else { panic!("{head:?}") };
+        assert_eq!((again, marked), (request, extensions));
+        assert_eq!(&buffer[..], b"SSH-2.0");
+    }
+}
+
+#[test]
+fn names_are_no_destinations_unless_they_are_marked() {
+    let to = |dest: &str, mark: &[u8]| {
+        let mut entries = Entries::with_capacity(1);
+        entries.push(Entry::plain(Extensions::HEADER, mark));
+        Head::decode(&mut BytesMut::from(&encode_request(ConnectionType::Tcp, dest, &entries)[..]))
+    };
+    for (dest, mark) in
+        [("db.example.test:22", &b""[..]), ("db.example.test", b"services"), ("", b""), ("a b", b"service")]
+    {
+        assert_eq!(to(dest, mark).expect_err(dest), HeadError::Destination);
+    }
+    assert!(to("db.example.test", b"later,service").is_ok());
 }
 
 #[test]
@@ -172,58 +198,58 @@ fn answers_lead_back() {
     {
         let status = StatusCode::from_u16(status).unwrap();
         let head = ResponseHead::Answer { status, headers: kept.clone(), framed };
-        assert_eq!(answered(kind, &ResponseHead::encode_answer(kind, status, &headers, framed)), Ok(head));
+        assert_eq!(answered(Some(kind), &ResponseHead::encode_answer(status, &headers, framed)), Ok(head));
     }
     let status = StatusCode::EARLY_HINTS;
     let head = ResponseHead::Interim { status, headers: kept };
-    assert_eq!(answered(Kind::Http, &ResponseHead::encode_answer(Kind::Http, status, &headers, false)), Ok(head));
+    assert_eq!(answered(Some(Kind::Http), &ResponseHead::encode_answer(status, &headers, false)), Ok(head));
 
     let plain = ResponseHead::Answer { status: StatusCode::OK, headers: HeaderMap::new(), framed: false };
-    let sent = ResponseHead::encode_answer(Kind::Tcp, StatusCode::OK, &headers, false);
-    assert_eq!(answered(Kind::Tcp, &sent), Ok(plain));
-    assert_eq!(answered(Kind::Http, &sent), Err(HeadError::Malformed("the status")));
+    let sent = ResponseHead::encode_connected();
+    assert_eq!(answered(None, &sent), Ok(plain));
+    assert_eq!(answered(Some(Kind::Http), &sent), Err(HeadError::Malformed("the status")));
 }
 
 #[test]
 fn only_a_websocket_switches_protocols() {
-    let sent = ResponseHead::encode_answer(Kind::Http, StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new(), false);
-    assert_eq!(answered(Kind::Http, &sent), Err(HeadError::Malformed("the status")));
+    let sent = ResponseHead::encode_answer(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new(), false);
+    assert_eq!(answered(Some(Kind::Http), &sent), Err(HeadError::Malformed("the status")));
 }
 
 #[test]
 fn failures_lead_back() {
     let told = OriginError::new(OriginFault::TlsCertificate, "not trusted");
     let silent = OriginError { fault: OriginFault::Unknown, ..told.clone() };
-    let read = |extensions| answered(Kind::Http, &ResponseHead::encode_failure(&told, extensions));
+    let read = |extensions| answered(Some(Kind::Http), &ResponseHead::encode_failure(&told, extensions));
     assert_eq!(read(Extensions::ALL), Ok(ResponseHead::Failed(told.clone())));
     assert_eq!(read(Extensions::default()), Ok(ResponseHead::Failed(silent)));
 
     let wordless = OriginError::new(OriginFault::Closed, "");
-    let read = answered(Kind::Tcp, &ResponseHead::encode_failure(&wordless, Extensions::ALL));
+    let read = answered(None, &ResponseHead::encode_failure(&wordless, Extensions::ALL));
     assert_eq!(read, Ok(ResponseHead::Failed(OriginError::new(OriginFault::Closed, "closed"))));
 
     let limited = ResponseHead::FlowLimited("too many".into());
-    assert_eq!(answered(Kind::Tcp, &ResponseHead::encode_flow_limited("too many")), Ok(limited));
+    assert_eq!(answered(None, &ResponseHead::encode_flow_limited("too many")), Ok(limited));
 }
 
 #[test]
 fn a_head_may_come_in_pieces() {
-    let whole = ResponseHead::encode_answer(Kind::Http, StatusCode::OK, &HeaderMap::new(), false);
+    let whole = ResponseHead::encode_answer(StatusCode::OK, &HeaderMap::new(), false);
     for cut in 0..whole.len() {
         let mut buffer = BytesMut::from(&whole[..cut]);
-        assert_eq!(ResponseHead::decode(Kind::Http, &mut buffer), Ok(None), "{cut}");
+        assert_eq!(ResponseHead::decode(Some(Kind::Http), &mut buffer), Ok(None), "{cut}");
         assert_eq!(buffer, whole[..cut]);
     }
 }
 
 #[test]
 fn what_is_not_a_head_is_refused() {
-    assert_eq!(answered(Kind::Http, b"HTTP/1.1"), Err(HeadError::Signature));
-    assert_eq!(answered(Kind::Http, b"x"), Err(HeadError::Signature));
+    assert_eq!(answered(Some(Kind::Http), b"HTTP/1.1"), Err(HeadError::Signature));
+    assert_eq!(answered(Some(Kind::Http), b"x"), Err(HeadError::Signature));
     let mut long = BytesMut::from(&PREAMBLE[..]);
     long.extend_from_slice(&[0, 0, 0, 0]);
     long.extend_from_slice(&(MAX_MESSAGE as u32 / 8).to_le_bytes());
-    assert!(matches!(RequestHead::decode(&mut long), Err(HeadError::TooLong(_))));
+    assert!(matches!(Head::decode(&mut long), Err(HeadError::TooLong(_))));
 
     let many: Vec<(String, &[u8])> =
         (0..=Limits::HEADERS.count).map(|n| (format!("HttpHeader:X{n}"), &b""[..])).collect();

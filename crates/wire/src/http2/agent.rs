@@ -19,8 +19,8 @@ use super::cork::{Corked, Uncork};
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::{Heard, Watched};
-use super::outgoing;
 use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
+use super::{outgoing, stream};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
 use crate::exchange::{length_promise, strip_hop_by_hop};
@@ -108,6 +108,14 @@ where
                     StreamKind::Control => open_control(request, respond, &mut opened),
                     StreamKind::Configuration => {
                         requests.spawn(configure(Arc::clone(&handler), request, respond));
+                    }
+                    StreamKind::Stream => {
+                        let ticket = flights.board();
+                        let handler = Arc::clone(&handler);
+                        requests.spawn(async move {
+                            stream::serve(&*handler, request, respond).await;
+                            drop(ticket);
+                        });
                     }
                     StreamKind::Exchange(kind) => {
                         let ticket = flights.board();
@@ -200,7 +208,7 @@ impl Respond for SendResponse<Bytes> {
 }
 
 /// The extensions that the edge wants used on a request.
-fn marked(headers: &HeaderMap) -> Extensions {
+pub(super) fn marked(headers: &HeaderMap) -> Extensions {
     headers
         .get(header::EXTENSIONS)
         .and_then(|mark| mark.to_str().ok())
@@ -208,7 +216,7 @@ fn marked(headers: &HeaderMap) -> Extensions {
 }
 
 /// Says that there is no answer of the origin (section 5.6).
-fn fail(mut respond: SendResponse<Bytes>, meta: &ResponseMeta, extensions: Extensions) {
+pub(super) fn fail(mut respond: SendResponse<Bytes>, meta: &ResponseMeta, extensions: Extensions) {
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::BAD_GATEWAY;
     head.headers_mut().insert(header::RESPONSE_META, meta.to_value(extensions));

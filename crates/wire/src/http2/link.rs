@@ -10,19 +10,20 @@ use http::uri::{self, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::outgoing;
-use crate::body::{Broken, Promise};
+use crate::body::Broken;
+use crate::byte_stream::stream_mark;
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
 use crate::header::{self, ResponseMeta};
 use crate::phase::{Phase, unavailable};
 use crate::upload::Upload;
-use crate::{Body, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault};
+use crate::{Body, ByteStream, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest};
 
 /// How long an agent may take to apply a configuration.
 const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
@@ -87,14 +88,7 @@ impl Link {
         let method = head.method.clone();
         let waits = expects_continue(&head.headers);
         let head = request_head(kind, head, &body, extensions);
-        let slot = tokio::select! {
-            biased;
-            reason = unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot,
-        };
-        let (Ok(slot), Some(mut sender)) = (slot, self.sender()) else {
-            return Err(ExchangeError::NotSent("the connection is closed".into()));
-        };
+        let (mut sender, slot) = self.place(phase).await?;
         let end = kind == Kind::Http && body.is_end_stream();
         let (mut response, send) =
             sender.send_request(head, end).map_err(|error| ExchangeError::NotSent(error.to_string()))?;
@@ -108,6 +102,41 @@ impl Link {
         };
         let answer = upload.answer(answer_head(&mut response, go, &interim)).await?;
         read_answer(kind, &method, answer, upload)
+    }
+
+    pub(crate) async fn connect_stream(
+        &self,
+        extensions: Extensions,
+        ticket: Ticket,
+        request: &StreamRequest,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<ByteStream, ExchangeError> {
+        let head = stream_head(request, extensions)?;
+        let (mut sender, slot) = self.place(phase).await?;
+        let (response, send) =
+            sender.send_request(head, false).map_err(|error| ExchangeError::NotSent(error.to_string()))?;
+        let answer = response.await.map_err(exchange_error)?;
+        check_meta(answer.headers())?;
+        if answer.status() != StatusCode::OK {
+            return Err(ExchangeError::Protocol(format!("status {} to a byte stream", answer.status())));
+        }
+        Ok(ByteStream::http2(Duplex::new(send, answer.into_body()), Some(ticket.with(slot))))
+    }
+
+    /// Waits for one of the streams that the agent allows.
+    async fn place(
+        &self,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<(SendRequest<Bytes>, OwnedSemaphorePermit), ExchangeError> {
+        let slot = tokio::select! {
+            biased;
+            reason = unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
+            slot = Arc::clone(&self.slots).acquire_owned() => slot,
+        };
+        match (self.sender(), slot) {
+            (Some(sender), Ok(slot)) => Ok((sender, slot)),
+            _ => Err(ExchangeError::NotSent("the connection is closed".into())),
+        }
     }
 
     pub(crate) async fn update_configuration(&self, version: i32, config: &[u8]) -> Result<i32, String> {
@@ -173,7 +202,7 @@ async fn collect(mut recv: RecvStream) -> Result<BytesMut, String> {
     Ok(whole)
 }
 
-/// The head of the stream that carries a request (sections 5.1, 5.4 and 5.5).
+/// The head of the stream that carries a request (sections 5.1 and 5.4).
 fn request_head(kind: Kind, mut head: http::request::Parts, body: &Body, extensions: Extensions) -> Request<()> {
     clean_request(kind, &mut head, body);
     let mut request = Request::from_parts(head, ());
@@ -185,19 +214,27 @@ fn request_head(kind: Kind, mut head: http::request::Parts, body: &Body, extensi
         Kind::WebSocket => {
             request.headers_mut().insert(header::UPGRADE, header::UPGRADE_WEBSOCKET);
         }
-        Kind::Tcp => {
-            *request.method_mut() = Method::GET;
-            request.headers_mut().insert(header::PROXY_SRC, HeaderValue::from_static("tcp"));
-            if let Some(authority) = request.uri().authority().cloned() {
-                let uri = Uri::builder().scheme(uri::Scheme::HTTPS).authority(authority).path_and_query("/").build();
-                *request.uri_mut() = uri.expect("a scheme, an authority and a path make a URI");
-            }
-        }
     }
-    if !extensions.is_none() {
+    if !extensions.mark().is_empty() {
         request.headers_mut().insert(header::EXTENSIONS, HeaderValue::from_static(extensions.mark()));
     }
     request
+}
+
+/// The head of a byte stream (section 5.5).
+fn stream_head(request: &StreamRequest, extensions: Extensions) -> Result<Request<()>, ExchangeError> {
+    let invalid = |error: http::Error| ExchangeError::NotSent(format!("the byte stream cannot be asked for: {error}"));
+    let authority = request.destination.to_string();
+    let uri = Uri::builder().scheme(uri::Scheme::HTTPS).authority(authority).path_and_query("/").build();
+    let mut head = Request::builder().uri(uri.map_err(invalid)?).header(header::PROXY_SRC, "tcp");
+    if !request.flow.is_empty() {
+        head = head.header(header::RAY, request.flow.as_str());
+    }
+    let mark = stream_mark(&request.destination, extensions);
+    if !mark.is_empty() {
+        head = head.header(header::EXTENSIONS, &*mark);
+    }
+    head.body(()).map_err(invalid)
 }
 
 /// Starts sending a request's body. What is whole in memory goes at once, with no more memory than it has already.
@@ -253,14 +290,8 @@ fn read_answer(
     answer: Response<RecvStream>,
     upload: Upload,
 ) -> Result<Response<Body>, ExchangeError> {
-    let protocol = |what: &str| ExchangeError::Protocol(what.to_owned());
     let (head, recv) = answer.into_parts();
-    let meta = head.headers.get(header::RESPONSE_META).ok_or_else(|| protocol("no word on who made the answer"))?;
-    match ResponseMeta::parse(meta.as_bytes()).map_err(|error| ExchangeError::Protocol(error.to_string()))? {
-        ResponseMeta::Origin => {}
-        ResponseMeta::Fault(fault) => return Err(ExchangeError::Origin(fault)),
-        ResponseMeta::FlowLimited => return Err(ExchangeError::Origin(flow_limited())),
-    }
+    check_meta(&head.headers)?;
     let mut headers = match head.headers.get(header::RESPONSE_HEADERS) {
         None => HeaderMap::new(),
         Some(packed) => header::deserialize(packed.as_bytes(), header::Limits::HEADERS)
@@ -269,19 +300,27 @@ fn read_answer(
     let accepted = head.status == StatusCode::OK && headers.contains_key(http::header::SEC_WEBSOCKET_ACCEPT);
     let status = match kind {
         Kind::WebSocket if accepted => StatusCode::SWITCHING_PROTOCOLS,
-        Kind::Http | Kind::WebSocket | Kind::Tcp => head.status,
+        Kind::Http | Kind::WebSocket => head.status,
     };
     clean_answer(status, &mut headers);
-    let promise = match kind {
-        Kind::Tcp => Promise::Open,
-        Kind::Http | Kind::WebSocket => {
-            answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?
-        }
-    };
+    let promise =
+        answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
     let mut response = Response::new(Body::http2(Incoming::answer(recv, promise, upload)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// Whether the origin made an answer, and if it did not, why.
+fn check_meta(headers: &HeaderMap) -> Result<(), ExchangeError> {
+    let meta = headers
+        .get(header::RESPONSE_META)
+        .ok_or_else(|| ExchangeError::Protocol("no word on who made the answer".into()))?;
+    match ResponseMeta::parse(meta.as_bytes()).map_err(|error| ExchangeError::Protocol(error.to_string()))? {
+        ResponseMeta::Origin => Ok(()),
+        ResponseMeta::Fault(fault) => Err(ExchangeError::Origin(fault)),
+        ResponseMeta::FlowLimited => Err(ExchangeError::Origin(flow_limited())),
+    }
 }
 
 fn flow_limited() -> OriginError {

@@ -12,19 +12,23 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::{Cut, closed, settings};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
-use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
+use crate::connect::{self, BodyForm, Head, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
 use crate::exchange::{length_promise, strip_hop_by_hop, strip_hop_by_hop_of_request};
 use crate::flight::Flights;
 use crate::registration::{Registered, Registration};
 use crate::rpc::{CALL_TIMEOUT, ConfigurationServer};
-use crate::service::{Call, Respond};
-use crate::{AgentConnection, Body, ConnectError, Extensions, Handler, Kind, OriginError, OriginFault};
+use crate::service::{self, Call, Respond};
+use crate::{
+    AgentConnection, Body, ByteStream, ConnectError, Extensions, Handler, Kind, OriginError, OriginFault,
+    StreamRefusal, StreamRequest,
+};
 
 /// How long the edge may take to send the head of a request on a stream that it has opened.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -81,7 +85,7 @@ async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, send: SendStream, 
     match timeout(HEAD_LIMIT, stream_type(&mut reader)).await {
         Ok(Some(StreamType::Data)) => {
             let ticket = flights.board();
-            exchange(&*handler, Outgoing::new(send), reader).await;
+            data(&*handler, Outgoing::new(send), reader).await;
             drop(ticket);
         }
         Ok(Some(StreamType::Rpc)) => {
@@ -117,10 +121,10 @@ async fn configure<H: Handler>(handler: &H, send: SendStream, reader: Reader) {
     }
 }
 
-/// Reads a request's head.
-async fn request_head(reader: &mut Reader) -> Option<Result<RequestHead, connect::HeadError>> {
+/// Reads the head of a data stream.
+async fn request_head(reader: &mut Reader) -> Option<Result<Head, connect::HeadError>> {
     loop {
-        match RequestHead::decode(&mut reader.buffer).transpose() {
+        match Head::decode(&mut reader.buffer).transpose() {
             Some(head) => return Some(head),
             None if reader.fill().await.unwrap_or(false) => {}
             None => return None,
@@ -128,18 +132,48 @@ async fn request_head(reader: &mut Reader) -> Option<Result<RequestHead, connect
     }
 }
 
-/// Serves a request until its answer is sent, or the edge cancels it.
-async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Reader) {
-    let head = match timeout(HEAD_LIMIT, request_head(&mut reader)).await {
-        Ok(Some(Ok(head))) => head,
-        Ok(Some(Err(error))) => return refuse(respond, error.to_string()).await,
-        Ok(None) | Err(_) => return respond.refuse(),
+/// Serves what the head of a data stream asks for.
+async fn data<H: Handler>(handler: &H, respond: Outgoing, mut reader: Reader) {
+    match timeout(HEAD_LIMIT, request_head(&mut reader)).await {
+        Ok(Some(Ok(Head::Exchange(head)))) => exchange(handler, head, respond, reader).await,
+        Ok(Some(Ok(Head::Stream(request, extensions)))) => stream(handler, request, extensions, respond, reader).await,
+        Ok(Some(Err(error))) => refuse(respond, error.to_string()).await,
+        Ok(None) | Err(_) => respond.refuse(),
+    }
+}
+
+/// Serves a byte stream to its end (section 7).
+async fn stream<H: Handler>(
+    handler: &H,
+    request: StreamRequest,
+    extensions: Extensions,
+    mut respond: Outgoing,
+    reader: Reader,
+) {
+    let first = match service::connect(handler, request, &mut respond).await {
+        None => return,
+        Some(Ok(origin)) => {
+            // An error means that the edge has cancelled the stream.
+            if respond.write(ResponseHead::encode_connected()).await.is_ok() {
+                service::relay(ByteStream::quic(Duplex::new(respond, reader), None), origin).await;
+            }
+            return;
+        }
+        Some(Err(StreamRefusal::Origin(error))) => return fail(respond, &error, extensions).await,
+        Some(Err(StreamRefusal::TooMany(text))) => ResponseHead::encode_flow_limited(&text),
     };
+    if respond.write(first).await.is_ok() {
+        respond.finish();
+    }
+}
+
+/// Serves a request until its answer is sent, or the edge cancels it.
+async fn exchange<H: Handler>(handler: &H, head: RequestHead, mut respond: Outgoing, reader: Reader) {
     let RequestHead { kind, request, extensions, body: form } = head;
     let (mut head, ()) = request.into_parts();
     let promise = match kind {
         Kind::Http => length_promise(&head.headers).unwrap_or(Promise::Open),
-        Kind::WebSocket | Kind::Tcp => Promise::Open,
+        Kind::WebSocket => Promise::Open,
     };
     strip_hop_by_hop_of_request(&mut head.headers);
     let mut call = Call::new(kind, head, extensions);
@@ -158,7 +192,7 @@ async fn exchange<H: Handler>(handler: &H, mut respond: Outgoing, mut reader: Re
         && kind == Kind::Http
         && answer.body.is_some()
         && !answer.headers.contains_key(header::CONTENT_LENGTH);
-    let first = ResponseHead::encode_answer(kind, answer.status, &answer.headers, framed);
+    let first = ResponseHead::encode_answer(answer.status, &answer.headers, framed);
     // An error means that the edge has cancelled the request.
     if respond.write(first).await.is_err() {
         return;
@@ -187,7 +221,7 @@ impl Respond for Outgoing {
     async fn early(&mut self, status: StatusCode, mut headers: HeaderMap) {
         strip_hop_by_hop(&mut headers);
         // Advice only; an error means that the stream is closed.
-        let _ = self.write(ResponseHead::encode_answer(Kind::Http, status, &headers, false)).await;
+        let _ = self.write(ResponseHead::encode_answer(status, &headers, false)).await;
     }
 }
 

@@ -1,23 +1,24 @@
 //! What the edge sends on a connection over QUIC.
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use quinn::ReadError;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::{AGENT, REFUSED, closed};
-use crate::body::Promise;
-use crate::connect::{BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
+use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
 use crate::phase::{Phase, unavailable};
 use crate::rpc::{CALL_TIMEOUT, ConfigurationClient};
 use crate::upload::Upload;
-use crate::{Body, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault};
+use crate::{Body, ByteStream, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest};
 
 /// The edge's side of a connection over QUIC, as far as requests are concerned.
 pub(crate) struct Link {
@@ -47,11 +48,37 @@ impl Link {
         let form = match kind {
             Kind::Http if end => BodyForm::None,
             Kind::Http => body_form(&head.headers, extensions),
-            Kind::WebSocket | Kind::Tcp => BodyForm::Bare,
+            Kind::WebSocket => BodyForm::Bare,
         };
         let framed = form == BodyForm::Framed;
         let first = RequestHead::encode(kind, &head, form, extensions);
 
+        let (mut send, mut reader) = self.open(first, phase).await?;
+        let (go, mut upload) = if end {
+            send.finish();
+            (None, Upload::sent(kind, ticket))
+        } else {
+            let (go, wanted) = waits.then(oneshot::channel).unzip();
+            (go, upload(kind, ticket, send, body, framed, wanted))
+        };
+        let answer = upload.answer(answer_head(Some(kind), &mut reader, go, &interim)).await?;
+        read_answer(&method, answer, reader, upload)
+    }
+
+    pub(crate) async fn connect_stream(
+        &self,
+        extensions: Extensions,
+        ticket: Ticket,
+        request: &StreamRequest,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<ByteStream, ExchangeError> {
+        let (send, mut reader) = self.open(connect::encode_stream(request, extensions), phase).await?;
+        answer_head(None, &mut reader, None, &Interim::unwanted()).await?;
+        Ok(ByteStream::quic(Duplex::new(send, reader), Some(ticket)))
+    }
+
+    /// Opens a stream with this head.
+    async fn open(&self, head: Bytes, phase: &mut watch::Receiver<Phase>) -> Result<(Outgoing, Reader), ExchangeError> {
         let (send, recv) = tokio::select! {
             biased;
             reason = unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
@@ -60,20 +87,11 @@ impl Link {
             }
         };
         let mut send = Outgoing::new(send);
-        let mut reader = Reader::new(recv);
         // A part of a head is no request yet. An agent that stops the stream has an answer to it, or resets it.
-        if let Err(quinn::WriteError::ConnectionLost(error)) = send.write(first).await {
+        if let Err(quinn::WriteError::ConnectionLost(error)) = send.write(head).await {
             return Err(ExchangeError::NotSent(closed(&error, AGENT)));
         }
-        let (go, mut upload) = if end {
-            send.finish();
-            (None, Upload::sent(kind, ticket))
-        } else {
-            let (go, wanted) = waits.then(oneshot::channel).unzip();
-            (go, upload(kind, ticket, send, body, framed, wanted))
-        };
-        let answer = upload.answer(answer_head(kind, &mut reader, go, &interim)).await?;
-        read_answer(kind, &method, answer, reader, upload)
+        Ok((send, Reader::new(recv)))
     }
 
     pub(crate) async fn update_configuration(&self, version: i32, config: &[u8]) -> Result<i32, String> {
@@ -130,7 +148,7 @@ struct Head {
 
 /// Waits for the head of an answer. `go` is told when the agent wants the request's body.
 async fn answer_head(
-    kind: Kind,
+    kind: Option<Kind>,
     reader: &mut Reader,
     mut go: Option<oneshot::Sender<()>>,
     interim: &Interim,
@@ -165,21 +183,11 @@ async fn answer_head(
     }
 }
 
-fn read_answer(
-    kind: Kind,
-    method: &Method,
-    head: Head,
-    reader: Reader,
-    upload: Upload,
-) -> Result<Response<Body>, ExchangeError> {
+fn read_answer(method: &Method, head: Head, reader: Reader, upload: Upload) -> Result<Response<Body>, ExchangeError> {
     let Head { status, mut headers, framed } = head;
     clean_answer(status, &mut headers);
-    let promise = match kind {
-        Kind::Tcp => Promise::Open,
-        Kind::Http | Kind::WebSocket => {
-            answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?
-        }
-    };
+    let promise =
+        answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
     let mut response = Response::new(Body::quic(Incoming::answer(reader, framed, promise, upload)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

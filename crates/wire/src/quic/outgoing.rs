@@ -34,6 +34,15 @@ impl Outgoing {
         self.send.write_chunk(bytes).await
     }
 
+    /// Writes some of the bytes, off their front.
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), WriteError>> {
+        let mut chunks = [std::mem::take(bytes)];
+        // The future holds nothing but the borrows, so making a new one for each poll loses nothing.
+        let written = std::pin::pin!(self.send.write_chunks(&mut chunks)).poll(context);
+        [*bytes] = chunks;
+        written.map_ok(|_| ())
+    }
+
     /// Ends the stream in order.
     pub(super) fn finish(&mut self) {
         // Fails only on a stream that the other end has stopped, and then it does not matter.

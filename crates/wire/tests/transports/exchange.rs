@@ -21,7 +21,6 @@ both!(
     interim_answers_of_a_stock_agent_are_not_asked_for,
     a_websocket_is_accepted_and_carries_bytes_both_ways,
     a_websocket_may_be_refused_with_200,
-    a_tcp_stream_is_handed_to_the_handler,
     an_interim_status_is_no_answer,
     configurations_are_pushed_with_their_version,
     the_local_configuration_is_reported,
@@ -248,25 +247,6 @@ async fn a_websocket_may_be_refused_with_200(transport: Transport) {
     let response = soon(rig.edge.exchange(Kind::WebSocket, upgrade(body), Interim::unwanted())).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(whole(response).await.unwrap().body(), "hello");
-    rig.idle().await;
-}
-
-async fn a_tcp_stream_is_handed_to_the_handler(transport: Transport) {
-    let origin = Origin::new(|kind, request: Request<Body>, _| async move {
-        assert_eq!(kind, Kind::Tcp);
-        assert_eq!(request.method(), Method::CONNECT);
-        assert_eq!(request.uri().to_string(), "10.0.0.5:22");
-        Ok(Response::new(request.into_body()))
-    });
-    let rig = Rig::new(transport, origin).await;
-    let (visitor, body) = fed();
-    let request = Request::connect("10.0.0.5:22").body(body).unwrap();
-    let response = soon(rig.edge.exchange(Kind::Tcp, request, Interim::unwanted())).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    let mut answer = response.into_body();
-    visitor.data("SSH-2.0").await;
-    assert_eq!(soon(answer.frame()).await.unwrap().unwrap().into_data().unwrap(), "SSH-2.0");
-    drop((visitor, answer));
     rig.idle().await;
 }
 

@@ -223,7 +223,7 @@ async fn a_refused_agent_that_stays_is_sent_away() {
 }
 
 /// An edge made by hand, with our agent registered as to a stock edge.
-struct RawEdge {
+pub struct RawEdge {
     requests: SendRequest<Bytes>,
     control: ControlServer<DuplexStream>,
     agent: wire::AgentConnection,
@@ -231,7 +231,7 @@ struct RawEdge {
 
 impl RawEdge {
     /// Asks for `/early` before the agent has registered.
-    async fn new(origin: Arc<Origin>) -> Self {
+    pub async fn new(origin: Arc<Origin>) -> Self {
         let (edge, agent) = tcp().await;
         let registration = registration(Extensions::ALL);
         let connecting = tokio::spawn(async move {
@@ -257,7 +257,7 @@ impl RawEdge {
         Self { requests, control, agent }
     }
 
-    async fn ask(&mut self, request: Request<()>) -> Response<RecvStream> {
+    pub async fn ask(&mut self, request: Request<()>) -> Response<RecvStream> {
         let end = !request.headers().contains_key(&header::UPGRADE);
         let (response, _send) = self.requests.send_request(request, end).unwrap();
         soon(response).await.unwrap()

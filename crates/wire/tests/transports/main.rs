@@ -8,3 +8,4 @@ mod lifecycle;
 mod quic;
 mod rig;
 mod streaming;
+mod streams;

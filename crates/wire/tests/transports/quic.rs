@@ -16,7 +16,7 @@ use crate::rig::{
 };
 
 /// An edge made by hand, with our agent registered.
-async fn raw_edge(origin: Arc<Origin>) -> (quinn::Connection, wire::AgentConnection) {
+pub async fn raw_edge(origin: Arc<Origin>) -> (quinn::Connection, wire::AgentConnection) {
     let (edge, agent) = quic().await;
     let serving = tokio::spawn({
         let edge = edge.clone();
@@ -43,7 +43,7 @@ async fn raw_edge(origin: Arc<Origin>) -> (quinn::Connection, wire::AgentConnect
     (edge, agent)
 }
 
-async fn ask(edge: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
+pub async fn ask(edge: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
     let (mut send, mut recv) = edge.open_bi().await.unwrap();
     let _ = send.write_all(bytes).await;
     let _ = send.finish();
@@ -88,7 +88,7 @@ async fn a_stock_edge_gets_answers_in_the_form_of_the_reference() {
     assert_eq!(answer, expected);
 
     let answer = ask(Kind::WebSocket, "/chat").await.unwrap();
-    let head = ResponseHead::decode(Kind::WebSocket, &mut answer.as_slice().into()).unwrap().unwrap();
+    let head = ResponseHead::decode(Some(Kind::WebSocket), &mut answer.as_slice().into()).unwrap().unwrap();
     let ResponseHead::Answer { status, framed, .. } = head else { panic!("{head:?}") };
     assert_eq!((status, framed), (http::StatusCode::SWITCHING_PROTOCOLS, false));
 
@@ -136,7 +136,7 @@ async fn a_head_that_cannot_be_read_is_answered_with_an_error() {
     let mut bytes = [DATA_SIGNATURE.as_slice(), &VERSION].concat();
     bytes.extend([0xff; 64]);
     let answer = ask(&edge, &bytes).await.unwrap();
-    let head = ResponseHead::decode(Kind::Http, &mut answer.as_slice().into()).unwrap().unwrap();
+    let head = ResponseHead::decode(Some(Kind::Http), &mut answer.as_slice().into()).unwrap().unwrap();
     assert!(matches!(head, ResponseHead::Failed(_)), "{head:?}");
 }
 
@@ -178,7 +178,7 @@ async fn answers_that_break_the_protocol_disturb_nobody_else() {
         async move { edge.exchange(Kind::Http, slow, Interim::unwanted()).await }
     });
     let (mut slow_send, _slow_recv) = soon(agent.accept_bi()).await.unwrap();
-    let hello = ResponseHead::encode_answer(Kind::Http, http::StatusCode::OK, &http::HeaderMap::new(), false);
+    let hello = ResponseHead::encode_answer(http::StatusCode::OK, &http::HeaderMap::new(), false);
     let bad: [&[u8]; 4] =
         [b"HTTP/1.1 200 OK\r\n\r\n", &[DATA_SIGNATURE.as_slice(), &[0xff; 32]].concat(), b"", &hello[..20]];
     for bytes in bad {
@@ -255,7 +255,7 @@ async fn interim_answers_that_were_not_asked_for_go_nowhere() {
     let sent = tokio::spawn(async move { edge.exchange(Kind::Http, get("https://a.test/"), interim).await });
     let (mut send, _recv) = soon(agent.accept_bi()).await.unwrap();
     for status in [http::StatusCode::EARLY_HINTS, http::StatusCode::OK] {
-        let head = ResponseHead::encode_answer(Kind::Http, status, &http::HeaderMap::new(), false);
+        let head = ResponseHead::encode_answer(status, &http::HeaderMap::new(), false);
         send.write_all(&head).await.unwrap();
     }
     assert_eq!(soon(sent).await.unwrap().unwrap().status(), http::StatusCode::OK);

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, LocalConfiguration, Refused, Registered, Registration};
 use wire::{
-    AgentConnection, Body, BodyError, ConnectError, Connection, Extensions, Handler, Interim, Kind, OriginError,
-    OriginFault, Registrar, Transport,
+    AgentConnection, Body, BodyError, ByteStream, ConnectError, Connection, Extensions, Handler, Interim, Kind,
+    OriginError, OriginFault, Registrar, StreamRefusal, StreamRequest, Transport,
 };
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -104,9 +104,12 @@ pub const CONNECTION: Uuid = Uuid::from_u128(0x4094_b3fa_2d9c_420d_82b7_a6eb_4e8
 type Serve =
     dyn Fn(Kind, Request<Body>, Interim) -> BoxFuture<'static, Result<Response<Body>, OriginError>> + Send + Sync;
 
-/// An origin made of a function.
+type Connect = dyn Fn(StreamRequest) -> BoxFuture<'static, Result<ByteStream, StreamRefusal>> + Send + Sync;
+
+/// An origin made of functions.
 pub struct Origin {
     serve: Box<Serve>,
+    connect: Option<Box<Connect>>,
     version: Mutex<i32>,
 }
 
@@ -116,7 +119,27 @@ impl Origin {
         F: Fn(Kind, Request<Body>, Interim) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Body>, OriginError>> + Send + 'static,
     {
-        Arc::new(Self { serve: Box::new(move |k, r, i| Box::pin(serve(k, r, i))), version: Mutex::new(-1) })
+        Arc::new(Self::serving(serve))
+    }
+
+    fn serving<F, Fut>(serve: F) -> Self
+    where
+        F: Fn(Kind, Request<Body>, Interim) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<Body>, OriginError>> + Send + 'static,
+    {
+        let serve = Box::new(move |k, r, i| -> BoxFuture<'static, _> { Box::pin(serve(k, r, i)) });
+        Self { serve, connect: None, version: Mutex::new(-1) }
+    }
+
+    /// Connects byte streams; to requests it answers nothing.
+    pub fn connecting<F, Fut>(connect: F) -> Arc<Self>
+    where
+        F: Fn(StreamRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<ByteStream, StreamRefusal>> + Send + 'static,
+    {
+        let mut origin = Self::serving(|_, _, _| async { Ok(Response::new(Body::empty())) });
+        origin.connect = Some(Box::new(move |request| Box::pin(connect(request))));
+        Arc::new(origin)
     }
 
     /// Answers `hello`.
@@ -138,6 +161,13 @@ impl Handler for Origin {
         interim: Interim,
     ) -> Result<Response<Body>, OriginError> {
         (self.serve)(kind, request, interim).await
+    }
+
+    async fn stream(&self, request: StreamRequest) -> Result<ByteStream, StreamRefusal> {
+        match &self.connect {
+            Some(connect) => connect(request).await,
+            None => Err(no_answer().into()),
+        }
     }
 
     async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
