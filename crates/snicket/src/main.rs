@@ -71,7 +71,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Doctor(args) => command::doctor::run(args, screen).await,
         Command::Explain(args) => command::explain::run(&args, screen),
         Command::Completions(args) => {
-            command::completions::run(&args);
+            command::completions::run(&args, screen);
             Ok(())
         }
     }

@@ -100,6 +100,11 @@ async fn completions_and_codes() {
         let (code, out, _) = run(&["completions", shell]).await;
         assert_eq!(code, 0);
         assert!(out.contains("cloudflared") && out.contains("doctor"), "{shell}");
+        let (code, events, _) = run(&["--json", "completions", shell]).await;
+        assert_eq!(code, 0);
+        let event: serde_json::Value = serde_json::from_str(&events).unwrap();
+        assert_eq!((&event["event"], &event["shell"]), (&"completions".into(), &(*shell).into()));
+        assert_eq!(event["script"].as_str().map(str::trim_end), Some(out.trim_end()), "{shell}");
     }
     let (code, out, _) = run(&["explain"]).await;
     assert!(code == 0 && out.lines().count() > 20, "{out}");

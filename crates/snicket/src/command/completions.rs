@@ -2,8 +2,10 @@
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use serde_json::json;
 
 use crate::cli::Cli;
+use crate::screen::Screen;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,9 +22,10 @@ pub(crate) struct Args {
 }
 
 /// Prints the script.
-pub(crate) fn run(args: &Args) {
+pub(crate) fn run(args: &Args, screen: Screen) {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "snicket", &mut script);
-    // A reader that has gone is no failure of ours.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+    let script = String::from_utf8(script).expect("scripts are text");
+    screen.event(&json!({ "event": "completions", "shell": args.shell.to_string(), "script": script }));
+    screen.say(script.trim_end());
 }

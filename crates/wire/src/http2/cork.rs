@@ -42,8 +42,7 @@ fn lock<IO>(shared: &Shared<IO>) -> MutexGuard<'_, State<IO>> {
 }
 
 impl<IO: AsyncWrite + Unpin> Uncork<IO> {
-    /// Runs something that polls the connection, and lets out what that has written each time that it has nothing more to
-    /// do for now.
+    /// Runs something that polls the connection, and lets out what that has written each time that it is pending.
     pub async fn drive<F: Future>(&self, driven: F) -> F::Output {
         let mut driven = pin!(driven);
         std::future::poll_fn(|context| {
