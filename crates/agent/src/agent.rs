@@ -216,7 +216,14 @@ impl Agent {
             Some(path) => memory::load(path, std::time::SystemTime::now()).await,
             None => None,
         };
-        let dialer = Dialer::new(tls, quic, config.edge_bind_address, config.proxies.clone(), config.rpc_timeout);
+        let dialer = Dialer::new(
+            tls,
+            quic,
+            config.edge_bind_address,
+            config.proxies.clone(),
+            config.rpc_timeout,
+            Arc::clone(&requests.metrics),
+        );
         let (stop_sender, stop) = watch::channel(Stop::No);
         let cut = CancellationToken::new();
         let done = CancellationToken::new();

@@ -22,6 +22,7 @@ use wire::{AgentConnection, ConnectError, Handler, Transport};
 
 use crate::edge::Place;
 use crate::eyeballs::connect_from;
+use crate::metrics::{Method, Metrics};
 use crate::proxy::Proxies;
 use crate::supervisor::Way;
 
@@ -84,6 +85,7 @@ pub(crate) struct Dialer {
     pub(crate) bind: Option<IpAddr>,
     pub(crate) proxies: Proxies,
     pub(crate) rpc_timeout: Duration,
+    metrics: Arc<Metrics>,
     /// One UDP socket for each connection index, kept for its reconnections.
     endpoints: Mutex<HashMap<u8, quinn::Endpoint>>,
 }
@@ -95,8 +97,9 @@ impl Dialer {
         bind: Option<IpAddr>,
         proxies: Proxies,
         rpc_timeout: Duration,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { tls, quic, bind, proxies, rpc_timeout, endpoints: Mutex::default() }
+        Self { tls, quic, bind, proxies, rpc_timeout, metrics, endpoints: Mutex::default() }
     }
 
     /// Dials and registers. Dropping the future gives up.
@@ -121,21 +124,26 @@ impl Dialer {
             Secured::Http2(stream) => {
                 registration.origin_local_ip =
                     stream.get_ref().0.get_ref().local_addr().ok().map(|address| address.ip());
-                let (registered, connection) =
-                    wire::http2::agent::connect(stream, &registration, handler, self.rpc_timeout)
-                        .await
-                        .map_err(|error| by(Transport::Http2)(error.into()))?;
+                let (registered, connection) = self
+                    .register(wire::http2::agent::connect(stream, &registration, handler, self.rpc_timeout))
+                    .await
+                    .map_err(|error| by(Transport::Http2)(error.into()))?;
                 Ok(Dialled { registered, connection, transport: Transport::Http2, quic: None, quic_passes })
             }
             Secured::Quic(quic) => {
                 registration.origin_local_ip = quic.local_ip();
-                let (registered, connection) =
-                    wire::quic::agent::connect(quic.clone(), &registration, handler, self.rpc_timeout)
-                        .await
-                        .map_err(|error| by(Transport::Quic)(error.into()))?;
+                let (registered, connection) = self
+                    .register(wire::quic::agent::connect(quic.clone(), &registration, handler, self.rpc_timeout))
+                    .await
+                    .map_err(|error| by(Transport::Quic)(error.into()))?;
                 Ok(Dialled { registered, connection, transport: Transport::Quic, quic: Some(quic), quic_passes })
             }
         }
+    }
+
+    /// What is counted includes what HTTP/2 does before the call: its preface, and the edge's opening of the stream.
+    async fn register<T>(&self, call: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+        self.metrics.rpc_client.observe(Method::REGISTER, call).await
     }
 
     async fn tls(&self, place: &Place) -> Result<TlsStream<BufReader<TcpStream>>, DialError> {

@@ -3,6 +3,7 @@
 mod configuration;
 mod observed;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use wire::{Body, Handler, Interim, Kind, OriginError};
 
 use crate::event::Event;
 use crate::inspector::Inspector;
-use crate::metrics::Metrics;
+use crate::metrics::{Method, Metrics};
 use crate::origin::host_of;
 pub(crate) use configuration::Configuration;
 use observed::Record;
@@ -29,6 +30,14 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    async fn apply(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
+        let configuration = Arc::clone(&self.configuration);
+        // Reading files and compiling rules take their time, which the requests of this thread need not wait for.
+        let applied = tokio::task::spawn_blocking(move || configuration.apply_pushed(version, &config)).await;
+        let failed = || (self.configuration.active().version, "the configuration failed unexpectedly".to_owned());
+        applied.unwrap_or_else(|_| Err(failed()))
+    }
+
     pub(crate) fn tell(&self, event: Event) {
         // Nobody listening is fine.
         let _ = self.events.send(event);
@@ -73,10 +82,9 @@ impl Handler for Requests {
     }
 
     async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
-        let configuration = Arc::clone(&self.configuration);
-        // Reading files and compiling rules take their time, which the requests of this thread need not wait for.
-        let applied = tokio::task::spawn_blocking(move || configuration.apply_pushed(version, &config)).await;
-        let failed = || (self.configuration.active().version, "the configuration failed unexpectedly".to_owned());
-        applied.unwrap_or_else(|_| Err(failed()))
+        let applying = async { Ok::<_, Infallible>(self.apply(version, config).await) };
+        // One that is refused is an answer, no failure of the call.
+        let Ok(applied) = self.metrics.rpc_server.observe(Method::CONFIGURATION, applying).await;
+        applied
     }
 }

@@ -1,21 +1,24 @@
 //! The agent's numbers, under the names that people chart today (section 15.2), and the endpoint that shows them.
 
+mod quic;
+mod rpc;
 mod serve;
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::event::Status;
+use quic::Quic;
+pub(crate) use rpc::{Calls, Method};
 pub use serve::listen;
 pub(crate) use serve::{Facts, serve};
 
 /// Counters and gauges of one agent.
 pub(crate) struct Metrics {
     registry: Registry,
+    scraping: Mutex<()>,
     ha_connections: IntGauge,
     server_locations: IntGaugeVec,
     pub(crate) total_requests: IntCounter,
@@ -28,21 +31,9 @@ pub(crate) struct Metrics {
     pub(crate) config_version: IntGauge,
     pub(crate) config_pushes: IntCounter,
     pub(crate) config_push_errors: IntCounter,
-    pub(crate) quic_total: IntCounter,
-    pub(crate) quic_closed: IntCounter,
-    quic: Mutex<HashMap<u8, quinn::Connection>>,
-    quic_gauges: QuicGauges,
-}
-
-/// Read from the live connections when somebody asks.
-struct QuicGauges {
-    min_rtt: IntGaugeVec,
-    smoothed_rtt: IntGaugeVec,
-    lost_packets: IntGaugeVec,
-    sent_bytes: IntGaugeVec,
-    received_bytes: IntGaugeVec,
-    mtu: IntGaugeVec,
-    congestion_window: IntGaugeVec,
+    pub(crate) rpc_client: Calls,
+    pub(crate) rpc_server: Calls,
+    quic: Quic,
 }
 
 impl Metrics {
@@ -53,7 +44,6 @@ impl Metrics {
             gauge_vec("build_info", "Build and version information", &["goversion", "type", "revision", "version"]),
         );
         build.with_label_values(&["", "", "", version]).set(1);
-        let by_index = |name: &str, help: &str| registered(&registry, gauge_vec(name, help, &["conn_index"]));
         let metrics = Self {
             ha_connections: registered(&registry, gauge("cloudflared_tunnel_ha_connections", "Registered connections")),
             server_locations: registered(
@@ -107,18 +97,10 @@ impl Metrics {
                     "Reports of the local configuration that failed",
                 ),
             ),
-            quic_total: registered(&registry, counter("quic_client_total_connections", "QUIC connections made")),
-            quic_closed: registered(&registry, counter("quic_client_closed_connections", "QUIC connections ended")),
-            quic: Mutex::default(),
-            quic_gauges: QuicGauges {
-                min_rtt: by_index("quic_client_min_rtt", "Shortest round trip time in milliseconds"),
-                smoothed_rtt: by_index("quic_client_smoothed_rtt", "Smoothed round trip time in milliseconds"),
-                lost_packets: by_index("quic_client_lost_packets", "Packets lost"),
-                sent_bytes: by_index("quic_client_sent_bytes", "Bytes sent"),
-                received_bytes: by_index("quic_client_receive_bytes", "Bytes received"),
-                mtu: by_index("quic_client_mtu", "Largest packet in bytes"),
-                congestion_window: by_index("quic_client_congestion_window", "Congestion window in bytes"),
-            },
+            rpc_client: Calls::new(&registry, "client"),
+            rpc_server: Calls::new(&registry, "server"),
+            quic: Quic::new(&registry),
+            scraping: Mutex::default(),
             registry,
         };
         metrics.config_version.set(-1);
@@ -127,50 +109,26 @@ impl Metrics {
 
     /// A QUIC connection is registered: its statistics are shown until it ends.
     pub(crate) fn quic_opened(&self, index: u8, connection: quinn::Connection) {
-        self.quic_total.inc();
-        self.quic().insert(index, connection);
+        self.quic.opened(index, connection);
     }
 
     pub(crate) fn quic_ended(&self, index: u8) {
-        self.quic_closed.inc();
-        self.quic().remove(&index);
+        self.quic.ended(index);
     }
 
     /// Everything in the text format of Prometheus. What stands is read from where it stands, so it cannot drift.
     fn text(&self, status: &Status) -> Result<String, prometheus::Error> {
-        // Held to the end, so that two scrapers do not see each other's half-filled table.
-        let quic = self.quic();
+        // Two scrapers must not see each other's half-filled table.
+        let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.quic.update();
         self.ha_connections.set(i64::try_from(status.connections.len()).unwrap_or(i64::MAX));
         self.server_locations.reset();
         for connection in &status.connections {
             let index = connection.index.to_string();
             self.server_locations.with_label_values(&[index.as_str(), connection.location.as_str()]).set(1);
         }
-        for (index, connection) in quic.iter() {
-            let stats = connection.stats();
-            let index = index.to_string();
-            let set = |gauge: &IntGaugeVec, value: u64| {
-                gauge.with_label_values(&[&index]).set(i64::try_from(value).unwrap_or(i64::MAX));
-            };
-            let gauges = &self.quic_gauges;
-            set(&gauges.min_rtt, milliseconds(stats.path.min_rtt));
-            set(&gauges.smoothed_rtt, milliseconds(stats.path.rtt));
-            set(&gauges.lost_packets, stats.path.lost_packets);
-            set(&gauges.sent_bytes, stats.udp_tx.bytes);
-            set(&gauges.received_bytes, stats.udp_rx.bytes);
-            set(&gauges.mtu, stats.path.current_mtu.into());
-            set(&gauges.congestion_window, stats.path.cwnd);
-        }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-
-    fn quic(&self) -> MutexGuard<'_, HashMap<u8, quinn::Connection>> {
-        self.quic.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {

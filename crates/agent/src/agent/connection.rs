@@ -16,6 +16,7 @@ use crate::dial::{DialError, Dialer};
 use crate::edge::Place;
 use crate::event::{ConnectionStatus, Event, Status};
 use crate::handler::Requests;
+use crate::metrics::{Method, Metrics};
 use crate::supervisor::{Refusal, Way};
 
 /// How long the edge may take to confirm that it sends nothing new; requests under way have the rest of the grace
@@ -154,7 +155,7 @@ impl ConnectionTask {
         };
         tokio::select! {
             () = self.cut.cancelled() => {}
-            _ = timeout(grace, finish(connection, grace)) => {}
+            _ = timeout(grace, finish(connection, grace, &self.requests.metrics)) => {}
         }
         connection.close();
         "stopped".to_owned()
@@ -203,8 +204,9 @@ impl ConnectionTask {
 
 /// The orderly end (section 10). The edge closes the connection after the last request; when it is idle, there is no
 /// need to wait for that.
-async fn finish(connection: &AgentConnection, grace: Duration) {
-    if let Err(error) = connection.unregister(grace.min(UNREGISTER_LIMIT)).await {
+async fn finish(connection: &AgentConnection, grace: Duration, metrics: &Metrics) {
+    let unregistering = connection.unregister(grace.min(UNREGISTER_LIMIT));
+    if let Err(error) = metrics.rpc_client.observe(Method::UNREGISTER, unregistering).await {
         tracing::debug!(%error, "the edge did not confirm the end of a connection");
     }
     let idle = async {
@@ -224,7 +226,9 @@ async fn report_configuration(connection: &AgentConnection, mut reports: watch::
     loop {
         let report = reports.borrow_and_update().clone();
         requests.metrics.config_pushes.inc();
-        if let Err(error) = connection.update_local_configuration(report).await {
+        let reporting = connection.update_local_configuration(report);
+        let calls = &requests.metrics.rpc_client;
+        if let Err(error) = calls.observe(Method::LOCAL_CONFIGURATION, reporting).await {
             requests.metrics.config_push_errors.inc();
             tracing::debug!(%error, "the edge did not take the local configuration");
         }
@@ -251,7 +255,7 @@ fn fail_label(error: &DialError) -> &'static str {
     match error {
         DialError::Unreachable(_) => "dial",
         DialError::Connect(ConnectError::Refused(refused)) if refused.cause == Refused::DUPLICATE => "dup_edge_conn",
-        DialError::Connect(ConnectError::Refused(_)) => "refused",
+        DialError::Connect(ConnectError::Refused(_)) => "server_error",
         DialError::Connect(ConnectError::Rpc(_)) => "rpc",
         DialError::Connect(ConnectError::Lost(_)) => "lost",
     }

@@ -41,11 +41,20 @@ async fn answers_as_tools_expect() {
         "cloudflared_tunnel_response_by_code{status_code=\"404\"} 1",
         "cloudflared_tunnel_server_locations{connection_id=\"0\",edge_location=\"home\"} 1",
         "cloudflared_tunnel_tunnel_register_success{rpcName=\"registerConnection\"} 4",
+        "cloudflared_rpc_client_operations{handler=\"registration\",method=\"register_connection\"} 4",
+        "cloudflared_rpc_client_latency_secs_count{handler=\"registration\",method=\"register_connection\"} 4",
         "quic_client_total_connections 4",
+        "# TYPE quic_client_lost_packets counter",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line} in\n{metrics}");
     }
-    assert!(metrics.contains("quic_client_smoothed_rtt{conn_index=\"3\"}"), "{metrics}");
+    for name in [
+        "quic_client_smoothed_rtt{conn_index=\"3\"}",
+        "quic_client_receive_bytes{conn_index=\"0\"}",
+        "quic_client_sent_frames{conn_index=\"0\",frame_type=\"Stream\"}",
+    ] {
+        assert!(metrics.contains(name), "{name} in\n{metrics}");
+    }
     assert_eq!(visitor.get("/elsewhere").await.status, 404);
     assert_eq!(visitor.post("/ready", "").await.status, 405);
 }
