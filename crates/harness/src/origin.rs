@@ -328,8 +328,16 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let path = request.uri().path().to_owned();
     Ok(match path.as_str() {
         "/echo" => echo(request),
-        "/request" => describe(&request),
+        // As most servers do, it takes the body before it answers.
+        "/request" => {
+            let (head, body) = request.into_parts();
+            if body.collect().await.is_err() {
+                return Ok(status(400));
+            }
+            describe(&head)
+        }
         "/slow" => {
+            // How slow this origin is, which is what the visitor asked for.
             tokio::time::sleep(Duration::from_millis(number(&request, "ms"))).await;
             text("slow")
         }
@@ -387,7 +395,7 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-fn describe(request: &Request<Incoming>) -> Response<Body> {
+fn describe(request: &http::request::Parts) -> Response<Body> {
     let headers: Vec<_> = request
         .headers()
         .iter()
