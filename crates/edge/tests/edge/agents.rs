@@ -150,7 +150,8 @@ async fn a_connection_that_is_coming_back_is_waited_for() {
         let node = Arc::clone(&node);
         async move { node.visit(Way::Http1, get("/hello")).await }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually("the request waits", async || node.metrics().await.contains("snicket_edge_requests_under_way 1")).await;
+    assert!(!waiting.is_finished());
     let _again = node.agent(&tunnel, Transport::Quic).connect(&origin).await.unwrap();
     assert_eq!(waiting.await.unwrap().status, 200);
 }

@@ -1,13 +1,15 @@
 //! Bodies pass as they come, end as they end, and are given up as soon as nobody wants them.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use wire::{Body, Transport};
 
 use crate::node::{BOTH, Node, PATIENCE};
@@ -113,13 +115,15 @@ async fn events_arrive_one_by_one() {
     }
 }
 
-/// Begins a request, and leaves when it is time.
-async fn leave(node: &Node, way: Way, path: &str, is_time: impl AsyncFn()) {
+/// Begins a request, and leaves when it is time. Over HTTP/3 the connection stays while it is answered, so that only the
+/// request is given up.
+async fn leave(node: &Node, way: Way, path: &str, is_time: impl AsyncFn()) -> Option<Staying> {
     match way {
         Way::Plain | Way::PlainHttp2 | Way::Http1 => {
             let mut stream = node.tls(b"http/1.1").await;
             stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: app.edge.test\r\n\r\n").as_bytes()).await.unwrap();
             is_time().await;
+            None
         }
         Way::Http2 => {
             let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
@@ -132,22 +136,38 @@ async fn leave(node: &Node, way: Way, path: &str, is_time: impl AsyncFn()) {
             drop((answer, stream, requests));
             // Ends once everything is sent.
             let _ = driving.await;
+            None
         }
         Way::Http3 => {
-            let (_endpoint, connection) = node.quic().await;
-            let closing = connection.clone();
+            let (endpoint, connection) = node.quic().await;
+            let stays = connection.clone();
             let (mut driver, mut requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
-            let driving = tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
+            let mut driving = tokio::task::JoinSet::new();
+            driving.spawn(async move {
+                poll_fn(|context| driver.poll_close(context)).await;
+            });
             let (head, _) = get(path).into_parts();
             let mut stream = requests.send_request(Request::from_parts(head, ())).await.unwrap();
             stream.finish().await.unwrap();
             is_time().await;
             stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
-            // The connection stays, so that only the request is given up.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            assert!(closing.close_reason().is_none());
-            driving.abort();
+            Some(Staying { connection: stays, _requests: requests, _driving: driving, _endpoint: endpoint })
         }
+    }
+}
+
+/// An HTTP/3 connection without requests.
+struct Staying {
+    connection: quinn::Connection,
+    _requests: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
+    _driving: tokio::task::JoinSet<()>,
+    _endpoint: quinn::Endpoint,
+}
+
+/// The request was given up, and not the connection.
+fn still_there(staying: Option<Staying>) {
+    if let Some(staying) = staying {
+        assert_eq!(staying.connection.close_reason(), None);
     }
 }
 
@@ -157,11 +177,12 @@ async fn a_visitor_who_leaves_before_the_answer_cancels_the_request() {
         let (node, origin, _agent) = Node::with_app(transport).await;
         let mut events = node.running.requests();
         for (number, way) in [Way::Http1, Way::Http2, Way::Http3].into_iter().enumerate() {
-            leave(&node, way, "/never", async || {
+            let staying = leave(&node, way, "/never", async || {
                 crate::node::eventually("the origin has the request", async || origin.count() > number).await;
             })
             .await;
             origin.given_up(number + 1).await;
+            still_there(staying);
             assert_eq!(events.recv().await.unwrap().status, 499, "{way:?}");
         }
     }
@@ -173,15 +194,19 @@ async fn a_visitor_who_leaves_in_the_middle_cancels_the_answer() {
         let (node, origin, _agent) = Node::with_app(transport).await;
         for (number, way) in [Way::Http1, Way::Http2, Way::Http3].into_iter().enumerate() {
             origin.pieces.store(0, Ordering::SeqCst);
-            leave(&node, way, "/endless", async || {
+            let staying = leave(&node, way, "/endless", async || {
                 let flows = async || origin.pieces.load(Ordering::SeqCst) > 0;
                 crate::node::eventually("the answer flows", flows).await;
             })
             .await;
             origin.given_up(number + 1).await;
+            still_there(staying);
         }
     }
 }
+
+/// Nothing moves for so long: it has stalled.
+const STILL: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn a_slow_reader_slows_the_origin_down() {
@@ -189,18 +214,17 @@ async fn a_slow_reader_slows_the_origin_down() {
     for transport in [Transport::Http2, Transport::Quic] {
         let (node, _origin, _agent) = Node::with_app(transport).await;
         let (sender, body) = streamed();
-        let fed = std::sync::Arc::new(AtomicUsize::new(0));
-        let feeding = tokio::spawn({
-            let fed = std::sync::Arc::clone(&fed);
-            async move {
-                let piece = Bytes::from(vec![7; 64 << 10]);
-                while fed.load(Ordering::SeqCst) < TOTAL {
-                    if sender.send(Ok(Frame::data(piece.clone()))).await.is_err() {
-                        return;
-                    }
-                    fed.fetch_add(piece.len(), Ordering::SeqCst);
+        let (fed, mut seen) = watch::channel(0);
+        let feeding = tokio::spawn(async move {
+            let piece = Bytes::from(vec![7; 64 << 10]);
+            while *fed.borrow() < TOTAL {
+                if sender.send(Ok(Frame::data(piece.clone()))).await.is_err() {
+                    break;
                 }
+                fed.send_modify(|fed| *fed += piece.len());
             }
+            // What was fed stays to be read.
+            fed.closed().await;
         });
         // The origin echoes, and nobody reads what it echoes.
         let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
@@ -221,15 +245,10 @@ async fn a_slow_reader_slows_the_origin_down() {
         });
         let _answer = answer.await.unwrap();
         // It stands still once every window on the way is full.
-        let mut last = 0;
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            let now = fed.load(Ordering::SeqCst);
-            if now == last {
-                break;
-            }
-            last = now;
+        while let Ok(fed) = tokio::time::timeout(STILL, seen.changed()).await {
+            fed.unwrap();
         }
+        let last = *seen.borrow();
         assert!(last < TOTAL / 2, "{transport}: {last} bytes are somewhere on the way");
         feeding.abort();
         sending.abort();

@@ -95,7 +95,10 @@ async fn connections_of_visitors() {
         TcpStream::connect(node.addresses().https).await.unwrap(),
     ];
     // Both are accepted before the third, which gets nothing.
-    tokio::time::sleep(SHORT).await;
+    crate::node::eventually("both are accepted", async || {
+        node.metrics().await.contains("snicket_edge_visitor_connections 2")
+    })
+    .await;
     let third = TcpStream::connect(node.addresses().http).await.unwrap();
     assert_eq!(closes(third).await, "");
     drop(kept);
@@ -217,20 +220,15 @@ async fn agents_that_do_not_register() {
     let (node, origin, _agent) = limited(limits).await;
     let tunnel = node.registry.snapshot().tunnel_named("app").unwrap().value.clone();
     // The place of the first agent is free again once it is registered.
-    let silent = {
-        let tcp = TcpStream::connect(node.addresses().tunnel[0]).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(certs::tls::agent_tls(&node.roots(), false).unwrap());
-        connector.connect(certs::tls::TUNNEL_HTTP2_NAME.try_into().unwrap(), tcp).await.unwrap()
-    };
+    let dial = node.agent(&tunnel, BOTH[0]);
+    let mut silent = dial.tls().await.unwrap();
     let second = TcpStream::connect(node.addresses().tunnel[0]).await.unwrap();
     assert_eq!(closes(second).await, "", "there is one place");
-    let mut silent = silent;
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("it may wait for ever");
-    crate::node::eventually("the place is free", async || TcpStream::connect(node.addresses().tunnel[0]).await.is_ok())
-        .await;
-    tokio::time::sleep(SHORT * 2).await;
-    let _late = node.agent(&tunnel, BOTH[0]).connect(&origin).await.unwrap();
+    // A connection that is let in takes the place, and gives it back as it is dropped here.
+    crate::node::eventually("the place is free", async || dial.tls().await.is_ok()).await;
+    crate::node::eventually("an agent registers", async || dial.connect(&origin).await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use registry::{ConfigSource, Hostname, NewTunnel, Registry, Tunnel, TunnelName};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registered, Registration};
@@ -124,9 +125,7 @@ impl Dial {
     pub(crate) async fn connect(&self, origin: &Arc<Origin>) -> Result<Agent, ConnectError> {
         let (connected, endpoint) = match self.transport {
             Transport::Http2 => {
-                let tcp = TcpStream::connect(self.address).await.unwrap();
-                let tls = TlsConnector::from(tls::agent_tls(&self.roots, false).unwrap());
-                let stream = tls.connect(tls::TUNNEL_HTTP2_NAME.try_into().unwrap(), tcp).await.unwrap();
+                let stream = self.tls().await.unwrap();
                 let connect = wire::http2::agent::connect(stream, &self.registration, Arc::clone(origin), PATIENCE);
                 (connect.await, None)
             }
@@ -140,6 +139,13 @@ impl Dial {
         Ok(Agent { registered, connection, _endpoint: endpoint })
     }
 
+    /// The TLS connection of an agent that has not said yet who it is.
+    pub(crate) async fn tls(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.address).await?;
+        let tls = TlsConnector::from(tls::agent_tls(&self.roots, false).unwrap());
+        tls.connect(tls::TUNNEL_HTTP2_NAME.try_into().unwrap(), tcp).await
+    }
+
     pub(crate) async fn quic(&self, name: &str) -> (quinn::Endpoint, quinn::Connection) {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let config = wire::quic::agent_endpoint_config();
@@ -151,11 +157,14 @@ impl Dial {
     }
 }
 
+/// How often something is looked at that nobody announces.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Waits until something is so, which nobody announces.
 pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
     let waiting = async {
         while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came about: {what}"));

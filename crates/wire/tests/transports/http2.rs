@@ -57,6 +57,7 @@ async fn forward(
     let mut buffer = vec![0; if pace.is_zero() { 16 << 10 } else { 1 << 10 }];
     loop {
         if !pace.is_zero() {
+            // The slowness of the cable, in paused time.
             tokio::time::sleep(pace).await;
         }
         let length = tokio::select! {

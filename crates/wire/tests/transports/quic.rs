@@ -389,10 +389,13 @@ async fn a_vanished_peer_is_found_while_saturated() {
     found_in_time(true).await;
 }
 
+/// The idle limit is five seconds.
+const LONGER_THAN_THE_IDLE_LIMIT: Duration = Duration::from_secs(7);
+
 #[tokio::test]
 async fn an_idle_connection_stays_up() {
     let rig = crate::rig::Rig::new(wire::Transport::Quic, Origin::hello()).await;
-    // The idleness that is being tested, longer than the idle limit.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    let ended = tokio::time::timeout(LONGER_THAN_THE_IDLE_LIMIT, rig.agent.closed()).await;
+    assert!(ended.is_err(), "{ended:?}");
     assert_eq!(rig.get("https://a.test/").await.body(), "hello");
 }

@@ -221,12 +221,15 @@ impl Rig {
     }
 }
 
+/// How often something is looked at that nothing announces.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Waits for a condition that other tasks bring about: a count, which nothing announces. It is looked at often, and only
 /// the limit of [`soon`] ends the wait without it.
 pub async fn until(mut condition: impl FnMut() -> bool) {
     soon(async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     })
     .await;
