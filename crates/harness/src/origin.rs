@@ -397,14 +397,14 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
 
 fn describe(request: &http::request::Parts) -> Response<Body> {
     let headers: Vec<_> = request
-        .headers()
+        .headers
         .iter()
         .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
         .collect();
     let description = json!({
-        "method": request.method().as_str(),
-        "path": request.uri().path_and_query().map(ToString::to_string),
-        "version": format!("{:?}", request.version()),
+        "method": request.method.as_str(),
+        "path": request.uri.path_and_query().map(ToString::to_string),
+        "version": format!("{:?}", request.version),
         "headers": headers,
     });
     let mut response = text(&description.to_string());
