@@ -361,7 +361,10 @@ fn tell(requests: &Requests, event: Event) {
         }
         Event::LookUpFailed { reason } => tracing::warn!(%reason, "the edge is not found"),
         Event::FellBack { reason } => tracing::info!("{reason}"),
-        Event::Request(_) | Event::ConfigurationApplied { .. } | Event::ConfigurationRefused { .. } => {}
+        Event::Request(_)
+        | Event::Stream(_)
+        | Event::ConfigurationApplied { .. }
+        | Event::ConfigurationRefused { .. } => {}
     }
     requests.tell(event);
 }

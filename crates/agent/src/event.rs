@@ -42,6 +42,8 @@ pub enum Event {
     },
     /// A request has ended.
     Request(Box<RequestEvent>),
+    /// A byte stream has ended.
+    Stream(Box<StreamEvent>),
     /// New rules are in force.
     ConfigurationApplied {
         /// Where they come from.
@@ -169,4 +171,39 @@ impl RequestOutcome {
             Self::Failed { .. } | Self::Left => None,
         }
     }
+}
+
+/// One byte stream that has ended.
+#[derive(Debug, Clone)]
+pub struct StreamEvent {
+    /// The name of the service that it was for.
+    pub service: String,
+    /// What the edge calls it: the visitor's address, at an edge of ours.
+    pub flow: String,
+    /// Which rule served it, from 0.
+    pub rule: usize,
+    /// How it ended.
+    pub outcome: StreamOutcome,
+    /// From its arrival to its end.
+    pub duration: Duration,
+    /// Bytes from the visitor to the origin.
+    pub received: u64,
+    /// Bytes from the origin to the visitor.
+    pub sent: u64,
+}
+
+/// How a byte stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamOutcome {
+    /// Both ways ended in order.
+    Ended,
+    /// The visitor, the origin or the tunnel cut it.
+    Cut,
+    /// It did not come about.
+    Failed {
+        /// Why, as a kind.
+        fault: OriginFault,
+        /// Why, for people.
+        text: String,
+    },
 }

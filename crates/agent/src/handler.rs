@@ -1,5 +1,6 @@
 //! What is done with a request that arrives: the rules in force choose an origin, and what happens is counted and told.
 
+mod carried;
 mod configuration;
 mod observed;
 
@@ -9,12 +10,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::broadcast;
-use wire::{Body, Handler, Interim, Kind, OriginError};
+use wire::{
+    Body, ByteStream, Destination, Handler, Interim, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest,
+};
 
 use crate::event::Event;
 use crate::inspector::Inspector;
 use crate::metrics::{Method, Metrics};
 use crate::origin::host_of;
+use carried::{Carried, StreamRecord};
 pub(crate) use configuration::Configuration;
 use observed::Record;
 
@@ -78,6 +82,32 @@ impl Handler for Requests {
         match &self.inspector {
             None => self.answer(kind, request, interim).await,
             Some(inspector) => inspector.observe(kind, request, |request| self.answer(kind, request, interim)).await,
+        }
+    }
+
+    async fn stream(&self, request: StreamRequest) -> Result<ByteStream, StreamRefusal> {
+        let Destination::Service(service) = &request.destination else {
+            let text = format!(
+                "this agent leads to the services of its rules, and not to addresses such as {}",
+                request.destination
+            );
+            return Err(OriginError::new(OriginFault::Unsupported, text).into());
+        };
+        let active = self.configuration.active();
+        let (index, rule) = active.document.rules.find(service, "/");
+        let mut record = StreamRecord::start(service, request.flow, index, &self.events, &self.metrics);
+        let connected = if rule.options.access.required {
+            let text = "the rule demands an identity assertion (access), which a byte stream has no place for";
+            Err(OriginError::new(OriginFault::Unsupported, text))
+        } else {
+            active.origins.get(index).connect().await
+        };
+        match connected {
+            Ok(origin) => Ok(ByteStream::wrap(Carried::new(origin, record))),
+            Err(error) => {
+                record.failed(&error);
+                Err(error.into())
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 //! The entry is [`Agent::start`] with a [`Config`]; it hands out a [`Running`], which tells what happens and stops it.
 //! Rules that choose an origin are in [`ingress`], the file that holds them in [`file`].
 //!
-//! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read before),
-//! signals, and services that are not HTTP.
+//! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read
+//! before), and signals.
 
 mod agent;
 mod dial;
@@ -25,7 +25,10 @@ mod supervisor;
 pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
 };
-pub use event::{ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status};
+pub use event::{
+    ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status, StreamEvent,
+    StreamOutcome,
+};
 pub use inspector::listen as listen_inspector;
 pub use metrics::listen as listen_metrics;
 pub use origin::PrepareError;

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) concurrent_requests: IntGauge,
     pub(crate) response_by_code: IntCounterVec,
     pub(crate) request_errors: IntCounter,
+    pub(crate) tcp_active_sessions: IntGauge,
+    pub(crate) tcp_total_sessions: IntCounter,
     pub(crate) register_success: IntCounterVec,
     pub(crate) register_fail: IntCounterVec,
     pub(crate) user_hostnames: IntCounterVec,
@@ -62,6 +64,11 @@ impl Metrics {
                 &registry,
                 gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
             ),
+            tcp_active_sessions: registered(
+                &registry,
+                gauge("cloudflared_tcp_active_sessions", "Byte streams under way"),
+            ),
+            tcp_total_sessions: registered(&registry, counter("cloudflared_tcp_total_sessions", "Byte streams so far")),
             response_by_code: registered(
                 &registry,
                 counter_vec("cloudflared_tunnel_response_by_code", "Answers of origins by status", &["status_code"]),

@@ -1,8 +1,11 @@
-//! Requests to origins (section 13): one [`Origin`] for each rule, with its own pool of connections.
+//! Requests and byte streams to origins (section 13): one [`Origin`] for each rule, with its own pool of connections.
 
 mod connect;
 mod error;
 mod hello;
+mod socket;
+mod socks;
+mod stream;
 mod tls;
 mod web;
 mod websocket;
@@ -16,11 +19,13 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
 use crate::ingress::{Rule, Rules, Service};
 use crate::proxy::Proxies;
 pub use error::PrepareError;
+use stream::StreamOrigin;
 use tls::Trust;
 use web::HttpOrigin;
 
@@ -46,7 +51,7 @@ pub(crate) enum Origin {
     Http(Box<HttpOrigin>),
     Status(StatusCode),
     Hello(Instant),
-    Unsupported(String),
+    Stream(StreamOrigin),
 }
 
 impl Origin {
@@ -54,7 +59,9 @@ impl Origin {
         Ok(match &rule.service {
             Service::Status(status) => Self::Status(*status),
             Service::Hello => Self::Hello(Instant::now()),
-            Service::Unsupported(text) => Self::Unsupported(text.clone()),
+            Service::Tcp { authority, .. } => Self::Stream(StreamOrigin::fixed(authority, &rule.options)),
+            Service::Bastion => Self::Stream(StreamOrigin::jump(&rule.options)),
+            Service::Socks => Self::Stream(StreamOrigin::socks(&rule.options)),
             Service::Http { .. } | Service::Unix { .. } => {
                 Self::Http(Box::new(HttpOrigin::prepare(rule, trust, proxies)?))
             }
@@ -69,10 +76,6 @@ impl Origin {
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
         match (self, kind) {
-            (Self::Unsupported(service), _) => Err(unsupported(format!(
-                "the rule's service {service} is of a kind that this agent does not carry; it carries http, https, ws, wss, unix, \
-                 unix+tls, http_status and hello_world"
-            ))),
             (Self::Status(status), _) if status.is_informational() => Err(unsupported(format!(
                 "the rule answers http_status:{}, which cannot be a final answer",
                 status.as_u16()
@@ -83,8 +86,22 @@ impl Origin {
                 Ok(response)
             }
             (Self::Hello(started), _) => Ok(hello::answer(kind, request, *started).map(AnswerBody::Own)),
+            (Self::Stream(origin), Kind::WebSocket) => origin.websocket(request).await.map(|r| r.map(AnswerBody::Own)),
+            (Self::Stream(_), Kind::Http) => Ok(stream::no_websocket().map(AnswerBody::Own)),
             (Self::Http(origin), Kind::Http) => origin.exchange(request, interim).await,
             (Self::Http(origin), Kind::WebSocket) => origin.websocket(request, interim).await,
+        }
+    }
+}
+
+impl Origin {
+    /// Connects a byte stream.
+    pub(crate) async fn connect(&self) -> Result<TcpStream, OriginError> {
+        match self {
+            Self::Stream(origin) => origin.connect().await,
+            Self::Http(_) | Self::Status(_) | Self::Hello(_) => Err(unsupported(
+                "the rule's service takes requests, no byte streams; those need tcp://HOST:PORT".to_owned(),
+            )),
         }
     }
 }

@@ -178,7 +178,8 @@ impl Exception {
     }
 }
 
-fn same_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
+/// Whether the first `length` bits are the same; never for different families.
+pub(crate) fn same_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
     match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
             (a.to_bits() ^ b.to_bits()).checked_shr(32 - u32::from(length)).is_none_or(|differs| differs == 0)

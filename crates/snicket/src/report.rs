@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent::{Event, RequestEvent, RequestOutcome};
+use agent::{Event, RequestEvent, RequestOutcome, StreamEvent, StreamOutcome};
 use jiff::{Timestamp, Zoned};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -61,6 +61,7 @@ async fn next<T: Clone>(events: &mut Receiver<T>, screen: Screen) -> Option<T> {
 fn agent_event(event: &Event, screen: Screen) {
     match event {
         Event::Request(request) => agent_request(request, screen),
+        Event::Stream(stream) => agent_stream(stream, screen),
         Event::Connected(status) => screen.event(&json!({
             "event": "connection", "time": now(), "state": "connected", "index": status.index, "id": status.id,
             "location": status.location, "protocol": status.transport.to_string(), "edge": status.edge,
@@ -104,6 +105,33 @@ fn agent_request(request: &RequestEvent, screen: Screen) {
         "duration_ms": millis(*duration), "bytes": bytes, "remark": remark,
     }));
     say_request(method.as_str(), path, status, *duration, Some(*bytes), remark.as_deref(), screen);
+}
+
+fn agent_stream(stream: &StreamEvent, screen: Screen) {
+    let StreamEvent { service, flow, outcome, duration, received, sent, .. } = stream;
+    let (word, paint, remark) = match outcome {
+        StreamOutcome::Ended => ("ended", Paint::Green, None),
+        StreamOutcome::Cut => ("cut", Paint::Yellow, None),
+        StreamOutcome::Failed { text, .. } => ("failed", Paint::Red, Some(text.as_str())),
+    };
+    screen.event(&json!({
+        "event": "stream", "time": now(), "service": service, "visitor": flow, "outcome": word,
+        "duration_ms": millis(*duration), "received": received, "sent": sent, "remark": remark,
+    }));
+    if screen.is_json() {
+        return;
+    }
+    let line = format!(
+        "{}  {}  {:>8}  {:>8} in  {:>8} out  {}{}",
+        screen.paint(Paint::Dim, &Zoned::now().strftime("%H:%M:%S").to_string()),
+        screen.paint(paint, &format!("{word:<6}")),
+        short(*duration),
+        size(*received),
+        size(*sent),
+        visible(flow),
+        remark.map(|remark| screen.paint(Paint::Dim, &format!("  ({})", visible(remark)))).unwrap_or_default(),
+    );
+    screen.say(line.trim_end());
 }
 
 fn edge_request(event: &edge::RequestEvent, screen: Screen) {

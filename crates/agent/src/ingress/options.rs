@@ -5,6 +5,8 @@ use std::time::Duration;
 use config::Mapping;
 use serde::{Deserialize, Serialize};
 
+use crate::proxy::same_prefix;
+
 /// How an origin is spoken to (section 14.3), every default filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OriginOptions {
@@ -87,6 +89,27 @@ pub struct IpRule {
     /// Whether it may be reached.
     #[serde(default)]
     pub allow: bool,
+}
+
+impl IpRule {
+    /// Whether the rule says something about this address (IPv4 as such, not within IPv6) and port.
+    pub(crate) fn covers(&self, address: IpAddr, port: u16) -> bool {
+        let range = self.prefix.as_deref().and_then(|text| prefix(text).ok());
+        range.is_some_and(|(first, length)| same_prefix(address, first, length))
+            && (self.ports.is_empty() || self.ports.contains(&port))
+    }
+
+    /// Why it is of no use, if so.
+    fn refusal(&self) -> Option<String> {
+        let Some(range) = &self.prefix else {
+            return Some("an entry of ipRules has no prefix; write for example prefix: 10.0.0.0/8".to_owned());
+        };
+        match prefix(range) {
+            Ok(_) if self.ports.contains(&0) => Some("ipRules: a port is 1 to 65535".to_owned()),
+            Ok(_) => None,
+            Err(reason) => Some(format!("ipRules: {reason}")),
+        }
+    }
 }
 
 /// The `access` check (section 14.4).
@@ -191,7 +214,7 @@ impl Overrides {
             proxy_port: map.optional("proxyPort"),
             proxy_type: map.choice("proxyType", &[("", ""), ("socks", "socks")]).map(str::to_owned),
             ip_rules: map.mappings("ipRules", |rule| IpRule {
-                prefix: rule.parsed("prefix", |text| prefix(text).map(|()| text.to_owned())),
+                prefix: rule.parsed("prefix", |text| prefix(text).map(|_| text.to_owned())),
                 ports: rule.list("ports").unwrap_or_default(),
                 allow: rule.or("allow", false),
             }),
@@ -249,6 +272,12 @@ impl OriginOptions {
                  protect the hostname at the edge and remove it, so that nobody believes in a check that is not made"
                     .to_owned(),
             );
+        }
+        if let Some(reason) = self.ip_rules.iter().find_map(IpRule::refusal) {
+            return Some(reason);
+        }
+        if !matches!(self.proxy_type.as_str(), "" | "socks") {
+            return Some(format!("proxyType {:?} is unknown; write socks, or leave it out", self.proxy_type));
         }
         if let Some(host) = &self.http_host_header
             && (http::HeaderValue::from_str(host).is_err() || host.contains(['/', ' ']))
@@ -312,13 +341,13 @@ impl OriginOptions {
     }
 }
 
-/// Checks the form `address/length`.
-fn prefix(text: &str) -> Result<(), String> {
+/// Reads the form `address/length`.
+fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
     let wrong = || format!("{text:?} is no address range; write for example 10.0.0.0/8");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let length: u8 = length.parse().map_err(|_| wrong())?;
-    if length <= if address.is_ipv4() { 32 } else { 128 } { Ok(()) } else { Err(wrong()) }
+    if length <= if address.is_ipv4() { 32 } else { 128 } { Ok((address, length)) } else { Err(wrong()) }
 }
 
 /// Durations of the pushed document: whole seconds as JSON integers.

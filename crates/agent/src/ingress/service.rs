@@ -26,8 +26,17 @@ pub enum Service {
     Hello,
     /// An empty answer with this status.
     Status(StatusCode),
-    /// A service that this version knows of but does not carry: TCP kinds, bastion, SOCKS. Kept as written.
-    Unsupported(String),
+    /// A byte stream by TCP; a visitor speaks it inside a WebSocket.
+    Tcp {
+        /// `tcp`, `ssh`, `rdp`, `smb`, or any other that is no name of an HTTP origin.
+        scheme: String,
+        /// Host and port, the port always there.
+        authority: Authority,
+    },
+    /// A jump host: the visitor names the destination in a header.
+    Bastion,
+    /// SOCKS5 inside a WebSocket, to what `ipRules` allow.
+    Socks,
 }
 
 /// Why a text is no service.
@@ -38,9 +47,12 @@ pub enum ServiceError {
     Path(String),
     /// No URL at all.
     #[error(
-        "{0:?} is no service; write for example http://localhost:8080, unix:/run/app.sock, http_status:404 or hello_world"
+        "{0:?} is no service; write for example http://localhost:8080, tcp://localhost:5432, unix:/run/app.sock or http_status:404"
     )]
     Malformed(String),
+    /// `git://host`: nothing is known of the scheme, so a port has to be given.
+    #[error("{0:?} has no port, and {1} has no usual one; write {1}://HOST:PORT")]
+    Port(String, String),
     /// `http_status:` with something else behind it.
     #[error("{0:?}: a status is a number from 100 to 999, as in http_status:404")]
     Status(String),
@@ -52,8 +64,11 @@ impl Service {
     /// # Errors
     /// See [`ServiceError`].
     pub fn parse(text: &str, bastion: bool) -> Result<Self, ServiceError> {
-        if bastion || matches!(text, "bastion" | "socks-proxy") {
-            return Ok(Self::Unsupported(text.to_owned()));
+        if bastion || text == "bastion" {
+            return Ok(Self::Bastion);
+        }
+        if text == "socks-proxy" {
+            return Ok(Self::Socks);
         }
         if matches!(text, "hello_world" | "hello-world") {
             return Ok(Self::Hello);
@@ -82,13 +97,29 @@ impl Service {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || text.ends_with('/') {
             return Err(ServiceError::Path(text.to_owned()));
         }
-        let (tls, port) = match url.scheme() {
-            "http" | "ws" => (false, 80),
-            "https" | "wss" => (true, 443),
-            _ => return Ok(Self::Unsupported(text.to_owned())),
+        let scheme = url.scheme();
+        let (tls, usual_port) = match scheme {
+            "http" | "ws" => (Some(false), Some(80)),
+            "https" | "wss" => (Some(true), Some(443)),
+            scheme => (None, usual_tcp_port(scheme)),
         };
-        let authority = format!("{host}:{}", url.port().unwrap_or(port)).parse().map_err(|_| malformed())?;
-        Ok(Self::Http { tls, authority })
+        let port = url.port().or(usual_port).ok_or_else(|| ServiceError::Port(text.to_owned(), scheme.to_owned()))?;
+        let authority = format!("{host}:{port}").parse().map_err(|_| malformed())?;
+        Ok(match tls {
+            Some(tls) => Self::Http { tls, authority },
+            None => Self::Tcp { scheme: scheme.to_owned(), authority },
+        })
+    }
+}
+
+/// The port of a TCP service that names none (section 14.2).
+fn usual_tcp_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "tcp" => Some(7864),
+        "ssh" => Some(22),
+        "rdp" => Some(3389),
+        "smb" => Some(445),
+        _ => None,
     }
 }
 
@@ -100,7 +131,9 @@ impl fmt::Display for Service {
             Self::Unix { tls, path } => write!(f, "{}:{}", if *tls { "unix+tls" } else { "unix" }, path.display()),
             Self::Hello => f.write_str("hello_world"),
             Self::Status(status) => write!(f, "http_status:{}", status.as_u16()),
-            Self::Unsupported(text) => f.write_str(text),
+            Self::Tcp { scheme, authority } => write!(f, "{scheme}://{authority}"),
+            Self::Bastion => f.write_str("bastion"),
+            Self::Socks => f.write_str("socks-proxy"),
         }
     }
 }

@@ -67,7 +67,7 @@ fn services_are_read_as_the_reference_reads_them() {
         ("hello-world", "hello_world"),
         ("http_status:599", "http_status:599"),
         ("tcp://db:5432", "tcp://db:5432"),
-        ("rdp://pc", "rdp://pc"),
+        ("rdp://pc", "rdp://pc:3389"),
         ("anything://host:1", "anything://host:1"),
         ("bastion", "bastion"),
         ("socks-proxy", "socks-proxy"),
@@ -83,7 +83,7 @@ fn services_are_read_as_the_reference_reads_them() {
     for text in ["", "localhost", "http://", "unix:", "/a/b", "http://a b"] {
         assert!(matches!(Service::parse(text, false), Err(ServiceError::Malformed(_))), "{text}");
     }
-    assert!(matches!(Service::parse("http://x", true), Ok(Service::Unsupported(_))));
+    assert!(matches!(Service::parse("http://x", true), Ok(Service::Bastion)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -41,11 +42,8 @@ struct Settings {
     place: Place,
     proxy: Option<Proxy>,
     tls: Option<Tls>,
-    connect_timeout: Duration,
+    dial: Dial,
     tls_timeout: Duration,
-    keep_alive: Duration,
-    /// `None`: one address after the other.
-    stagger: Option<Duration>,
 }
 
 enum Place {
@@ -94,15 +92,73 @@ impl Connector {
             Place::Tcp { host, .. } => proxies.for_origin(secure, host).cloned(),
             Place::Unix(_) => None,
         };
-        Ok(Self(Arc::new(Settings {
-            place,
-            proxy,
-            tls,
-            connect_timeout: options.connect_timeout,
-            tls_timeout: options.tls_timeout,
+        Ok(Self(Arc::new(Settings { place, proxy, tls, dial: Dial::new(options), tls_timeout: options.tls_timeout })))
+    }
+}
+
+/// How TCP connections to origins are made.
+pub(super) struct Dial {
+    timeout: Duration,
+    keep_alive: Duration,
+    /// `None`: one address after the other.
+    stagger: Option<Duration>,
+}
+
+impl Dial {
+    pub(super) fn new(options: &OriginOptions) -> Self {
+        Self {
+            timeout: options.connect_timeout,
             keep_alive: options.tcp_keep_alive,
             stagger: (!options.no_happy_eyeballs).then_some(eyeballs::STAGGER),
-        })))
+        }
+    }
+
+    /// Connects to a host, by a proxy if there is one.
+    pub(super) async fn host(&self, host: &str, port: u16, proxy: Option<&Proxy>) -> Result<TcpStream, ConnectFailure> {
+        let connect = async {
+            match proxy {
+                Some(proxy) => proxy.connect(&format!("{host}:{port}"), None).await,
+                None => self.first(&eyeballs::resolve(host, port).await?).await,
+            }
+        };
+        let connected = self.in_time(async { self.tuned(connect.await?) }).await;
+        connected.map_err(|error| self.failure(&error, &format!("{host}:{port}"), false))
+    }
+
+    /// Connects to one of these addresses of `name`.
+    pub(super) async fn addresses(&self, addresses: &[SocketAddr], name: &str) -> Result<TcpStream, ConnectFailure> {
+        let connected = self.in_time(async { self.tuned(self.first(addresses).await?) }).await;
+        connected.map_err(|error| self.failure(&error, name, false))
+    }
+
+    async fn first(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+        eyeballs::connect(addresses, self.stagger, TcpStream::connect).await
+    }
+
+    async fn in_time<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        timeout(limit(self.timeout), connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn tuned(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        if !self.keep_alive.is_zero() {
+            let pause = self.keep_alive.clamp(*PROBE_PAUSES.start(), *PROBE_PAUSES.end());
+            let probes = TcpKeepalive::new().with_time(pause).with_interval(pause);
+            SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+        }
+        Ok(stream)
+    }
+
+    fn failure(&self, error: &io::Error, origin: &str, unix: bool) -> ConnectFailure {
+        let fault = connect_fault(error, unix);
+        let text = match fault {
+            OriginFault::Refused => format!("nobody listens at the origin {origin}: {error}"),
+            OriginFault::ConnectTimeout => {
+                format!("the origin {origin} did not answer the attempt to connect within {:?}", self.timeout)
+            }
+            _ => format!("the origin {origin} cannot be reached: {error}"),
+        };
+        ConnectFailure::new(fault, text)
     }
 }
 
@@ -128,15 +184,13 @@ impl tower_service::Service<Uri> for Connector {
 
 impl Settings {
     async fn connect(&self, uri: &Uri) -> Result<Stream, ConnectFailure> {
-        let limit = limit(self.connect_timeout);
         inspector::reached(Stage::Dialled);
         let plain: Box<dyn Io> = match &self.place {
-            Place::Tcp { host, port } => {
-                let stream =
-                    timeout(limit, self.tcp(host, *port)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                Box::new(stream.map_err(|error| self.connect_failure(&error, false))?)
+            Place::Tcp { host, port } => Box::new(self.dial.host(host, *port, self.proxy.as_ref()).await?),
+            Place::Unix(path) => {
+                let connected = self.dial.in_time(unix(path)).await;
+                connected.map_err(|error| self.dial.failure(&error, &self.to_string(), true))?
             }
-            Place::Unix(path) => unix(path, limit).await.map_err(|error| self.connect_failure(&error, true))?,
         };
         inspector::reached(Stage::Connected);
         let Some(tls) = &self.tls else { return Ok(Stream::new(plain, false)) };
@@ -146,7 +200,7 @@ impl Settings {
                 .map_err(|error| ConnectFailure::new(OriginFault::TlsHandshake, format!("matchSNItoHost: {error}")))?,
         };
         let handshake = TlsConnector::from(Arc::clone(&tls.settings)).connect(name, plain);
-        let stream = timeout(self::limit(self.tls_timeout), handshake)
+        let stream = timeout(limit(self.tls_timeout), handshake)
             .await
             .map_err(|_| {
                 let text = format!("no TLS handshake with the origin {self} within {:?}", self.tls_timeout);
@@ -159,35 +213,6 @@ impl Settings {
         inspector::reached(Stage::Secured);
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Stream::new(Box::new(stream), http2))
-    }
-
-    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let stream = match &self.proxy {
-            Some(proxy) => proxy.connect(&format!("{host}:{port}"), None).await?,
-            None => {
-                let addresses = eyeballs::resolve(host, port).await?;
-                eyeballs::connect(&addresses, self.stagger, TcpStream::connect).await?
-            }
-        };
-        stream.set_nodelay(true)?;
-        if !self.keep_alive.is_zero() {
-            let pause = self.keep_alive.clamp(*PROBE_PAUSES.start(), *PROBE_PAUSES.end());
-            let probes = TcpKeepalive::new().with_time(pause).with_interval(pause);
-            SockRef::from(&stream).set_tcp_keepalive(&probes)?;
-        }
-        Ok(stream)
-    }
-
-    fn connect_failure(&self, error: &io::Error, unix: bool) -> ConnectFailure {
-        let fault = connect_fault(error, unix);
-        let text = match fault {
-            OriginFault::Refused => format!("nobody listens at the origin {self}: {error}"),
-            OriginFault::ConnectTimeout => {
-                format!("the origin {self} did not answer the attempt to connect within {:?}", self.connect_timeout)
-            }
-            _ => format!("the origin {self} cannot be reached: {error}"),
-        };
-        ConnectFailure::new(fault, text)
     }
 }
 
@@ -207,14 +232,12 @@ fn limit(configured: Duration) -> Duration {
 }
 
 #[cfg(unix)]
-async fn unix(path: &std::path::Path, limit: Duration) -> io::Result<Box<dyn Io>> {
-    let connect = tokio::net::UnixStream::connect(path);
-    let stream = timeout(limit, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    Ok(Box::new(stream))
+async fn unix(path: &std::path::Path) -> io::Result<Box<dyn Io>> {
+    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
 }
 
 #[cfg(not(unix))]
-async fn unix(_: &std::path::Path, _: Duration) -> io::Result<Box<dyn Io>> {
+async fn unix(_: &std::path::Path) -> io::Result<Box<dyn Io>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
 }
 

@@ -11,6 +11,7 @@ mod origin;
 mod proxy;
 mod requests;
 mod secure;
+mod streams;
 mod vanish;
 mod websocket;
 

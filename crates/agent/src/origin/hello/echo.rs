@@ -1,26 +1,20 @@
 //! A WebSocket that echoes (RFC 6455). Frames pass through as they come, so a message of any length costs no memory.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::SEC_WEBSOCKET_KEY;
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use sha1::{Digest, Sha1};
 use wire::{Body, BodyError};
 
-/// RFC 6455 section 1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use crate::origin::socket::accepted;
+
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const CLOSE: u8 = 0x8;
 
 pub(super) fn answer(request: Request<Body>) -> Response<Body> {
-    let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| {
-        let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(GUID).finalize();
-        HeaderValue::from_str(&STANDARD.encode(digest)).expect("base64 is fit for a header")
-    });
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
     let state = Some((request.into_body(), Echo::default()));
     let frames = futures_util::stream::unfold(state, |state| async {
         let (mut body, mut echo) = state?;
@@ -43,15 +37,7 @@ pub(super) fn answer(request: Request<Body>) -> Response<Body> {
             }
         }
     });
-    let mut response = Response::new(Body::wrap(StreamBody::new(frames)));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Some(accept) = accept {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    response
+    accepted(key.as_ref(), Body::wrap(StreamBody::new(frames)))
 }
 
 /// Turns the visitor's masked frames into the same frames without mask.
