@@ -358,7 +358,7 @@ ingress:
   - hostname: b.test
     servise: http://localhost:2
     originRequest:
-      access: {required: true, teamName: t}
+      access: {required: true, audTag: [t]}
 ";
         let mistakes = FileConfig::parse("c.yml", text).unwrap_err().to_string();
         let places: Vec<&str> = mistakes.lines().map(|line| line.split(": ").next().unwrap()).collect();
@@ -369,7 +369,7 @@ ingress:
         );
         assert!(mistakes.contains("did you mean \"protocol\"?"), "{mistakes}");
         assert!(mistakes.contains("did you mean \"service\"?"), "{mistakes}");
-        assert!(mistakes.contains("identity assertions"), "{mistakes}");
+        assert!(mistakes.contains("access.teamName does not say"), "{mistakes}");
     }
 
     #[test]

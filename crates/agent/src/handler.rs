@@ -3,6 +3,7 @@
 mod carried;
 mod configuration;
 mod observed;
+mod refused;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::origin::host_of;
 use carried::{Carried, StreamRecord};
 pub(crate) use configuration::Configuration;
 use observed::Record;
+use refused::refused;
 
 /// Serves all connections of one agent.
 pub(crate) struct Requests {
@@ -59,6 +61,11 @@ impl Requests {
         let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let (rule, _) = active.document.rules.find(host, request.uri().path());
         let mut record = Record::start(kind, &request, host, rule, &self.events, &self.metrics);
+        if let Some(guard) = active.guards.get(rule)
+            && let Err(refusal) = guard.admit(request.headers()).await
+        {
+            return refused(request.method(), refusal, record);
+        }
         for (name, value) in &self.tags {
             request.headers_mut().insert(name, value.clone());
         }

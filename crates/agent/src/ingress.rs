@@ -3,6 +3,7 @@
 //! Rules come from three places (the local file, a pushed document, the command line), each of which fills
 //! [`RuleDraft`]s; [`Rules::build`] checks them all in the same way.
 
+mod access;
 mod document;
 mod host;
 mod options;
@@ -13,9 +14,10 @@ use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 
+pub use access::Access;
 pub use document::{Document, DocumentError, WarpRouting};
 pub use host::HostPattern;
-pub use options::{Access, IpRule, OriginOptions, Overrides};
+pub use options::{IpRule, OriginOptions, Overrides};
 pub use service::{Service, ServiceError};
 
 /// Compiled sizes in bytes that a path expression is allowed and charged with, the smallest that fits. A plain prefix

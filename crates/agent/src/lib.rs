@@ -7,6 +7,7 @@
 //! Deliberately absent: the command line and what it prints, tokens and credentials files (they are read
 //! before), and signals.
 
+pub mod access;
 mod agent;
 mod dial;
 pub mod edge;

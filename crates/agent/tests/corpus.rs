@@ -1,5 +1,8 @@
-//! Replays the fuzz corpus with the body of the fuzz target.
+//! Replays the fuzz corpora with the bodies of the fuzz targets.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../fuzz/access.rs"]
+mod access;
 #[path = "../fuzz/body.rs"]
 mod body;
 #[path = "../fuzz/inspector.rs"]
@@ -18,7 +21,17 @@ fn every_input_of_the_corpus_is_survived() {
 
 #[test]
 fn the_inspector_survives_its_corpus_and_mutations_of_it() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/inspector");
+    with_mutations("inspector", b"\"\\{}[]:=&?;%\x7E\x00\xFFe", inspector::inspector);
+}
+
+#[test]
+fn assertions_survive_their_corpus_and_mutations_of_it() {
+    with_mutations("access", b"\".{}[]:,=-_AQe0/@\xFF", access::access);
+}
+
+/// Replays a corpus as it is and changed a little; `telling` are bytes that mean something to the reader.
+fn with_mutations(name: &str, telling: &[u8], read: fn(&[u8])) {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let inputs: Vec<Vec<u8>> =
         std::fs::read_dir(corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
     assert!(inputs.len() >= 10, "the corpus holds {} inputs", inputs.len());
@@ -28,19 +41,19 @@ fn the_inspector_survives_its_corpus_and_mutations_of_it() {
         (state >> 33) as usize % limit.max(1)
     };
     for input in &inputs {
-        inspector::inspector(input);
+        read(input);
         for _ in 0..300 {
             let mut mutated = input.clone();
             for _ in 0..=below(4) {
                 let at = below(mutated.len());
                 match below(4) {
                     0 => mutated.truncate(at),
-                    1 => mutated.insert(at, b"\"\\{}[]:=&?;%\x7E\x00\xFFe"[below(16)]),
+                    1 => mutated.insert(at, telling[below(telling.len())]),
                     2 => mutated.extend_from_slice(&inputs[below(inputs.len())]),
                     _ => mutated.iter_mut().skip(at).take(1).for_each(|byte| *byte = below(256) as u8),
                 }
             }
-            inspector::inspector(&mutated);
+            read(&mutated);
         }
     }
 }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+use crate::access::{Guards, Issuers};
 use crate::event::{ConfigurationSource, Event};
 use crate::ingress::Document;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ pub(crate) struct Configuration {
     flags: BTreeMap<String, String>,
     /// On the way to origins.
     proxies: Proxies,
+    issuers: Issuers,
     events: broadcast::Sender<Event>,
     metrics: Arc<Metrics>,
 }
@@ -33,17 +35,20 @@ pub(crate) struct Active {
     pub(crate) version: i32,
     pub(crate) document: Document,
     pub(super) origins: Origins,
+    pub(super) guards: Guards,
 }
 
 impl Active {
-    fn prepare(version: i32, document: Document, proxies: &Proxies) -> Result<Self, PrepareError> {
+    fn prepare(version: i32, document: Document, proxies: &Proxies, issuers: &Issuers) -> Result<Self, PrepareError> {
         let origins = Origins::prepare(&document.rules, proxies)?;
-        Ok(Self { version, document, origins })
+        let guards = Guards::prepare(&document.rules, issuers);
+        Ok(Self { version, document, origins, guards })
     }
 }
 
 impl Configuration {
-    /// Begins with a local configuration. Blocks: it reads files (`caPool`, the system's roots).
+    /// Begins with a local configuration. Blocks: it reads files (`caPool`, the system's roots). Needs a runtime, for
+    /// the keys of `access`.
     pub(crate) fn new(
         document: Document,
         flags: BTreeMap<String, String>,
@@ -52,9 +57,10 @@ impl Configuration {
         metrics: Arc<Metrics>,
     ) -> Result<Self, PrepareError> {
         let report = document.report(&flags);
-        let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies)?);
+        let issuers = Issuers::new(proxies.clone());
+        let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies, &issuers)?);
         let (local, _) = watch::channel(report);
-        Ok(Self { active, applying: Mutex::new(()), local, flags, proxies, events, metrics })
+        Ok(Self { active, applying: Mutex::new(()), local, flags, proxies, issuers, events, metrics })
     }
 
     /// The configuration in force.
@@ -74,7 +80,7 @@ impl Configuration {
             return Err("the edge manages this tunnel's configuration; the local rules are not used".to_owned());
         }
         let report = document.report(&self.flags);
-        let active = Active::prepare(-1, document, &self.proxies).map_err(|error| error.to_string())?;
+        let active = self.prepare(-1, document)?;
         self.put(active, ConfigurationSource::File);
         self.local.send_replace(report);
         Ok(())
@@ -90,7 +96,7 @@ impl Configuration {
         }
         let prepared = Document::from_json(config)
             .map_err(|error| error.to_string())
-            .and_then(|document| Active::prepare(version, document, &self.proxies).map_err(|error| error.to_string()));
+            .and_then(|document| self.prepare(version, document));
         match prepared {
             Ok(active) => {
                 self.put(active, ConfigurationSource::Edge { version });
@@ -107,6 +113,10 @@ impl Configuration {
     /// A configuration was refused before it came here.
     pub(crate) fn refused(&self, source: ConfigurationSource, reason: String) {
         self.tell(Event::ConfigurationRefused { source, reason });
+    }
+
+    fn prepare(&self, version: i32, document: Document) -> Result<Active, String> {
+        Active::prepare(version, document, &self.proxies, &self.issuers).map_err(|error| error.to_string())
     }
 
     fn put(&self, active: Active, source: ConfigurationSource) {

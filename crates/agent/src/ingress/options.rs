@@ -5,6 +5,7 @@ use std::time::Duration;
 use config::Mapping;
 use serde::{Deserialize, Serialize};
 
+use super::Access;
 use crate::proxy::same_prefix;
 
 /// How an origin is spoken to (section 14.3), every default filled in.
@@ -110,23 +111,6 @@ impl IpRule {
             Err(reason) => Some(format!("ipRules: {reason}")),
         }
     }
-}
-
-/// The `access` check (section 14.4).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Access {
-    /// Requests without a valid assertion are refused.
-    pub required: bool,
-    /// Whose keys sign it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub team_name: String,
-    /// For whom it must be made out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub aud_tag: Vec<String>,
-    /// `fed` or nothing.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub environment: String,
 }
 
 /// `originRequest` as written: only what was said. As JSON it is the pushed form, with durations in whole seconds.
@@ -266,12 +250,8 @@ impl OriginOptions {
 
     /// Why these options cannot be served, if so. What guards an origin is never left out silently.
     pub(super) fn refusal(&self) -> Option<String> {
-        if self.access.required {
-            return Some(
-                "access.required asks the agent to check identity assertions, which this version cannot do; \
-                 protect the hostname at the edge and remove it, so that nobody believes in a check that is not made"
-                    .to_owned(),
-            );
+        if let Some(reason) = self.access.refusal() {
+            return Some(reason);
         }
         if let Some(reason) = self.ip_rules.iter().find_map(IpRule::refusal) {
             return Some(reason);

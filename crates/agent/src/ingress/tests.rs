@@ -168,7 +168,7 @@ fn wrong_documents_are_refused() {
         r#"{"originRequest":{"connectTimeout":1.5}}"#,
         r#"{"originRequest":{"connectTimeout":"5s"}}"#,
         r#"{"originRequest":{"connectTimeout":-1}}"#,
-        r#"{"ingress":[{"service":"http://a","originRequest":{"access":{"required":true,"teamName":"t"}}}]}"#,
+        r#"{"ingress":[{"service":"http://a","originRequest":{"access":{"required":true,"audTag":["a"]}}}]}"#,
     ] {
         assert!(Document::from_json(text.as_bytes()).is_err(), "{text}");
     }

@@ -1,6 +1,7 @@
 //! Whole agents against the edge's end of the protocol and real origins, over both transports, on loopback.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access;
 mod configuration;
 mod edge;
 mod endpoint;
