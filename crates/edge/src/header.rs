@@ -109,6 +109,13 @@ pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
     headers.insert(HeaderName::from_static("cf-ray"), text(ray.to_owned()));
 }
 
+/// Holds a field that only HTTP/1.1 has, and that a request of any other version must not have (RFC 9113 section 8.2.2,
+/// RFC 9114 section 4.2).
+pub(crate) fn is_of_a_connection(headers: &HeaderMap) -> bool {
+    const FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    FIELDS.iter().any(|name| headers.contains_key(*name))
+}
+
 /// Removes what describes one connection, among it what `connection` names.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> =

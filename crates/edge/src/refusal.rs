@@ -67,7 +67,8 @@ catalogue! {
         "Clear the site's cookies; have the site set fewer and smaller ones.";
     METHOD = 501, 501, "Method not supported",
         "The request's method cannot be passed on to a site.",
-        "CONNECT asks for a proxy, which this is not; so does an extended CONNECT for anything but a WebSocket.",
+        "CONNECT asks for a proxy, which this is not; so does an extended CONNECT for anything but a WebSocket. TRACE would \
+         show a page what its visitor's browser hides from it.",
         "Use an ordinary method, or a WebSocket.";
     BAD_GATEWAY = 502, 502, "Bad gateway",
         "The site's agent could not get an answer from the origin.",
@@ -165,6 +166,10 @@ catalogue! {
         "The request's body ended before its announced end, or broke the rules of its encoding.",
         "The visitor left in the middle, or its program computed the length wrongly.",
         "Send the request again.";
+    MALFORMED = 1065, 400, "Malformed request",
+        "The request breaks the rules of its version of HTTP.",
+        "A broken program, or an attempt to have two programs read the request in two ways.",
+        "Correct the program that sent it.";
     PIN_NEEDED = 1070, 401, "PIN needed",
         "The site is shared with a PIN, which this visitor has not given.",
         "The visitor is a program that shows no pages, or its cookie has expired.",
@@ -175,7 +180,17 @@ catalogue! {
         "Give the user name and the password (`curl -u NAME`).";
 }
 
+/// Marks the answer to a request that its sender and the edge may have read in two ways: nothing that follows it on the
+/// connection is to be believed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Last;
+
 impl Refusal {
+    /// The request itself is at fault.
+    pub(crate) fn is_of_the_request(&self) -> bool {
+        matches!(self.status, 400 | 408 | 414 | 417 | 431 | 501)
+    }
+
     /// The refusal that tells a fault of the origin.
     pub(crate) fn of_fault(fault: OriginFault) -> &'static Self {
         match fault {

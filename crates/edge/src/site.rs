@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use registry::{Registry, Snapshot};
 use tokio::sync::broadcast;
@@ -18,7 +18,7 @@ use wire::{Body, BodyError, Kind};
 use crate::Limits;
 use crate::dispatch::{self, Failure, Order};
 use crate::gate::{self, Gate, Stopped};
-use crate::header::{Facts, towards_origin, towards_visitor};
+use crate::header::{Facts, is_of_a_connection, towards_origin, towards_visitor};
 use crate::host::{Host, HostError};
 use crate::metrics::{Metrics, Present};
 use crate::ray::Ray;
@@ -103,6 +103,9 @@ impl Site {
                 let detail = event.detail.as_deref().filter(|_| sees_detail);
                 let mut answer = Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form);
                 answer.headers_mut().extend(gate::challenge(refusal));
+                if refusal.is_of_the_request() {
+                    answer.extensions_mut().insert(refusal::Last);
+                }
                 answer
             }
         };
@@ -230,8 +233,21 @@ fn check(visit: &Visit, limits: &Limits) -> Result<(), Failure> {
     if headers.len() > limits.header_count || size(headers) > limits.header_bytes {
         return Err(Failure::from(&refusal::HEADER_TOO_LARGE));
     }
-    if visit.request.method() == Method::CONNECT || uri.path() == "*" {
+    // An origin would answer TRACE with the header that it got, cookies and all.
+    if matches!(*visit.request.method(), Method::CONNECT | Method::TRACE) || uri.path() == "*" {
         return Err(Failure::from(&refusal::METHOD));
+    }
+    // Names a host and no path, which only CONNECT may.
+    if uri.scheme().is_none() && uri.authority().is_some() {
+        return Err(Failure::from(&refusal::MALFORMED));
+    }
+    match visit.request.version() {
+        Version::HTTP_2 | Version::HTTP_3 if is_of_a_connection(headers) => {
+            return Err(Failure::from(&refusal::MALFORMED));
+        }
+        Version::HTTP_2 | Version::HTTP_3 => (),
+        _ if !is_understood(headers) => return Err(Failure::from(&refusal::BAD_FRAMING)),
+        _ => (),
     }
     let expects_other = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if headers.get_all(header::EXPECT).iter().any(expects_other) {
@@ -243,6 +259,13 @@ fn check(visit: &Visit, limits: &Limits) -> Result<(), Failure> {
         return Err(Failure::from(&refusal::BAD_FRAMING));
     }
     Ok(())
+}
+
+/// The body is as it is, or in chunks and nothing else: the library takes off the chunks, and any other coding would stay
+/// on without a word.
+fn is_understood(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
 fn is_length(value: &HeaderValue) -> bool {
@@ -365,7 +388,33 @@ mod tests {
     }
 
     #[test]
+    fn codings_that_would_stay_on_are_refused() {
+        let coded = |codings: &[&str]| {
+            let request = Request::builder().method("POST").uri("/");
+            checked(codings.iter().fold(request, |request, coding| request.header("transfer-encoding", *coding)))
+        };
+        assert_eq!(coded(&["Chunked"]), Ok(()));
+        for codings in [&["gzip, chunked"][..], &["chunked", "chunked"], &["identity", "chunked"], &[",chunked"], &[""]]
+        {
+            assert_eq!(coded(codings), Err(&refusal::BAD_FRAMING), "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_a_connection_are_refused_where_there_are_none() {
+        for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+            for version in [Version::HTTP_2, Version::HTTP_3] {
+                let request = Request::builder().version(version).uri("https://a.example/").header(name, "chunked");
+                assert_eq!(checked(request), Err(&refusal::MALFORMED), "{name} {version:?}");
+            }
+            assert_eq!(checked(Request::builder().uri("/").header(name, "chunked")), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
     fn what_no_site_can_serve_is_refused() {
+        assert_eq!(checked(Request::builder().method("TRACE").uri("/")), Err(&refusal::METHOD));
+        assert_eq!(checked(Request::builder().uri("a.example:80")), Err(&refusal::MALFORMED));
         assert_eq!(checked(Request::builder().method("CONNECT").uri("a.example:80")), Err(&refusal::METHOD));
         assert_eq!(checked(Request::builder().method("OPTIONS").uri("*")), Err(&refusal::METHOD));
         assert_eq!(checked(Request::builder().uri("/").header("expect", "miracles")), Err(&refusal::EXPECTATION));

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use wire::{Body, BodyError, Interim, Kind};
 
 use super::Reception;
+use crate::refusal::Last;
 use crate::visit::{Caller, Visit};
 
 /// Bytes read from a WebSocket's visitor at once.
@@ -37,7 +38,13 @@ where
         let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
         move |request| {
             let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
-            async move { Ok::<_, Infallible>(answer(request, caller, &reception, &websocket).await) }
+            async move {
+                let mut answer = answer(request, caller, &reception, &websocket).await;
+                if answer.extensions().get::<Last>().is_some() {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -148,11 +148,17 @@ async fn exchange(
     let Sidelight { websocket, mut done } = sidelight;
     let (mut outgoing, receiving) = stream.split();
     let (mut head, ()) = request.into_parts();
-    let kind = if websocket.load(Ordering::Acquire) && head.method == Method::CONNECT {
-        head.method = Method::GET;
-        Kind::WebSocket
-    } else {
-        Kind::Http
+    let kind = match (websocket.load(Ordering::Acquire), &head.method) {
+        (false, _) => Kind::Http,
+        (true, &Method::CONNECT) => {
+            head.method = Method::GET;
+            Kind::WebSocket
+        }
+        (true, _) => {
+            tracing::debug!(visitor = %caller.remote, "a request names a protocol and is no CONNECT");
+            outgoing.stop_stream(Code::H3_MESSAGE_ERROR);
+            return Ended::TakenBack;
+        }
     };
     let body = match incoming(receiving, &head, kind).await {
         Ok(body) => body,

@@ -34,7 +34,11 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Resu
                     stream.send_data(bytes, end).map(|()| end)
                 }
                 Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => stream.send_trailers(trailers).map(|()| true),
+                    Ok(mut trailers) => {
+                        // The library refuses some of them and would leave the stream open.
+                        header::strip_forbidden_trailers(&mut trailers);
+                        stream.send_trailers(trailers).map(|()| true)
+                    }
                     Err(_) => Ok(false),
                 },
             },

@@ -1,24 +1,27 @@
 //! Looks at the frames of an HTTP/3 stream before the library does.
 //!
 //! The library collects every frame but DATA whole before it looks at it, however long, so the length is checked here.
-//! The first HEADERS frame of a request is also searched for `:protocol: websocket`.
+//! The pseudo-headers in the first HEADERS frame of a request are examined too.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::protocol::without_websocket;
+use super::protocol::{Examined, examine};
 
 const DATA: u64 = 0x00;
 const HEADERS: u64 = 0x01;
 const CONTROL_STREAM: u64 = 0x00;
 
-/// A frame is longer than the library may collect.
+/// What the library must not see.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a frame of {length} bytes, where {limit} are allowed")]
-pub(crate) struct TooLong {
-    length: u64,
-    limit: usize,
+pub(crate) enum Refused {
+    /// A frame is longer than the library may collect.
+    #[error("a frame of {length} bytes, where {limit} are allowed")]
+    TooLong { length: u64, limit: usize },
+    /// Pseudo-headers that stand twice, or behind a field, or in no request (RFC 9114 section 4.3).
+    #[error("the request's pseudo-headers break the rules")]
+    PseudoHeaders,
 }
 
 /// Passes bytes through as they come, in order, unless a frame breaks the limit.
@@ -68,7 +71,7 @@ impl Guard {
     }
 
     /// Takes what has arrived.
-    pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), TooLong> {
+    pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), Refused> {
         while !chunk.is_empty() {
             match &mut self.state {
                 State::Unframed => self.ready.push_back(chunk.split_to(chunk.len())),
@@ -96,7 +99,7 @@ impl Guard {
                     block.extend_from_slice(&part);
                     if *missing == 0 {
                         let (head, block) = (std::mem::take(head), std::mem::take(block));
-                        self.end_headers(head, block);
+                        self.end_headers(head, block)?;
                     }
                 }
                 State::Passing { remaining, first } => {
@@ -112,9 +115,9 @@ impl Guard {
         Ok(())
     }
 
-    fn begin_frame(&mut self, kind: u64, length: u64, head: BytesMut, first: bool) -> Result<(), TooLong> {
+    fn begin_frame(&mut self, kind: u64, length: u64, head: BytesMut, first: bool) -> Result<(), Refused> {
         if kind != DATA && length > self.limit as u64 {
-            return Err(TooLong { length, limit: self.limit });
+            return Err(Refused::TooLong { length, limit: self.limit });
         }
         if kind == HEADERS && first && length > 0 {
             let missing = usize::try_from(length).expect("it is below the limit");
@@ -130,18 +133,20 @@ impl Guard {
         Ok(())
     }
 
-    fn end_headers(&mut self, head: BytesMut, block: BytesMut) {
-        match without_websocket(&block) {
-            None => self.ready.extend([head.freeze(), block.freeze()]),
-            Some(shorter) => {
+    fn end_headers(&mut self, head: BytesMut, block: BytesMut) -> Result<(), Refused> {
+        match examine(&block) {
+            Examined::Ordinary => self.ready.extend([head.freeze(), block.freeze()]),
+            Examined::WebSocket(shorter) => {
                 self.websocket = true;
                 let mut head = BytesMut::new();
                 put_number(&mut head, HEADERS);
                 put_number(&mut head, shorter.len() as u64);
                 self.ready.extend([head.freeze(), Bytes::from(shorter)]);
             }
+            Examined::Malformed => return Err(Refused::PseudoHeaders),
         }
         self.state = State::FrameHead { bytes: BytesMut::new(), first: false };
+        Ok(())
     }
 }
 
@@ -220,10 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_stands_twice_is_refused() {
+        let twice = frame(1, b"\0\0\xd1\xc1\x51\x02/b");
+        assert_eq!(Guard::request(LIMIT).feed(twice.into()), Err(Refused::PseudoHeaders));
+        // The header of the trailers is the library's.
+        let later = [frame(1, b"\0\0\xd1\xc1"), frame(1, b"\0\0\xc1\xc1")].concat();
+        assert_eq!(Guard::request(LIMIT).feed(later.into()), Ok(()));
+    }
+
+    #[test]
     fn long_frames_are_refused_unless_they_are_data() {
         let long = |kind: u8| Bytes::copy_from_slice(&[kind, 0x40, 101]);
         for kind in [1, 0x21, 4, 13] {
-            assert_eq!(Guard::request(LIMIT).feed(long(kind)), Err(TooLong { length: 101, limit: LIMIT }), "{kind}");
+            let refused = Err(Refused::TooLong { length: 101, limit: LIMIT });
+            assert_eq!(Guard::request(LIMIT).feed(long(kind)), refused, "{kind}");
         }
         assert_eq!(Guard::request(LIMIT).feed(long(0)), Ok(()));
     }
