@@ -15,6 +15,7 @@ use registry::{Hostname, OpenError, Registry};
 use crate::ports::{Bound, Wish, bind};
 use crate::problem::Problem;
 use crate::secret;
+use crate::signals::Signals;
 
 /// The API token's file in the data directory.
 pub(crate) const TOKEN_FILE: &str = "api-token";
@@ -238,13 +239,14 @@ const SWEEP: Duration = Duration::from_secs(3600);
 const QUICK_TUNNEL_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 impl Node {
-    /// What has to be done from time to time while the node runs. Never ends.
-    pub(crate) async fn keep_house(&self) {
+    /// What has to be done from time to time while the node runs, and when a signal asks for it. Never ends.
+    pub(crate) async fn keep_house(&self, mut signals: Signals) {
         let mut renewal = tokio::time::interval(RENEWAL_CHECK);
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
                 _ = renewal.tick() => self.renew().await,
+                () = signals.reload() => self.renew().await,
                 _ = sweep.tick() => self.sweep().await,
             }
         }

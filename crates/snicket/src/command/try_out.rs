@@ -111,7 +111,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let refused = tokio::spawn(report::refusals(node.running.requests(), screen));
     tokio::select! {
         () = signals.draining() => (),
-        () = node.keep_house() => (),
+        () = node.keep_house(signals.clone()) => (),
     }
     notify::systemd("STOPPING=1");
     connector::draining(GRACE, screen);

@@ -170,7 +170,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let requests = tokio::spawn(show_requests(node.running.requests(), screen));
     tokio::select! {
         () = signals.draining() => (),
-        () = node.keep_house() => (),
+        () = node.keep_house(signals.clone()) => (),
     }
     // Whoever looks for an edge from now on is better told that there is none.
     drop(announcement);
