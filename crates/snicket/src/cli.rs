@@ -1,5 +1,8 @@
 //! The command line: what people type, and the help they read.
 
+#[cfg(test)]
+mod documents;
+
 use clap::{Parser, Subcommand};
 
 use crate::command::{cloudflared, completions, doctor, explain, health, http, service, try_out, tunnel, up};

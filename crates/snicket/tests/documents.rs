@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use harness::Program;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "docs/access.md",
+    "docs/inspector.md",
     "docs/join-with-cloudflared.md",
     "docs/json-output.md",
     "docs/named-tunnels.md",
     "docs/run-an-edge.md",
+    "docs/service.md",
     "docs/share-a-local-site.md",
     "docs/troubleshooting.md",
 ];
@@ -49,8 +51,19 @@ async fn the_codes_are_those_of_explain() {
 
 #[tokio::test]
 async fn every_documented_flag_is_known() {
-    let commands =
-        ["tunnel run", "tunnel create", "tunnel login", "tunnel", "up", "http", "try", "cloudflared", "health"];
+    let commands = [
+        "tunnel run",
+        "tunnel create",
+        "tunnel login",
+        "tunnel",
+        "up",
+        "http",
+        "try",
+        "cloudflared",
+        "health",
+        "service install",
+        "service uninstall",
+    ];
     for flag in PAGES.into_iter().flat_map(|name| flags(&page(name))).collect::<BTreeSet<_>>() {
         let mut known = false;
         for command in commands {
