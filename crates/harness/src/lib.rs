@@ -12,9 +12,11 @@
 //! ```
 //!
 //! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is
-//! shown when the test fails. Real programs (curl, chromium) are found by [`peer`]. Deliberately absent: anything of
+//! shown when the test fails. Real programs are found by [`peer`]; [`Curl`] and [`Browser`] (chromium) are two of them. Deliberately absent: anything of
 //! the program itself; tests see it from outside only.
 
+mod browser;
+mod curl;
 mod load;
 mod network;
 mod origin;
@@ -24,7 +26,10 @@ mod proxy;
 mod relay;
 mod roles;
 mod visitor;
+mod wait;
 
+pub use browser::{Browser, Page};
+pub use curl::Curl;
 pub use load::{Load, Tally};
 pub use network::Network;
 pub use origin::{Identity, Origin, RawOrigin};
@@ -34,3 +39,4 @@ pub use proxy::ForwardProxy;
 pub use relay::{Passing, Relay};
 pub use roles::{Agent, Edge, Try};
 pub use visitor::{Answer, Http, RequestBody, Stream, Visitor};
+pub use wait::{still, until};

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use crate::{LIMIT, Visitor};
 #[derive(Debug)]
 pub struct Load {
     stop: watch::Sender<bool>,
-    answered: Arc<AtomicUsize>,
+    answered: Arc<watch::Sender<usize>>,
     workers: JoinSet<Tally>,
 }
 
@@ -48,7 +47,7 @@ impl Load {
     /// Starts `visitors` of them on a URL.
     pub fn start(visitor: &Visitor, method: &'static str, url: &str, visitors: usize) -> Self {
         let stop = watch::Sender::new(false);
-        let answered = Arc::new(AtomicUsize::new(0));
+        let answered = Arc::new(watch::Sender::new(0));
         let mut workers = JoinSet::new();
         for _ in 0..visitors {
             workers.spawn(work(visitor.clone(), method, url.to_owned(), stop.subscribe(), Arc::clone(&answered)));
@@ -61,13 +60,10 @@ impl Load {
     /// # Panics
     /// It takes longer than [`LIMIT`].
     pub async fn more(&self, count: usize) {
-        let wanted = self.answered.load(Ordering::SeqCst) + count;
-        let waited = async {
-            while self.answered.load(Ordering::SeqCst) < wanted {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, waited).await.expect("the load goes on");
+        let mut answered = self.answered.subscribe();
+        let wanted = *answered.borrow() + count;
+        let waited = tokio::time::timeout(LIMIT, answered.wait_for(|answered| *answered >= wanted)).await;
+        assert!(waited.is_ok(), "the load does not go on");
     }
 
     /// Ends the load after the requests under way.
@@ -97,7 +93,7 @@ async fn work(
     method: &'static str,
     url: String,
     stop: watch::Receiver<bool>,
-    answered: Arc<AtomicUsize>,
+    answered: Arc<watch::Sender<usize>>,
 ) -> Tally {
     let mut tally = Tally::default();
     while !*stop.borrow() {
@@ -108,7 +104,7 @@ async fn work(
         if let Err(what) = outcome {
             *tally.failed.entry(what).or_default() += 1;
         }
-        answered.fetch_add(1, Ordering::SeqCst);
+        answered.send_modify(|answered| *answered += 1);
     }
     tally
 }

@@ -1,4 +1,4 @@
-//! A network of a test's own: loopback and nothing else, with rules that lose packets.
+//! A network of a test's own: loopback and nothing else, with rules that lose packets and names of the test's choice.
 
 use std::future::Future;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::skip;
 /// Tells the test that it has been started again inside.
 const INSIDE: &str = "SNICKET_TEST_NETWORK";
 
-/// The network that a test runs in. The kernel removes it, and its rules, with the last process in it, however that
+/// The network that a test runs in, with mounts of its own. The kernel removes it, and its rules, with the last process in it, however that
 /// ends.
 #[derive(Debug)]
 pub struct Network(());
@@ -55,6 +55,19 @@ impl Network {
         command("nft", &["add", "rule", "inet", "loss", "in", &format!("{what} drop")]);
     }
 
+    /// From now on this name has these addresses, and no other name has any.
+    ///
+    /// # Panics
+    /// The file of names cannot be replaced.
+    pub fn name(&self, name: &str, addresses: &[&str]) {
+        let lines: String = addresses.iter().map(|address| format!("{address} {name}\n")).collect();
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let file = directory.path().join("hosts");
+        std::fs::write(&file, lines).expect("a file can be written");
+        // The mount keeps the file when its name is gone.
+        command("mount", &["--bind", &file.display().to_string(), "/etc/hosts"]);
+    }
+
     /// From now on nothing is lost.
     ///
     /// # Panics
@@ -64,7 +77,7 @@ impl Network {
     }
 }
 
-/// How a network namespace is made here, if it can be.
+/// How a namespace of network and mounts is made here, if it can be.
 fn unshare() -> Option<&'static [&'static str]> {
     let missing = ["nft", "ip", "unshare"].into_iter().find(|program| {
         let found = Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -74,7 +87,7 @@ fn unshare() -> Option<&'static [&'static str]> {
         skip(&format!("{missing} is not here; apt-get install nftables iproute2 util-linux"));
         return None;
     }
-    let ways: [&[&str]; 2] = [&["unshare", "-n"], &["unshare", "-rn"]];
+    let ways: [&[&str]; 2] = [&["unshare", "-nm"], &["unshare", "-rnm"]];
     let works = |way: &&&[&str]| {
         let probe = "ip link set lo up && nft add table inet probe";
         let tried = Command::new(way[0]).args(&way[1..]).args(["sh", "-c", probe]).stderr(Stdio::null()).status();

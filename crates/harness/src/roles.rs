@@ -217,12 +217,12 @@ impl Agent {
 
     /// The URL of this path, which begins with a slash, over TLS.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", text(&self.ready, "url").trim_end_matches('/'))
+        join(&self.ready, "url", path)
     }
 
     /// The same without TLS.
     pub fn http_url(&self, path: &str) -> String {
-        format!("{}{path}", text(&self.ready, "http_url").trim_end_matches('/'))
+        join(&self.ready, "http_url", path)
     }
 
     /// The public name, without a port.
@@ -262,12 +262,12 @@ impl Try {
 
     /// The URL of this path, which begins with a slash, over TLS.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", text(&self.ready, "url").trim_end_matches('/'))
+        join(&self.ready, "url", path)
     }
 
     /// The same without TLS.
     pub fn http_url(&self, path: &str) -> String {
-        format!("{}{path}", text(&self.ready, "http_url").trim_end_matches('/'))
+        join(&self.ready, "http_url", path)
     }
 
     /// A visitor who trusts it.
@@ -284,6 +284,10 @@ fn address(ready: &Value, key: &str) -> SocketAddr {
     let value = text(ready, key);
     let value = value.split_once("://").map_or(value, |(_, rest)| rest);
     value.parse().unwrap_or_else(|_| panic!("{key} in the ready event is no address: {ready}"))
+}
+
+fn join(ready: &Value, key: &str, path: &str) -> String {
+    format!("{}{path}", text(ready, key).trim_end_matches('/'))
 }
 
 fn host(url: &str) -> String {

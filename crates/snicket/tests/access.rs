@@ -1,24 +1,11 @@
 //! Who may visit what `http` shares: flags, the edge, real visitors.
 
-use std::path::Path;
+use harness::{Agent, Browser, Curl, Edge, Origin};
 
-use harness::{Agent, Edge, LIMIT, Origin, peer};
-use tokio::process::Command;
-
+/// What curl gets, and the status on a line of its own.
 async fn curl(agent: &Agent, edge: &Edge, path: &str, words: &[&str]) -> Option<String> {
-    let curl = peer("curl", "apt-get install curl brings it")?;
-    let mut command = Command::new(curl);
-    command
-        .args(["--silent", "--show-error", "--cacert"])
-        .arg(edge.ca())
-        .args(["--resolve", &format!("{}:{}:127.0.0.1", agent.host(), edge.https().port())])
-        .args(["--write-out", "\n%{http_code}"])
-        .args(words)
-        .arg(agent.url(path))
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("curl ends").expect("curl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    let words = [&["--write-out", "\n%{http_code}"], words].concat();
+    Some(Curl::find()?.ask(&edge.visitor(), &agent.url(path), &words).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,31 +75,13 @@ async fn what_cannot_be_meant_is_refused_before_anything_is_shared() {
     }
 }
 
-/// The page as a browser shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_shows_the_page_that_asks_for_the_pin() {
-    let Some(chromium) = peer("chromium", "apt-get install chromium brings it") else { return };
+    let Some(browser) = Browser::start().await else { return };
     let (origin, edge) = (Origin::start().await, Edge::start().await);
     let agent = Agent::start(&edge, &origin.service(), &["--pin"]).await;
-    let files = tempfile::tempdir().unwrap();
-    let kept = std::env::var_os("SNICKET_PICTURES").map(std::path::PathBuf::from);
-    let picture = kept.unwrap_or_else(|| files.path().to_owned()).join("pin.png");
-    let dom = open(&chromium, &agent.url("/secret?x=1"), &picture, files.path()).await;
-    assert!(dom.contains("<h1>PIN needed</h1>") && dom.contains("value=\"/secret?x=1\""), "{dom}");
-    assert!(std::fs::metadata(picture).is_ok_and(|picture| picture.len() > 1000), "no picture");
-}
-
-async fn open(chromium: &Path, url: &str, picture: &Path, profile: &Path) -> String {
-    let mut command = Command::new(chromium);
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--ignore-certificate-errors", "--window-size=1000,800", "--virtual-time-budget=5000"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("--screenshot={}", picture.display()))
-        .args(["--dump-dom", url])
-        .env("HOME", profile)
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("the browser ends").expect("it runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let mut page = browser.open(&agent.url("/secret?x=1")).await;
+    page.until("document.querySelector('h1').innerText === 'PIN needed'").await;
+    page.until("document.querySelector('[value=\"/secret?x=1\"]') !== null").await;
+    page.picture("pin").await;
 }

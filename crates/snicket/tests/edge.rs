@@ -1,6 +1,8 @@
 //! `snicket up`, and what joins it with our own agent.
 
-use harness::{Agent, Edge, Http, Origin, Program};
+use std::sync::Arc;
+
+use harness::{Agent, Edge, Http, Identity, Origin, Program, Visitor};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,23 +206,35 @@ async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_drains_and_a_second_signal_cuts() {
-    // The first signal alone would let it wait longer than the test does.
-    let (origin, mut edge) = (Origin::start().await, Edge::start_with(&["--grace-period", "5m"]).await);
-    let agent = Agent::start(&edge, &origin.service(), &[]).await;
-    let (visitor, url) = (edge.visitor(), agent.url("/hang"));
-    let hanging = tokio::spawn(async move {
-        use http_body_util::BodyExt as _;
-        let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed();
-        visitor.open("GET", &url, &[], body).await
-    });
-    origin.wait_for_hanging(1).await;
-    edge.process.signal("TERM").await;
-    edge.process.event("draining").await;
-    edge.process.signal("TERM").await;
-    assert_eq!(edge.process.wait().await.code(), Some(0));
-    let _ = hanging.await.expect("the visitor does not hang for ever");
-    origin.wait_for_hanging(0).await;
+async fn a_changed_certificate_is_read_again() {
+    let files = tempfile::tempdir().unwrap();
+    let (cert, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
+    let write = |identity: &Identity| {
+        std::fs::write(&key, identity.key()).unwrap();
+        std::fs::write(&cert, identity.certificate()).unwrap();
+    };
+    let (old, new) = (Identity::new(&["own.localhost"]), Identity::new(&["own.localhost"]));
+    write(&old);
+    let words = ["--cert", &cert.display().to_string(), "--key", &key.display().to_string()];
+    let edge = Edge::start_with(&words).await;
+    let shown = async |trusted: &Identity| {
+        let file = files.path().join("trusted.pem");
+        std::fs::write(&file, trusted.certificate()).unwrap();
+        let tcp = tokio::net::TcpStream::connect(edge.https()).await.unwrap();
+        let tls = Arc::new(Visitor::new(edge.https(), edge.http(), &file).tls());
+        let name = rustls::pki_types::ServerName::try_from("own.localhost").unwrap();
+        tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.is_ok()
+    };
+    assert!(shown(&old).await && !shown(&new).await);
+    write(&new);
+    edge.process.signal("HUP").await;
+    edge.process.complaint("the certificate on disk has changed and is in use").await;
+    assert!(shown(&new).await && !shown(&old).await);
+    // What cannot be used changes nothing.
+    std::fs::write(&cert, "no certificate").unwrap();
+    edge.process.signal("HUP").await;
+    edge.process.complaint("cannot be used; the old one stays").await;
+    assert!(shown(&new).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

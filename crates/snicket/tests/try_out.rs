@@ -3,8 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use harness::{Http, Origin, Program, Try, Visitor, peer};
-use tokio::process::Command;
+use harness::{Curl, Http, Origin, Program, Try, Visitor};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hello_page_is_there_with_nothing_but_try() {
@@ -47,21 +46,12 @@ async fn requests_reach_the_origin_over_each_version_and_transport() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_opens_the_url_with_the_ca() {
-    let Some(curl) = peer("curl", "apt-get install curl brings it") else { return };
+    let Some(curl) = Curl::find() else { return };
     let origin = Origin::start().await;
     let it = Try::start(&[&origin.service()]).await;
-    let visitor = it.visitor();
-    let ca = visitor.https().1.expect("try has a CA").to_owned();
     for version in ["--http1.1", "--http2"] {
-        let output = Command::new(&curl)
-            .args(["--silent", "--show-error", version, "--cacert"])
-            .arg(&ca)
-            .args(["--data", "from curl", &it.url("/echo")])
-            .output()
-            .await
-            .expect("curl runs");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!((out.as_ref(), output.status.code()), ("from curl", Some(0)), "{version}: {err}");
+        let out = curl.ask(&it.visitor(), &it.url("/echo"), &[version, "--data", "from curl"]).await;
+        assert_eq!(out, "from curl", "{version}");
     }
 }
 

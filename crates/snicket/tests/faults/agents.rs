@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Edge, LIMIT, Load, Origin};
+use harness::{Edge, LIMIT, Load, Origin, until};
 
 use tokio::net::TcpStream;
 
-use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown, until, until_status};
+use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown, until_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_agent_takes_the_place_of_a_killed_one() {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Edge, ForwardProxy, LIMIT, Network, Origin, Passing, Process, Relay};
+use harness::{Edge, ForwardProxy, LIMIT, Network, Origin, Passing, Process, Relay, until};
 
-use crate::rig::{Tunnel, home, until};
+use crate::rig::{Tunnel, home};
 
 /// QUIC has a head start of a second and a half; the rest is for a busy machine.
 const FALLS_BACK_WITHIN: Duration = Duration::from_secs(8);

@@ -1,9 +1,9 @@
 //! Rules that change while requests are under way.
 
-use harness::{Edge, LIMIT, Load, Origin, Process};
+use harness::{Edge, LIMIT, Load, Origin, Process, until};
 use serde_json::{Value, json};
 
-use crate::rig::{Connector, TRANSPORTS, Tunnel, disconnected, until};
+use crate::rig::{Connector, TRANSPORTS, Tunnel, disconnected};
 
 async fn outcome(process: &mut Process) -> Value {
     process.event("configuration").await

@@ -2,22 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Edge, LIMIT, Origin, Visitor};
+use harness::{Agent, Edge, LIMIT, Origin, Visitor, until};
 
-use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connected, connections, shown, until};
+use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connected, connections, shown};
 
 /// An agent whose edge was away briefly is back this soon after it.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 
 async fn works_again_soon(visitor: &Visitor, url: &str, what: String) {
     let since = Instant::now();
-    let mut last = visitor.get(url).await;
-    while last.status != 200 && since.elapsed() < LIMIT {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        last = visitor.get(url).await;
-    }
+    until(LIMIT, &what, async || {
+        let answer = visitor.get(url).await;
+        if answer.status != 200 {
+            eprintln!("{what}: {}", shown(&answer));
+        }
+        answer.status == 200
+    })
+    .await;
     let took = since.elapsed();
-    assert_eq!(last.status, 200, "{what}: {}", shown(&last));
     assert!(took <= BACK_WITHIN, "{what}: only after {took:?}");
     eprintln!("{what}: {took:?} after the edge was back");
 }

@@ -1,9 +1,9 @@
 //! The agent's own endpoint, and `health`.
 
-use harness::{Agent, Edge, LIMIT, Origin, Program, Visitor};
+use harness::{Agent, Edge, LIMIT, Origin, Program, Visitor, until};
 use serde_json::Value;
 
-use crate::rig::{CONNECTIONS, Tunnel, connections, home, until};
+use crate::rig::{CONNECTIONS, Tunnel, connections, home};
 
 async fn json(visitor: &Visitor, path: &str) -> (u16, Value) {
     let answer = visitor.get(path).await;
@@ -11,9 +11,30 @@ async fn json(visitor: &Visitor, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_as_tools_expect() {
+async fn answers_as_tools_expect_over_quic() {
+    let metrics = answers_as_tools_expect("quic").await;
+    for line in ["quic_client_total_connections 4", "# TYPE quic_client_lost_packets counter"] {
+        assert!(metrics.lines().any(|other| other == line), "{line} in\n{metrics}");
+    }
+    for name in [
+        "quic_client_smoothed_rtt{conn_index=\"3\"}",
+        "quic_client_receive_bytes{conn_index=\"0\"}",
+        "quic_client_sent_frames{conn_index=\"0\",frame_type=\"Stream\"}",
+    ] {
+        assert!(metrics.contains(name), "{name} in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_as_tools_expect_over_http2() {
+    let metrics = answers_as_tools_expect("http2").await;
+    assert!(!metrics.contains("quic_client_total_connections 4"), "{metrics}");
+}
+
+/// Checks the endpoint, and answers the metrics.
+async fn answers_as_tools_expect(transport: &str) -> String {
     let (origin, edge) = (Origin::start().await, Edge::start().await);
-    let agent = Agent::start(&edge, &origin.service(), &["--protocol", "quic"]).await;
+    let agent = Agent::start(&edge, &origin.service(), &["--protocol", transport]).await;
     let tunnel = agent.ready()["tunnel_id"].as_str().expect("an id").to_owned();
     until(LIMIT, "all are connected", async || connections(&edge, &tunnel).await.len() == CONNECTIONS).await;
     assert_eq!(edge.visitor().get(&agent.url("/")).await.status, 200);
@@ -43,20 +64,12 @@ async fn answers_as_tools_expect() {
         "cloudflared_tunnel_tunnel_register_success{rpcName=\"registerConnection\"} 4",
         "cloudflared_rpc_client_operations{handler=\"registration\",method=\"register_connection\"} 4",
         "cloudflared_rpc_client_latency_secs_count{handler=\"registration\",method=\"register_connection\"} 4",
-        "quic_client_total_connections 4",
-        "# TYPE quic_client_lost_packets counter",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line} in\n{metrics}");
     }
-    for name in [
-        "quic_client_smoothed_rtt{conn_index=\"3\"}",
-        "quic_client_receive_bytes{conn_index=\"0\"}",
-        "quic_client_sent_frames{conn_index=\"0\",frame_type=\"Stream\"}",
-    ] {
-        assert!(metrics.contains(name), "{name} in\n{metrics}");
-    }
     assert_eq!(visitor.get("/elsewhere").await.status, 404);
     assert_eq!(visitor.post("/ready", "").await.status, 405);
+    metrics
 }
 
 async fn health(words: &[&str]) -> (i32, String) {

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Edge, LIMIT, Process, Program, Visitor};
+use harness::{Answer, Edge, LIMIT, Process, Program, Visitor, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -11,9 +11,6 @@ pub(crate) const TRANSPORTS: [&str; 2] = ["quic", "http2"];
 
 /// Connections that an agent holds by default.
 pub(crate) const CONNECTIONS: usize = 4;
-
-/// How often something is looked at that does not tell by itself.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// A named tunnel of an edge with a name of its own under its domain.
 pub(crate) struct Tunnel {
@@ -108,16 +105,6 @@ pub(crate) async fn until_status(visitor: &Visitor, url: &str, status: u16) -> D
     let started = Instant::now();
     until(LIMIT, &format!("{url} answers {status}"), async || visitor.get(url).await.status == status).await;
     started.elapsed()
-}
-
-/// Looks until it is so.
-pub(crate) async fn until(limit: Duration, what: &str, so: impl AsyncFn() -> bool) {
-    let looked = async {
-        while !so().await {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    assert!(tokio::time::timeout(limit, looked).await.is_ok(), "not within {limit:?}: {what}");
 }
 
 /// Connections of a tunnel as the edge's API lists them.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use harness::{Agent, Edge, LIMIT, Origin, Visitor};
+use harness::{Agent, Edge, LIMIT, Origin, Visitor, until};
 use tokio::task::JoinSet;
 
-use crate::rig::{CONNECTIONS, TRANSPORTS, connections, until};
+use crate::rig::{CONNECTIONS, TRANSPORTS, connections};
 
 /// Where each connection of an agent landed.
 async fn diagnosis(agent: &Agent) -> serde_json::Value {

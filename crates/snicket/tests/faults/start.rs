@@ -2,14 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use harness::{Edge, LIMIT, Network, Origin, Process, Program};
+use harness::{Edge, Network, Origin, Program};
 
-use crate::rig::{TRANSPORTS, Tunnel, home, until};
-
-/// Waits until a program has written this to standard error.
-async fn says(process: &Process, what: &str) {
-    until(LIMIT, &format!("{what:?} is said"), async || process.stderr().contains(what)).await;
-}
+use crate::rig::{TRANSPORTS, Tunnel, home};
 
 /// The same credentials with another secret.
 fn forge(credentials: &str) -> String {
@@ -33,9 +28,9 @@ async fn a_wrong_secret_is_said_and_tried_again() {
             ["tunnel", "--edge", &address, "--cacert", &ca, "--metrics", "127.0.0.1:0", "--protocol", transport];
         let run = ["run", "--credentials-file", &file, "--url", &origin.service()];
         let mut agent = Program::new(home.path(), &[&words[..], &run].concat()).start().await;
-        says(&agent, "Unauthorized").await;
+        agent.complaint("Unauthorized").await;
         // It goes on, for the tunnel may just be on its way to this edge; whoever watches learns what to do.
-        says(&agent, "token or credentials").await;
+        agent.complaint("token or credentials").await;
         assert_eq!(edge.visitor().get(&tunnel.https("/")).await.status, 530);
         assert_eq!(agent.terminate().await.code(), Some(0), "it was still trying");
         let said = agent.stderr();
@@ -53,8 +48,8 @@ async fn a_deleted_tunnel_is_said_with_advice() {
         let home = home();
         let program = tunnel.program(home.path(), edge.tunnel(), &["--protocol", transport, "--hello-world"]);
         let mut agent = program.start().await;
-        says(&agent, "Unauthorized").await;
-        says(&agent, "deleted").await;
+        agent.complaint("Unauthorized").await;
+        agent.complaint("deleted").await;
         agent.kill().await;
     }
 }
@@ -68,7 +63,7 @@ async fn an_edge_that_is_not_there_is_said_and_waited_for() {
         let home = home();
         let arguments = ["--protocol", transport, "--url", &origin.service()];
         let mut agent = tunnel.program(home.path(), edge.tunnel(), &arguments).start().await;
-        says(&agent, "no connection to the edge").await;
+        agent.complaint("no connection to the edge").await;
         edge.start_again().await;
         agent.event("ready").await;
         assert_eq!(edge.visitor().get(&tunnel.https("/")).await.status, 200);
@@ -86,8 +81,8 @@ async fn a_certificate_that_nobody_trusts_is_said() {
         let address = edge.tunnel().to_string();
         let words = ["tunnel", "--edge", &address, "--metrics", "127.0.0.1:0", "run", "--token-file", &token];
         let agent = Program::new(home.path(), &[&words[..], &arguments].concat()).start().await;
-        says(&agent, "not trusted").await;
-        says(&agent, "--cacert").await;
+        agent.complaint("not trusted").await;
+        agent.complaint("--cacert").await;
     }
 }
 

@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use harness::{Edge, LIMIT, Load, Origin, Visitor};
+use harness::{Agent, Edge, LIMIT, Load, Origin, Process, Try, Visitor, until};
+use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown, until};
+use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown};
 
 /// A request that the origin has seen, and that takes this long there.
 async fn slow(visitor: &Visitor, origin: &Origin, tunnel: &Tunnel, millis: u64) -> JoinHandle<String> {
@@ -61,6 +62,50 @@ async fn a_second_signal_cuts_the_agent() {
         let status = hanging.await.expect("the visitor does not panic");
         assert!(matches!(status, 502 | 520 | 530), "{transport}: {status}");
     }
+}
+
+/// A request that the origin does not answer, and that ends as it may.
+async fn hanging(visitor: Visitor, url: String, origin: &Origin) -> JoinHandle<()> {
+    let request = tokio::spawn(async move {
+        let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed();
+        let _ = visitor.open("GET", &url, &[], body).await;
+    });
+    origin.wait_for_hanging(1).await;
+    request
+}
+
+/// The first signal leaves what hangs alone, the second does not.
+async fn is_cut(process: &mut Process, origin: &Origin, request: JoinHandle<()>) -> Duration {
+    process.signal("TERM").await;
+    process.event("draining").await;
+    assert!(!request.is_finished());
+    let since = Instant::now();
+    process.signal("INT").await;
+    assert_eq!(process.wait().await.code(), Some(0));
+    let took = since.elapsed();
+    tokio::time::timeout(LIMIT, request).await.expect("the visitor does not hang for ever").expect("nor panic");
+    origin.wait_for_hanging(0).await;
+    took
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_cuts_http_up_and_try() {
+    let origin = Origin::start().await;
+    // The first signal alone would let them wait longer than the test does.
+    let grace = ["--grace-period", "5m"];
+    let mut edge = Edge::start_with(&grace).await;
+    let mut agent = Agent::start(&edge, &origin.service(), &grace).await;
+    let request = hanging(edge.visitor(), agent.url("/hang"), &origin).await;
+    is_cut(&mut agent.process, &origin, request).await;
+
+    let agent = Agent::start(&edge, &origin.service(), &[]).await;
+    let request = hanging(edge.visitor(), agent.url("/hang"), &origin).await;
+    is_cut(&mut edge.process, &origin, request).await;
+
+    let mut it = Try::start(&[&origin.service()]).await;
+    let request = hanging(it.visitor(), it.url("/hang"), &origin).await;
+    let took = is_cut(&mut it.process, &origin, request).await;
+    assert!(took < Duration::from_secs(5), "its grace period is five seconds, and it took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

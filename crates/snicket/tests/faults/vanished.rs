@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Edge, LIMIT, Network, Origin, Passing, RawOrigin, Relay, Visitor};
+use harness::{Edge, LIMIT, Network, Origin, Passing, RawOrigin, Relay, Visitor, until};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use tokio::io::AsyncReadExt as _;
 
-use crate::rig::{CONNECTIONS, Connector, Tunnel, connected, connections, disconnected, until};
+use crate::rig::{CONNECTIONS, Connector, Tunnel, connected, connections, disconnected};
 
 /// A peer that vanished is found within this time.
 const FOUND_WITHIN: Duration = Duration::from_secs(10);

@@ -1,14 +1,9 @@
 //! The inspector of a whole agent, in a real browser.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod browser;
-
-use browser::Browser;
-use harness::{Agent, Edge, Origin, Program, Try, Visitor, peer};
+use harness::{Agent, Browser, Curl, Edge, Origin, Program, Try, Visitor};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-const CHROMIUM: &str = "apt-get install chromium brings it";
 const ROW: &str = "[...document.querySelectorAll('.row')].find(row => row.dataset.id === 'ID')";
 const DETAIL: &str = "document.getElementById('detail').innerText";
 
@@ -24,29 +19,16 @@ fn row(id: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_lists_shows_and_repeats_what_curl_sent() {
-    let (Some(chromium), Some(curl)) = (peer("chromium", CHROMIUM), peer("curl", "apt-get install curl brings it"))
-    else {
-        return;
-    };
-    // Pictures stay where somebody asks for them.
-    let files = tempfile::tempdir().unwrap();
-    let kept = std::env::var_os("SNICKET_PICTURES").map(std::path::PathBuf::from);
-    let pictures = kept.unwrap_or_else(|| files.path().to_owned());
+    let (Some(browser), Some(curl)) = (Browser::start().await, Curl::find()) else { return };
     let origin = Origin::start().await;
     let it = Try::start(&[&origin.service(), "--inspect", "127.0.0.1:0"]).await;
     let (url, _) = inspector(it.ready());
-    let browser = Browser::start(&chromium).await;
     let mut page = browser.open(&url).await;
     page.until("document.getElementById('live').className === 'on'").await;
 
-    let output = Command::new(&curl)
-        .args(["--silent", "--show-error", "--cacert", it.ready()["ca"].as_str().unwrap()])
-        .args(["--header", "Authorization: Bearer hunter2", "--header", "Content-Type: application/json"])
-        .args(["--data", r#"{"user":"ann","password":"hunter2"}"#, &it.url("/request?token=hunter2&page=1")])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let headers = ["--header", "Authorization: Bearer hunter2", "--header", "Content-Type: application/json"];
+    let body = ["--data", r#"{"user":"ann","password":"hunter2"}"#];
+    curl.ask(&it.visitor(), &it.url("/request?token=hunter2&page=1"), &[&headers[..], &body].concat()).await;
 
     // It appears by itself, and opens at a click.
     let line = page.until(&format!("{}.innerText", row(1))).await;
@@ -61,7 +43,7 @@ async fn chromium_lists_shows_and_repeats_what_curl_sent() {
         assert!(shown.contains(said), "{said} in {shown}");
     }
     assert!(!page.evaluate("document.body.innerText").await.as_str().unwrap().contains("hunter2"));
-    page.picture(&pictures.join("inspector.png")).await;
+    page.picture("inspector").await;
     page.evaluate("document.getElementById('reveal').click()").await;
     page.until(&format!("{DETAIL}.includes('Bearer hunter2')")).await;
     page.evaluate("document.getElementById('reveal').click()").await;
@@ -76,7 +58,7 @@ async fn chromium_lists_shows_and_repeats_what_curl_sent() {
     // Edited in the form, by keys.
     page.press("e", 69).await;
     page.until("document.activeElement.id === 'edit-method'").await;
-    page.picture(&pictures.join("inspector-edit.png")).await;
+    page.picture("inspector-edit").await;
     page.evaluate(
         "document.getElementById('edit-target').value = '/echo'; \
          document.getElementById('edit-headers').value += '\\nx-edited: yes'; \
@@ -100,21 +82,20 @@ async fn chromium_lists_shows_and_repeats_what_curl_sent() {
     page.until(&format!("{DETAIL}.includes('Timing') && location.hash === '#1'")).await;
     let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
     page.call("Emulation.setEmulatedMedia", dark).await;
-    page.picture(&pictures.join("inspector-dark.png")).await;
+    page.picture("inspector-dark").await;
     page.evaluate("document.getElementById('clear').click()").await;
     page.until("document.querySelectorAll('.row').length === 0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_get_nothing_out_of_it() {
-    let Some(chromium) = peer("chromium", CHROMIUM) else { return };
+    let Some(browser) = Browser::start().await else { return };
     let origin = Origin::start().await;
     let it = Try::start(&[&origin.service(), "--inspect", "127.0.0.1:0"]).await;
     let (url, visitor) = inspector(it.ready());
     it.visitor().get(&it.url("/request")).await;
 
     // Another port of this machine is the same site, and yet somebody else.
-    let browser = Browser::start(&chromium).await;
     let mut page = browser.open(&origin.service()).await;
     page.until("document.body.innerText.includes('hello')").await;
     for call in [

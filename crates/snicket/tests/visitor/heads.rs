@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use harness::{Http, LIMIT, Origin, RawOrigin, peer};
+use harness::{Curl, Http, Origin, RawOrigin};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use crate::rig::Rig;
@@ -26,20 +25,15 @@ fn with_trailers(data: &'static str, name: &'static str, value: &'static str) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_sends_and_gets_over_each_version_and_transport() {
-    let Some(curl) = peer("curl", "apt-get install curl brings it") else { return };
+    let Some(curl) = Curl::find() else { return };
     let origin = Origin::start().await;
     let rig = Rig::start(&origin.service()).await;
     for way in rig.ways_over(&[Over::Plain, Over::One, Over::Two]) {
         let version = if way.over == Over::Two { "--http2" } else { "--http1.1" };
-        let run = Command::new(&curl)
-            .args(["--silent", "--show-error", "--include", version, "--cacert"])
-            .arg(rig.edge.ca())
-            .args(["--data-binary", "from curl", &way.url("/echo").to_string()])
-            .output();
-        let output = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let words = ["--include", version, "--data-binary", "from curl"];
+        let out = curl.ask(&rig.edge.visitor(), &way.url("/echo").to_string(), &words).await;
         let status = if way.over == Over::Two { "HTTP/2 200" } else { "HTTP/1.1 200 OK" };
-        assert!(out.starts_with(status) && out.ends_with("\r\n\r\nfrom curl"), "{way}: {out}{err}");
+        assert!(out.starts_with(status) && out.ends_with("\r\n\r\nfrom curl"), "{way}: {out}");
         assert!(out.to_lowercase().contains("cf-ray: "), "{way}: {out}");
     }
 }
@@ -284,7 +278,7 @@ async fn a_body_is_asked_for_only_when_the_origin_takes_it() {
     })
     .await;
     let rig = Rig::start(&origin.service()).await;
-    let Some(curl) = peer("curl", "apt-get install curl brings it") else { return };
+    let Some(curl) = Curl::find() else { return };
     for way in rig.ways_over(&[Over::Plain, Over::One, Over::Two]) {
         for path in ["/take", "/refuse"] {
             if (way.over, path) == (Over::Two, "/refuse") {
@@ -292,15 +286,10 @@ async fn a_body_is_asked_for_only_when_the_origin_takes_it() {
                 continue;
             }
             let version = if way.over == Over::Two { "--http2" } else { "--http1.1" };
-            let run = Command::new(&curl)
-                .args(["--silent", "--show-error", "--verbose", version, "--cacert"])
-                .arg(rig.edge.ca())
-                // Long enough that nobody takes curl's own impatience for the edge's 100.
-                .args(["--expect100-timeout", "20", "--header", "Expect: 100-continue"])
-                .args(["--data-binary", "from curl", &way.url(path).to_string()])
-                .output();
-            let output = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            // Long enough that nobody takes curl's own impatience for the edge's 100.
+            let expect = ["--expect100-timeout", "20", "--header", "Expect: 100-continue"];
+            let words = [&["--verbose", version, "--data-binary", "from curl"], &expect[..]].concat();
+            let (_, out, err) = curl.run(&rig.edge.visitor(), &way.url(path).to_string(), &words).await;
             if path == "/take" {
                 assert_eq!(out, "ok", "{way}: {err}");
                 assert!(err.contains(" 100"), "{way}: {err}");

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod browser;
+mod codes;
 mod grpc;
 mod heads;
 mod http3;

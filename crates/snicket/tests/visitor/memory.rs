@@ -1,16 +1,15 @@
 //! Bodies of any size in bounded memory: who is slow slows down who is fast, all the way.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{LIMIT, RawOrigin, RequestBody};
+use harness::{RawOrigin, RequestBody, still};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::rig::{Rig, Way};
 use crate::script::read_head;
@@ -32,9 +31,6 @@ const GROWTH: u64 = 40 * MIB;
 
 /// Bytes sent or written at once.
 const PIECE: usize = 64 * 1024;
-
-/// Nothing moves for so long: it has stalled.
-const STILL: Duration = Duration::from_millis(400);
 
 /// A line of `/proc/PID/status` in bytes.
 fn memory(process: u32, line: &str) -> u64 {
@@ -62,27 +58,14 @@ impl Memory {
     }
 }
 
-/// Waits until a count of bytes stands still.
-async fn stalled(count: &AtomicU64, what: &str) -> u64 {
-    let waiting = async {
-        loop {
-            let before = count.load(Ordering::Relaxed);
-            tokio::time::sleep(STILL).await;
-            if before > 0 && before == count.load(Ordering::Relaxed) {
-                return before;
-            }
-        }
-    };
-    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("{what} never stalls"))
-}
-
 /// A body of so many bytes that counts what is taken of it.
-fn counted(size: u64) -> (Arc<AtomicU64>, RequestBody) {
-    let taken = Arc::new(AtomicU64::new(0));
+fn counted(size: u64) -> (Arc<watch::Sender<u64>>, RequestBody) {
+    let taken = Arc::new(watch::Sender::new(0));
     let count = Arc::clone(&taken);
     let piece = Bytes::from(vec![b'x'; PIECE]);
     let frames = futures_util::stream::unfold((), move |()| {
-        let so_far = count.fetch_add(PIECE as u64, Ordering::Relaxed);
+        let so_far = *count.borrow();
+        count.send_modify(|count| *count += PIECE as u64);
         let frame = (so_far < size).then(|| (Ok::<_, std::io::Error>(Frame::data(piece.clone())), ()));
         std::future::ready(frame)
     });
@@ -90,7 +73,7 @@ fn counted(size: u64) -> (Arc<AtomicU64>, RequestBody) {
 }
 
 /// Bytes that an origin has written, by the path that was asked for.
-type Written = Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>;
+type Written = Arc<Mutex<HashMap<String, Arc<watch::Sender<u64>>>>>;
 
 /// An origin for bodies that are too large to be held.
 struct Heavy {
@@ -123,7 +106,7 @@ impl Heavy {
     }
 
     /// What was written for this path, now and later.
-    fn written(&self, path: &str) -> Arc<AtomicU64> {
+    fn written(&self, path: &str) -> Arc<watch::Sender<u64>> {
         Arc::clone(self.written.lock().unwrap().entry(path.to_owned()).or_default())
     }
 }
@@ -140,7 +123,7 @@ async fn read_all(mut stream: TcpStream) {
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole").await;
 }
 
-async fn write_all(mut stream: TcpStream, size: u64, count: &AtomicU64) {
+async fn write_all(mut stream: TcpStream, size: u64, count: &watch::Sender<u64>) {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let piece = vec![b'x'; PIECE];
@@ -148,7 +131,7 @@ async fn write_all(mut stream: TcpStream, size: u64, count: &AtomicU64) {
         if stream.write_all(&piece).await.is_err() {
             return;
         }
-        count.fetch_add(PIECE as u64, Ordering::Relaxed);
+        count.send_modify(|count| *count += PIECE as u64);
     }
 }
 
@@ -171,7 +154,7 @@ async fn an_upload_waits_for_its_origin_and_moves_no_memory() {
     // All at once: one slow origin is not to hold up another request either.
     let stalling = rig.ways().map(async |way| {
         let (taken, exchange) = upload(way, "/unread", ENDLESS).await;
-        let held = stalled(&taken, &way.to_string()).await;
+        let held = still(&taken, &way.to_string()).await;
         assert!(held < HELD, "{way}: {} MiB are held between visitor and origin", held / MIB);
         exchange
     });
@@ -194,7 +177,7 @@ async fn a_download_waits_for_its_visitor_and_moves_no_memory() {
         let path = format!("/endless/{number}");
         let mut exchange = way.open("GET", &path, &[], full("")).await;
         assert_eq!(exchange.head().await.unwrap().1, 200, "{way}");
-        let held = stalled(&origin.written(&path), &way.to_string()).await;
+        let held = still(&origin.written(&path), &way.to_string()).await;
         assert!(held < HELD, "{way}: {} MiB are held between origin and visitor", held / MIB);
         exchange
     });

@@ -76,7 +76,7 @@ async fn each_failure_of_an_origin_has_its_own_status() {
         ("closing", hangs_up.service(), 502, 1052),
         ("nonsense", talks_nonsense.service(), 502, 1053),
         ("much", talks_much.service(), 502, 1053),
-        ("other", "ssh://127.0.0.1:22".to_owned(), 502, 1056),
+        ("other", "http_status:101".to_owned(), 502, 1056),
     ];
     let rules: String = cases.iter().map(|(name, service, ..)| rule(name, service, "")).collect();
     let config = format!("originRequest:\n  connectTimeout: 1s\ningress:\n{rules}  - service: http_status:418\n");
@@ -173,7 +173,7 @@ async fn an_origin_that_does_not_begin_to_answer_is_524() {
 }
 
 /// Sends bytes as they are without TLS, and reads until the edge closes.
-async fn raw(edge: &Edge, bytes: &[u8]) -> String {
+pub(crate) async fn raw(edge: &Edge, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(edge.http()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();

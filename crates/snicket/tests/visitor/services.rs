@@ -1,9 +1,9 @@
 //! What an agent's rules lead to: every kind of service, hosts and paths, and how an origin is spoken to.
 
-use std::time::Duration;
+use std::net::ToSocketAddrs as _;
 
 use bytes::Bytes;
-use harness::{Identity, LIMIT, Origin, RawOrigin};
+use harness::{Identity, LIMIT, Network, Origin, RawOrigin, until};
 use http::Request;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
@@ -220,20 +220,43 @@ async fn connections_to_an_origin_are_kept_as_its_rule_says() {
 /// Waits until the kernel's time to the next keep-alive probe, in seconds, on the connection to this origin fits.
 async fn wait_for_probe(origin: &Origin, fits: impl Fn(Option<u64>) -> bool) {
     let port = format!(":{:04X}", origin.address().port());
-    let looking = async {
-        loop {
-            // proc(5): remote address, state, queues, then the timer that runs (02 is keep-alive) and its rest in 1/100
-            // of a second.
-            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-            let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-            let ours = row.into_iter().find(|row| row[2].ends_with(&port) && row[3] == "01").expect("it is connected");
-            let (kind, rest) = ours[5].split_once(':').unwrap();
-            let probe = (kind == "02").then(|| u64::from_str_radix(rest, 16).unwrap() / 100);
-            if kind != "01" && fits(probe) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    until(LIMIT, "probes are sent as the rule says", async || {
+        // proc(5): remote address, state, queues, then the timer that runs (02 is keep-alive) and its rest in 1/100
+        // of a second.
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = row.into_iter().find(|row| row[2].ends_with(&port) && row[3] == "01").expect("it is connected");
+        let (kind, rest) = ours[5].split_once(':').unwrap();
+        let probe = (kind == "02").then(|| u64::from_str_radix(rest, 16).unwrap() / 100);
+        kind != "01" && fits(probe)
+    })
+    .await;
+}
+
+/// The first of two addresses swallows what it gets, as a family of addresses does that only seems to work.
+#[test]
+fn addresses_of_an_origin_are_raced_unless_the_rule_says_no() {
+    Network::run("services::addresses_of_an_origin_are_raced_unless_the_rule_says_no", async |network| {
+        network.name("two.test", &["127.0.0.2", "127.0.0.3"]);
+        let found = ("two.test", 80).to_socket_addrs().unwrap().map(|address| address.ip()).collect::<Vec<_>>();
+        let [first, second] = found[..] else { panic!("{found:?}") };
+        let origin = Origin::start_on((second, 0).into()).await;
+        let port = origin.address().port();
+        network.lose(&format!("ip daddr {first} tcp dport {port}"));
+        let service = format!("http://two.test:{port}");
+        let ruled = Ruled::start().await;
+        let config = format!(
+            "ingress:\n{}{}  - service: http_status:418\n",
+            rule("raced", &service, "connectTimeout: 20s"),
+            rule("turns", &service, "connectTimeout: 2s, noHappyEyeballs: true"),
+        );
+        for transport in TRANSPORTS {
+            let mut agent = ruled.agent(transport, &config).await;
+            let answer = get(&ruled.edge, Over::Two, "raced.localhost", "/", &[]).await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "hello from the origin"), "{transport}");
+            let answer = get(&ruled.edge, Over::Two, "turns.localhost", "/", &[JSON]).await;
+            assert_refused(&ruled.edge, &answer, 522, 522, transport).await;
+            agent.process.terminate().await;
         }
-    };
-    tokio::time::timeout(LIMIT, looking).await.expect("probes are sent as the rule says");
+    });
 }
