@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use edge::Limits;
-use http::Request;
+use http::{Request, Response};
 use registry::ConfigSource;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::Body;
+use wire::rpc::{CALL_TIMEOUT, ControlClient};
 
 use crate::node::{BOTH, Node};
 use crate::origin::{Origin, streamed};
@@ -77,6 +80,52 @@ async fn each_failure_of_the_origin_has_its_own_status() {
         let page = node.visit(Way::Http1, request).await;
         assert!(page.text().contains("refused &lt;b&gt;"), "{}", page.text());
     }
+}
+
+/// A stream of HTTP/2 as a pipe, for RPC.
+fn piped(mut send: h2::SendStream<Bytes>, mut receive: h2::RecvStream) -> tokio::io::DuplexStream {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (mut from, mut to) = tokio::io::split(far);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(Ok(bytes)) = receive.data().await {
+            let _ = receive.flow_control().release_capacity(bytes.len());
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    near
+}
+
+#[tokio::test]
+async fn an_agent_that_breaks_the_protocol_is_told_from_its_origin() {
+    let node = Node::start().await;
+    let tunnel = node.tunnel("app", ConfigSource::Local).await;
+    // An agent made by hand: it registers as it should, and its answers say nothing of where they come from.
+    let dial = node.agent(&tunnel, BOTH[0]);
+    let mut agent = h2::server::handshake(dial.tls().await.unwrap()).await.unwrap();
+    let (request, mut respond) = agent.accept().await.unwrap().unwrap();
+    let control = piped(respond.send_response(Response::new(()), false).unwrap(), request.into_body());
+    let agent = tokio::spawn(async move {
+        while let Some(Ok((_, mut respond))) = agent.accept().await {
+            respond.send_response(Response::new(()), true).unwrap();
+        }
+    });
+    let mut control = ControlClient::new(control, CALL_TIMEOUT);
+    control.register(&dial.registration).await.unwrap();
+    for way in ALL {
+        let reply = node.visit(way, json("app.edge.test", "/")).await;
+        assert_eq!((reply.status, code(reply.text())), (502, 1055), "{way:?}");
+    }
+    agent.abort();
 }
 
 #[tokio::test]
@@ -172,7 +221,7 @@ async fn a_body_of_another_length_than_announced_is_an_error() {
 fn streamed_bytes(text: &'static str) -> Body {
     let (sender, body) = streamed();
     tokio::spawn(async move {
-        let _ = sender.send(Ok(http_body::Frame::data(bytes::Bytes::from_static(text.as_bytes())))).await;
+        let _ = sender.send(Ok(http_body::Frame::data(Bytes::from_static(text.as_bytes())))).await;
     });
     body
 }
