@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -36,7 +36,7 @@ const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 /// Requests that the edge may have under way on one connection.
 const MAX_STREAMS: u32 = 20_000;
 
-/// A pushed configuration is read whole: so large, and within this time.
+/// A pushed configuration is read whole: so large, all that are pushed at once together, and within this time.
 const CONFIGURATION_SIZE: usize = 16 << 20;
 const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -99,6 +99,7 @@ where
     let mut vanished = std::pin::pin!(vanished);
     let mut opened = Some(opened);
     let mut requests = JoinSet::new();
+    let room = Arc::new(Semaphore::new(CONFIGURATION_SIZE));
     loop {
         tokio::select! {
             accepted = uncork.drive(connection.accept()) => match accepted {
@@ -107,7 +108,7 @@ where
                 Some(Ok((request, respond))) => match StreamKind::of(request.headers()) {
                     StreamKind::Control => open_control(request, respond, &mut opened),
                     StreamKind::Configuration => {
-                        requests.spawn(configure(Arc::clone(&handler), request, respond));
+                        requests.spawn(configure(Arc::clone(&handler), Arc::clone(&room), request, respond));
                     }
                     StreamKind::Stream => {
                         let ticket = flights.board();
@@ -224,10 +225,16 @@ pub(super) fn fail(mut respond: SendResponse<Bytes>, meta: &ResponseMeta, extens
     let _ = respond.send_response(head, true);
 }
 
-/// Applies a configuration that the edge pushes (section 11.2).
-async fn configure<H: Handler>(handler: Arc<H>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let pushed = timeout(CONFIGURATION_LIMIT, read_configuration(request.into_body())).await;
-    let Ok(Ok((version, config))) = pushed else {
+/// Applies a configuration that the edge pushes (section 11.2). It takes of the `room` what it is long, until it is
+/// answered.
+async fn configure<H: Handler>(
+    handler: Arc<H>,
+    room: Arc<Semaphore>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let pushed = timeout(CONFIGURATION_LIMIT, read_configuration(request.into_body(), &room)).await;
+    let Ok(Ok((version, config, _taken))) = pushed else {
         let fault = OriginError::new(OriginFault::Unsupported, "the pushed configuration cannot be read");
         return fail(respond, &ResponseMeta::Fault(fault), Extensions::default());
     };
@@ -251,16 +258,20 @@ struct Pushed<'a> {
 }
 
 /// Reads the envelope of a pushed configuration; the document in it is the handler's.
-async fn read_configuration(mut recv: RecvStream) -> Result<(i32, Bytes), String> {
+async fn read_configuration(
+    mut recv: RecvStream,
+    room: &Semaphore,
+) -> Result<(i32, Bytes, SemaphorePermit<'_>), String> {
     let mut whole = BytesMut::new();
+    let mut taken = room.try_acquire_many(0).expect("nothing can be had at any time, and the semaphore is not closed");
     while let Some(bytes) = recv.data().await {
         let bytes = bytes.map_err(|error| error.to_string())?;
-        if whole.len() + bytes.len() > CONFIGURATION_SIZE {
-            return Err(format!("longer than {CONFIGURATION_SIZE} bytes"));
-        }
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let more = room.try_acquire_many(length);
+        taken.merge(more.map_err(|_| format!("longer than {CONFIGURATION_SIZE} bytes, with others pushed at once"))?);
         let _ = recv.flow_control().release_capacity(bytes.len());
         whole.extend_from_slice(&bytes);
     }
     let pushed: Pushed<'_> = serde_json::from_slice(&whole).map_err(|error| error.to_string())?;
-    Ok((pushed.version, Bytes::copy_from_slice(pushed.config.get().as_bytes())))
+    Ok((pushed.version, Bytes::copy_from_slice(pushed.config.get().as_bytes()), taken))
 }

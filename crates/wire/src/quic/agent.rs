@@ -8,7 +8,7 @@ use bytes::Buf;
 use http::{HeaderMap, StatusCode, header};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -57,16 +57,20 @@ pub async fn connect<H: Handler>(
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
 }
 
+/// Streams for RPC at once, each of which may hold one message. An edge has use for a few, each for a moment.
+const RPC_STREAMS: usize = 16;
+
 /// Serves whatever the edge opens until the connection ends; answers why.
 async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -> String {
     let mut requests = JoinSet::new();
+    let rpc = Arc::new(Semaphore::new(RPC_STREAMS));
     let mut allowed = settings::EDGE_STREAMS;
     loop {
         tokio::select! {
             accepted = connection.0.accept_bi() => match accepted {
                 Err(error) => return closed(&error, EDGE),
                 Ok((send, recv)) => {
-                    requests.spawn(serve(Arc::clone(&handler), flights.clone(), send, recv));
+                    requests.spawn(serve(Arc::clone(&handler), flights.clone(), Arc::clone(&rpc), send, recv));
                     // The library keeps an entry for every stream that it allows, used or not.
                     if requests.len() * 2 > allowed as usize && allowed < MAX_STREAMS {
                         allowed = (allowed * 2).min(MAX_STREAMS);
@@ -80,7 +84,7 @@ async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -
 }
 
 /// Serves one stream that the edge has opened. Whatever is wrong with it ends with it.
-async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, send: SendStream, recv: RecvStream) {
+async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, rpc: Arc<Semaphore>, send: SendStream, recv: RecvStream) {
     let mut reader = Reader::new(recv);
     match timeout(HEAD_LIMIT, stream_type(&mut reader)).await {
         Ok(Some(StreamType::Data)) => {
@@ -89,6 +93,7 @@ async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, send: SendStream, 
             drop(ticket);
         }
         Ok(Some(StreamType::Rpc)) => {
+            let Ok(_turn) = rpc.try_acquire() else { return Outgoing::new(send).refuse() };
             // A stream for RPC is closed after this time, whatever happens on it (section 3).
             let _ = timeout(CALL_TIMEOUT, configure(&*handler, send, reader)).await;
         }

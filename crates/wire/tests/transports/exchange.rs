@@ -23,6 +23,7 @@ both!(
     a_websocket_may_be_refused_with_200,
     an_interim_status_is_no_answer,
     configurations_are_pushed_with_their_version,
+    configurations_that_are_too_much_together_are_refused,
     the_local_configuration_is_reported,
     hundreds_of_requests_at_once_are_all_answered,
     oversized_headers_of_an_origin_end_only_their_request,
@@ -264,6 +265,29 @@ async fn configurations_are_pushed_with_their_version(transport: Transport) {
     let refused = soon(push(8, "null")).await.unwrap_err();
     assert!(refused.contains("no document"), "{refused}");
     assert_eq!(rig.get("https://a.test/").await.body(), "hello");
+}
+
+async fn configurations_that_are_too_much_together_are_refused(transport: Transport) {
+    let origin = Origin::hello();
+    let rig = Rig::new(transport, Arc::clone(&origin)).await;
+    // Over HTTP/2 16 MiB at once, over QUIC 16 streams.
+    let (at_once, length) = if transport == Transport::Http2 { (1, 9 << 20) } else { (16, 0) };
+    let document = format!(r#"{{"ingress":[]{}}}"#, " ".repeat(length));
+    let push = || {
+        let (edge, document) = (rig.edge.clone(), document.clone());
+        tokio::spawn(async move { edge.update_configuration(7, document.into()).await })
+    };
+    let mut arrived = origin.configurations.subscribe();
+    let held = origin.configuring.acquire().await.unwrap();
+    let waiting: Vec<_> = (0..at_once).map(|_| push()).collect();
+    soon(arrived.wait_for(|count| *count == at_once)).await.unwrap();
+    soon(push()).await.unwrap().unwrap_err();
+    drop(held);
+    for waiting in waiting {
+        let _ = soon(waiting).await.unwrap();
+    }
+    assert_eq!(soon(push()).await.unwrap(), Ok(7));
+    assert_eq!(*arrived.borrow(), at_once + 1);
 }
 
 async fn the_local_configuration_is_reported(transport: Transport) {

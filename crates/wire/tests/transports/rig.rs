@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use wire::identity::TunnelSecret;
@@ -111,6 +111,10 @@ pub struct Origin {
     serve: Box<Serve>,
     connect: Option<Box<Connect>>,
     version: Mutex<i32>,
+    /// A configuration takes one while it is applied.
+    pub configuring: Semaphore,
+    /// Configurations that have arrived.
+    pub configurations: watch::Sender<usize>,
 }
 
 impl Origin {
@@ -128,7 +132,8 @@ impl Origin {
         Fut: Future<Output = Result<Response<Body>, OriginError>> + Send + 'static,
     {
         let serve = Box::new(move |k, r, i| -> BoxFuture<'static, _> { Box::pin(serve(k, r, i)) });
-        Self { serve, connect: None, version: Mutex::new(-1) }
+        let (configuring, configurations) = (Semaphore::new(1), watch::Sender::default());
+        Self { serve, connect: None, version: Mutex::new(-1), configuring, configurations }
     }
 
     /// Connects byte streams; to requests it answers nothing.
@@ -171,6 +176,8 @@ impl Handler for Origin {
     }
 
     async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
+        self.configurations.send_modify(|count| *count += 1);
+        let _turn = self.configuring.acquire().await.unwrap();
         let mut current = self.version.lock().unwrap();
         if !config.starts_with(b"{") {
             return Err((*current, "no document".into()));
