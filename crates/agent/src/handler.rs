@@ -3,6 +3,7 @@
 mod carried;
 mod configuration;
 mod observed;
+mod pushes;
 mod refused;
 
 use std::convert::Infallible;
@@ -36,14 +37,6 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    async fn apply(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
-        let configuration = Arc::clone(&self.configuration);
-        // Reading files and compiling rules take their time, which the requests of this thread need not wait for.
-        let applied = tokio::task::spawn_blocking(move || configuration.apply_pushed(version, &config)).await;
-        let failed = || (self.configuration.active().version, "the configuration failed unexpectedly".to_owned());
-        applied.unwrap_or_else(|_| Err(failed()))
-    }
-
     pub(crate) fn tell(&self, event: Event) {
         // Nobody listening is fine.
         let _ = self.events.send(event);
@@ -119,7 +112,7 @@ impl Handler for Requests {
     }
 
     async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
-        let applying = async { Ok::<_, Infallible>(self.apply(version, config).await) };
+        let applying = async { Ok::<_, Infallible>(self.configuration.push(version, config).await) };
         // One that is refused is an answer, no failure of the call.
         let Ok(applied) = self.metrics.rpc_server.observe(Method::CONFIGURATION, applying).await;
         applied

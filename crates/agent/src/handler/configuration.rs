@@ -1,12 +1,13 @@
 //! The configuration in force, and how another takes its place.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+use super::pushes::{Entered, Outcome, Pushes};
 use crate::access::{Guards, Issuers};
 use crate::event::{ConfigurationSource, Event};
 use crate::ingress::Document;
@@ -19,6 +20,7 @@ pub(crate) struct Configuration {
     active: ArcSwap<Active>,
     /// Held while a configuration is prepared and swapped in, so that versions stay in order.
     applying: Mutex<()>,
+    pushes: Mutex<Pushes>,
     /// Changes with each local configuration, which is then reported to the edge.
     local: watch::Sender<Bytes>,
     flags: BTreeMap<String, String>,
@@ -60,7 +62,17 @@ impl Configuration {
         let issuers = Issuers::new(proxies.clone());
         let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies, &issuers)?);
         let (local, _) = watch::channel(report);
-        Ok(Self { active, applying: Mutex::new(()), local, flags, proxies, issuers, events, metrics })
+        Ok(Self {
+            active,
+            applying: Mutex::default(),
+            pushes: Mutex::default(),
+            local,
+            flags,
+            proxies,
+            issuers,
+            events,
+            metrics,
+        })
     }
 
     /// The configuration in force.
@@ -87,8 +99,49 @@ impl Configuration {
     }
 
     /// Puts a pushed configuration in force by the version rules of section 11.2. Answers the version now in force.
+    ///
+    /// Many may be pushed at once, over several connections or by an edge that means ill: see [`Pushes`].
+    pub(super) async fn push(self: &Arc<Self>, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
+        let superseded = |by| {
+            let reason = format!("version {version} is not applied, since version {by} came meanwhile");
+            Err((self.active().version, reason))
+        };
+        let entered = self.pushes().enter(version, config);
+        let mut outcome = match entered {
+            Entered::Superseded(by) => return superseded(by),
+            Entered::Waits(outcome) => outcome,
+            Entered::Begins(config, outcome) => {
+                // On its own, since the connection that brought it may be lost before the others had their turns.
+                tokio::spawn(Arc::clone(self).apply_all(version, config));
+                outcome
+            }
+        };
+        let outcome = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        match outcome {
+            Ok(Some(Outcome::Applied(applied))) => applied,
+            Ok(Some(Outcome::Superseded(by))) => superseded(by),
+            Ok(None) | Err(_) => Err((self.active().version, "the agent is stopping".to_owned())),
+        }
+    }
+
+    /// Applies this configuration and those that came meanwhile.
+    async fn apply_all(self: Arc<Self>, version: i32, config: Bytes) {
+        let mut next = Some((version, config));
+        while let Some((version, config)) = next {
+            let this = Arc::clone(&self);
+            // Reading files and compiling rules take their time, which the requests of this thread need not wait for.
+            let applied = tokio::task::spawn_blocking(move || this.apply_pushed(version, &config)).await;
+            let failed = |_| Err((self.active().version, "the configuration failed unexpectedly".to_owned()));
+            next = self.pushes().ended(applied.unwrap_or_else(failed));
+        }
+    }
+
+    fn pushes(&self) -> MutexGuard<'_, Pushes> {
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Blocks, as [`Configuration::new`] does.
-    pub(super) fn apply_pushed(&self, version: i32, config: &[u8]) -> Result<i32, (i32, String)> {
+    fn apply_pushed(&self, version: i32, config: &[u8]) -> Result<i32, (i32, String)> {
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.active().version;
         if version <= current {

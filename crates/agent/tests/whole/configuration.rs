@@ -116,6 +116,49 @@ async fn requests_go_on_while_a_large_configuration_is_prepared() {
 }
 
 #[tokio::test]
+async fn of_many_configurations_pushed_at_once_the_newest_is_applied() {
+    for protocol in [Protocol::Http2, Protocol::Quic] {
+        let edge = Edge::managing().await;
+        let mut config = config(&[&edge], &everything_to("http_status:200", ""));
+        (config.protocol, config.connections) = (protocol, std::num::NonZeroU8::new(2).unwrap());
+        let agent = started(config).await;
+        let mut events = agent.events();
+        edge.has(2).await;
+        let slow_to_compile = r#"{"path":"(\\w{3}){5}","service":"http_status:404"}"#;
+        // Each over both connections, the newest among the others.
+        let pushes = [7, 3, 12, 1, 9, 12, 2, 11, 5, 8, 4, 10, 6].map(|version| {
+            let document =
+                format!(r#"{{"ingress":[{slow_to_compile},{{"service":"http_status:{}"}}]}}"#, 200 + version);
+            let both = edge.connections().into_iter().map(move |connection| {
+                let document = document.clone();
+                async move { (version, connection.update_configuration(version, document.into()).await) }
+            });
+            futures_util::future::join_all(both)
+        });
+        for (version, answer) in within("the answers", futures_util::future::join_all(pushes)).await.concat() {
+            match answer {
+                Ok(in_force) => assert!(in_force >= version, "{protocol:?}: {version} is answered by {in_force}"),
+                Err(reason) => {
+                    assert!(version < 12 && reason.contains("came meanwhile"), "{protocol:?}: {version}: {reason}")
+                }
+            }
+        }
+        assert_eq!(edge.get("/").await.0, 212);
+        let mut before = 0;
+        while before < 12 {
+            before = event(&mut events, |event| match event {
+                Event::ConfigurationApplied { source: ConfigurationSource::Edge { version }, .. } => {
+                    assert!(version > before, "{protocol:?}: {version} is applied after {before}");
+                    Some(version)
+                }
+                _ => None,
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_ends_by_the_rules_it_began_with() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::managing().await;
