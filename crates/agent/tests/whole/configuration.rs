@@ -10,7 +10,7 @@ use wire::Body;
 
 use crate::edge::{Edge, text};
 use crate::origin::slow;
-use crate::{config, event, everything_to, started, within};
+use crate::{config, event, everything_to, serving, started, within};
 
 fn status(status: u16) -> bytes::Bytes {
     everything_to(&format!("http_status:{status}"), "").into()
@@ -20,9 +20,7 @@ fn status(status: u16) -> bytes::Bytes {
 async fn pushed_rules_follow_the_versions() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::managing().await;
-        let mut config = config(&[&edge], &everything_to("http_status:200", ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, "http_status:200").await;
         let connection = edge.connection().await;
         assert_eq!(connection.update_configuration(3, status(203)).await, Ok(3));
         assert_eq!(edge.get("/").await.0, 203);
@@ -93,9 +91,7 @@ async fn the_file_is_read_again_when_it_changes() {
 async fn requests_go_on_while_a_large_configuration_is_prepared() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::managing().await;
-        let mut config = config(&[&edge], &everything_to("http_status:200", ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, "http_status:200").await;
         let connection = edge.connection().await;
         let slow_to_compile = r#"{"path":"(\\w{3}){5}","service":"http_status:404"}"#;
         let rules = [slow_to_compile; 8].join(",");
@@ -163,9 +159,7 @@ async fn a_request_ends_by_the_rules_it_began_with() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::managing().await;
         let (origin, go, arrived) = slow().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         let (answer, ()) = tokio::join!(edge.exchange(request), async {
             within("the request", arrived).await.unwrap();

@@ -177,6 +177,9 @@ pub(crate) async fn text(body: Body) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// How often a port is tried that somebody has.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// The same port number for both transports. Another test may hold one of the two, so several are tried; a fixed port
 /// may be held by the one before for a moment.
 async fn sockets(address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
@@ -186,7 +189,8 @@ async fn sockets(address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
         {
             return (tcp, udp);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Nothing announces that a port is free.
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     panic!("no port is free for both TCP and UDP at {address}");
 }

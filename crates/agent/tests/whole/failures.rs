@@ -15,7 +15,7 @@ use wire::{Body, ExchangeError, OriginFault};
 
 use crate::edge::Edge;
 use crate::origin::{Origin, read_head};
-use crate::{config, everything_to, started, within};
+use crate::{config, everything_to, serving, started, within};
 
 async fn fault(service: &str, options: &str, request: Request<Body>) -> (OriginFault, String) {
     let edge = Edge::start().await;
@@ -143,9 +143,7 @@ async fn an_origin_that_dies_in_the_middle_of_a_body() {
                 }
             })
             .await;
-            let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-            config.protocol = protocol;
-            let _agent = started(config).await;
+            let _agent = serving(&edge, protocol, &origin.service()).await;
             let mut body = edge.exchange(get()).await.unwrap().into_body();
             let frame = within("the beginning of the body", body.frame()).await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "abc");

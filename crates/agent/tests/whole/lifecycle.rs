@@ -10,7 +10,7 @@ use wire::{Body, Transport};
 
 use crate::edge::{Edge, text};
 use crate::origin::slow;
-use crate::{config, event, everything_to, started, within};
+use crate::{config, event, everything_to, serving, started, within};
 
 const FOUR: NonZeroU8 = NonZeroU8::new(4).unwrap();
 
@@ -159,9 +159,7 @@ async fn a_stop_lets_requests_finish() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::start().await;
         let (origin, go, arrived) = slow().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let agent = started(config).await;
+        let agent = serving(&edge, protocol, &origin.service()).await;
         let connection = edge.connection().await;
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         let exchange = edge.exchange(request);
@@ -200,9 +198,7 @@ async fn a_stop_waits_no_longer_than_the_grace_period() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::start().await;
         let (origin, _go, arrived) = slow().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let agent = started(config).await;
+        let agent = serving(&edge, protocol, &origin.service()).await;
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         let (answer, took) = tokio::join!(edge.exchange(request), async {
             within("the request", arrived).await.unwrap();

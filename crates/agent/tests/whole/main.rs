@@ -69,6 +69,11 @@ fn everything_to(service: &str, options: &str) -> String {
     format!(r#"{{"ingress":[{{"service":"{service}","originRequest":{{{options}}}}}]}}"#)
 }
 
+/// An agent of this edge over one transport, which sends everything to this service.
+async fn serving(edge: &Edge, protocol: Protocol, service: &str) -> Running {
+    started(Config { protocol, ..config(&[edge], &everything_to(service, "")) }).await
+}
+
 async fn started(config: Config) -> Running {
     let agent = Agent::start(config, None).await.unwrap();
     assert!(within("the first connection", agent.ready()).await);

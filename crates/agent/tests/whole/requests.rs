@@ -1,6 +1,7 @@
 //! What an origin sees of a request, and an edge of the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::Protocol;
 use agent::file::FileConfig;
@@ -10,12 +11,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use wire::{Body, Interim, Kind};
 
 use crate::edge::{Edge, text};
 use crate::origin::{Origin, read_head};
-use crate::{config, everything_to, request_told, started, within};
+use crate::{config, everything_to, request_told, serving, started, within};
 
 const BOTH: [Protocol; 2] = [Protocol::Http2, Protocol::Quic];
 
@@ -79,9 +80,7 @@ async fn a_body_of_unknown_length_goes_through_chunk_by_chunk() {
     for protocol in BOTH {
         let edge = Edge::start().await;
         let origin = Origin::web().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let (sender, body) = channel();
         let request = Request::post("https://app.test/echo").body(body).unwrap();
         let mut answer = edge.exchange(request).await.unwrap().into_body();
@@ -114,9 +113,7 @@ async fn interim_answers_and_trailers_pass() {
             std::future::pending::<()>().await;
         })
         .await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let agent = started(config).await;
+        let agent = serving(&edge, protocol, &origin.service()).await;
         let mut events = agent.events();
         let (sender, body) = channel();
         let request = Request::post("https://app.test/").body(body).unwrap();
@@ -139,9 +136,7 @@ async fn request_trailers_reach_the_origin() {
     for protocol in BOTH {
         let edge = Edge::start().await;
         let origin = Origin::web().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let (sender, body) = channel();
         let request = Request::post("https://app.test/").header("trailer", "x-sum").body(body).unwrap();
         let mut trailers = HeaderMap::new();
@@ -257,9 +252,7 @@ async fn a_visitor_who_leaves_cancels_the_request_at_the_origin() {
             }
         })
         .await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         let response = edge.exchange(request).await.unwrap();
         drop(response);
@@ -283,9 +276,7 @@ async fn a_visitor_who_leaves_before_the_answer_cancels_the_request_too() {
             }
         })
         .await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let agent = started(config).await;
+        let agent = serving(&edge, protocol, &origin.service()).await;
         let mut events = agent.events();
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         tokio::select! {
@@ -302,9 +293,7 @@ async fn grpc_reaches_the_origin_over_http2_with_its_trailers() {
     for protocol in BOTH {
         let edge = Edge::start().await;
         let origin = Origin::web().await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let call = |path: &str, kind: &'static str, body| {
             let uri = format!("https://app.test{path}");
             Request::post(uri).header("content-type", kind).header("te", "trailers").body(body).unwrap()
@@ -336,6 +325,9 @@ async fn grpc_reaches_the_origin_over_http2_with_its_trailers() {
 const UNDER_WAY: usize = 24 << 20;
 const PIECE: &[u8] = &[7; 64 << 10];
 
+/// Nothing moves for so long: it has stalled.
+const STILL: Duration = Duration::from_millis(1500);
+
 #[tokio::test]
 async fn an_origin_that_does_not_read_stops_the_visitor() {
     for protocol in BOTH {
@@ -345,16 +337,13 @@ async fn an_origin_that_does_not_read_stops_the_visitor() {
             std::future::pending::<()>().await;
         })
         .await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let (sender, body) = channel();
         let connection = edge.connection().await;
         let request = Request::post("https://app.test/").body(body).unwrap();
         let exchange = tokio::spawn(async move { connection.exchange(Kind::Http, request, Interim::unwanted()).await });
         let mut sent = 0;
-        let stuck = std::time::Duration::from_millis(1500);
-        while let Ok(room) = tokio::time::timeout(stuck, sender.send(Ok(Frame::data(Bytes::from_static(PIECE))))).await
+        while let Ok(room) = tokio::time::timeout(STILL, sender.send(Ok(Frame::data(Bytes::from_static(PIECE))))).await
         {
             room.unwrap();
             sent += PIECE.len();
@@ -369,36 +358,26 @@ async fn an_origin_that_does_not_read_stops_the_visitor() {
 async fn a_visitor_who_does_not_read_stops_the_origin() {
     for protocol in BOTH {
         let edge = Edge::start().await;
-        let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let count = Arc::clone(&written);
+        let (written, mut seen) = watch::channel(0);
+        let count = Arc::new(written);
         let origin = Origin::raw(move |mut stream| {
             let count = Arc::clone(&count);
             async move {
                 read_head(&mut stream).await;
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n").await.unwrap();
                 while stream.write_all(PIECE).await.is_ok() {
-                    count.fetch_add(PIECE.len(), std::sync::atomic::Ordering::SeqCst);
+                    count.send_modify(|written| *written += PIECE.len());
                 }
             }
         })
         .await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let request = Request::get("https://app.test/").body(Body::empty()).unwrap();
         let _unread = edge.exchange(request).await.unwrap();
-        let mut before = 0;
-        within("the standstill", async {
-            loop {
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                let now = written.load(std::sync::atomic::Ordering::SeqCst);
-                assert!(now < UNDER_WAY, "{protocol:?}: nothing holds the origin back");
-                if now > 0 && now == before {
-                    break;
-                }
-                before = now;
-            }
-        })
-        .await;
+        within("the first piece", seen.changed()).await.unwrap();
+        while let Ok(changed) = tokio::time::timeout(STILL, seen.changed()).await {
+            changed.unwrap();
+            assert!(*seen.borrow() < UNDER_WAY, "{protocol:?}: nothing holds the origin back");
+        }
     }
 }

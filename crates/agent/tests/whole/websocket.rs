@@ -11,7 +11,7 @@ use wire::{Body, Interim, Kind};
 
 use crate::edge::{Edge, text};
 use crate::origin::{Origin, read_head};
-use crate::{config, everything_to, started, within};
+use crate::{config, everything_to, serving, started, within};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -59,9 +59,7 @@ async fn bytes_go_both_ways_until_either_side_ends() {
         for by_origin in [true, false] {
             let edge = Edge::start().await;
             let origin = echo().await;
-            let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-            config.protocol = protocol;
-            let _agent = started(config).await;
+            let _agent = serving(&edge, protocol, &origin.service()).await;
             let (sender, request) = request();
             let connection = edge.connection().await;
             let answer = connection.exchange(Kind::WebSocket, request, Interim::unwanted());
@@ -91,9 +89,7 @@ async fn a_refusal_is_the_origins_answer() {
     for protocol in [Protocol::Http2, Protocol::Quic] {
         let edge = Edge::start().await;
         let origin = Origin::saying("HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nno!\n").await;
-        let mut config = config(&[&edge], &everything_to(&origin.service(), ""));
-        config.protocol = protocol;
-        let _agent = started(config).await;
+        let _agent = serving(&edge, protocol, &origin.service()).await;
         let (_sender, request) = request();
         let connection = edge.connection().await;
         let answer = connection.exchange(Kind::WebSocket, request, Interim::unwanted());
