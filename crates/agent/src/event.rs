@@ -17,7 +17,8 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// An attempt brought no registered connection; it is repeated by itself.
+    /// An attempt over one transport brought no registered connection; it is repeated by itself. Where both transports
+    /// raced and neither got through, there is one event for each, QUIC's first; where one did, there is none.
     ConnectFailed {
         /// Which of the parallel connections.
         index: u8,

@@ -138,20 +138,30 @@ async fn a_permanent_refusal_is_said_to_be_one() {
 }
 
 #[tokio::test]
-async fn an_untrusted_edge_is_refused_with_advice() {
+async fn an_untrusted_edge_is_refused_with_advice_once_by_each_transport_tried() {
     let edge = Edge::start().await;
     let stranger = Edge::start().await;
-    let mut config = config(&[&edge], &ok());
-    config.roots = certs::tls::Roots::Pem(stranger.ca.clone());
-    config.protocol = Protocol::Http2;
-    let agent = Agent::start(config, None).await.unwrap();
-    let mut events = agent.events();
-    let reason = event(&mut events, |event| match event {
-        Event::ConnectFailed { reason, .. } => Some(reason),
-        _ => None,
-    });
-    assert!(reason.await.contains("--ca FILE"));
-    assert!(edge.connections().is_empty());
+    for (protocol, tried) in [
+        (Protocol::Http2, [Transport::Http2; 2].as_slice()),
+        (Protocol::Quic, &[Transport::Quic; 2]),
+        (Protocol::Auto, &[Transport::Quic, Transport::Http2, Transport::Quic, Transport::Http2]),
+    ] {
+        let mut config = config(&[&edge], &ok());
+        config.roots = certs::tls::Roots::Pem(stranger.ca.clone());
+        config.protocol = protocol;
+        let agent = Agent::start(config, None).await.unwrap();
+        let mut events = agent.events();
+        for &expected in tried {
+            let (transport, reason) = event(&mut events, |event| match event {
+                Event::ConnectFailed { index: 0, transport, reason, permanent: false, .. } => Some((transport, reason)),
+                _ => None,
+            })
+            .await;
+            assert_eq!(transport, expected, "{protocol:?}");
+            assert!(reason.contains("--ca FILE"), "{protocol:?}: {reason}");
+        }
+        assert!(edge.connections().is_empty());
+    }
 }
 
 #[tokio::test]
