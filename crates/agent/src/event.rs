@@ -165,6 +165,13 @@ pub enum RequestOutcome {
 }
 
 impl RequestOutcome {
+    /// The answer that was under way has come to its end.
+    pub(crate) fn complete(&mut self) {
+        if let Self::Cut(status) = *self {
+            *self = Self::Answered(status);
+        }
+    }
+
     /// The status that the origin gave, if it gave one.
     pub fn status(&self) -> Option<u16> {
         match self {

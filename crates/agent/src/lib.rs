@@ -22,6 +22,7 @@ mod metrics;
 mod origin;
 mod proxy;
 mod supervisor;
+mod watched;
 
 pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,

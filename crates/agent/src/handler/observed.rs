@@ -1,17 +1,16 @@
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use tokio::sync::broadcast;
-use wire::{Body, BodyError, Kind, OriginError};
+use wire::{Body, Kind, OriginError};
 
 use crate::event::{Event, RequestEvent, RequestOutcome};
 use crate::metrics::Metrics;
 use crate::origin::AnswerBody;
+use crate::watched::{Watch, Watched};
 
 /// One request from its arrival to its end, whichever way it ends: counted and told when dropped.
 pub(super) struct Record {
@@ -62,7 +61,7 @@ impl Record {
         // A WebSocket ends when either side leaves: it cannot be cut short.
         let whole = response.body().is_end_stream() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
         self.outcome = if whole { RequestOutcome::Answered(status) } else { RequestOutcome::Cut(status) };
-        response.map(|body| Body::wrap(Observed { body, record: self }))
+        response.map(|body| Body::wrap(Watched::new(body, self)))
     }
 }
 
@@ -79,45 +78,12 @@ impl Drop for Record {
 }
 
 /// The answer's body on its way out.
-struct Observed {
-    body: AnswerBody,
-    record: Record,
-}
+impl Watch for Record {
+    fn frame(&mut self, frame: &Frame<Bytes>) {
+        self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
 
-impl Observed {
     fn ended(&mut self) {
-        if let RequestOutcome::Cut(status) = self.record.outcome {
-            self.record.outcome = RequestOutcome::Answered(status);
-        }
-    }
-}
-
-impl http_body::Body for Observed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                // The transport may not poll again after the last frame; trailers always are that.
-                if frame.is_trailers() || this.body.is_end_stream() {
-                    this.ended();
-                }
-            }
-            Poll::Ready(None) => this.ended(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.outcome.complete();
     }
 }

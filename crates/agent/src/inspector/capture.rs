@@ -1,19 +1,18 @@
 //! Recording what passes: the shell between the request path and the store.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
-use wire::{Body, BodyError, OriginError};
+use http_body::{Body as _, Frame};
+use wire::{Body, OriginError};
 
 use super::Inspector;
 use super::entry::Side;
 use super::store::Stage;
 use crate::event::RequestOutcome;
+use crate::watched::{Watch, Watched};
 
 tokio::task_local! {
     /// The recorded request that the current task is about.
@@ -70,7 +69,7 @@ impl Recording {
                 self.tap.ended(Side::Request);
                 return body;
             }
-            Body::wrap(Captured { body, side: Side::Request, tap: self.tap.clone(), recording: None, over: false })
+            Body::wrap(Watched::new(body, Capture { side: Side::Request, tap: self.tap.clone(), recording: None }))
         });
         match CURRENT.scope(self.tap.clone(), exchange(request)).await {
             Ok(response) => Ok(self.answered(response)),
@@ -95,7 +94,8 @@ impl Recording {
             tap.ended(Side::Answer);
             return response;
         }
-        response.map(|body| Body::wrap(Captured { body, side: Side::Answer, tap, recording: Some(self), over: false }))
+        let capture = Capture { side: Side::Answer, tap, recording: Some(self) };
+        response.map(|body| Body::wrap(Watched::new(body, capture)))
     }
 }
 
@@ -107,61 +107,28 @@ impl Drop for Recording {
     }
 }
 
-/// A body whose bytes are seen as they pass. It is polled exactly as the one inside is.
-struct Captured {
-    body: Body,
+/// One side of a request, whose body is on its way.
+struct Capture {
     side: Side,
     tap: Tap,
     /// With the answer's body all is over.
     recording: Option<Recording>,
-    over: bool,
 }
 
-impl Captured {
-    fn over(&mut self) {
-        if std::mem::replace(&mut self.over, true) {
-            return;
+impl Watch for Capture {
+    fn frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(bytes) = frame.data_ref() {
+            self.tap.data(self.side, bytes);
         }
+        if let Some(trailers) = frame.trailers_ref() {
+            self.tap.inspector.store().trailers(self.tap.id, self.side, trailers);
+        }
+    }
+
+    fn ended(&mut self) {
         self.tap.ended(self.side);
-        if let Some(recording) = &mut self.recording
-            && let RequestOutcome::Cut(status) = recording.outcome
-        {
-            recording.outcome = RequestOutcome::Answered(status);
+        if let Some(recording) = &mut self.recording {
+            recording.outcome.complete();
         }
-    }
-}
-
-impl http_body::Body for Captured {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(bytes) = frame.data_ref() {
-                    this.tap.data(this.side, bytes);
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    this.tap.inspector.store().trailers(this.tap.id, this.side, trailers);
-                }
-                // Whoever reads may not poll again after the last frame; trailers always are that.
-                if frame.is_trailers() || this.body.is_end_stream() {
-                    this.over();
-                }
-            }
-            Poll::Ready(None) => this.over(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
