@@ -8,8 +8,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WebSocketCounter {
     head: Head<14>,
-    /// Bytes of the current frame's payload that are still to come.
-    payload: u64,
+    payload: Payload,
     /// A message has begun whose last frame has not come.
     inside: bool,
     tally: Tally,
@@ -19,8 +18,7 @@ pub struct WebSocketCounter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GrpcCounter {
     head: Head<5>,
-    /// Bytes of the current message that are still to come.
-    payload: u64,
+    payload: Payload,
     tally: Tally,
 }
 
@@ -62,21 +60,27 @@ impl<const N: usize> Head<N> {
     }
 }
 
-/// Takes what belongs to the payload, and says how much that was.
-fn skip(data: &mut &[u8], payload: &mut u64) -> u64 {
-    let here = usize::try_from(*payload).unwrap_or(usize::MAX).min(data.len());
-    *data = &data[here..];
-    *payload -= here as u64;
-    here as u64
+/// Bytes of the current frame's payload that are still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Payload(u64);
+
+impl Payload {
+    /// Takes of `data` what belongs to it and counts that; says whether it is whole.
+    fn pass(&mut self, data: &mut &[u8], tally: &mut Tally) -> bool {
+        let here = usize::try_from(self.0).unwrap_or(usize::MAX).min(data.len());
+        *data = &data[here..];
+        self.0 -= here as u64;
+        tally.bytes += here as u64;
+        self.0 == 0
+    }
 }
 
 impl WebSocketCounter {
     /// The bytes that came next.
     pub fn take(&mut self, mut data: &[u8]) {
         while !data.is_empty() && !self.tally.broken {
-            if self.payload > 0 {
-                self.tally.bytes += skip(&mut data, &mut self.payload);
-                if self.payload == 0 {
+            if self.payload.0 > 0 {
+                if self.payload.pass(&mut data, &mut self.tally) {
                     self.ended();
                 }
                 continue;
@@ -122,7 +126,7 @@ impl WebSocketCounter {
             self.tally.broken = true;
             return;
         }
-        self.payload = payload;
+        self.payload = Payload(payload);
         if payload == 0 {
             self.ended();
         }
@@ -144,9 +148,8 @@ impl GrpcCounter {
     /// The bytes that came next.
     pub fn take(&mut self, mut data: &[u8]) {
         while !data.is_empty() && !self.tally.broken {
-            if self.payload > 0 {
-                self.tally.bytes += skip(&mut data, &mut self.payload);
-                if self.payload == 0 {
+            if self.payload.0 > 0 {
+                if self.payload.pass(&mut data, &mut self.tally) {
                     self.ended();
                 }
                 continue;
@@ -160,8 +163,8 @@ impl GrpcCounter {
                 self.tally.broken = true;
                 return;
             }
-            self.payload = u64::from(u32::from_be_bytes(length));
-            if self.payload == 0 {
+            self.payload = Payload(u64::from(u32::from_be_bytes(length)));
+            if self.payload.0 == 0 {
                 self.ended();
             }
         }
