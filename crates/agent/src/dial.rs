@@ -274,11 +274,14 @@ fn watch_peer(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// An edge has other ports beside the one for agents, and each of them refuses agents in another way.
+const WRONG_PORT: &str = "check that this is the edge's address for agents, which `snicket up` prints";
+
 fn tls_advice(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidCertificate(reason)) => not_trusted(&format!("{reason:?}")),
-        _ => format!("the TLS handshake failed: {error}"),
+        _ => format!("the TLS handshake failed: {error}; {WRONG_PORT}"),
     }
 }
 
@@ -297,7 +300,7 @@ fn quic_advice(error: &ConnectionError) -> String {
         ConnectionError::TransportError(error) if CERTIFICATE_ALERTS.contains(&u64::from(error.code)) => {
             not_trusted(&error.reason)
         }
-        _ => format!("the QUIC handshake failed: {error}"),
+        _ => format!("the QUIC handshake failed: {error}; {WRONG_PORT}"),
     }
 }
 

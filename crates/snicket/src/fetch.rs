@@ -155,6 +155,14 @@ impl Fetch<'_> {
     }
 }
 
+/// What a stranger says may come before the request is sent or after it, which the library tells apart and nobody else.
+fn unanswered(error: hyper::Error) -> anyhow::Error {
+    if error.is_parse() || error.is_canceled() {
+        return anyhow!("what answers there does not speak HTTP; perhaps it is another port, or https:// is wanted");
+    }
+    error.into()
+}
+
 /// Scheme, host and port, for messages.
 pub(crate) fn origin_of(url: &Url) -> &str {
     &url[..url::Position::AfterPort]
@@ -167,7 +175,7 @@ async fn exchange(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let answer = async {
-        let response = sender.send_request(request).await?;
+        let response = sender.send_request(request).await.map_err(unanswered)?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| anyhow!("reading the answer: {error}"))?;

@@ -99,6 +99,12 @@ async fn ask(role: &'static str, address: &str, trust: &Trust) -> anyhow::Result
         )
     })?;
     let detail = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+    // Ports are used anew, and many services say 200 to whatever they are asked.
+    let known = if role == "edge" { "revision" } else { "readyConnections" };
+    if detail.get(known).is_none() {
+        let advice = "give the address that it prints at its start: an agent's for --metrics, an edge's for --api";
+        return Err(Problem::new(format!("what answers at {address} is no {role} of snicket"), advice).into());
+    }
     Ok(Health { role, address: address.to_owned(), ready: answer.status() == StatusCode::OK, detail })
 }
 

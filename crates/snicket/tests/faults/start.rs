@@ -87,6 +87,23 @@ async fn a_certificate_that_nobody_trusts_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_not_for_agents_is_said() {
+    let edge = Edge::start().await;
+    let tunnel = Tunnel::create(&edge, "elsewhere").await;
+    for transport in TRANSPORTS {
+        for address in [edge.https(), edge.api()] {
+            // The API has no UDP at all.
+            if (transport, address) == ("quic", edge.api()) {
+                continue;
+            }
+            let home = home();
+            let agent = tunnel.program(home.path(), address, &["--protocol", transport, "--hello-world"]).start().await;
+            agent.complaint("check that this is the edge's address for agents").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_in_use_is_an_error_that_says_so() {
     let edge = Edge::start().await;
     let (code, _, error) = edge.command(&["up", "--http", "0", "--https", "0", "--tunnel", "0", "--api", "0"]).await;

@@ -167,7 +167,9 @@ fn command_line() -> Command {
 
 fn refused(error: &clap::Error) -> Problem {
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // What comes after the first empty line is how the command is used by hand.
+    let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let first = first.split_whitespace().collect::<Vec<_>>().join(" ");
     Problem::usage(
         format!("the command of the service is not usable: {first}"),
         "try it first by hand, then put `snicket service install` before it",

@@ -196,11 +196,19 @@ impl Settings {
     }
 }
 
+fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write a whole number from 0".to_owned())
+}
+
+fn connections(text: &str) -> Result<NonZeroU8, String> {
+    text.parse().map_err(|_| "write a whole number from 1 to 255".to_owned())
+}
+
 /// How connections are dialled.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Dial {
     /// Connections to hold [default: 4]
-    #[arg(long, global = true, value_name = "N", hide = true)]
+    #[arg(long, global = true, value_name = "N", value_parser = connections, hide = true)]
     pub(crate) ha_connections: Option<NonZeroU8>,
     /// auto, 4 or 6
     #[arg(
@@ -225,10 +233,13 @@ pub(crate) struct Dial {
     )]
     pub(crate) post_quantum: Option<bool>,
     /// How often the pause between attempts doubles, from 1s [default: 5]
-    #[arg(long, global = true, value_name = "N", env = "TUNNEL_RETRIES", hide_env_values = true, hide = true)]
+    #[arg(
+        long, global = true, value_name = "N", value_parser = count, env = "TUNNEL_RETRIES", hide_env_values = true,
+        hide = true
+    )]
     pub(crate) retries: Option<u32>,
     /// Dials of QUIC that fail before HTTP/2 is tried [default: HTTP/2 is dialled beside QUIC]
-    #[arg(long, global = true, value_name = "N", hide = true)]
+    #[arg(long, global = true, value_name = "N", value_parser = count, hide = true)]
     pub(crate) max_edge_addr_retries: Option<u32>,
     /// How long one call to the edge may take [default: 5s]
     #[arg(long, global = true, value_parser = duration, value_name = "TIME", hide = true)]
