@@ -88,7 +88,10 @@ pub(crate) fn bind<T>(
             Err(error) if may_move_on(wish, &error) && address.port() - wanted.port() < NEXT_PORTS => {
                 address.set_port(address.port().saturating_add(1));
             }
-            Err(error) => return Err(anyhow::Error::new(error).context(refusal(purpose, address, wish))),
+            Err(error) => {
+                let problem = refusal(purpose, address, wish, error.source.kind());
+                return Err(anyhow::Error::new(error).context(problem));
+            }
         }
     }
 }
@@ -98,9 +101,13 @@ fn may_move_on(wish: Wish, error: &BindError) -> bool {
     matches!(wish, Wish::Default(_)) && (error.is_taken() || error.source.kind() == io::ErrorKind::PermissionDenied)
 }
 
-fn refusal(purpose: &str, address: SocketAddr, wish: Wish) -> Problem {
+fn refusal(purpose: &str, address: SocketAddr, wish: Wish, reason: io::ErrorKind) -> Problem {
     let port = address.port();
     let advice = match wish {
+        Wish::Asked(_) if reason == io::ErrorKind::AddrNotAvailable => format!(
+            "{} is no address of this machine: choose one that `ip address` lists, or give --{purpose} the port alone",
+            address.ip()
+        ),
         Wish::Asked(_) if port != 0 && port < 1024 => format!(
             "ports below 1024 need privileges: run with CAP_NET_BIND_SERVICE, or choose a higher port; if the port is \
              taken, `ss -lntup 'sport = :{port}'` shows by whom"

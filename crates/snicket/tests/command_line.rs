@@ -1,6 +1,6 @@
 //! What people type, and what they are told when it is wrong.
 
-use harness::Program;
+use harness::{Origin, Program, RawOrigin};
 
 async fn run(arguments: &[&str]) -> (i32, String, String) {
     let home = tempfile::tempdir().expect("a directory can be made");
@@ -15,6 +15,11 @@ async fn mistakes_exit_with_2_and_say_what_to_do() {
         (&["try", "99999"], "1 to 65535"),
         (&["http", "3000"], "snicket up"),
         (&["up", "--cert", "x"], "--key"),
+        (&["up", "--location", "a\nb"], "letters, digits and hyphens"),
+        (&["up", "--max-connections", "0"], "from 1"),
+        (&["tunnel", "--ha-connections", "0", "run"], "1 to 255"),
+        (&["tunnel", "--retries", "x", "run"], "from 0"),
+        (&["service", "install", "http"], "<ORIGIN>"),
         (&["up", "--config", "/nowhere.yml"], "/nowhere.yml"),
         (&["explain", "9"], "snicket explain"),
         (&["explain", "tea"], "such as 1033"),
@@ -117,6 +122,26 @@ async fn health_of_nothing_is_1() {
     let (code, _, error) = run(&["health", "--metrics", "127.0.0.1:1"]).await;
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("no agent answers"), "{error}");
+}
+
+#[tokio::test]
+async fn strangers_are_told_from_agents_and_edges() {
+    let page = Origin::start().await;
+    let garbage = RawOrigin::start(async |mut stream: tokio::net::TcpStream| {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2\r\n").await;
+    });
+    let garbage = garbage.await;
+    for (words, said) in [
+        (&["health", "--metrics", &page.address().to_string()][..], "is no agent of snicket"),
+        (&["health", "--api", &page.address().to_string()], "is no edge of snicket"),
+        (&["health", "--api", &garbage.service()], "does not speak HTTP"),
+        (&["http", "3000", "--edge", &page.service()], "is not a snicket edge"),
+        (&["http", "3000", "--edge", &garbage.service()], "does not speak HTTP"),
+        (&["up", "--http", "192.0.2.1:80"], "no address of this machine"),
+    ] {
+        let (code, _, error) = run(words).await;
+        assert!(code == 1 && error.contains(said) && error.contains("what to do"), "{words:?}: {code} {error}");
+    }
 }
 
 #[tokio::test]

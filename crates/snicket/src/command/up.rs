@@ -45,6 +45,9 @@ pub(crate) const DOMAIN: &str = "localhost";
 /// Where a node is, as long as it is the only one.
 const LOCATION: &str = "home";
 
+/// A place is named in each answer and each line of the log.
+const LONGEST_LOCATION: usize = 32;
+
 const EXAMPLES: &str = "\
 Examples:
   snicket up                                     on this machine only, names under localhost
@@ -93,7 +96,7 @@ pub(crate) struct Args {
     )]
     quick_tunnels: Option<QuickTunnels>,
     /// Where this node is, such as ams1 [default: home]
-    #[arg(long, value_name = "NAME", env = "SNICKET_LOCATION", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", value_parser = location, env = "SNICKET_LOCATION", hide_env_values = true)]
     location: Option<String>,
     /// Time for requests to end after a signal [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_GRACE_PERIOD", hide_env_values = true)]
@@ -102,12 +105,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_RESPONSE_TIMEOUT", hide_env_values = true)]
     response_timeout: Option<Duration>,
     /// Connections of visitors at once [default: 10000]
-    #[arg(long, value_name = "COUNT", env = "SNICKET_MAX_CONNECTIONS", hide_env_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_parser = count,
+        env = "SNICKET_MAX_CONNECTIONS",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     max_connections: Option<NonZeroUsize>,
     /// Those of one address, loopback aside [default: 1000]
     #[arg(
         long,
         value_name = "COUNT",
+        value_parser = count,
         env = "SNICKET_MAX_CONNECTIONS_PER_ADDRESS",
         hide_env_values = true,
         hide_short_help = true
@@ -118,6 +129,21 @@ pub(crate) struct Args {
     pidfile: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number from 1".to_owned())
+}
+
+/// A node's place stands in every `cf-ray`, where other letters would break the header.
+fn location(text: &str) -> Result<String, String> {
+    let fits = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if text.is_empty() || text.len() > LONGEST_LOCATION || !fits(text) {
+        return Err(format!(
+            "{text:?} is no name of a place; write up to {LONGEST_LOCATION} letters, digits and hyphens"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads who may make quick tunnels.

@@ -64,21 +64,17 @@ impl File {
             cert: file.optional("cert"),
             key: file.optional("key"),
             quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
-            location: file.optional("location"),
+            location: file.parsed("location", super::location),
             grace_period: file.optional("grace-period"),
             response_timeout: file.optional("response-timeout"),
-            max_connections: file.parsed("max-connections", count),
-            max_connections_per_address: file.parsed("max-connections-per-address", count),
+            max_connections: file.parsed("max-connections", super::count),
+            max_connections_per_address: file.parsed("max-connections-per-address", super::count),
             pidfile: file.optional("pidfile"),
             loglevel: file.parsed("loglevel", |text| Level::from_str(text, false)),
             logfile: file.optional("logfile"),
             output: file.parsed("output", |text| Form::from_str(text, false)),
         })
     }
-}
-
-fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
 
 fn listen(file: &mut Mapping<'_>, key: &'static str) -> Option<Listen> {
