@@ -334,12 +334,18 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         ..Ready::from(local)
     };
     screen.event(&ready);
-    let LocalEdge { domain, http, https, tunnel, api, ca, token_file, .. } = local;
+    let LocalEdge { domain, http, https, api, ca, token_file, .. } = local;
+    let bound = node.running.addresses();
     screen.say(format!("An edge for names under {}\n", screen.paint(Paint::Bold, domain)));
     screen.say(format!("  visitors   https {https} (TCP and UDP), http {http}"));
-    let agents: Vec<String> = tunnel.iter().map(ToString::to_string).collect();
+    let agents: Vec<String> = bound.tunnel.iter().map(ToString::to_string).collect();
     screen.say(format!("  agents     {} (TCP and UDP)", agents.join(", ")));
-    screen.say(format!("  API        {api}"));
+    let elsewhere = if bound.api.ip().is_loopback() {
+        String::new()
+    } else {
+        format!("; from elsewhere {}", ready::url("https", domain, bound.api.port()))
+    };
+    screen.say(format!("  API        {api}{elsewhere}"));
     screen.say(format!("  CA         {}", ca.display()));
     match &node.first_token {
         Some(token) => screen
