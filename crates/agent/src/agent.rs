@@ -190,44 +190,20 @@ impl Agent {
         if config.edge.is_empty() {
             return Err(StartError::NoEdge);
         }
-        let tls = certs::tls::agent_tls(&config.roots, config.post_quantum)?;
-        let quic = certs::tls::agent_quic(&config.roots, config.post_quantum)?;
-        let counters = Arc::new(Metrics::new(&config.version));
-        if let Some(hostname) = &config.quick_hostname {
-            counters.user_hostnames.with_label_values(&[hostname]).inc();
-        }
         let (events, since_start) = broadcast::channel(EVENTS);
-        let configuration = Configuration::new(
-            config.document.clone(),
-            config.flags.clone(),
-            config.proxies.clone(),
-            events.clone(),
-            Arc::clone(&counters),
-        )?;
-        let requests = Arc::new(Requests {
-            configuration: Arc::new(configuration),
-            tags: tags(&config),
-            events: events.clone(),
-            metrics: counters,
-            inspector: inspector.as_ref().map(|_| Inspector::new()),
-        });
+        let requests = Arc::new(requests(&config, &events, inspector.is_some())?);
+        let dialer = Arc::new(dialer(&config, &requests.metrics)?);
         let (status_sender, status) = watch::channel(Status::default());
+        let (stop_sender, stop) = watch::channel(Stop::No);
+        let (reload_sender, reload) = mpsc::channel(1);
+        let (cut, done) = (CancellationToken::new(), CancellationToken::new());
+        let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|bound| bound.local_addr().ok());
+        let (metrics_address, inspector_address) = (address(&metrics), address(&inspector));
+
         let remembered = match &config.protocol_memory {
             Some(path) => memory::load(path, std::time::SystemTime::now()).await,
             None => None,
         };
-        let dialer = Dialer::new(
-            tls,
-            quic,
-            config.edge_bind_address,
-            config.proxies.clone(),
-            config.rpc_timeout,
-            Arc::clone(&requests.metrics),
-        );
-        let (stop_sender, stop) = watch::channel(Stop::No);
-        let cut = CancellationToken::new();
-        let done = CancellationToken::new();
-        let (reload_sender, reload) = mpsc::channel(1);
         let facts = Arc::new(Facts {
             connector: config.connector,
             tunnel: config.tunnel,
@@ -235,11 +211,10 @@ impl Agent {
             status: status.clone(),
             requests: Arc::clone(&requests),
         });
-        let inspector_address = inspector.as_ref().and_then(|listener| listener.local_addr().ok());
-        let inspected = inspector.zip(requests.inspector.clone()).map(|(listener, inspector)| {
+        let endpoint = metrics.map(|listener| serve(listener, facts));
+        let inspecting = inspector.zip(requests.inspector.clone()).map(|(listener, inspector)| {
             inspector::serve(listener, inspector::Site { inspector, requests: Arc::clone(&requests) })
         });
-        let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
         let shell = shell::Shell {
             registration: registration(&config),
             names: config.edge,
@@ -250,39 +225,18 @@ impl Agent {
             max_edge_addr_retries: config.max_edge_addr_retries,
             memory: config.protocol_memory,
             remembered,
-            dialer: Arc::new(dialer),
+            dialer,
             requests: Arc::clone(&requests),
             status: status_sender,
             stop,
             cut: cut.clone(),
         };
-        let watched = config.reload.map(|file| watch_file::watch(file, reload, Arc::clone(&requests.configuration)));
+        let watching = config.reload.map(|file| watch_file::watch(file, reload, Arc::clone(&requests.configuration)));
         let finished = done.clone().drop_guard();
         tokio::spawn(async move {
-            let side_work = async {
-                let endpoint = async {
-                    match metrics {
-                        Some(listener) => serve(listener, facts).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let watching = async {
-                    match watched {
-                        Some(watching) => watching.await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let inspecting = async {
-                    match inspected {
-                        Some(inspecting) => inspecting.await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::join!(endpoint, watching, inspecting);
-            };
             tokio::select! {
                 () = shell.run() => {}
-                () = side_work => {}
+                _ = async { tokio::join!(endless(endpoint), endless(inspecting), endless(watching)) } => {}
             }
             drop(finished);
         });
@@ -299,6 +253,46 @@ impl Agent {
             done,
         })
     }
+}
+
+/// Work that ends only with the agent; there may be none.
+async fn endless(work: Option<impl Future<Output = ()>>) {
+    if let Some(work) = work {
+        work.await;
+    }
+    std::future::pending().await
+}
+
+fn requests(config: &Config, events: &broadcast::Sender<Event>, inspected: bool) -> Result<Requests, PrepareError> {
+    let metrics = Arc::new(Metrics::new(&config.version));
+    if let Some(hostname) = &config.quick_hostname {
+        metrics.user_hostnames.with_label_values(&[hostname]).inc();
+    }
+    let configuration = Configuration::new(
+        config.document.clone(),
+        config.flags.clone(),
+        config.proxies.clone(),
+        events.clone(),
+        Arc::clone(&metrics),
+    )?;
+    Ok(Requests {
+        configuration: Arc::new(configuration),
+        tags: tags(config),
+        events: events.clone(),
+        metrics,
+        inspector: inspected.then(Inspector::new),
+    })
+}
+
+fn dialer(config: &Config, metrics: &Arc<Metrics>) -> Result<Dialer, certs::CertsError> {
+    Ok(Dialer::new(
+        certs::tls::agent_tls(&config.roots, config.post_quantum)?,
+        certs::tls::agent_quic(&config.roots, config.post_quantum)?,
+        config.edge_bind_address,
+        config.proxies.clone(),
+        config.rpc_timeout,
+        Arc::clone(metrics),
+    ))
 }
 
 /// Every request carries the connector's id, and the tags of the command line.

@@ -12,7 +12,7 @@ use wire::{AgentConnection, ConnectError, Transport};
 
 use super::running::Stop;
 use super::tell;
-use crate::dial::{DialError, Dialer};
+use crate::dial::{DialError, Dialer, Dialled};
 use crate::edge::Place;
 use crate::event::{ConnectionStatus, Event, Status};
 use crate::handler::Requests;
@@ -26,6 +26,7 @@ const UNREGISTER_LIMIT: Duration = Duration::from_secs(5);
 const IDLE_CHECK: Duration = Duration::from_millis(25);
 /// What the edge sent before it learned of the stop arrives within this time.
 const STRAGGLERS: Duration = Duration::from_millis(100);
+
 /// What a connection's task tells the supervisor.
 pub(super) enum Report {
     DialFailed {
@@ -76,24 +77,29 @@ impl ConnectionTask {
             _ = self.stop.wait_for(|stop| *stop != Stop::No) => return,
             outcome = dial => outcome,
         };
-        let metrics = Arc::clone(&self.requests.metrics);
-        let dialled = match outcome {
-            Ok(dialled) => dialled,
-            Err(failures) => {
-                let mut report = None;
-                for (transport, error) in failures {
-                    if matches!(error, DialError::Connect(_)) {
-                        metrics.register_fail.with_label_values(&[fail_label(&error), "registerConnection"]).inc();
-                    }
-                    // Of the two of a race none has reached the edge, so that either report says it all.
-                    report = Some(self.failed(transport, &error));
-                }
-                if let Some(report) = report {
-                    self.report(report).await;
-                }
-                return;
+        match outcome {
+            Ok(dialled) => self.registered(dialled).await,
+            Err(failures) => self.not_registered(&failures).await,
+        }
+    }
+
+    async fn not_registered(&self, failures: &[(Transport, DialError)]) {
+        let mut report = None;
+        for (transport, error) in failures {
+            if matches!(error, DialError::Connect(_)) {
+                let fail = &self.requests.metrics.register_fail;
+                fail.with_label_values(&[fail_label(error), "registerConnection"]).inc();
             }
-        };
+            // Of the two of a race none has reached the edge, so that either report says it all.
+            report = Some(self.failed(*transport, error));
+        }
+        if let Some(report) = report {
+            self.report(report).await;
+        }
+    }
+
+    async fn registered(&mut self, dialled: Dialled<'_>) {
+        let metrics = Arc::clone(&self.requests.metrics);
         metrics.register_success.with_label_values(&["registerConnection"]).inc();
         let status = ConnectionStatus {
             index: self.index,

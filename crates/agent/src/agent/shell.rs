@@ -89,8 +89,7 @@ impl Shell {
     async fn supervise(&mut self, mut places: Vec<Place>) {
         let mut supervisor = self.supervisor(&places);
         let (reports, mut inbox) = mpsc::channel(REPORTS);
-        let mut tasks = JoinSet::new();
-        let mut indexes: HashMap<Id, u8> = HashMap::new();
+        let mut tasks = Tasks::default();
         let mut looked_up = Instant::now();
         let mut trouble = false;
         loop {
@@ -98,15 +97,10 @@ impl Shell {
                 match action {
                     Action::Dial { index, place, way, previous_attempts } => {
                         let task = self.connection(index, &places[place], way, previous_attempts, reports.clone());
-                        let id = tasks.spawn(task.run()).id();
-                        indexes.insert(id, index);
+                        tasks.spawn(index, task);
                     }
                     Action::FellBack => self.fell_back().await,
-                    Action::QuicWorks => {
-                        if let Some(path) = &self.memory {
-                            memory::forget(path).await;
-                        }
-                    }
+                    Action::QuicWorks => self.quic_works().await,
                 }
             }
             if trouble && looked_up.elapsed() >= LOOK_UP_AGAIN {
@@ -120,9 +114,7 @@ impl Shell {
                 if let Ok(Ok(found)) = found
                     && found != places
                 {
-                    let moved: Vec<Option<usize>> =
-                        places.iter().map(|old| found.iter().position(|place| place == old)).collect();
-                    supervisor.replace_places(regions(&found), &moved);
+                    supervisor.replace_places(regions(&found), &moved(&places, &found));
                     places = found;
                     continue;
                 }
@@ -135,26 +127,17 @@ impl Shell {
                 Some(report) = inbox.recv() => {
                     trouble |= take(&mut supervisor, &report);
                 }
-                Some(ended) = tasks.join_next_with_id() => {
-                    let id = match &ended {
-                        Ok((id, ())) => *id,
-                        Err(error) => error.id(),
-                    };
-                    let index = indexes.remove(&id);
-                    // Its reports are in the inbox already, unless it ended by a fault of this program.
-                    if let (Err(error), Some(index)) = (ended, index) {
-                        tracing::error!(%error, index, "the task of a connection failed");
-                        self.status.send_modify(|status| status.connections.retain(|other| other.index != index));
-                        supervisor.dial_failed(index, Instant::now());
-                        supervisor.lost(index, false, Instant::now());
-                    }
+                index = tasks.failed() => {
+                    self.status.send_modify(|status| status.connections.retain(|other| other.index != index));
+                    supervisor.dial_failed(index, Instant::now());
+                    supervisor.lost(index, false, Instant::now());
                 }
                 () = sleep_until_some(wake) => {}
             }
         }
         // Each task stops by itself; reports are no longer read, so they must not block.
         drop(inbox);
-        while tasks.join_next().await.is_some() {}
+        tasks.ended().await;
     }
 
     fn supervisor(&mut self, places: &[Place]) -> Supervisor {
@@ -185,6 +168,12 @@ impl Shell {
         }
     }
 
+    async fn quic_works(&self) {
+        if let Some(path) = &self.memory {
+            memory::forget(path).await;
+        }
+    }
+
     fn connection(
         &self,
         index: u8,
@@ -209,6 +198,48 @@ impl Shell {
             reports,
         }
     }
+}
+
+/// The tasks of connections that are dialled or registered.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    indexes: HashMap<Id, u8>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, index: u8, task: ConnectionTask) {
+        let id = self.running.spawn(task.run()).id();
+        self.indexes.insert(id, index);
+    }
+
+    /// The index of the next task that ends by a fault of this program. The others have said in reports how they ended.
+    async fn failed(&mut self) -> u8 {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            match ended {
+                Ok((id, ())) => {
+                    self.indexes.remove(&id);
+                }
+                Err(error) => {
+                    if let Some(index) = self.indexes.remove(&error.id()) {
+                        tracing::error!(%error, index, "the task of a connection failed");
+                        return index;
+                    }
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until all have ended.
+    async fn ended(mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// Where each of the old places is among those that were found.
+fn moved(places: &[Place], found: &[Place]) -> Vec<Option<usize>> {
+    places.iter().map(|old| found.iter().position(|place| place == old)).collect()
 }
 
 fn regions(places: &[Place]) -> Places {

@@ -50,61 +50,17 @@ pub(super) async fn socks5(
     destination: &str,
     credentials: Option<(&str, &str)>,
 ) -> io::Result<()> {
-    const VERSION: u8 = 5;
-    const NO_AUTHENTICATION: u8 = 0;
-    const PASSWORD: u8 = 2;
-    let greeting: &[u8] = if credentials.is_some() {
-        &[VERSION, 2, NO_AUTHENTICATION, PASSWORD]
-    } else {
-        &[VERSION, 1, NO_AUTHENTICATION]
-    };
-    stream.write_all(greeting).await?;
-    let [version, method] = read(stream).await?;
-    if version != VERSION {
-        return Err(io::Error::other("it does not speak SOCKS5"));
-    }
-    match (method, credentials) {
-        (NO_AUTHENTICATION, _) => {}
-        (PASSWORD, Some((user, password))) => {
-            let mut request = vec![1];
-            push_short(&mut request, user)?;
-            push_short(&mut request, password)?;
-            stream.write_all(&request).await?;
-            let [_, status] = read(stream).await?;
-            if status != 0 {
-                return Err(io::Error::other("it refused the user name or password"));
-            }
-        }
-        _ => return Err(io::Error::other("it wants a user name and password: write socks5://USER:PASSWORD@HOST:PORT")),
-    }
-    let malformed = || io::Error::other(format!("{destination:?} is no host:port"));
-    let (host, port) = destination.rsplit_once(':').ok_or_else(malformed)?;
-    let port: u16 = port.parse().map_err(|_| malformed())?;
-    let mut request = vec![VERSION, 1, 0];
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => {
-            request.push(1);
-            request.extend(address.octets());
-        }
-        Ok(IpAddr::V6(address)) => {
-            request.push(4);
-            request.extend(address.octets());
-        }
-        Err(_) => {
-            request.push(3);
-            push_short(&mut request, host)?;
-        }
-    }
-    request.extend(port.to_be_bytes());
+    let request = socks5_request(destination)?;
+    socks5_method(stream, credentials).await?;
     stream.write_all(&request).await?;
     let [_, reply, _, kind] = read(stream).await?;
     if reply != 0 {
         return Err(io::Error::other(format!("it cannot connect to {destination}: {}", socks_reason(reply))));
     }
     let length = match kind {
-        1 => 4,
-        4 => 16,
-        3 => {
+        SOCKS5_V4 => 4,
+        SOCKS5_V6 => 16,
+        SOCKS5_NAME => {
             let [length] = read(stream).await?;
             usize::from(length)
         }
@@ -113,6 +69,66 @@ pub(super) async fn socks5(
     // The bound address and port, which nobody needs.
     stream.read_exact(&mut vec![0; length + 2]).await?;
     Ok(())
+}
+
+const SOCKS5: u8 = 5;
+const SOCKS5_V4: u8 = 1;
+const SOCKS5_NAME: u8 = 3;
+const SOCKS5_V6: u8 = 4;
+
+/// Agrees on who we are.
+async fn socks5_method(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    credentials: Option<(&str, &str)>,
+) -> io::Result<()> {
+    const NO_AUTHENTICATION: u8 = 0;
+    const PASSWORD: u8 = 2;
+    let greeting: &[u8] =
+        if credentials.is_some() { &[SOCKS5, 2, NO_AUTHENTICATION, PASSWORD] } else { &[SOCKS5, 1, NO_AUTHENTICATION] };
+    stream.write_all(greeting).await?;
+    let [version, method] = read(stream).await?;
+    if version != SOCKS5 {
+        return Err(io::Error::other("it does not speak SOCKS5"));
+    }
+    match (method, credentials) {
+        (NO_AUTHENTICATION, _) => Ok(()),
+        (PASSWORD, Some((user, password))) => {
+            let mut request = vec![1];
+            push_short(&mut request, user)?;
+            push_short(&mut request, password)?;
+            stream.write_all(&request).await?;
+            match read(stream).await? {
+                [_, 0] => Ok(()),
+                [_, _] => Err(io::Error::other("it refused the user name or password")),
+            }
+        }
+        _ => Err(io::Error::other("it wants a user name and password: write socks5://USER:PASSWORD@HOST:PORT")),
+    }
+}
+
+/// Asks for a connection.
+fn socks5_request(destination: &str) -> io::Result<Vec<u8>> {
+    const CONNECT: u8 = 1;
+    let malformed = || io::Error::other(format!("{destination:?} is no host:port"));
+    let (host, port) = destination.rsplit_once(':').ok_or_else(malformed)?;
+    let port: u16 = port.parse().map_err(|_| malformed())?;
+    let mut request = vec![SOCKS5, CONNECT, 0];
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => {
+            request.push(SOCKS5_V4);
+            request.extend(address.octets());
+        }
+        Ok(IpAddr::V6(address)) => {
+            request.push(SOCKS5_V6);
+            request.extend(address.octets());
+        }
+        Err(_) => {
+            request.push(SOCKS5_NAME);
+            push_short(&mut request, host)?;
+        }
+    }
+    request.extend(port.to_be_bytes());
+    Ok(request)
 }
 
 async fn read<const N: usize>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<[u8; N]> {
