@@ -1,6 +1,7 @@
 //! Origins that speak HTTP: what they see of a request, over which kind of connection it goes, and when it goes again.
 
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -10,6 +11,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+use tokio::task::coop;
 use wire::{Body, Interim, OriginError, OriginFault};
 
 use super::connect::{Connector, Reused};
@@ -20,6 +23,8 @@ use crate::proxy::Proxies;
 
 /// Header fields in one answer of an origin; more is nonsense or an attack.
 const MAX_ANSWER_HEADERS: usize = 256;
+/// Interim answers to one request; no origin has a use for so many, and they could go on for ever.
+const MAX_INTERIM: usize = 100;
 /// The head of one answer; as generous as the reference, which takes 1 MiB.
 const MAX_ANSWER_HEAD: u32 = 1 << 20;
 /// The largest body that is collected to learn its length, for origins that take no chunked bodies.
@@ -175,10 +180,28 @@ async fn send(
     mut request: Request<Body>,
     interim: Interim,
 ) -> Result<Response<Incoming>, Failure> {
+    let (too_many, mut stopped) = watch::channel(0);
     hyper::ext::on_informational(&mut request, move |answer| {
         interim.send(answer.status(), answer.headers().clone());
+        too_many.send_modify(|count| *count += 1);
+        if *too_many.borrow() > MAX_INTERIM {
+            give_way();
+        }
     });
-    match client.request(request).await {
+    let flooded = async {
+        if stopped.wait_for(|count| *count > MAX_INTERIM).await.is_err() {
+            // The final answer has come.
+            std::future::pending().await
+        }
+    };
+    let answer = tokio::select! {
+        answer = client.request(request) => answer,
+        () = flooded => {
+            let error = OriginError::new(OriginFault::Nonsense, "the origin sends one interim answer after the other");
+            return Err(Failure { stale: false, error });
+        }
+    };
+    match answer {
         Ok(response) => {
             if let Some(reused) = response.extensions().get::<Reused>() {
                 reused.0.store(true, Ordering::Relaxed);
@@ -193,6 +216,20 @@ async fn send(
             });
             let error = error::from_client(&error);
             Err(Failure { stale: reused && error.fault == OriginFault::Closed, error })
+        }
+    }
+}
+
+/// The library parses interim answers for as long as the origin's bytes keep coming. Without budget its next read ends
+/// its turn, and it sees that nobody waits for the answer any more.
+fn give_way() {
+    // More than the budget of any turn; who has no budget at all is never to wait.
+    const TURN: usize = 256;
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..TURN {
+        match coop::poll_proceed(&mut context) {
+            Poll::Ready(turn) => turn.made_progress(),
+            Poll::Pending => return,
         }
     }
 }
