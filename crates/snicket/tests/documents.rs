@@ -1,21 +1,10 @@
-//! What README.md and docs/ say of the program, compared with the program.
+//! What README.md and docs/ say of the program, compared with the program. Command lines and flags are compared beside
+//! the parser.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use harness::Program;
-
-const PAGES: [&str; 10] = [
-    "README.md",
-    "docs/access.md",
-    "docs/inspector.md",
-    "docs/join-with-cloudflared.md",
-    "docs/json-output.md",
-    "docs/named-tunnels.md",
-    "docs/run-an-edge.md",
-    "docs/service.md",
-    "docs/share-a-local-site.md",
-    "docs/troubleshooting.md",
-];
 
 fn page(name: &str) -> String {
     let path = format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"));
@@ -50,43 +39,20 @@ async fn the_codes_are_those_of_explain() {
 }
 
 #[tokio::test]
-async fn every_documented_flag_is_known() {
-    let commands = [
-        "tunnel run",
-        "tunnel create",
-        "tunnel login",
-        "tunnel",
-        "up",
-        "http",
-        "try",
-        "cloudflared",
-        "health",
-        "service install",
-        "service uninstall",
-    ];
-    for flag in PAGES.into_iter().flat_map(|name| flags(&page(name))).collect::<BTreeSet<_>>() {
-        let mut known = false;
-        for command in commands {
-            let words: Vec<_> = command.split(' ').chain([flag.as_str(), "--help"]).collect();
-            // Whatever else is missing, a flag that is known is not called unexpected.
-            let (_, _, error) = run(&words).await;
-            known = !error.contains("unexpected argument");
-            if known {
-                break;
-            }
+async fn every_code_has_a_test_that_brings_it_about() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut named = BTreeSet::new();
+    for tests in ["edge/tests/edge", "snicket/tests/visitor"] {
+        for file in std::fs::read_dir(crates.join(tests)).expect("tests are there") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("a test can be read");
+            named.extend(text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_owned));
         }
-        assert!(known, "no command has {flag}");
     }
-}
-
-/// The long flags that a page names, but for those in command lines of other programs.
-fn flags(page: &str) -> Vec<String> {
-    let ours = page.lines().filter(|line| !line.contains("curl ") && !line.contains("cargo "));
-    let words = ours.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
-    words
-        .filter(|word| word.starts_with("--") && word.len() > 3 && !word.starts_with("---"))
-        .map(str::to_owned)
-        .collect()
+    let (_, out, _) = run(&["explain", "--json"]).await;
+    for line in out.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(named.contains(&event["code"].to_string()), "no test of the edge or of visitors has {event}");
+    }
 }
 
 #[tokio::test]

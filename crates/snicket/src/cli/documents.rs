@@ -1,5 +1,6 @@
-//! The command lines of README.md and docs/, put through the parser, so that the pages cannot rot.
+//! The command lines and flags of README.md and docs/, put through the parser, so that the pages cannot rot.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -100,6 +101,35 @@ fn every_command_line_is_one_of_the_program() {
                 | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         ) || error.to_string().contains("none was supplied");
         assert!(!line.typed && incomplete || error.kind() == ErrorKind::DisplayHelp, "{line:?}: {error}");
+    }
+}
+
+/// Flags of container runtimes, which docs/container.md recommends.
+const OF_OTHERS: [&str; 4] = ["cap-drop", "format", "read-only", "security-opt"];
+
+#[test]
+fn every_flag_is_one_of_the_program() {
+    fn flags(command: &clap::Command, found: &mut BTreeSet<String>) {
+        for flag in command.get_arguments() {
+            let names = flag.get_long_and_visible_aliases().into_iter().flatten();
+            let hidden = flag.get_all_aliases().into_iter().flatten();
+            found.extend(names.chain(hidden).map(str::to_owned));
+        }
+        for inner in command.get_subcommands() {
+            flags(inner, found);
+        }
+    }
+    let mut known = BTreeSet::from(["help", "version"].map(str::to_owned));
+    flags(&Cli::command(), &mut known);
+    for path in pages() {
+        let text = std::fs::read_to_string(&path).expect("a page can be read");
+        let ours = text.lines().filter(|line| !["curl ", "cargo ", "podman "].iter().any(|other| line.contains(other)));
+        let words = ours.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+        for flag in
+            words.filter_map(|word| word.strip_prefix("--")).filter(|flag| flag.starts_with(char::is_alphabetic))
+        {
+            assert!(known.contains(flag) || OF_OTHERS.contains(&flag), "{}: no command has --{flag}", path.display());
+        }
     }
 }
 

@@ -39,6 +39,7 @@ async fn requests_that_cannot_be_meant_are_told_why() {
             ("GET / HTTP/1.1|host: HOST:port||", 400, 1062),
             ("POST / HTTP/1.1|host: HOST|transfer-encoding: gzip, chunked||0||", 400, 1063),
             ("POST /hang HTTP/1.1|host: HOST|transfer-encoding: chunked||4|data|zz|", 400, 1064),
+            ("GET HOST:80 HTTP/1.1|host: HOST:80||", 400, 1065),
         ] {
             assert_eq!(of_request(&rig.edge, &agent.host(), request).await, (status, code), "{request}");
         }
