@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     visitors: IntGauge,
     connections: IntGaugeVec,
     answer_time: Histogram,
+    tasks: IntGauge,
 }
 
 /// Counts something as long as it lives.
@@ -60,6 +61,7 @@ impl Metrics {
                 "Registrations of connections, by result.",
                 "result",
             ),
+            tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
             connections: IntGaugeVec::new(
@@ -82,7 +84,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.defences.clone()),
@@ -91,6 +93,7 @@ impl Metrics {
             Box::new(self.visitors.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.answer_time.clone()),
+            Box::new(self.tasks.clone()),
         ];
         for collector in collectors {
             self.registry.register(collector).expect("the names differ");
@@ -133,6 +136,9 @@ impl Metrics {
 
     /// Everything, in the text format of Prometheus.
     pub(crate) fn text(&self) -> String {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.tasks.set(i64::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "the metrics could not be written");
