@@ -69,6 +69,7 @@ async fn edge() -> (Registry, Router) {
     let state = ApiState {
         registry: registry.clone(),
         close,
+        ports: None,
         quick_tunnels: QuickTunnels::Token,
         facts,
         draining: Default::default(),

@@ -5,7 +5,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use registry::{
-    AccessError, CommitError, ConfigurationError, DeleteTunnelError, QuickTunnelError, RouteError, TunnelError,
+    AccessError, CommitError, ConfigurationError, DeleteTunnelError, PortError, QuickTunnelError, RouteError,
+    TunnelError,
 };
 use serde_json::json;
 
@@ -114,7 +115,7 @@ impl ApiError {
         Self { retry_after: Some(retry_after), ..error }
     }
 
-    fn taken(message: impl Display) -> Self {
+    pub(crate) fn taken(message: impl Display) -> Self {
         Self::new(StatusCode::CONFLICT, NAME_TAKEN, message)
     }
 }
@@ -206,6 +207,16 @@ impl From<ConfigurationError> for ApiError {
             ConfigurationError::Moved(_) => Self::new(StatusCode::PRECONDITION_FAILED, MOVED_ON, error),
             ConfigurationError::ManagedAtEdge => Self::not_valid(error),
             ConfigurationError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<PortError> for ApiError {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Taken(_) => Self::taken(error),
+            PortError::NoTunnel(id) => Self::no_object(&id.to_string()),
+            PortError::Commit(error) => error.into(),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! [`router`] is the entry: an axum router that answers from the registry's snapshot and writes through its typed
 //! functions. Whoever serves it puts the caller's address into each request as
 //! `axum::extract::ConnectInfo<SocketAddr>`; a caller without one counts as remote. Deliberately absent: sockets, TLS,
-//! and the connections of agents (they are closed through [`CloseConnections`]).
+//! the connections of agents (they are closed through [`CloseConnections`]) and public
+//! ports (they are opened through [`OpenPort`]).
 //!
 //! Facts: `spec/api-v4.md` and section 16 of `spec/tunnel-protocol.md`.
 
@@ -17,6 +18,7 @@ mod error;
 mod limit;
 mod login;
 mod node;
+mod port;
 mod query;
 mod quick;
 mod route;
@@ -27,4 +29,4 @@ mod tunnel;
 mod zone;
 
 pub use router::router;
-pub use state::{ApiState, CloseConnections, Facts, QuickTunnels};
+pub use state::{ApiState, CloseConnections, Facts, OpenPort, PublicPorts, QuickTunnels};

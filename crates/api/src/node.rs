@@ -22,6 +22,7 @@ pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: 
         "https": told(&facts.https),
         "http": told(&facts.http),
         "ca": facts.ca,
+        "ports": shared.state.ports.as_ref().map(|ports| (ports.range.start(), ports.range.end())),
         "version": facts.version,
         "location": facts.location,
     });

@@ -7,15 +7,17 @@ use axum::extract::{ConnectInfo, State};
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
 use policy::Access;
-use registry::{QuickName, Secret};
+use registry::{Hostname, QuickName, Secret, Snapshot};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
 use crate::limit::Who;
+use crate::port::PortWish;
 use crate::state::{QuickTunnels, Shared};
-use crate::{access, body, credential};
+use crate::{access, body, credential, port};
 
 /// A browser here passes on the wish of the page that it has open, and a proxy or an agent here that of some visitor:
 /// none of them is a program of this machine's own. Browsers send the first two, whatever name the page has for us.
@@ -30,6 +32,8 @@ struct Wish {
     secret: Option<String>,
     /// Who may visit the tunnel; absent, everybody.
     access: Option<Access>,
+    /// A public port that leads to it as well; absent, none.
+    port: Option<PortWish>,
 }
 
 /// Section 16.3 of the tunnel protocol.
@@ -52,11 +56,20 @@ pub(crate) async fn create(
     };
     let registry = &shared.state.registry;
     let facts = &shared.state.facts;
+    // Before there is a tunnel, so that none is left behind without its port.
+    let port = match wish.port {
+        Some(wish) => Some(port::choose(&shared, owner(&registry.snapshot(), &facts.domain, &name), wish).await?),
+        None => None,
+    };
     let tunnel = registry.create_quick_tunnel(Timestamp::now(), &facts.domain, name).await?;
     // An agent comes only after this answer, so nobody slips in before the rules.
     let rules = wish.access.unwrap_or_default();
     registry.put_access(tunnel.id, rules.clone()).await?;
     let hostname = tunnel.quick.as_ref().map_or(tunnel.name.as_str(), |hostname| hostname.as_str());
+    let port = match port {
+        Some(chosen) => Some(port::give(&shared, chosen, tunnel.id, hostname).await?),
+        None => None,
+    };
     let url = match facts.https.port() {
         443 => format!("https://{hostname}"),
         port => format!("https://{hostname}:{port}"),
@@ -70,7 +83,16 @@ pub(crate) async fn create(
         "secret": tunnel.secret.to_base64(),
         "url": url,
         "access": access::shown(&rules),
+        "port": port,
     })))
+}
+
+/// The tunnel that has the name already. Whether it is the caller's is seen when it is asked for.
+fn owner(snapshot: &Snapshot, domain: &Hostname, name: &QuickName) -> Option<Uuid> {
+    match name {
+        QuickName::Random => None,
+        QuickName::Wished { label, .. } => Some(snapshot.route_exactly(&domain.child(label).ok()?)?.tunnel),
+    }
 }
 
 fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), ApiError> {

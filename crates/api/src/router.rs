@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::limit::Limits;
 use crate::login::Logins;
 use crate::state::{ApiState, Shared};
-use crate::{access, account, credential, login, node, quick, route, token, tunnel, zone};
+use crate::{access, account, credential, login, node, port, quick, route, token, tunnel, zone};
 
 /// Where the v4 API lies; clients are given it as part of the address.
 const BASE: &str = "/client/v4";
@@ -64,6 +64,7 @@ fn v4(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
 fn own(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     Router::new()
         .route("/tunnels/{tunnel}/access", get(access::one).put(access::put).delete(access::delete))
+        .route("/ports", get(port::list))
         .route("/routes", get(route::list))
         .route("/routes/{hostname}", delete(route::delete))
         .fallback(no_path)

@@ -1,4 +1,8 @@
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use registry::{Hostname, Registry};
@@ -10,6 +14,18 @@ use crate::login::Logins;
 
 /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were.
 pub type CloseConnections = Arc<dyn Fn(Uuid, Option<Uuid>) -> usize + Send + Sync>;
+
+/// Opens a public port for an agent that is about to come.
+pub type OpenPort = Arc<dyn Fn(u16) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+
+/// The ports that tunnels may have.
+#[derive(Clone)]
+pub struct PublicPorts {
+    /// Which ones.
+    pub range: RangeInclusive<u16>,
+    /// How one is opened.
+    pub open: OpenPort,
+}
 
 /// Who may make quick tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +69,8 @@ pub struct ApiState {
     pub registry: Registry,
     /// How it closes connections of agents.
     pub close: CloseConnections,
+    /// The public ports, if there are to be any.
+    pub ports: Option<PublicPorts>,
     /// Who may make quick tunnels.
     pub quick_tunnels: QuickTunnels,
     /// What it tells agents.

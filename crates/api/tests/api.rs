@@ -100,6 +100,7 @@ impl Edge {
                 log.lock().unwrap().push((tunnel, connector));
                 1
             }),
+            ports: Some(api::PublicPorts { range: 20_000..=20_002, open: Arc::new(|port| Box::pin(std::future::ready(opened(port)))) }),
             quick_tunnels,
             facts: Facts {
                 api: any(7000),
@@ -636,6 +637,7 @@ async fn an_agent_learns_all_it_needs_from_the_address_of_the_api() {
         "domain": "example.test",
         "https": "127.0.0.1:8443",
         "http": "127.0.0.1:8080",
+        "ports": [20_000, 20_002],
         "ca": "PEM",
         "version": "1.2.3",
         "location": "lab01",
@@ -710,4 +712,43 @@ async fn a_quick_tunnel_has_its_rules_before_its_agent_comes() {
     let again = json!({ "name": made["hostname"].as_str().unwrap().split('.').next(), "secret": made["secret"] });
     edge.send(Method::POST, "/tunnel", &[], again.to_string()).await.result();
     assert!(edge.registry.snapshot().access(id).is_none(), "without rules everybody may come");
+}
+
+/// Another program listens at port 20001.
+fn opened(port: u16) -> std::io::Result<()> {
+    if port == 20_001 { Err(std::io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
+}
+
+#[tokio::test]
+async fn public_ports_are_given_kept_and_refused() {
+    let edge = Edge::with(QuickTunnels::Open, true).await;
+    let secret = STANDARD.encode([7; 32]);
+    let ask = |wish: Value| {
+        let edge = &edge;
+        async move { edge.send(Method::POST, "/tunnel", &[], wish.to_string()).await }
+    };
+    let first = ask(json!({ "name": "one", "secret": secret, "port": { "proxy_protocol": "v2" } })).await.result();
+    let number = first["port"].as_u64().unwrap();
+    assert!([20_000, 20_002].contains(&number), "20001 is held by somebody else: {first}");
+    let again = ask(json!({ "name": "one", "secret": secret, "port": {} })).await.result();
+    assert_eq!(again["port"], number, "the same name has the same port again");
+    let other = 40_002 - number;
+    let second = ask(json!({ "name": "two", "port": { "prefer": other } })).await.result();
+    assert_eq!(second["port"], other);
+    for (wish, said) in [
+        (json!({}), "20000 to 20002"),
+        (json!({ "first": 20_001, "last": 20_001 }), "cannot be opened"),
+        (json!({ "first": number, "last": number }), "belongs to another tunnel"),
+        (json!({ "first": 1, "last": 20_001 }), "public ports 20000 to 20002"),
+        (json!({ "first": 20_002, "last": 20_000 }), "public ports 20000 to 20002"),
+        (json!({ "max_connections": 0 }), "at least 1"),
+        (json!({ "proxy_protocol": "v3" }), "v3"),
+    ] {
+        let refused = ask(json!({ "name": "three", "secret": secret, "port": wish })).await;
+        assert!(refused.status.is_client_error() && refused.text.contains(said), "{wish}: {}", refused.text);
+    }
+    let bearer = format!("Bearer {}", edge.token);
+    let listed = edge.send(Method::GET, "/snicket/v1/ports", &[("authorization", &bearer)], "").await.result();
+    let numbers: Vec<_> = listed.as_array().unwrap().iter().map(|port| port["port"].clone()).collect();
+    assert_eq!(numbers, [20_000, 20_002]);
 }

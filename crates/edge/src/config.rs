@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
@@ -8,6 +9,8 @@ pub struct Config {
     pub location: String,
     /// What visitors and agents may use up.
     pub limits: Limits,
+    /// The public ports that tunnels may have, on the address of the visitors with TLS; `None` is none at all.
+    pub ports: Option<RangeInclusive<u16>>,
 }
 
 /// Where a node listens. Port 0 lets the system choose.

@@ -1,27 +1,40 @@
+use std::io;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::ports::Promises;
 use crate::tunnels::Tunnels;
 
-/// A handle on the connections of agents and the end of the node, for the API. Cheap to clone.
+/// A handle on the connections of agents, public ports and the end of the node, for the API. Cheap to clone.
 #[derive(Clone)]
-pub struct Connections(Arc<Tunnels>);
+pub struct Connections {
+    tunnels: Arc<Tunnels>,
+    promises: Promises,
+}
 
 impl Connections {
-    pub(crate) fn new(tunnels: Arc<Tunnels>) -> Self {
-        Self(tunnels)
+    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises) -> Self {
+        Self { tunnels, promises }
+    }
+
+    /// Opens a public port for an agent that is about to come. It is closed again if none does within a minute.
+    ///
+    /// # Errors
+    /// Somebody else listens there, or the system does not allow it.
+    pub async fn open_port(&self, number: u16) -> io::Result<()> {
+        self.promises.open(number).await
     }
 
     /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were. Agents that
     /// may still serve the tunnel come back.
     pub fn close(&self, tunnel: Uuid, connector: Option<Uuid>) -> usize {
-        self.0.close(tunnel, connector, "closed by the API")
+        self.tunnels.close(tunnel, connector, "closed by the API")
     }
 
     /// Cancelled when the node begins to stop: whoever waits for something is answered then, or would hold up the end.
     pub fn draining(&self) -> CancellationToken {
-        self.0.draining()
+        self.tunnels.draining()
     }
 }

@@ -5,6 +5,10 @@ pub(crate) enum Defence {
     Full,
     /// [`crate::Limits::connections_per_address`] are open.
     AddressFull,
+    /// [`registry::PortOptions::max_connections`] of one public port are open.
+    PortFull,
+    /// The access rules of a public port's tunnel keep the visitor out.
+    NotAllowed,
     /// A handshake took longer than [`crate::Limits::handshake`].
     SlowHandshake,
     /// What came instead of a TLS or QUIC handshake was none.
@@ -32,9 +36,11 @@ pub(crate) enum Defence {
 
 impl Defence {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Full,
         Self::AddressFull,
+        Self::PortFull,
+        Self::NotAllowed,
         Self::SlowHandshake,
         Self::BadHandshake,
         Self::SlowHeader,
@@ -53,6 +59,8 @@ impl Defence {
         match self {
             Self::Full => "connections",
             Self::AddressFull => "connections_per_address",
+            Self::PortFull => "connections_per_port",
+            Self::NotAllowed => "not_allowed",
             Self::SlowHandshake => "slow_handshake",
             Self::BadHandshake => "bad_handshake",
             Self::SlowHeader => "slow_header",

@@ -22,6 +22,7 @@ mod host;
 mod listen;
 mod metrics;
 mod node;
+mod ports;
 mod ray;
 pub mod refusal;
 mod site;

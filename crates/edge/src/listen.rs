@@ -11,4 +11,5 @@ pub(crate) use agents::Agents;
 pub(crate) use api::api;
 pub(crate) use newcomers::refuse_newcomers;
 pub(crate) use places::{Places, network};
+pub(crate) use tcp::{accept, tune};
 pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};

@@ -22,7 +22,37 @@ pub(crate) struct Metrics {
     visitors: IntGauge,
     connections: IntGaugeVec,
     answer_time: Histogram,
+    streams: Counters,
     tasks: IntGauge,
+}
+
+/// How the connection of a public port's visitor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// Both ways in order.
+    Ended,
+    /// One of the three parties left.
+    Cut,
+    /// No byte went either way for too long.
+    Idle,
+    /// The agent could not connect it.
+    Failed,
+    /// There was no connector to carry it.
+    NoConnector,
+}
+
+impl StreamEnd {
+    const ALL: [Self; 5] = [Self::Ended, Self::Cut, Self::Idle, Self::Failed, Self::NoConnector];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Cut => "cut",
+            Self::Idle => "idle",
+            Self::Failed => "failed",
+            Self::NoConnector => "no_connector",
+        }
+    }
 }
 
 /// Counts something as long as it lives.
@@ -61,6 +91,11 @@ impl Metrics {
                 "Registrations of connections, by result.",
                 "result",
             ),
+            streams: counters(
+                "snicket_edge_streams_total",
+                "Connections of visitors of public ports that have ended, by how.",
+                "end",
+            ),
             tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
@@ -80,11 +115,14 @@ impl Metrics {
             // So that a chart begins at zero, and not with the first attack.
             metrics.defences.with_label_values(&[defence.label()]);
         }
+        for end in StreamEnd::ALL {
+            metrics.streams.with_label_values(&[end.label()]);
+        }
         metrics
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.defences.clone()),
@@ -93,6 +131,7 @@ impl Metrics {
             Box::new(self.visitors.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.answer_time.clone()),
+            Box::new(self.streams.clone()),
             Box::new(self.tasks.clone()),
         ];
         for collector in collectors {
@@ -127,6 +166,11 @@ impl Metrics {
     /// A visitor's connection was refused or ended in defence of the others.
     pub(crate) fn defended(&self, defence: Defence) {
         self.defences.with_label_values(&[defence.label()]).inc();
+    }
+
+    /// The connection of a public port's visitor has ended.
+    pub(crate) fn stream(&self, end: StreamEnd) {
+        self.streams.with_label_values(&[end.label()]).inc();
     }
 
     /// A connection asked to be registered.

@@ -17,6 +17,7 @@ use crate::front::{self, Reception};
 use crate::gate::Gate;
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::ports;
 use crate::site::{self, RequestEvent, Site};
 use crate::sockets::{Pair, Sockets};
 use crate::stop::Stop;
@@ -82,7 +83,7 @@ impl Edge {
         );
         let reception = Arc::new(Reception {
             site: Arc::new(Site {
-                registry,
+                registry: registry.clone(),
                 gate: Gate::new(),
                 tunnels: Arc::clone(&tunnels),
                 metrics: Arc::clone(&metrics),
@@ -114,8 +115,10 @@ impl Edge {
             endpoints.push(quic.clone());
             tunnel_listeners.push((tcp, quic));
         }
+        let port_metrics = Arc::clone(&metrics);
         let api_listener = tokio_listener(sockets.api)?;
-        let router = api(Connections::new(Arc::clone(&tunnels)))
+        let (promises, asked) = ports::promises();
+        let router = api(Connections::new(Arc::clone(&tunnels), promises))
             .route("/metrics", get(move || std::future::ready(metrics.text())));
 
         // From here on nothing can fail any more.
@@ -123,6 +126,19 @@ impl Edge {
         let places = listen::Places::new(&limits);
         let unregistered = Arc::new(Semaphore::new(limits.unregistered));
         agents.spawn(Arc::clone(&tunnels).follow());
+        if let Some(range) = config.ports.clone() {
+            let setting = ports::Setting {
+                registry,
+                tunnels: Arc::clone(&tunnels),
+                places: Arc::clone(&places),
+                metrics: port_metrics,
+                limits,
+                stop: visits.clone(),
+                address: addresses.https.ip(),
+                range,
+            };
+            visits.spawn(ports::keep(setting, asked));
+        }
         for (tcp, quic) in tunnel_listeners {
             let listener = listen::Agents {
                 tunnels: Arc::clone(&tunnels),

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire::Connection;
 use wire::registration::Registration;
+use wire::{ByteStream, Connection, ExchangeError, StreamRequest};
 
 use crate::Limits;
 use crate::metrics::{Metrics, Present};
@@ -66,6 +66,11 @@ impl Live {
     fn leaving_since(&self) -> Instant {
         *self.leaving.get_or_init(Instant::now)
     }
+
+    /// Has the agent connect a byte stream.
+    pub(crate) async fn connect_stream(&self, request: &StreamRequest) -> Result<ByteStream, ExchangeError> {
+        self.connection.connect_stream(request).await
+    }
 }
 
 impl Tunnels {
@@ -92,6 +97,11 @@ impl Tunnels {
     /// The connections of one tunnel.
     pub(crate) fn pool(self: &Arc<Self>, tunnel: Uuid) -> TunnelPool {
         TunnelPool::new(Arc::clone(self), tunnel)
+    }
+
+    /// Tells whenever a connection is registered.
+    pub(crate) fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
     }
 
     /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were.
@@ -140,7 +150,8 @@ impl Tunnels {
             | Change::Token(..)
             | Change::Zone(..)
             | Change::Route(..)
-            | Change::Access(..) => (),
+            | Change::Access(..)
+            | Change::Port(..) => (),
         }
     }
 

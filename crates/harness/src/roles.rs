@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -182,6 +182,20 @@ impl Agent {
         Self::spawn(&[&words[..], arguments].concat(), home).await
     }
 
+    /// Starts `snicket tcp ORIGIN` through this edge, with more arguments.
+    pub async fn tcp(edge: &Edge, origin: &str, arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        Self::tcp_at(edge, origin, arguments, home).await
+    }
+
+    /// The same with files in this home directory, to be the same agent again.
+    pub async fn tcp_at(edge: &Edge, origin: &str, arguments: &[&str], home: TempDir) -> Self {
+        let api = edge.api().to_string();
+        let ca = edge.ca().display().to_string();
+        let words = ["tcp", origin, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
+        Self::spawn(&[&words[..], arguments].concat(), home).await
+    }
+
     /// Starts `snicket tunnel …` with these arguments, told the way to this edge, for example `["run", "--token-file",
     /// path]`.
     pub async fn tunnel(edge: &Edge, arguments: &[&str]) -> Self {
@@ -228,6 +242,12 @@ impl Agent {
     /// The public name, without a port.
     pub fn host(&self) -> String {
         host(text(&self.ready, "url"))
+    }
+
+    /// The public port of `tcp`, on loopback.
+    pub fn port(&self) -> SocketAddr {
+        let port = self.ready["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        (Ipv4Addr::LOCALHOST, port.unwrap_or_else(|| panic!("the ready event has no port: {}", self.ready))).into()
     }
 
     /// Where `/ready` and `/metrics` are.

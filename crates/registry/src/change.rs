@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::resource::{Account, ApiToken, Configuration, Route, Tunnel, TunnelAccess, Versioned, Zone};
+use crate::resource::{Account, ApiToken, Configuration, Port, Route, Tunnel, TunnelAccess, Versioned, Zone};
 use crate::{AccountId, Hostname, TokenId, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
@@ -22,4 +22,6 @@ pub enum Change {
     Configuration(Uuid, Option<Arc<Versioned<Configuration>>>),
     /// Who may visit a tunnel.
     Access(Uuid, Option<Arc<Versioned<TunnelAccess>>>),
+    /// A public port.
+    Port(u16, Option<Arc<Versioned<Port>>>),
 }

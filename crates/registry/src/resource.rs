@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::engine::Revision;
-use crate::{AccountId, Hostname, Secret, TokenId, TunnelName, ZoneId};
+use crate::{AccountId, Hostname, PortOptions, Secret, TokenId, TunnelName, ZoneId};
 
 /// The address of one entry: the kind of resource, a slash, and what is unique within the kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -266,5 +266,29 @@ impl Resource for TunnelAccess {
 
     fn key(&self) -> Key {
         Key::new(Self::KIND, &self.tunnel)
+    }
+}
+
+/// A port of the edge's that leads to a tunnel. Its key is the number, so the engine itself refuses a second owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The port.
+    pub number: u16,
+    /// Where it leads.
+    pub tunnel: Uuid,
+    /// The name by which the tunnel's agents find the service among their rules.
+    pub service: String,
+    /// How visitors are served.
+    #[serde(flatten)]
+    pub options: PortOptions,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+impl Resource for Port {
+    const KIND: &'static str = "ports";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.number)
     }
 }

@@ -11,7 +11,8 @@ use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
 use crate::live::{Activity, ConnectionRecord};
 use crate::resource::{
-    Account, ApiToken, Configuration, NameClaim, Resource, Route, TokenHash, Tunnel, TunnelAccess, Versioned, Zone,
+    Account, ApiToken, Configuration, NameClaim, Port, Resource, Route, TokenHash, Tunnel, TunnelAccess, Versioned,
+    Zone,
 };
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
@@ -34,6 +35,7 @@ pub struct Snapshot {
     tunnel_routes: OrdSet<(Uuid, Hostname)>,
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
     access: HashMap<Uuid, Arc<Versioned<TunnelAccess>>>,
+    ports: OrdMap<u16, Arc<Versioned<Port>>>,
     quick: OrdSet<Uuid>,
     live: Live,
 }
@@ -147,6 +149,16 @@ impl Snapshot {
         self.access.get(&tunnel)
     }
 
+    /// A public port.
+    pub fn port(&self, number: u16) -> Option<&Arc<Versioned<Port>>> {
+        self.ports.get(&number)
+    }
+
+    /// All public ports, by number.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<Versioned<Port>>> {
+        self.ports.values()
+    }
+
     /// The connections that a tunnel has right now.
     pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
         self.live
@@ -254,6 +266,11 @@ impl Snapshot {
                 let (id, access) = (parse(id)?, decode(value, revision)?);
                 set(&mut self.access, id, access.clone());
                 Change::Access(id, access)
+            }
+            Port::KIND => {
+                let (number, port) = (parse(id)?, decode(value, revision)?);
+                set_ordered(&mut self.ports, number, port.clone());
+                Change::Port(number, port)
             }
             NameClaim::KIND => {
                 set(&mut self.claims, parse(id)?, decode(value, revision)?);

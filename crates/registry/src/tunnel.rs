@@ -157,7 +157,7 @@ impl Registry {
         .await
     }
 
-    /// Deletes a tunnel: it stays listed, its name is free again, its routes, configuration and access rules are gone. Deleting it
+    /// Deletes a tunnel: it stays listed, its name is free again, its routes, configuration, access rules and ports are gone. Deleting it
     /// again changes nothing. Without `cascade` it must have no connections; with it, closing them is the caller's
     /// part.
     ///
@@ -318,7 +318,7 @@ fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tun
     }
 }
 
-/// Removes a tunnel's routes, configuration and access rules, if they are still as they were read.
+/// Removes a tunnel's routes, configuration, access rules and ports, if they are still as they were read.
 fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: Uuid) {
     for route in snapshot.routes_of(tunnel) {
         transaction.expect(route).delete(&route.key());
@@ -328,6 +328,9 @@ fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel:
     }
     if let Some(access) = snapshot.access_entry(tunnel) {
         transaction.expect(access).delete(&access.key());
+    }
+    for port in snapshot.ports_of(tunnel) {
+        transaction.expect(port).delete(&port.key());
     }
 }
 

@@ -454,3 +454,26 @@ async fn access_rules_belong_to_a_tunnel_and_go_with_it() {
         assert!(matches!(registry.put_access(gone, rules.clone()).await, Err(AccessError::NotFound(_))));
     }
 }
+
+#[tokio::test]
+async fn a_port_belongs_to_one_tunnel_and_goes_with_it() {
+    let (registry, _) = open().await;
+    let one = registry.create_tunnel(at(0), named("one")).await.unwrap();
+    let two = registry.create_tunnel(at(0), named("two")).await.unwrap();
+    let options = PortOptions { proxy_protocol: Some(ProxyProtocol::V2), ..PortOptions::default() };
+    registry.put_port(at(1), 20_000, one.id, "one.test", options.clone()).await.unwrap();
+    let taken = registry.put_port(at(2), 20_000, two.id, "two.test", PortOptions::default()).await;
+    assert!(matches!(taken, Err(PortError::Taken(20_000))));
+    registry.put_port(at(2), 20_000, one.id, "one.test", PortOptions::default()).await.unwrap();
+    let snapshot = registry.snapshot();
+    let port = snapshot.port(20_000).unwrap();
+    assert_eq!((port.tunnel, port.created_at, port.options.proxy_protocol), (one.id, at(1), None));
+
+    registry.put_port(at(3), 20_001, one.id, "one.test", options).await.unwrap();
+    registry.put_port(at(3), 20_000, two.id, "two.test", PortOptions::default()).await.unwrap();
+    registry.delete_tunnel(at(4), one.id, false).await.unwrap();
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.ports().map(|port| (port.number, port.tunnel)).collect::<Vec<_>>(), [(20_000, two.id)]);
+    let gone = registry.put_port(at(5), 20_002, one.id, "one.test", PortOptions::default()).await;
+    assert!(matches!(gone, Err(PortError::NoTunnel(_))));
+}

@@ -1,5 +1,6 @@
 //! The first questions to an edge: what it is, and a quick tunnel.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 
 use crate::fetch::{Fetch, TIME_LIMIT, Trust};
+use crate::ports::PortRange;
 use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::secret::Secret;
@@ -52,6 +54,8 @@ pub(crate) struct QuickTunnel {
     pub(crate) hostname: String,
     /// The right to serve it.
     pub(crate) credentials: Credentials,
+    /// The public port, if one was wished for.
+    pub(crate) port: Option<u16>,
 }
 
 /// A quick tunnel's name, the secret that proves it is one's own, and who may visit it.
@@ -63,6 +67,42 @@ pub(crate) struct Wish {
     pub(crate) secret: Option<TunnelSecret>,
     /// Who may visit it; everybody, if there is nothing.
     pub(crate) access: Option<policy::Access>,
+    /// A public port; none, if there is nothing.
+    pub(crate) port: Option<PortWish>,
+}
+
+/// A public port that leads to a tunnel. What is left out is up to the edge.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PortWish {
+    /// Which ones will do.
+    pub(crate) range: Option<PortRange>,
+    /// The one to take if it is free.
+    pub(crate) prefer: Option<u16>,
+    /// `v1` or `v2`.
+    pub(crate) proxy_protocol: Option<String>,
+    /// Connections at once.
+    pub(crate) max_connections: Option<NonZeroUsize>,
+    /// Time without a byte; zero is for ever.
+    pub(crate) idle: Option<Duration>,
+}
+
+impl PortWish {
+    fn json(&self) -> Value {
+        let mut wish = json!({});
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                wish[key] = value;
+            }
+        };
+        let range = self.range.map(PortRange::numbers);
+        set("first", range.as_ref().map(|range| json!(range.start())));
+        set("last", range.as_ref().map(|range| json!(range.end())));
+        set("prefer", self.prefer.map(|port| json!(port)));
+        set("proxy_protocol", self.proxy_protocol.as_ref().map(|version| json!(version)));
+        set("max_connections", self.max_connections.map(|count| json!(count)));
+        set("idle_seconds", self.idle.map(|idle| json!(idle.as_secs())));
+        wish
+    }
 }
 
 /// The URL of `/.well-known/snicket` at this API.
@@ -119,6 +159,9 @@ pub(crate) async fn quick_tunnel(
     if let Some(access) = &wish.access {
         body["access"] = serde_json::to_value(access).context("access rules are plain JSON")?;
     }
+    if let Some(port) = &wish.port {
+        body["port"] = port.json();
+    }
     let fetch = Fetch { method: Method::POST, url: &url, token, body: Some(body), trust, limit: TIME_LIMIT };
     let answer = fetch.send().await.with_context(|| unreachable(service))?;
     let value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
@@ -129,6 +172,12 @@ pub(crate) async fn quick_tunnel(
             "update the edge, or share without --pin, --basic, --allow, --header and --rewrite",
         )
         .into());
+    }
+    if wish.port.is_some()
+        && answer.status() == StatusCode::OK
+        && value.pointer("/result/port").is_none_or(Value::is_null)
+    {
+        return Err(Problem::new(format!("the edge at {service} has no public ports"), "update the edge").into());
     }
     match read(&value) {
         Some(tunnel) if answer.status() == StatusCode::OK => Ok(tunnel),
@@ -145,12 +194,15 @@ fn read(answer: &Value) -> Option<QuickTunnel> {
         secret: TunnelSecret::from_base64(text("secret")?).ok()?,
         endpoint: None,
     };
-    Some(QuickTunnel { hostname: text("hostname")?.to_owned(), credentials })
+    let port = result.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    Some(QuickTunnel { hostname: text("hostname")?.to_owned(), credentials, port })
 }
 
 fn refusal(service: &str, status: StatusCode, answer: &Value) -> anyhow::Error {
     let said = answer.pointer("/errors/0/message").and_then(Value::as_str).unwrap_or("it gave no reason");
     let advice = match status {
+        StatusCode::CONFLICT if said.contains("port") => "choose another --port, or leave the choice to the edge",
+        StatusCode::BAD_REQUEST if said.contains("port") => "ask for a port that the edge has (`snicket up --ports`)",
         StatusCode::CONFLICT => "choose another --name; a name can be taken back only where it was used before",
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "give the edge's API token with --token-file",
         StatusCode::BAD_REQUEST => "a name is one label: letters, digits and dashes",

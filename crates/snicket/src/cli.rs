@@ -5,7 +5,7 @@ mod documents;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{cloudflared, completions, doctor, explain, health, http, service, try_out, tunnel, up};
+use crate::command::{cloudflared, completions, doctor, explain, health, http, service, tcp, try_out, tunnel, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Up(up::Args),
     /// Share a local service through an edge
     Http(http::Args),
+    /// Share a TCP service, such as SSH or a database, at a port of an edge
+    Tcp(tcp::Args),
     /// Named tunnels, with cloudflared's commands and flags
     Tunnel(Box<tunnel::Args>),
     /// Print what a stock cloudflared needs to join this edge

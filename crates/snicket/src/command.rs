@@ -7,6 +7,8 @@ pub(crate) mod explain;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod service;
+pub(crate) mod share;
+pub(crate) mod tcp;
 pub(crate) mod try_out;
 pub(crate) mod tunnel;
 pub(crate) mod up;

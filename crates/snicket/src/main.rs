@@ -64,6 +64,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Try(args) => command::try_out::run(args, screen).await,
         Command::Up(args) => command::up::run(args, screen).await,
         Command::Http(args) => command::http::run(args, screen).await,
+        Command::Tcp(args) => command::tcp::run(args, screen).await,
         Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
         Command::Service(args) => command::service::run(args, screen),

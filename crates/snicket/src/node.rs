@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use api::{ApiState, Facts, QuickTunnels};
+use api::{ApiState, Facts, PublicPorts, QuickTunnels};
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
 use registry::{Hostname, OpenError, Registry};
 
-use crate::ports::{Bound, Wish, bind};
+use crate::ports::{Bound, PortRange, Wish, bind};
 use crate::problem::Problem;
 use crate::secret;
 use crate::signals::Signals;
@@ -101,6 +101,8 @@ pub(crate) struct Blueprint {
     pub(crate) quick_tunnels: QuickTunnels,
     /// What visitors and agents may use up.
     pub(crate) limits: edge::Limits,
+    /// The public ports that tunnels may have.
+    pub(crate) ports: Option<PortRange>,
 }
 
 /// A node at work.
@@ -120,7 +122,7 @@ pub(crate) struct Node {
 impl Blueprint {
     /// Starts the node on these sockets.
     pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
-        let Self { domain, location, data, keep, own, quick_tunnels, limits } = self;
+        let Self { domain, location, data, keep, own, quick_tunnels, limits, ports } = self;
         secret::make_private_dir(&data).with_context(|| {
             Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
         })?;
@@ -134,7 +136,7 @@ impl Blueprint {
             Keep::InMemory => Ok(()),
         };
         let first_token = registry.create_first_token(now, write).await?;
-        let config = edge::Config { location: location.clone(), limits };
+        let config = edge::Config { location: location.clone(), limits, ports: ports.map(PortRange::numbers) };
         let facts = Facts {
             api: addresses.api,
             tunnel: addresses.tunnel.clone(),
@@ -148,8 +150,16 @@ impl Blueprint {
         let state_of_api = registry.clone();
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
             let draining = connections.draining();
+            let opening = connections.clone();
+            let ports = ports.map(|range| PublicPorts {
+                range: range.numbers(),
+                open: Arc::new(move |number| {
+                    let opening = opening.clone();
+                    Box::pin(async move { opening.open_port(number).await })
+                }),
+            });
             let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));
-            api::router(ApiState { registry: state_of_api, close, quick_tunnels, facts, draining })
+            api::router(ApiState { registry: state_of_api, close, ports, quick_tunnels, facts, draining })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         Ok(Node { running, registry, certificates, ca, first_token })

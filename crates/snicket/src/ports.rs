@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use edge::BindError;
 
@@ -58,6 +59,37 @@ impl std::str::FromStr for Listen {
             Some(_) => {
                 Err(format!("{text:?} is not an address to listen on; write PORT, :PORT, IP:PORT or [IPV6]:PORT"))
             }
+        }
+    }
+}
+
+/// The value of `--port`, and of an edge's `--ports`: `PORT` or `FIRST-LAST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// From one port to another, both included.
+    pub(crate) const fn new(first: u16, last: u16) -> Self {
+        Self { first, last }
+    }
+
+    /// All of them.
+    pub(crate) fn numbers(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.parse(), last.parse()) {
+            (Ok(first @ 1..), Ok(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!("{text:?} is neither a port nor a range; write for example 20000 or 20000-20010")),
         }
     }
 }
@@ -146,6 +178,16 @@ mod tests {
         }
         for text in ["", "host:80", "70000", "1.2.3.4:x"] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        for (text, range) in [("20000", 20_000..=20_000), ("20000-20010", 20_000..=20_010), ("1-65535", 1..=65_535)] {
+            assert_eq!(text.parse().map(PortRange::numbers), Ok(range));
+        }
+        for text in ["", "0", "-", "5-", "5-4", "0-5", "1-65536", "1-2-3", "all"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
         }
     }
 

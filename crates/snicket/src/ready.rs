@@ -21,6 +21,12 @@ pub(crate) struct Ready {
     /// The same without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) http_url: Option<String>,
+    /// Where visitors of a TCP service go, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    /// The port of that address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
     /// What it leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<String>,
@@ -99,6 +105,8 @@ impl Ready {
             command: self.command,
             url: self.url.or(other.url),
             http_url: self.http_url.or(other.http_url),
+            address: self.address.or(other.address),
+            port: self.port.or(other.port),
             origin: self.origin.or(other.origin),
             domain: self.domain.or(other.domain),
             api: self.api.or(other.api),

@@ -1,4 +1,4 @@
-//! What `snicket http` keeps between runs, so that the same origin has the same name again.
+//! What `snicket http` and `tcp` keep between runs, so that the same origin has the same name and port again.
 
 use std::path::{Path, PathBuf};
 
@@ -23,17 +23,21 @@ pub(crate) struct Remembered {
     account_tag: String,
     tunnel: Uuid,
     secret: String,
+    /// The public port, for a TCP service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
 }
 
 impl Remembered {
     /// What is to be kept.
-    pub(crate) fn new(edge: &str, hostname: &str, credentials: &Credentials) -> Self {
+    pub(crate) fn new(edge: &str, hostname: &str, credentials: &Credentials, port: Option<u16>) -> Self {
         Self {
             edge: edge.to_owned(),
             hostname: hostname.to_owned(),
             account_tag: credentials.account_tag.clone(),
             tunnel: credentials.tunnel,
             secret: credentials.secret.to_base64(),
+            port,
         }
     }
 
@@ -85,10 +89,10 @@ mod tests {
         let path = Remembered::path(state.path(), "edge", "http://localhost:3000");
         assert_ne!(path, Remembered::path(state.path(), "edge", "http://localhost:3001"));
         assert!(Remembered::load(&path).is_none());
-        Remembered::new("edge", "two-words.localhost", &credentials).store(&path).unwrap();
+        Remembered::new("edge", "two-words.localhost", &credentials, Some(20_000)).store(&path).unwrap();
         let again = Remembered::load(&path).unwrap();
         assert_eq!(again.credentials().unwrap(), credentials);
-        assert_eq!(again.label(), "two-words");
+        assert_eq!((again.label(), again.port), ("two-words", Some(20_000)));
         assert!(!crate::secret::is_exposed(&path).unwrap());
     }
 }

@@ -11,7 +11,7 @@ use crate::stop::Stop;
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Accepts the next connection; none when the node stops.
-pub(super) async fn accept(listener: &TcpListener, stop: &Stop) -> Option<(TcpStream, SocketAddr)> {
+pub(crate) async fn accept(listener: &TcpListener, stop: &Stop) -> Option<(TcpStream, SocketAddr)> {
     loop {
         let accepted = tokio::select! {
             () = stop.drained() => return None,
@@ -38,7 +38,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Sends small writes at once, and finds a peer that vanished after this long, busy or idle.
-pub(super) fn tune(stream: &TcpStream, silence: Duration) {
+pub(crate) fn tune(stream: &TcpStream, silence: Duration) {
     let socket = SockRef::from(stream);
     // Three probes in the second half of the time; the first half may be silent.
     let probes = TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 6);

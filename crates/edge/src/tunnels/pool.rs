@@ -69,8 +69,8 @@ impl Pool for TunnelPool {
 }
 
 impl TunnelPool {
-    /// The last connection went, or began to go, a moment ago.
-    fn is_coming_back(&self) -> bool {
+    /// There is a connection, or the last one went, or began to go, a moment ago.
+    pub(crate) fn is_coming_back(&self) -> bool {
         let memory = self.tunnels.memory;
         let is_here = |live: &Arc<Live>| live.connection.is_open() || live.leaving_since().elapsed() < memory;
         self.tunnels.live(self.tunnel).iter().any(is_here) || self.tunnels.read().was_connected(self.tunnel, memory)

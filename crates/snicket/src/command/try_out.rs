@@ -93,6 +93,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         own: None,
         quick_tunnels: api::QuickTunnels::Off,
         limits: edge::Limits::default(),
+        ports: None,
     };
     let node = blueprint.start(sockets).await?;
     let token = TokenFile::write(&data, &node)?;

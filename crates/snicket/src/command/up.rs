@@ -19,7 +19,7 @@ use crate::local::LocalEdge;
 use crate::logging::{Level, LogArgs, Logging};
 use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes, near};
 use crate::notify::{self, PidFile, Watchdog};
-use crate::ports::{Listen, Wish};
+use crate::ports::{Listen, PortRange, Wish};
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
@@ -35,6 +35,10 @@ pub(crate) const HTTPS_PORT: u16 = 8443;
 pub(crate) const TUNNEL_PORT: u16 = 7844;
 /// The REST API, next to it.
 pub(crate) const API_PORT: u16 = 7845;
+
+/// Public ports. Below those that systems hand out by themselves (from 32768 on Linux), and as many as anybody looks
+/// through.
+const PORTS: PortRange = PortRange::new(20_000, 20_999);
 
 /// How long requests may go on after the first signal; what agents use as well.
 pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(30);
@@ -83,6 +87,9 @@ pub(crate) struct Args {
     /// REST API, on loopback unless an address is given [default: 7845]
     #[arg(long, value_name = "ADDR", env = "SNICKET_API", hide_env_values = true)]
     api: Option<Listen>,
+    /// Public ports for TCP services, or off [default: 20000-20999]
+    #[arg(long, value_name = "RANGE", value_parser = public_ports, env = "SNICKET_PORTS", hide_env_values = true)]
+    ports: Option<PublicPorts>,
     /// A certificate of one's own (PEM, leaf first)
     #[arg(long, value_name = "FILE", env = "SNICKET_CERT", hide_env_values = true)]
     cert: Option<PathBuf>,
@@ -129,6 +136,18 @@ pub(crate) struct Args {
     pidfile: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// Whether tunnels may have public ports, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PublicPorts {
+    Off,
+    Range(PortRange),
+}
+
+/// Reads which public ports there may be.
+fn public_ports(text: &str) -> Result<PublicPorts, String> {
+    if text == "off" { Ok(PublicPorts::Off) } else { text.parse().map(PublicPorts::Range) }
 }
 
 fn count(text: &str) -> Result<NonZeroUsize, String> {
@@ -282,6 +301,10 @@ impl Settings {
                 data: data.clone(),
                 keep: Keep::OnDisk,
                 own,
+                ports: match args.ports.or(file.ports).unwrap_or(PublicPorts::Range(PORTS)) {
+                    PublicPorts::Off => None,
+                    PublicPorts::Range(range) => Some(range),
+                },
                 quick_tunnels: args.quick_tunnels.or(file.quick_tunnels).unwrap_or_default(),
                 limits: edge::Limits {
                     response: args.response_timeout.or(file.response_timeout).unwrap_or(edge::Limits::RESPONSE),

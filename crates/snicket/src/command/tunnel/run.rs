@@ -189,7 +189,7 @@ async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Re
     let trust = Trust::choose(ca.as_deref(), None)?;
     // On one's own machine the token is at hand; where it is not readable, quick tunnels may work without.
     let token = local.as_ref().and_then(|local| Secret::read(&local.token_file).ok());
-    let QuickTunnel { hostname, credentials } =
+    let QuickTunnel { hostname, credentials, .. } =
         bootstrap::quick_tunnel(&api, &trust, token.as_ref(), &Wish::default()).await?;
     // An edge of ours says where its visitors and agents go; other services of quick tunnels do not.
     let told = bootstrap::ask(&api, &trust).await.ok();

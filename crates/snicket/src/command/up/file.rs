@@ -9,6 +9,7 @@ use api::QuickTunnels;
 use clap::ValueEnum as _;
 use config::Mapping;
 
+use super::PublicPorts;
 use crate::logging::{Form, Level};
 use crate::ports::Listen;
 use crate::problem::Problem;
@@ -22,6 +23,7 @@ pub(super) struct File {
     pub(super) https: Option<Listen>,
     pub(super) tunnel: Vec<Listen>,
     pub(super) api: Option<Listen>,
+    pub(super) ports: Option<PublicPorts>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) quick_tunnels: Option<QuickTunnels>,
@@ -61,6 +63,7 @@ impl File {
             https: listen(file, "https"),
             tunnel: listens(file, "tunnel"),
             api: listen(file, "api"),
+            ports: file.parsed("ports", super::public_ports),
             cert: file.optional("cert"),
             key: file.optional("key"),
             quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
@@ -109,6 +112,7 @@ mod tests {
                 "loglevel" => "warn",
                 "output" => "json",
                 "quick-tunnels" => "token",
+                "ports" => "20000-20010",
                 "http" | "https" | "tunnel" | "api" => "127.0.0.1:0",
                 _ => "x",
             };

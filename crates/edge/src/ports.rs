@@ -1,0 +1,201 @@
+//! Public ports: each leads byte streams to the service of one tunnel.
+//!
+//! A port listens while its tunnel has a connection, or had one a moment ago, so that visitors learn at once when nobody
+//! is behind it, and a connector that comes back finds it as it was.
+
+mod proxy_header;
+mod stream;
+mod visitor;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use registry::Registry;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::Limits;
+use crate::listen::Places;
+use crate::metrics::Metrics;
+use crate::stop::Stop;
+use crate::tunnels::Tunnels;
+
+/// From when a port was promised until its agent must have come.
+const PROMISED: Duration = Duration::from_secs(60);
+
+/// How often ports are looked at when nobody tells of a change: time alone closes some.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Promises that wait to be made; each takes no longer than a system call.
+const WAITING: usize = 64;
+
+/// Connections that the system keeps until they are accepted, as for all listeners.
+const BACKLOG: i32 = 1024;
+
+/// What everything here works with.
+pub(crate) struct Setting {
+    pub(crate) registry: Registry,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) stop: Stop,
+    /// Where ports listen.
+    pub(crate) address: IpAddr,
+    /// Which ports there may be.
+    pub(crate) range: RangeInclusive<u16>,
+}
+
+/// Has ports opened before their agents come.
+#[derive(Debug, Clone)]
+pub(crate) struct Promises(mpsc::Sender<Promise>);
+
+/// Receives what [`Promises`] ask for.
+pub(crate) struct Asked(mpsc::Receiver<Promise>);
+
+struct Promise {
+    number: u16,
+    answer: oneshot::Sender<io::Result<()>>,
+}
+
+/// Both ends of a way to [`keep`].
+pub(crate) fn promises() -> (Promises, Asked) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Promises(sender), Asked(receiver))
+}
+
+impl Promises {
+    /// Opens a port for the agent that is about to come. It is closed again if none does within a minute.
+    pub(crate) async fn open(&self, number: u16) -> io::Result<()> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || io::Error::other("this node opens no ports, or is stopping");
+        self.0.send(Promise { number, answer }).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
+    }
+}
+
+/// Keeps the ports of all tunnels open until the node stops.
+pub(crate) async fn keep(setting: Setting, Asked(mut asked): Asked) {
+    let mut changes = setting.registry.watch(setting.registry.snapshot().revision());
+    let mut arrivals = setting.tunnels.arrivals();
+    let mut keeper = Keeper { setting: Arc::new(setting), open: HashMap::new(), failed: HashSet::new() };
+    let stop = keeper.setting.stop.clone();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.drained() => return,
+            promise = asked.recv() => match promise {
+                Some(promise) => keeper.promise(promise),
+                None => return,
+            },
+            change = changes.next() => match change {
+                Some(_) => keeper.look(),
+                None => return,
+            },
+            arrived = arrivals.changed() => match arrived {
+                Ok(()) => keeper.look(),
+                Err(_) => return,
+            },
+            _ = ticks.tick() => keeper.look(),
+        }
+    }
+}
+
+struct Keeper {
+    setting: Arc<Setting>,
+    open: HashMap<u16, Open>,
+    /// Told of once.
+    failed: HashSet<u16>,
+}
+
+/// A port that listens until this is dropped.
+struct Open {
+    closing: CancellationToken,
+    promised_until: Option<Instant>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+impl Keeper {
+    fn promise(&mut self, Promise { number, answer }: Promise) {
+        let promised_until = Some(Instant::now() + PROMISED);
+        let opened = match self.open.get_mut(&number) {
+            Some(open) => {
+                open.promised_until = promised_until;
+                Ok(())
+            }
+            None => self.listen(number, promised_until),
+        };
+        // Whoever asked may have left; the promise then runs out.
+        let _ = answer.send(opened);
+    }
+
+    /// Opens and closes what has to be by now.
+    fn look(&mut self) {
+        let snapshot = self.setting.registry.snapshot();
+        let tunnels = &self.setting.tunnels;
+        let wanted: HashSet<u16> = snapshot
+            .ports()
+            .filter(|port| self.setting.range.contains(&port.number))
+            .filter(|port| snapshot.live_tunnel(port.tunnel).is_some() && tunnels.pool(port.tunnel).is_coming_back())
+            .map(|port| port.number)
+            .collect();
+        let now = Instant::now();
+        self.open.retain(|number, open| {
+            if wanted.contains(number) {
+                // Kept: from now on its connectors alone decide.
+                open.promised_until = None;
+                return true;
+            }
+            open.promised_until.is_some_and(|until| now < until)
+        });
+        self.failed.retain(|number| wanted.contains(number));
+        let missing: Vec<u16> = wanted.into_iter().filter(|number| !self.open.contains_key(number)).collect();
+        for number in missing {
+            if let Err(error) = self.listen(number, None)
+                && self.failed.insert(number)
+            {
+                tracing::warn!(port = number, %error, "a public port cannot be opened; it is tried again");
+            }
+        }
+    }
+
+    fn listen(&mut self, number: u16, promised_until: Option<Instant>) -> io::Result<()> {
+        let listener = listener(SocketAddr::new(self.setting.address, number))?;
+        self.failed.remove(&number);
+        let closing = CancellationToken::new();
+        let place =
+            stream::PublicPort { number, open: Arc::new(AtomicUsize::new(0)), setting: Arc::clone(&self.setting) };
+        self.setting.stop.spawn(place.serve(listener, closing.clone()));
+        self.open.insert(number, Open { closing, promised_until });
+        Ok(())
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // One listener for both families, as for all other visitors.
+        socket.set_only_v6(false)?;
+    }
+    // Connections of the one before may still be closing.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

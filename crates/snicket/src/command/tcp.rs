@@ -1,0 +1,177 @@
+//! `snicket tcp`: a TCP service at a public port of an edge.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use agent::ingress::Overrides;
+use anyhow::Context as _;
+use policy::{Access, Network};
+
+use super::share::{self, EdgeArgs, Way};
+use crate::bootstrap::{self, PortWish};
+use crate::connector::{self, Connector};
+use crate::inspect::Inspect;
+use crate::logging::{Level, LogArgs, Logging};
+use crate::ports::PortRange;
+use crate::ready::Ready;
+use crate::screen::{Paint, Screen};
+
+const EXAMPLES: &str = "\
+Examples:
+  snicket tcp 22                                     SSH of this machine, at a port that the edge chooses
+  snicket tcp 5432 --port 20432                      a database, at this port
+  snicket tcp db.internal:5432 --port 20400-20499    at one of these
+  snicket tcp 25 --proxy-protocol v2                 the origin is told each visitor's address
+  snicket tcp 22 --allow 192.0.2.0/24 --edge tunnel.example.com --ca ca.pem
+
+Visitors need no program of ours: they connect to the address that is shown. The same origin or name has the same port
+again on the next run. The edge says which ports there are (snicket up --ports).";
+
+/// Arguments of `tcp`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What the port leads to: a port of this machine, or host:port
+    origin: TcpOrigin,
+    /// Public port, or a range to choose from [default: chosen by the edge]
+    #[arg(long, value_name = "RANGE")]
+    port: Option<PortRange>,
+    #[command(flatten)]
+    edge: EdgeArgs,
+    /// Only visitors from this network (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    allow: Vec<Network>,
+    /// Tell the origin each visitor's address in front of its bytes
+    #[arg(long, value_name = "VERSION", value_parser = ["v1", "v2"])]
+    proxy_protocol: Option<String>,
+    /// Connections of visitors at once [default: 1000]
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<NonZeroUsize>,
+    /// Cut connections on which no byte goes either way for this long; 0s is never [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = super::up::duration)]
+    idle_timeout: Option<Duration>,
+    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
+    #[arg(
+        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
+        hide_env_values = true
+    )]
+    metrics: Option<SocketAddr>,
+    /// Time for connections to end after a signal
+    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
+    grace_period: Duration,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Shares.
+pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
+    Logging::from(&args.log).start(Level::Warn)?;
+    let way = Way::find(&args.edge, None)?;
+    let known = bootstrap::ask(&way.api, &way.trust).await?;
+    let access = Some(Access { allow: args.allow, ..Access::default() }).filter(|rules| !rules.is_empty());
+    let wish = PortWish {
+        range: args.port,
+        prefer: None,
+        proxy_protocol: args.proxy_protocol,
+        max_connections: args.max_connections,
+        idle: args.idle_timeout,
+    };
+    let service = args.origin.to_string();
+    let tunnel = share::tunnel(&args.edge, &way, &known, &service, access, Some(wish)).await?;
+    let document = connector::single(&service, Overrides::default())?;
+    let config = share::config(&args.edge, &way, &known, &tunnel, document)?;
+    let port = tunnel.port.context("an edge that gives no port was refused above")?;
+    let connector =
+        Connector { config, metrics: args.metrics, inspect: Inspect::Off, grace: args.grace_period, pidfile: None };
+    let ready = |facts: Ready, screen: Screen| {
+        let ready = Ready {
+            command: "tcp",
+            address: Some(format!("{}:{port}", public_host(&tunnel.hostname, &known.domain))),
+            port: Some(port),
+            origin: Some(service.clone()),
+            api: Some(way.api.clone()),
+            ca: way.ca.clone(),
+            token_file: way.token_file.clone(),
+            ..Ready::from(&known).or(facts)
+        };
+        announce(&ready, screen);
+    };
+    connector.serve(screen, ready).await
+}
+
+/// The name that visitors dial. Few resolvers know names under localhost, and the port alone says which service it is.
+fn public_host<'a>(hostname: &'a str, domain: &'a str) -> &'a str {
+    if domain == super::up::DOMAIN { domain } else { hostname }
+}
+
+fn announce(ready: &Ready, screen: Screen) {
+    screen.event(ready);
+    let address = ready.address.as_deref().unwrap_or_default();
+    screen.say(format!("\n{}\n", screen.paint(Paint::Bold, address)));
+    screen.say(format!(
+        "leads to {}, through {} ({}). Ctrl-C stops.",
+        ready.origin.as_deref().unwrap_or_default(),
+        ready.api.as_deref().unwrap_or_default(),
+        ready.protocol.as_deref().unwrap_or_default(),
+    ));
+}
+
+/// A service as an ingress rule writes it: `tcp://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TcpOrigin {
+    host: String,
+    port: u16,
+}
+
+impl fmt::Display for TcpOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp://{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for TcpOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is no TCP service; write a port (22), host:port, or a URL such as tcp://localhost:22");
+        let rest = text.strip_prefix("tcp://").unwrap_or(text);
+        let (host, port) = rest.rsplit_once(':').unwrap_or(("localhost", rest));
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let url = url::Url::parse(&format!("tcp://{host}:{port}")).map_err(|_| wrong())?;
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.path().is_empty();
+        let found = url.host_str().filter(|found| !found.is_empty() && is_plain).ok_or_else(wrong)?;
+        Ok(Self { host: found.to_owned(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_becomes_a_service() {
+        for (text, service) in [
+            ("22", "tcp://localhost:22"),
+            ("db.internal:5432", "tcp://db.internal:5432"),
+            ("tcp://192.0.2.1:25", "tcp://192.0.2.1:25"),
+            ("[::1]:8000", "tcp://[::1]:8000"),
+        ] {
+            assert_eq!(text.parse::<TcpOrigin>().unwrap().to_string(), service);
+        }
+        for text in
+            ["", "0", "70000", "localhost", "localhost:", "http://localhost:80", "a b:1", "me@host:1", ":22", "h/x:1"]
+        {
+            assert!(text.parse::<TcpOrigin>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_under_localhost_the_domain_itself_is_shown() {
+        assert_eq!(public_host("two-words.localhost", "localhost"), "localhost");
+        assert_eq!(public_host("db.edge.example", "edge.example"), "db.edge.example");
+    }
+}
