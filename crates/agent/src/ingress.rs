@@ -206,50 +206,17 @@ impl Rule {
         errors: &mut Vec<RuleError>,
     ) -> Option<Self> {
         let before = errors.len();
-        let mut refuse = |field, reason: String| errors.push(RuleError { index, field, reason });
-        let hostname = match draft.hostname.as_deref().map(HostPattern::parse) {
-            None | Some(Ok(None)) => None,
-            Some(Ok(Some(pattern))) => Some(pattern),
-            Some(Err(reason)) => {
-                refuse(Field::Hostname, reason);
-                None
-            }
-        };
-        let path = draft.path.as_deref().filter(|path| !path.is_empty()).and_then(|path| {
-            PathPattern::compile(path, room)
-                .map_err(|reason| refuse(Field::Path, format!("{path:?} is no path expression: {reason}")))
-                .ok()
-        });
-        let everything = draft.hostname.as_deref().is_none_or(|host| matches!(host, "" | "*"))
-            && draft.path.as_deref().is_none_or(str::is_empty);
-        if last && !everything {
-            let reason = "the last rule must match everything: it may have neither hostname nor path; \
-                          add a rule such as \"service: http_status:404\" at the end";
-            refuse(Field::Rule, reason.to_owned());
-        }
-        if !last && everything {
-            let reason = "this rule matches everything, so the rules after it would never be used; move it to the end";
+        let mut refuse = |field, reason| errors.push(RuleError { index, field, reason });
+        let hostname = draft.hostname_pattern().map_err(|reason| refuse(Field::Hostname, reason)).ok().flatten();
+        let path = draft.path_pattern(room).map_err(|reason| refuse(Field::Path, reason)).ok().flatten();
+        if let Some(reason) = draft.misplaced(last) {
             refuse(Field::Rule, reason.to_owned());
         }
         let options = OriginOptions::resolve(&[&draft.overrides, defaults]);
         if let Some(reason) = options.refusal() {
             refuse(Field::OriginRequest, reason);
         }
-        let service = match draft.service.as_deref().map(|text| Service::parse(text, options.bastion_mode)) {
-            Some(Ok(service)) => Some(service),
-            Some(Err(error)) => {
-                refuse(Field::Service, error.to_string());
-                None
-            }
-            None if options.bastion_mode => Service::parse("bastion", true).ok(),
-            None => {
-                refuse(
-                    Field::Service,
-                    "the service is missing; write for example service: http://localhost:8080".to_owned(),
-                );
-                None
-            }
-        };
+        let service = draft.service(options.bastion_mode).map_err(|reason| refuse(Field::Service, reason)).ok();
         let service = service.filter(|_| errors.len() == before)?;
         Some(Self { hostname, path, service, options })
     }
@@ -258,6 +225,42 @@ impl Rule {
     fn matches(&self, host: &str, path: &str) -> bool {
         self.hostname.as_ref().is_none_or(|pattern| pattern.matches(host))
             && self.path.as_ref().is_none_or(|pattern| pattern.matches(path))
+    }
+}
+
+impl RuleDraft {
+    fn hostname_pattern(&self) -> Result<Option<HostPattern>, String> {
+        self.hostname.as_deref().map_or(Ok(None), HostPattern::parse)
+    }
+
+    fn path_pattern(&self, room: &mut usize) -> Result<Option<PathPattern>, String> {
+        let Some(path) = self.path.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
+        let compiled = PathPattern::compile(path, room);
+        compiled.map(Some).map_err(|reason| format!("{path:?} is no path expression: {reason}"))
+    }
+
+    /// Why the rule cannot stand where it stands, if so.
+    fn misplaced(&self, last: bool) -> Option<&'static str> {
+        let everything = self.hostname.as_deref().is_none_or(|host| matches!(host, "" | "*"))
+            && self.path.as_deref().is_none_or(str::is_empty);
+        match (last, everything) {
+            (true, false) => Some(
+                "the last rule must match everything: it may have neither hostname nor path; \
+                 add a rule such as \"service: http_status:404\" at the end",
+            ),
+            (false, true) => {
+                Some("this rule matches everything, so the rules after it would never be used; move it to the end")
+            }
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    fn service(&self, bastion: bool) -> Result<Service, String> {
+        match self.service.as_deref() {
+            Some(text) => Service::parse(text, bastion).map_err(|error| error.to_string()),
+            None if bastion => Ok(Service::Bastion),
+            None => Err("the service is missing; write for example service: http://localhost:8080".to_owned()),
+        }
     }
 }
 
