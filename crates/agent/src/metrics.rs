@@ -41,68 +41,53 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(version: &str) -> Self {
         let registry = Registry::new();
-        let build = registered(
-            &registry,
-            gauge_vec("build_info", "Build and version information", &["goversion", "type", "revision", "version"]),
-        );
+        let gauge = |name, help| registered(&registry, gauge(name, help));
+        let counter = |name, help| registered(&registry, counter(name, help));
+        let counter_vec = |name, help, labels| registered(&registry, counter_vec(name, help, labels));
+        let gauge_vec = |name, help, labels| registered(&registry, gauge_vec(name, help, labels));
+        let build = ["goversion", "type", "revision", "version"];
+        let build = gauge_vec("build_info", "Build and version information", &build);
         build.with_label_values(&["", "", "", version]).set(1);
         let metrics = Self {
-            ha_connections: registered(&registry, gauge("cloudflared_tunnel_ha_connections", "Registered connections")),
-            server_locations: registered(
-                &registry,
-                gauge_vec(
-                    "cloudflared_tunnel_server_locations",
-                    "Where each connection landed",
-                    &["connection_id", "edge_location"],
-                ),
+            ha_connections: gauge("cloudflared_tunnel_ha_connections", "Registered connections"),
+            server_locations: gauge_vec(
+                "cloudflared_tunnel_server_locations",
+                "Where each connection landed",
+                &["connection_id", "edge_location"],
             ),
-            total_requests: registered(
-                &registry,
-                counter("cloudflared_tunnel_total_requests", "Requests that arrived"),
+            total_requests: counter("cloudflared_tunnel_total_requests", "Requests that arrived"),
+            concurrent_requests: gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
+            tcp_active_sessions: gauge("cloudflared_tcp_active_sessions", "Byte streams under way"),
+            tcp_total_sessions: counter("cloudflared_tcp_total_sessions", "Byte streams so far"),
+            response_by_code: counter_vec(
+                "cloudflared_tunnel_response_by_code",
+                "Answers of origins by status",
+                &["status_code"],
             ),
-            concurrent_requests: registered(
-                &registry,
-                gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
+            request_errors: counter("cloudflared_tunnel_request_errors", "Requests that got no answer from the origin"),
+            register_success: counter_vec(
+                "cloudflared_tunnel_tunnel_register_success",
+                "Registrations accepted",
+                &["rpcName"],
             ),
-            tcp_active_sessions: registered(
-                &registry,
-                gauge("cloudflared_tcp_active_sessions", "Byte streams under way"),
+            register_fail: counter_vec(
+                "cloudflared_tunnel_tunnel_register_fail",
+                "Registrations refused",
+                &["error", "rpcName"],
             ),
-            tcp_total_sessions: registered(&registry, counter("cloudflared_tcp_total_sessions", "Byte streams so far")),
-            response_by_code: registered(
-                &registry,
-                counter_vec("cloudflared_tunnel_response_by_code", "Answers of origins by status", &["status_code"]),
+            user_hostnames: counter_vec(
+                "cloudflared_tunnel_user_hostnames_counts",
+                "Hostnames served",
+                &["userHostname"],
             ),
-            request_errors: registered(
-                &registry,
-                counter("cloudflared_tunnel_request_errors", "Requests that got no answer from the origin"),
+            config_version: gauge("cloudflared_orchestration_config_version", "Version of the configuration in force"),
+            config_pushes: counter(
+                "cloudflared_config_local_config_pushes",
+                "Reports of the local configuration to the edge",
             ),
-            register_success: registered(
-                &registry,
-                counter_vec("cloudflared_tunnel_tunnel_register_success", "Registrations accepted", &["rpcName"]),
-            ),
-            register_fail: registered(
-                &registry,
-                counter_vec("cloudflared_tunnel_tunnel_register_fail", "Registrations refused", &["error", "rpcName"]),
-            ),
-            user_hostnames: registered(
-                &registry,
-                counter_vec("cloudflared_tunnel_user_hostnames_counts", "Hostnames served", &["userHostname"]),
-            ),
-            config_version: registered(
-                &registry,
-                gauge("cloudflared_orchestration_config_version", "Version of the configuration in force"),
-            ),
-            config_pushes: registered(
-                &registry,
-                counter("cloudflared_config_local_config_pushes", "Reports of the local configuration to the edge"),
-            ),
-            config_push_errors: registered(
-                &registry,
-                counter(
-                    "cloudflared_config_local_config_pushes_errors",
-                    "Reports of the local configuration that failed",
-                ),
+            config_push_errors: counter(
+                "cloudflared_config_local_config_pushes_errors",
+                "Reports of the local configuration that failed",
             ),
             rpc_client: Calls::new(&registry, "client"),
             rpc_server: Calls::new(&registry, "server"),
@@ -114,7 +99,7 @@ impl Metrics {
         metrics
     }
 
-    /// A QUIC connection is registered: its statistics are shown until it ends.
+    /// A QUIC connection is registered: its statistics are shown from now on.
     pub(crate) fn quic_opened(&self, index: u8, connection: quinn::Connection) {
         self.quic.opened(index, connection);
     }
@@ -139,11 +124,11 @@ impl Metrics {
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
-    registry.register(Box::new(metric.clone())).expect("each name is used once, in this file");
+    registry.register(Box::new(metric.clone())).expect("each name is used once, in this module");
     metric
 }
 
-const VALID: &str = "names and labels in this file are valid";
+const VALID: &str = "names and labels in this module are valid";
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect(VALID)
