@@ -58,7 +58,7 @@ async fn a_second_signal_cuts_the_agent() {
         let since = Instant::now();
         agent.process.signal("TERM").await;
         assert_eq!(agent.process.wait().await.code(), Some(0));
-        assert!(since.elapsed() < Duration::from_secs(5), "{transport}: {:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(10), "{transport}: {:?}", since.elapsed());
         let status = hanging.await.expect("the visitor does not panic");
         assert!(matches!(status, 502 | 520 | 530), "{transport}: {status}");
     }
@@ -121,7 +121,7 @@ async fn the_grace_period_ends_a_request_that_does_not() {
         let since = Instant::now();
         assert_eq!(agent.process.terminate().await.code(), Some(0));
         let took = since.elapsed();
-        assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(6), "{transport}: {took:?}");
+        assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{transport}: {took:?}");
         assert!(hanging.await.expect("the visitor does not panic") >= 500);
     }
 }
@@ -138,7 +138,7 @@ async fn an_agent_that_is_stopped_unregisters_and_finishes() {
         assert_eq!(request.await.expect("the visitor does not panic"), "200 slow", "{transport}");
         let since = Instant::now();
         assert_eq!(agent.process.wait().await.code(), Some(0), "{transport}");
-        assert!(since.elapsed() < Duration::from_secs(3), "{transport}: idle, and still {:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(10), "{transport}: idle, and still {:?}", since.elapsed());
         assert!(connections(&edge, &tunnel.id).await.is_empty(), "{transport}");
         // It is told as any other, before the end.
         let told = agent.process.event_where(|event| event["path"] == "/slow" || event["event"] == "stopped").await;
@@ -165,6 +165,6 @@ async fn stopping_one_of_two_agents_fails_nothing() {
         load.more(60).await;
         let tally = load.stop().await;
         assert!(tally.failed.is_empty(), "{transport}: {tally:?}");
-        assert!(tally.slowest < Duration::from_secs(2), "{transport}: {tally:?}");
+        assert!(tally.slowest < Duration::from_secs(5), "{transport}: {tally:?}");
     }
 }
