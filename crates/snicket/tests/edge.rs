@@ -242,7 +242,7 @@ async fn every_command_prints_events_for_programs() {
     let (edge, origin) = (Edge::start().await, Origin::start().await);
     let rules = edge.home().join("rules.yml");
     std::fs::write(&rules, "ingress:\n  - service: http_status:404\n").unwrap();
-    let rules = rules.display().to_string();
+    let (rules, api) = (rules.display().to_string(), edge.api().to_string());
     let served = edge.named_tunnel("served", "served.localhost").await.display().to_string();
     let _agent = Agent::tunnel(&edge, &["run", "--token-file", &served, "--url", &origin.service()]).await;
     for (words, event) in [
@@ -256,7 +256,8 @@ async fn every_command_prints_events_for_programs() {
         (&["tunnel", "--config", &rules, "ingress", "validate"], "rules"),
         (&["tunnel", "--config", &rules, "ingress", "rule", "https://www.localhost/"], "rule"),
         (&["cloudflared"], "cloudflared"),
-        (&["health"], "health"),
+        // Alone it would also find agents of others on this machine.
+        (&["health", "--api", &api], "health"),
         (&["doctor"], "check"),
         (&["explain"], "explanation"),
         (&["explain", "1033"], "explanation"),
