@@ -129,7 +129,8 @@ impl Issuer {
                 tracing::warn!(
                     %url, %error,
                     "the keys of an identity issuer cannot be fetched, {meanwhile}; check access.teamName, and that this \
-                     machine reaches the address (through a proxy: HTTPS_PROXY); tried again after {PAUSE:?} when asked"
+                     machine reaches the address (through a proxy: HTTPS_PROXY) and trusts its certificate (others than \
+                     the system's: SSL_CERT_FILE); tried again after {PAUSE:?} when asked"
                 );
             }
             state.cache.tried(outcome.ok(), now);
