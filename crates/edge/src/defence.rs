@@ -75,19 +75,15 @@ impl Defence {
         }
     }
 
-    /// Which defence of the HTTP/2 library ended a connection, if one did. It says so only in words.
-    pub(crate) fn of_http2(error: &h2::Error) -> Option<Self> {
+    /// Which defence of the HTTP/2 library ended a connection, if one did. The library tells only that something was too
+    /// much; `flood` is what that was.
+    pub(crate) fn of_http2(error: &h2::Error, flood: impl FnOnce() -> Self) -> Option<Self> {
         if !error.is_library() || !error.is_go_away() {
             return None;
         }
-        let words = error.to_string();
-        let said = |word: &str| words.contains(word);
         Some(match error.reason() {
-            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_resets") => Self::Resets,
-            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_internal_resets") => Self::MadeReset,
-            Some(h2::Reason::ENHANCE_YOUR_CALM) if said("too_many_data_frames") => Self::SmallData,
-            // Too many continuations, or a list far over the limit.
-            Some(h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::COMPRESSION_ERROR) => Self::HeaderBomb,
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => flood(),
+            Some(h2::Reason::COMPRESSION_ERROR) => Self::HeaderBomb,
             _ => Self::Http2Malformed,
         })
     }

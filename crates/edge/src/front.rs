@@ -59,7 +59,7 @@ where
 {
     let (error, defence) = if is_http2 {
         let Err(error) = http2::serve(io, caller, Arc::clone(&reception)).await else { return };
-        (error.to_string(), Defence::of_http2(&error))
+        (error.to_string(), error.defence)
     } else {
         let Err(error) = http1::serve(io, caller, Arc::clone(&reception)).await else { return };
         (error.to_string(), Defence::of_http1(&error))

@@ -24,7 +24,7 @@ use wire::{Body, BodyError, Interim, Kind};
 use super::{Reception, ask};
 use crate::defence::Defence;
 use crate::visit::{Caller, Visit};
-use guard::Guarded;
+use guard::{Alarm, Guarded};
 
 /// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -45,12 +45,34 @@ const PING: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until either side closes it.
-pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), h2::Error>
+pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), Broken>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (io, alarm) = Guarded::new(io, &reception.limits);
+    let served = serve_guarded(io, &alarm, caller, reception).await;
+    served.map_err(|error| Broken { defence: Defence::of_http2(&error, || alarm.seen().too_much()), error })
+}
+
+/// A connection that has not ended well.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(super) struct Broken {
+    /// What it was that ended it, if the edge did.
+    pub(super) defence: Option<Defence>,
+    error: h2::Error,
+}
+
+async fn serve_guarded<IO>(
+    io: Guarded<IO>,
+    alarm: &Alarm,
+    caller: Caller,
+    reception: Arc<Reception>,
+) -> Result<(), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = reception.limits;
-    let (io, alarm) = Guarded::new(io, &limits);
     let (io, uncork) = Corked::new(io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)

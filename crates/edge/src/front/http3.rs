@@ -73,6 +73,7 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
     let limits = reception.limits;
     let connection = Connection::new(quic.clone(), limits.header_bytes);
     let requests = connection.requests();
+    let flooded = connection.flooded();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(limits.header_bytes as u64).enable_extended_connect(true).send_grease(false);
     // A visitor that lets no control stream be opened would keep its place for ever.
@@ -98,6 +99,11 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
                     quic.close(EXCESSIVE_LOAD, b"");
                     break;
                 }
+            }
+            () = flooded.notified() => {
+                reception.site.metrics.defended(Defence::IdleFrames);
+                quic.close(EXCESSIVE_LOAD, b"");
+                break;
             }
             () = reception.stop.drained(), if !leaving => {
                 leaving = true;

@@ -324,6 +324,50 @@ async fn requests_over_http3_that_are_taken_back() {
     driving.abort();
 }
 
+#[tokio::test]
+async fn an_upload_of_nothing_over_http3() {
+    let edge = Besieged::with(Limits::default()).await;
+    let (_endpoint, connection) = edge.node.quic().await;
+    let mut control = connection.open_uni().await.unwrap();
+    control.write_all(&[0, 4, 0]).await.unwrap();
+    let (mut sending, _receiving) = connection.open_bi().await.unwrap();
+    // `POST https`, authority and path by name.
+    let mut block = vec![0, 0, 0xc0 | 20, 0xc0 | 23, 0x50, 13];
+    block.extend(b"app.edge.test\x51\x05/echo");
+    sending.write_all(&[&[1, u8::try_from(block.len()).unwrap()], &block[..]].concat()).await.unwrap();
+    // Ends with the connection.
+    let flooding = async { while sending.write_all(&[0, 0, 0x21, 0].repeat(100)).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, flooding).await.expect("it goes on for ever");
+    let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else {
+        panic!("it ends otherwise")
+    };
+    assert_eq!(close.error_code, 0x107_u32.into(), "H3_EXCESSIVE_LOAD");
+    assert_eq!(edge.count("idle_frames").await, 1);
+    edge.still_stands().await;
+}
+
+/// The library's own defences, each under its name.
+#[tokio::test]
+async fn floods_that_the_library_ends_are_told_apart() {
+    let edge = Besieged::with(Limits::default()).await;
+    let requests = |what: &dyn Fn(u32) -> Vec<u8>| -> Vec<u8> {
+        let one = |number: u32| {
+            let stream = 2 * number + 1;
+            let asked = frame(HEADERS, END_STREAM | END_HEADERS, stream, &header(GET, "/never"));
+            [asked, what(stream)].concat()
+        };
+        (0..1000).flat_map(one).collect()
+    };
+    edge.attack(requests(&|stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()))).await;
+    eventually("resets", async || edge.count("resets").await == 1).await;
+    let mut upload = frame(HEADERS, END_HEADERS, 1, &header(POST, "/echo"));
+    upload.extend(frame(CONTINUATION, 0, 1, b""));
+    edge.attack(upload).await;
+    eventually("malformed", async || edge.count("http2_malformed").await == 1).await;
+    assert_eq!(edge.count("header_bomb").await, 0);
+    edge.still_stands().await;
+}
+
 /// Connects from this address of the loopback network.
 async fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

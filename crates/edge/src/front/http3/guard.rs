@@ -22,7 +22,15 @@ pub(crate) enum Refused {
     /// Pseudo-headers that stand twice, or behind a field, or in no request (RFC 9114 section 4.3).
     #[error("the request's pseudo-headers break the rules")]
     PseudoHeaders,
+    /// Frames that carry nothing, one after the other.
+    #[error("frames that carry nothing are too many")]
+    Idle,
 }
+
+/// So many frames of one stream may carry nothing; clients send one or two to keep others used to them (RFC 9114 section 7.2.8).
+const IDLE_FRAMES: u64 = 1000;
+/// And one more for so many bytes that carry something.
+const BYTES_PER_IDLE_FRAME: u64 = 1024;
 
 /// Passes bytes through as they come, in order, unless a frame breaks the limit.
 pub(crate) struct Guard {
@@ -30,6 +38,8 @@ pub(crate) struct Guard {
     limit: usize,
     ready: VecDeque<Bytes>,
     websocket: bool,
+    idle: u64,
+    bytes: u64,
 }
 
 enum State {
@@ -57,7 +67,7 @@ impl Guard {
     }
 
     fn new(state: State, limit: usize) -> Self {
-        Self { state, limit, ready: VecDeque::new(), websocket: false }
+        Self { state, limit, ready: VecDeque::new(), websocket: false, idle: 0, bytes: 0 }
     }
 
     /// The request asks for a WebSocket.
@@ -118,6 +128,14 @@ impl Guard {
     fn begin_frame(&mut self, kind: u64, length: u64, head: BytesMut, first: bool) -> Result<(), Refused> {
         if kind != DATA && length > self.limit as u64 {
             return Err(Refused::TooLong { length, limit: self.limit });
+        }
+        match kind {
+            DATA if length > 0 => self.bytes = self.bytes.saturating_add(length),
+            HEADERS => (),
+            _ => self.idle += 1,
+        }
+        if self.idle > IDLE_FRAMES + self.bytes / BYTES_PER_IDLE_FRAME {
+            return Err(Refused::Idle);
         }
         if kind == HEADERS && first && length > 0 {
             let missing = usize::try_from(length).expect("it is below the limit");
@@ -231,6 +249,23 @@ mod tests {
         // The header of the trailers is the library's.
         let later = [frame(1, b"\0\0\xd1\xc1"), frame(1, b"\0\0\xc1\xc1")].concat();
         assert_eq!(Guard::request(LIMIT).feed(later.into()), Ok(()));
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_have_a_limit() {
+        for nothing in [&[0, 0][..], &[0x21, 0], &[0x21, 1, b'x']] {
+            let mut guard = Guard::request(LIMIT);
+            for _ in 0..IDLE_FRAMES {
+                assert_eq!(guard.feed(Bytes::copy_from_slice(nothing)), Ok(()));
+            }
+            assert_eq!(guard.feed(Bytes::copy_from_slice(nothing)), Err(Refused::Idle));
+        }
+        let mut upload = Guard::request(LIMIT);
+        for _ in 0..2 * IDLE_FRAMES {
+            let piece = [vec![0, 0x44, 0], vec![b'x'; 1024], vec![0, 0]].concat();
+            assert_eq!(upload.feed(piece.into()), Ok(()));
+            while upload.next().is_some() {}
+        }
     }
 
     #[test]

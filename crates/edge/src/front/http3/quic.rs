@@ -12,8 +12,9 @@ use futures_util::future::BoxFuture;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::VarInt;
+use tokio::sync::Notify;
 
-use super::guard::Guard;
+use super::guard::{Guard, Refused};
 
 /// What is read at once; more would only wait in memory.
 const READ: usize = 64 * 1024;
@@ -29,6 +30,7 @@ pub(super) struct Connection {
     opener: Opener,
     requests: Requests,
     header_limit: usize,
+    flooded: Arc<Notify>,
 }
 
 /// Beside each request that the library accepts, what it does not tell.
@@ -63,7 +65,13 @@ impl Connection {
             accepting_one: None,
             requests: Requests::default(),
             header_limit,
+            flooded: Arc::default(),
         }
+    }
+
+    /// Told when a stream brings too many frames that carry nothing.
+    pub(super) fn flooded(&self) -> Arc<Notify> {
+        Arc::clone(&self.flooded)
     }
 
     pub(super) fn requests(&self) -> Requests {
@@ -83,9 +91,11 @@ impl<B: Buf> quic::Connection<B> for Connection {
         });
         let accepted = ready!(accepting.as_mut().poll(context));
         self.accepting_one = None;
-        Poll::Ready(
-            accepted.map(|stream| Receiver::new(stream, Guard::one_way(CONTROL_FRAME))).map_err(connection_error),
-        )
+        let flooded = Arc::clone(&self.flooded);
+        Poll::Ready(match accepted {
+            Ok(stream) => Ok(Receiver::new(stream, Guard::one_way(CONTROL_FRAME), flooded)),
+            Err(error) => Err(connection_error(error)),
+        })
     }
 
     fn poll_accept_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<Both<B>, ConnectionErrorIncoming>> {
@@ -98,7 +108,7 @@ impl<B: Buf> quic::Connection<B> for Connection {
         self.accepting_both = None;
         let (send, receive) = accepted.map_err(connection_error)?;
         let stopped = send.stopped();
-        let mut receiver = Receiver::new(receive, Guard::request(self.header_limit));
+        let mut receiver = Receiver::new(receive, Guard::request(self.header_limit), Arc::clone(&self.flooded));
         let websocket = Arc::default();
         receiver.websocket = Some(Arc::clone(&websocket));
         let done = Box::pin(async move {
@@ -224,13 +234,14 @@ impl<B: Buf> quic::SendStream<B> for Both<B> {
 pub(super) struct Receiver {
     stream: quinn::RecvStream,
     guard: Guard,
+    flooded: Arc<Notify>,
     websocket: Option<Arc<AtomicBool>>,
     ended: bool,
 }
 
 impl Receiver {
-    fn new(stream: quinn::RecvStream, guard: Guard) -> Self {
-        Self { stream, guard, websocket: None, ended: false }
+    fn new(stream: quinn::RecvStream, guard: Guard, flooded: Arc<Notify>) -> Self {
+        Self { stream, guard, flooded, websocket: None, ended: false }
     }
 }
 
@@ -251,7 +262,12 @@ impl quic::RecvStream for Receiver {
             let read = pin!(self.stream.read_chunk(READ, true)).poll(context);
             match ready!(read) {
                 Ok(Some(chunk)) => {
-                    self.guard.feed(chunk.bytes).map_err(|error| StreamErrorIncoming::Unknown(Box::new(error)))?;
+                    if let Err(refused) = self.guard.feed(chunk.bytes) {
+                        if refused == Refused::Idle {
+                            self.flooded.notify_one();
+                        }
+                        return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(refused))));
+                    }
                 }
                 Ok(None) => {
                     self.ended = true;
