@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod connector;
 mod fetch;
+mod heap;
 mod inspect;
 mod local;
 mod logging;
@@ -60,6 +61,8 @@ fn refuse(error: &clap::Error) -> ! {
 }
 
 async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
+    // Ends with the runtime.
+    tokio::spawn(heap::keep_small());
     match command {
         Command::Try(args) => command::try_out::run(args, screen).await,
         Command::Up(args) => command::up::run(args, screen).await,
