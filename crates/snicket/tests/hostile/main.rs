@@ -6,4 +6,5 @@
 mod answers;
 mod framing;
 mod multiplexed;
+mod siege;
 mod strict;

