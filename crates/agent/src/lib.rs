@@ -17,6 +17,7 @@ pub mod file;
 mod handler;
 pub mod ingress;
 pub mod inspector;
+mod listen;
 mod memory;
 mod metrics;
 mod origin;

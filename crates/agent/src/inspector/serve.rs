@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use super::replay::{self, Edit};
 use super::store::Store;
 use super::view::{self, Secrets};
 use crate::handler::Requests;
+use crate::listen::{accept, bind};
 
 /// The ports that are tried when none is given; the first is where people of other tunnels look.
 const USUAL_PORTS: std::ops::RangeInclusive<u16> = 4040..=4049;
@@ -63,19 +64,11 @@ const NONCE: &str = "{{nonce}}";
 /// The address is taken, or is none of loopback: the inspector shows what visitors send and must not be reached from
 /// outside.
 pub async fn listen(address: Option<SocketAddr>) -> io::Result<TcpListener> {
-    if let Some(address) = address {
-        if !address.ip().is_loopback() {
-            let text = format!("{address} is not an address of loopback, and the inspector is for this machine only");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        return TcpListener::bind(address).await;
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+        let text = format!("{address} is not an address of loopback, and the inspector is for this machine only");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    for port in USUAL_PORTS {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-            return Ok(listener);
-        }
-    }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+    bind(address, USUAL_PORTS).await
 }
 
 /// What is served.
@@ -107,25 +100,14 @@ pub(crate) async fn serve(listener: TcpListener, site: Site) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            (listener.accept().await, place)
-        };
         tokio::select! {
-            (accepted, place) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let shared = Arc::clone(&shared);
-                    tasks.spawn(async move {
-                        connection(TokioIo::new(stream), shared).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the inspector cannot accept");
-                    // Out of descriptors, most likely: pausing beats spinning.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
+            (stream, place) = accept(&listener, &places) => {
+                let shared = Arc::clone(&shared);
+                tasks.spawn(async move {
+                    connection(TokioIo::new(stream), shared).await;
+                    drop(place);
+                });
+            }
             Some(replay) = wanted.recv() => {
                 let shared = Arc::clone(&shared);
                 tasks.spawn(async move { shared.send(replay).await });

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use wire::Transport;
 
 use crate::event::Status;
 use crate::handler::Requests;
+use crate::listen::{accept, bind};
 
 /// The ports that are tried when none is given; tools look there.
 const USUAL_PORTS: std::ops::RangeInclusive<u16> = 20241..=20245;
@@ -36,15 +37,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// The address is taken or not of this machine.
 pub async fn listen(address: Option<SocketAddr>) -> io::Result<TcpListener> {
-    if let Some(address) = address {
-        return TcpListener::bind(address).await;
-    }
-    for port in USUAL_PORTS {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-            return Ok(listener);
-        }
-    }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+    bind(address, USUAL_PORTS).await
 }
 
 /// What the endpoint tells.
@@ -61,17 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, facts: Arc<Facts>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, place) = accept(&listener, &places).await;
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "the metrics endpoint cannot accept");
-                // Out of descriptors, most likely: pausing beats spinning.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
         let facts = Arc::clone(&facts);
         connections.spawn(async move {
             let service = service_fn(move |request| {
