@@ -16,12 +16,8 @@ pub fn http3(data: &[u8]) {
         let pieces = through(make(LIMIT), stream, usize::from(*cut).max(1));
         assert_eq!(whole, pieces);
         let (out, websocket, refused) = whole;
-        if !websocket {
-            assert!(stream.starts_with(&out));
-        } else if !refused {
-            // The line is taken out, and the length in front of it may be written longer.
-            assert!(out.len() <= stream.len());
-        }
+        // Empty frames are left out. A line is taken out too, and the length in front of it may be written longer.
+        assert!(out.len() <= stream.len() || websocket && refused);
     }
 }
 

@@ -48,6 +48,7 @@ const HONEST: Fate = Seen(&["GET /~/a"]);
 const ATTACKS: &[Attack] = &[
     attack("honest", &[("x", "y")], HONEST),
     upload("honest upload", &[("content-length", "5")], &["he", "llo"], Seen(&["POST /~/a hello"])),
+    upload("an empty piece", &[("content-length", "5")], &["he", "", "llo"], Seen(&["POST /~/a hello"])),
     trailed("honest trailers", &[("x", "y")], Seen(&["POST /~/a hi"])),
     // Fields of a connection (RFC 9113 section 8.2.2).
     attack("transfer-encoding", &[("transfer-encoding", "chunked")], Refused),

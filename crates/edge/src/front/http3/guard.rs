@@ -142,7 +142,10 @@ impl Guard {
             self.state = State::Collecting { head, block: BytesMut::new(), missing };
             return Ok(());
         }
-        self.ready.push_back(head.freeze());
+        // The library takes an empty frame for the end of the body.
+        if kind != DATA || length > 0 || first {
+            self.ready.push_back(head.freeze());
+        }
         self.state = if length == 0 {
             State::FrameHead { bytes: BytesMut::new(), first }
         } else {
@@ -223,10 +226,19 @@ mod tests {
 
     #[test]
     fn ordinary_requests_pass_unchanged() {
-        let bytes =
-            [frame(0x21, b"grease"), frame(1, b"\0\0\xd1"), frame(0, b"body"), frame(0, b""), frame(1, b"\0\0")]
-                .concat();
+        let bytes = [frame(0x21, b"grease"), frame(1, b"\0\0\xd1"), frame(0, b"body"), frame(1, b"\0\0")].concat();
         assert_eq!(through(|| Guard::request(LIMIT), &bytes), (bytes, false));
+    }
+
+    #[test]
+    fn empty_data_is_left_out() {
+        let with = |nothing: Vec<u8>| {
+            [frame(1, b"\0\0\xd1"), nothing.clone(), frame(0, b"he"), nothing, frame(0, b"llo")].concat()
+        };
+        assert_eq!(through(|| Guard::request(LIMIT), &with(frame(0, b""))).0, with(Vec::new()));
+        // Before the header it is for the library to refuse.
+        let early = [frame(0, b""), frame(1, b"\0\0\xd1")].concat();
+        assert_eq!(through(|| Guard::request(LIMIT), &early).0, early);
     }
 
     #[test]
