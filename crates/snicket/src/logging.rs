@@ -1,7 +1,9 @@
 //! Diagnostics: to standard error or a file, as text or JSON.
 
+mod pile;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -12,6 +14,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::problem::Problem;
+use pile::Pile;
+pub(crate) use pile::flush;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,17 +84,20 @@ impl Logging {
         let colour = self.file.is_none()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let out: Box<dyn Write + Send> = match self.file.as_deref() {
+            None => Box::new(std::io::stderr()),
+            Some(file) => Box::new(append(file)?),
+        };
         let builder = tracing_subscriber::fmt()
             .with_max_level(LevelFilter::TRACE)
             .with_span_events(FmtSpan::NONE)
             .with_target(false)
-            .with_ansi(colour);
+            .with_ansi(colour)
+            .with_writer(Pile::start(out).context("no thread can be started")?);
         // A second start in one process can only be a test; the first stays in force.
-        let _ = match (self.form.unwrap_or_default(), self.file.as_deref().map(append).transpose()?) {
-            (Form::Default, None) => builder.with_writer(std::io::stderr).finish().with(filter).try_init(),
-            (Form::Default, Some(file)) => builder.with_writer(Mutex::new(file)).finish().with(filter).try_init(),
-            (Form::Json, None) => builder.json().with_writer(std::io::stderr).finish().with(filter).try_init(),
-            (Form::Json, Some(file)) => builder.json().with_writer(Mutex::new(file)).finish().with(filter).try_init(),
+        let _ = match self.form.unwrap_or_default() {
+            Form::Default => builder.finish().with(filter).try_init(),
+            Form::Json => builder.json().finish().with(filter).try_init(),
         };
         Ok(())
     }

@@ -7,20 +7,23 @@ use jiff::{Timestamp, Zoned};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
 
 use crate::screen::{Paint, Screen};
 
 /// Shows an agent's events until there are no more. Whoever reads standard output too slowly misses some, and is told.
-pub(crate) async fn agent_events(mut events: Receiver<Event>, screen: Screen) {
-    while let Some(event) = next(&mut events, screen).await {
+pub(crate) async fn agent_events(events: Receiver<Event>, screen: Screen) {
+    let mut feed = Feed::new(events, screen);
+    while let Some(event) = feed.next().await {
         agent_event(&event, screen);
     }
 }
 
 /// The same for an agent whose edge is in this process too: a request that it failed is left to [`refusals`], which
 /// tell what the visitor was shown.
-pub(crate) async fn answers(mut events: Receiver<Event>, screen: Screen) {
-    while let Some(event) = next(&mut events, screen).await {
+pub(crate) async fn answers(events: Receiver<Event>, screen: Screen) {
+    let mut feed = Feed::new(events, screen);
+    while let Some(event) = feed.next().await {
         let failed =
             matches!(&event, Event::Request(request) if matches!(request.outcome, RequestOutcome::Failed { .. }));
         if !failed {
@@ -30,8 +33,9 @@ pub(crate) async fn answers(mut events: Receiver<Event>, screen: Screen) {
 }
 
 /// Shows the requests that the edge itself answered.
-pub(crate) async fn refusals(mut events: Receiver<edge::RequestEvent>, screen: Screen) {
-    while let Some(event) = next(&mut events, screen).await {
+pub(crate) async fn refusals(events: Receiver<edge::RequestEvent>, screen: Screen) {
+    let mut feed = Feed::new(events, screen);
+    while let Some(event) = feed.next().await {
         if event.refusal.is_some() {
             edge_request(&event, screen);
         }
@@ -39,21 +43,54 @@ pub(crate) async fn refusals(mut events: Receiver<edge::RequestEvent>, screen: S
 }
 
 /// Shows all requests of an edge.
-pub(crate) async fn edge_requests(mut events: Receiver<edge::RequestEvent>, screen: Screen) {
-    while let Some(event) = next(&mut events, screen).await {
+pub(crate) async fn edge_requests(events: Receiver<edge::RequestEvent>, screen: Screen) {
+    let mut feed = Feed::new(events, screen);
+    while let Some(event) = feed.next().await {
         edge_request(&event, screen);
     }
 }
 
-async fn next<T: Clone>(events: &mut Receiver<T>, screen: Screen) -> Option<T> {
-    loop {
-        match events.recv().await {
-            Ok(event) => return Some(event),
-            Err(RecvError::Closed) => return None,
-            Err(RecvError::Lagged(count)) => {
-                screen.say(format!("({count} requests not shown)"));
-                screen.event(&json!({ "event": "missed", "time": now(), "count": count }));
+/// Lines a second for people, who read fewer. What comes beyond costs next to nothing, and is counted.
+const LINES: u32 = 100;
+
+/// What happens, as fast as whoever is to see it can take it.
+struct Feed<T> {
+    events: Receiver<T>,
+    screen: Screen,
+    since: Instant,
+    lines: u32,
+}
+
+impl<T: Clone> Feed<T> {
+    fn new(events: Receiver<T>, screen: Screen) -> Self {
+        Self { events, screen, since: Instant::now(), lines: 0 }
+    }
+
+    async fn next(&mut self) -> Option<T> {
+        self.keep_pace().await;
+        loop {
+            match self.events.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(count)) => {
+                    self.screen.say(format!("({count} requests not shown)"));
+                    self.screen.event(&json!({ "event": "missed", "time": now(), "count": count }));
+                }
             }
+        }
+    }
+
+    /// Programs get everything.
+    async fn keep_pace(&mut self) {
+        if self.screen.is_json() {
+            return;
+        }
+        self.lines += 1;
+        if self.lines > LINES {
+            sleep_until(self.since + Duration::from_secs(1)).await;
+        }
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            (self.since, self.lines) = (Instant::now(), 0);
         }
     }
 }
