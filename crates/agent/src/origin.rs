@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 mod hello;
+mod pool;
 mod socket;
 mod socks;
 mod stream;
@@ -86,10 +87,13 @@ impl Origin {
                 Ok(response)
             }
             (Self::Hello(started), _) => Ok(hello::answer(kind, request, *started).map(AnswerBody::Own)),
-            (Self::Stream(origin), Kind::WebSocket) => origin.websocket(request).await.map(|r| r.map(AnswerBody::Own)),
+            // Boxed, because each request would have to hold the room for it.
+            (Self::Stream(origin), Kind::WebSocket) => {
+                Box::pin(origin.websocket(request)).await.map(|response| response.map(AnswerBody::Own))
+            }
             (Self::Stream(_), Kind::Http) => Ok(stream::no_websocket().map(AnswerBody::Own)),
             (Self::Http(origin), Kind::Http) => origin.exchange(request, interim).await,
-            (Self::Http(origin), Kind::WebSocket) => origin.websocket(request, interim).await,
+            (Self::Http(origin), Kind::WebSocket) => Box::pin(origin.websocket(request, interim)).await,
         }
     }
 }
@@ -120,7 +124,9 @@ pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// The body of an answer.
 pub(crate) enum AnswerBody {
-    /// As it comes from the origin.
+    /// As it comes from the origin, over HTTP/1.1.
+    Http1(pool::Answer),
+    /// As it comes from the origin, on a connection with a task of its own.
     Origin(Incoming),
     /// Made here, or the two ways of a WebSocket.
     Own(Body),
@@ -132,15 +138,15 @@ impl http_body::Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Origin(body) => Pin::new(body)
-                .poll_frame(context)
-                .map_err(|error| BodyError(format!("the origin's answer broke off: {error}"))),
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(broken),
+            Self::Origin(body) => Pin::new(body).poll_frame(context).map_err(broken),
             Self::Own(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Http1(body) => body.is_end_stream(),
             Self::Origin(body) => body.is_end_stream(),
             Self::Own(body) => body.is_end_stream(),
         }
@@ -148,8 +154,14 @@ impl http_body::Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Http1(body) => body.size_hint(),
             Self::Origin(body) => body.size_hint(),
             Self::Own(body) => body.size_hint(),
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn broken(error: hyper::Error) -> BodyError {
+    BodyError(format!("the origin's answer broke off: {error}"))
 }

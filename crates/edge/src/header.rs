@@ -68,8 +68,8 @@ pub(crate) struct Looped;
 pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Result<(), Looped> {
     check_passes(headers)?;
     let takes_trailers = wants_trailers(headers);
-    strip_hop_by_hop(headers);
-    strip(headers, is_forgery);
+    strip_named(headers);
+    strip(headers, |name| is_hop_by_hop(name) || is_forgery(name));
     // The host travels in the URI.
     headers.remove(header::HOST);
     join_cookies(headers);
@@ -88,7 +88,10 @@ pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Resu
     let scheme = if facts.secure { "https" } else { "http" };
     headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(scheme));
     headers.insert(HeaderName::from_static("cf-visitor"), text(format!("{{\"scheme\":\"{scheme}\"}}")));
-    headers.insert(HeaderName::from_static("cf-ray"), text(facts.ray.to_owned()));
+    let mut ray = text(facts.ray.to_owned());
+    // No other request has it: it would only drive what others share out of the tables that compress headers.
+    ray.set_sensitive(true);
+    headers.insert(HeaderName::from_static("cf-ray"), ray);
     if facts.kind == Kind::WebSocket {
         complete_websocket(headers);
     }
@@ -102,8 +105,8 @@ pub(crate) fn trailers_towards_origin(trailers: &mut HeaderMap) {
 
 /// Turns an origin's header into the one that the visitor is to see.
 pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
-    strip_hop_by_hop(headers);
-    strip(headers, |name| TUNNEL_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    strip_named(headers);
+    strip(headers, |name| is_hop_by_hop(name) || TUNNEL_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     // An alternative service of the origin is not one of this edge.
     headers.remove(header::ALT_SVC);
     headers.insert(HeaderName::from_static("cf-ray"), text(ray.to_owned()));
@@ -116,17 +119,18 @@ pub(crate) fn is_of_a_connection(headers: &HeaderMap) -> bool {
     FIELDS.iter().any(|name| headers.contains_key(*name))
 }
 
-/// Removes what describes one connection, among it what `connection` names.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what `connection` names.
+fn strip_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> =
         tokens(headers, header::CONNECTION).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    headers.remove(header::TE);
+}
+
+/// Describes one connection.
+fn is_hop_by_hop(name: &str) -> bool {
+    name == "te" || HOP_BY_HOP.contains(&name)
 }
 
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
@@ -138,6 +142,10 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 /// An origin could take the field for one that the edge has set, or that frames the request.
 fn is_forgery(name: &str) -> bool {
+    // Most fields are told by their first letter.
+    if !matches!(name.as_bytes(), [b'c' | b'f' | b't' | b'x', ..]) && !name.contains('_') {
+        return false;
+    }
     let reads_as = |other: &&str| name.len() == other.len() && begins_like(name, other);
     EDGE_ONLY.iter().any(reads_as)
         || EDGE_ONLY_PREFIXES.iter().any(|prefix| begins_like(name, prefix))

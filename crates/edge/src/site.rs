@@ -101,7 +101,8 @@ impl Site {
                 event.detail = detail;
                 let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
                 let detail = event.detail.as_deref().filter(|_| sees_detail);
-                let mut answer = Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form);
+                let mut answer =
+                    Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form.into_iter().collect());
                 answer.headers_mut().extend(gate::challenge(refusal));
                 if refusal.is_of_the_request() {
                     answer.extensions_mut().insert(refusal::Last);
@@ -287,8 +288,8 @@ fn origin_uri(host: &Host, path: Option<&PathAndQuery>, secure: bool) -> Result<
         .map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
 }
 
-/// What the form of a refusal depends on.
-fn form_fields(headers: &HeaderMap) -> HeaderMap {
+/// What the form of a refusal depends on. A list, as few requests need it in the end.
+fn form_fields(headers: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
     let fields =
         |name: header::HeaderName| headers.get_all(&name).iter().map(move |value| (name.clone(), value.clone()));
     fields(header::ACCEPT).chain(fields(header::CONTENT_TYPE)).collect()

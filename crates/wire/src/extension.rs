@@ -16,13 +16,16 @@ pub struct Extensions {
     pub trailers: bool,
     /// A failed request says why ([`crate::OriginFault`]).
     pub faults: bool,
+    /// Over HTTP/2, the header of an answer travels as header fields, where the reference packs it into the value of one: that
+    /// costs both ends more than anything else about a small answer. A WebSocket's stays packed.
+    pub fields: bool,
     /// Byte streams, and flows of datagrams, lead to services by name ([`crate::Destination::Service`]).
     pub services: bool,
 }
 
 impl Extensions {
     /// Everything this version can do.
-    pub const ALL: Self = Self { interim: true, trailers: true, faults: true, services: true };
+    pub const ALL: Self = Self { interim: true, trailers: true, faults: true, fields: true, services: true };
 
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
@@ -49,17 +52,31 @@ impl Extensions {
 
     /// The value of [`Extensions::HEADER`]: those that change how a request is answered. Empty when there is none.
     pub const fn mark(self) -> &'static str {
-        match (self.interim, self.trailers, self.faults) {
-            (false, false, false) => "",
-            (true, false, false) => "interim",
-            (false, true, false) => "trailers",
-            (false, false, true) => "faults",
-            (true, true, false) => "interim,trailers",
-            (true, false, true) => "interim,faults",
-            (false, true, true) => "trailers,faults",
-            (true, true, true) => "interim,trailers,faults",
-        }
+        Self::MARKS[self.interim as usize
+            | (self.trailers as usize) << 1
+            | (self.faults as usize) << 2
+            | (self.fields as usize) << 3]
     }
+
+    /// The marks, by a bit for each extension in the order of the names.
+    const MARKS: [&'static str; 16] = [
+        "",
+        "interim",
+        "trailers",
+        "interim,trailers",
+        "faults",
+        "interim,faults",
+        "trailers,faults",
+        "interim,trailers,faults",
+        "fields",
+        "interim,fields",
+        "trailers,fields",
+        "interim,trailers,fields",
+        "faults,fields",
+        "interim,faults,fields",
+        "trailers,faults,fields",
+        "interim,trailers,faults,fields",
+    ];
 
     fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let mut extensions = Self::default();
@@ -68,6 +85,7 @@ impl Extensions {
                 "interim" => extensions.interim = true,
                 "trailers" => extensions.trailers = true,
                 "faults" => extensions.faults = true,
+                "fields" => extensions.fields = true,
                 "services" => extensions.services = true,
                 _ => {}
             }
@@ -125,11 +143,12 @@ mod tests {
     use super::*;
 
     fn every() -> impl Iterator<Item = Extensions> {
-        (0..16).map(|bits| Extensions {
+        (0..32).map(|bits| Extensions {
             interim: bits & 1 != 0,
             trailers: bits & 2 != 0,
             faults: bits & 4 != 0,
-            services: bits & 8 != 0,
+            fields: bits & 8 != 0,
+            services: bits & 16 != 0,
         })
     }
 

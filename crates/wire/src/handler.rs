@@ -46,10 +46,15 @@ pub struct Interim(Option<Way>);
 
 #[derive(Debug, Clone)]
 struct Way {
-    sender: mpsc::Sender<(StatusCode, HeaderMap)>,
+    /// Boxed, because the channel's room is allocated for a dozen at once, and most requests never have one.
+    sender: mpsc::Sender<Box<(StatusCode, HeaderMap)>>,
     /// Clones count together.
     left: Arc<AtomicUsize>,
 }
+
+/// The interim answers to one request, as they come.
+#[derive(Debug)]
+pub struct Interims(mpsc::Receiver<Box<(StatusCode, HeaderMap)>>);
 
 impl Interim {
     /// More interim answers than this to one request are dropped, because nothing else holds back whoever sends them:
@@ -61,10 +66,15 @@ impl Interim {
         Self(None)
     }
 
+    /// Whether the edge takes any.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A sender, and the receiver that the transport (or, at the edge, the listener) drains.
-    pub fn channel() -> (Self, mpsc::Receiver<(StatusCode, HeaderMap)>) {
+    pub fn channel() -> (Self, Interims) {
         let (sender, receiver) = mpsc::channel(Self::MOST);
-        (Self(Some(Way { sender, left: Arc::new(AtomicUsize::new(Self::MOST)) })), receiver)
+        (Self(Some(Way { sender, left: Arc::new(AtomicUsize::new(Self::MOST)) })), Interims(receiver))
     }
 
     /// Passes on one interim answer. What is none is dropped, and so is 100, which the body's first poll stands for.
@@ -75,8 +85,20 @@ impl Interim {
         let counted = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if counted.is_ok() {
             // Closed: nobody wants them any more.
-            let _ = sender.try_send((status, headers));
+            let _ = sender.try_send(Box::new((status, headers)));
         }
+    }
+}
+
+impl Interims {
+    /// The next one; `None` once no more can come. Cancel safe.
+    pub async fn recv(&mut self) -> Option<(StatusCode, HeaderMap)> {
+        self.0.recv().await.map(|interim| *interim)
+    }
+
+    /// One that has come already.
+    pub fn try_recv(&mut self) -> Option<(StatusCode, HeaderMap)> {
+        self.0.try_recv().ok().map(|interim| *interim)
     }
 }
 

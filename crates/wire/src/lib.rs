@@ -36,4 +36,4 @@ pub use byte_stream::{ByteStream, Destination, Relayed, StreamRefusal, StreamReq
 pub use connection::{Connection, Registrar, Transport};
 pub use exchange::{ExchangeError, Kind, OriginError, OriginFault};
 pub use extension::Extensions;
-pub use handler::{Handler, Interim};
+pub use handler::{Handler, Interim, Interims};

@@ -5,13 +5,14 @@ use std::task::{Context, Poll};
 use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::body::Promise;
 use crate::exchange::{answer_promise, expects_continue, join_cookies};
 use crate::header as wire_header;
 use crate::{
-    Body, ByteStream, Extensions, Handler, Interim, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest,
+    Body, ByteStream, Extensions, Handler, Interim, Interims, Kind, OriginError, OriginFault, StreamRefusal,
+    StreamRequest,
 };
 
 /// A request on its way to the handler.
@@ -29,7 +30,7 @@ pub(crate) struct Call {
 #[derive(Debug, Default)]
 struct Asked {
     wanted: Option<oneshot::Receiver<()>>,
-    early: Option<mpsc::Receiver<(StatusCode, HeaderMap)>>,
+    early: Option<Interims>,
 }
 
 /// The way back to the edge, before the answer.
@@ -149,7 +150,7 @@ impl Asked {
 
     /// What the origin has said and has not been sent.
     fn rest(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        self.early.as_mut()?.try_recv().ok()
+        self.early.as_mut()?.try_recv()
     }
 }
 

@@ -53,7 +53,7 @@ enum Place {
 
 struct Tls {
     settings: Arc<ClientConfig>,
-    /// `None`: the name that the request's URI holds.
+    /// `None`: the name that the visitor asked for.
     name: Option<ServerName<'static>>,
 }
 
@@ -93,6 +93,11 @@ impl Connector {
             Place::Unix(_) => None,
         };
         Ok(Self(Arc::new(Settings { place, proxy, tls, dial: Dial::new(options), tls_timeout: options.tls_timeout })))
+    }
+
+    /// A new connection; `visited` is the host that the visitor asked for.
+    pub(super) async fn connect(&self, visited: &str) -> Result<Stream, ConnectFailure> {
+        self.0.connect(visited).await
     }
 }
 
@@ -177,13 +182,13 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let settings = Arc::clone(&self.0);
-        Box::pin(async move { settings.connect(&uri).await })
+        let connector = self.clone();
+        Box::pin(async move { connector.connect(uri.host().unwrap_or_default()).await })
     }
 }
 
 impl Settings {
-    async fn connect(&self, uri: &Uri) -> Result<Stream, ConnectFailure> {
+    async fn connect(&self, visited: &str) -> Result<Stream, ConnectFailure> {
         inspector::reached(Stage::Dialled);
         let plain: Box<dyn Io> = match &self.place {
             Place::Tcp { host, port } => Box::new(self.dial.host(host, *port, self.proxy.as_ref()).await?),
@@ -196,7 +201,7 @@ impl Settings {
         let Some(tls) = &self.tls else { return Ok(Stream::new(plain, false)) };
         let name = match &tls.name {
             Some(name) => name.clone(),
-            None => server_name(uri.host().unwrap_or_default())
+            None => server_name(visited)
                 .map_err(|error| ConnectFailure::new(OriginFault::TlsHandshake, format!("matchSNItoHost: {error}")))?,
         };
         let handshake = TlsConnector::from(Arc::clone(&tls.settings)).connect(name, plain);

@@ -64,7 +64,7 @@ pub(super) fn tls_fault(error: &io::Error) -> OriginFault {
 }
 
 /// Tells what the HTTP client's error means.
-pub(super) fn from_client(error: &hyper_util::client::legacy::Error) -> OriginError {
+pub(super) fn from_client(error: &(dyn Error + 'static)) -> OriginError {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     let mut deepest = error.to_string();
     while let Some(cause) = source {

@@ -1,6 +1,7 @@
 //! Origins that speak HTTP: what they see of a request, over which kind of connection it goes, and when it goes again.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
@@ -11,22 +12,23 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::coop;
 use wire::{Body, Interim, OriginError, OriginFault};
 
 use super::connect::{Connector, Reused};
+use super::pool::{Failure, Pool};
 use super::tls::Trust;
 use super::{AnswerBody, PrepareError, error, host_of, websocket};
 use crate::ingress::{OriginOptions, Rule, Service};
 use crate::proxy::Proxies;
 
 /// Header fields in one answer of an origin; more is nonsense or an attack.
-const MAX_ANSWER_HEADERS: usize = 256;
+pub(super) const MAX_ANSWER_HEADERS: usize = 256;
 /// Interim answers to one request; no origin has a use for so many, and they could go on for ever.
 const MAX_INTERIM: usize = 100;
 /// The head of one answer; as generous as the reference, which takes 1 MiB.
-const MAX_ANSWER_HEAD: u32 = 1 << 20;
+pub(super) const MAX_ANSWER_HEAD: u32 = 1 << 20;
 /// The largest body that is collected to learn its length, for origins that take no chunked bodies.
 const MAX_COLLECTED: usize = 1 << 20;
 
@@ -40,27 +42,22 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 ];
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-type HttpClient = Client<Connector, Body>;
+type Http2 = Client<Connector, Body>;
 
 /// An origin that speaks HTTP.
 pub(crate) struct HttpOrigin {
-    plain: Way,
+    /// WebSockets begin here too, since HTTP/2 knows no upgrade.
+    http1: Arc<Pool>,
     /// gRPC exists over HTTP/2 only: offered to a TLS origin, with prior knowledge to any other.
-    grpc: Way,
-    /// HTTP/1.1 only, since HTTP/2 knows no upgrade.
-    upgrade: Way,
+    http2: Http2,
+    /// `http2Origin`: offered for whatever is no WebSocket.
+    prefers_http2: bool,
+    /// `matchSNItoHost`: the visitor's host is the name in the TLS handshake, and so chooses the connection.
+    by_sni: bool,
     scheme: Scheme,
     authority: Authority,
     host_header: Option<HeaderValue>,
     collect_bodies: bool,
-}
-
-/// A pool of connections, and how it is addressed.
-#[derive(Clone)]
-struct Way {
-    client: HttpClient,
-    /// The visitor's host chooses the connection: it is the name in the TLS handshake, or the authority of HTTP/2.
-    host_in_uri: bool,
 }
 
 impl HttpOrigin {
@@ -72,18 +69,15 @@ impl HttpOrigin {
             Service::Unix { tls, .. } => (*tls, Authority::from_static("localhost")),
             other => return Err(PrepareError::NotHttp(other.to_string())),
         };
-        let by_sni = tls && options.match_sni_to_host;
         let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust, proxies);
         let http1 = connector(false)?;
         let http2 = if tls { connector(true)? } else { http1.clone() };
-        let upgrade = Way { client: pool(options).build(http1), host_in_uri: by_sni };
-        let grpc = Way { client: pool(options).http2_only(!tls).build(http2), host_in_uri: true };
-        let plain = if tls && options.http2_origin { grpc.clone() } else { upgrade.clone() };
         let host_header = options.http_host_header.as_deref().map(HeaderValue::from_str).transpose();
         Ok(Self {
-            plain,
-            grpc,
-            upgrade,
+            http1: Pool::new(http1, options.keep_alive_connections, options.keep_alive_timeout),
+            http2: client(options).http2_only(!tls).build(http2),
+            prefers_http2: tls && options.http2_origin,
+            by_sni: tls && options.match_sni_to_host,
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
             authority,
             host_header: host_header.map_err(|_| PrepareError::HostHeader)?,
@@ -99,19 +93,21 @@ impl HttpOrigin {
         if request.method() == Method::CONNECT {
             return Err(OriginError::new(OriginFault::Unsupported, "an origin is no proxy: CONNECT is not passed on"));
         }
-        let way = if is_grpc(request.headers()) { &self.grpc } else { &self.plain };
-        let mut request = self.prepared(request, way)?;
+        let http2 = self.prefers_http2 || is_grpc(request.headers());
+        let (authority, mut request) = self.prepared(request, http2 || self.by_sni)?;
         for name in &HOP_BY_HOP {
             request.headers_mut().remove(name);
         }
         if self.collect_bodies && request.body().size_hint().exact().is_none() && !has_length(request.headers()) {
-            request = collected(request).await?;
+            request = Box::pin(collected(request)).await?;
         }
         // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and
         // has no body is then sent once more.
         let again = repeatable(&request).then(|| copy_of_head(&request));
-        let outcome = match (send(&way.client, request, interim.clone()).await, again) {
-            (Err(Failure { stale: true, .. }), Some(again)) => send(&way.client, again, interim).await,
+        let outcome = match (self.send(authority.clone(), request, interim.clone(), http2).await, again) {
+            (Err(Failure { stale: true, .. }), Some(again)) => {
+                Box::pin(self.send(authority, again, interim, http2)).await
+            }
             (outcome, _) => outcome,
         };
         let response = outcome.map_err(|failure| failure.error)?;
@@ -119,7 +115,26 @@ impl HttpOrigin {
             let text = "the origin switched protocols, and nobody had asked it to";
             return Err(OriginError::new(OriginFault::Nonsense, text));
         }
-        Ok(response.map(AnswerBody::Origin))
+        Ok(response)
+    }
+
+    /// What is rare in here is boxed, because each request would have to hold the room for it.
+    async fn send(
+        &self,
+        authority: Authority,
+        mut request: Request<Body>,
+        interim: Interim,
+        http2: bool,
+    ) -> Result<Response<AnswerBody>, Failure> {
+        let flood = Flood::watch(&mut request, interim);
+        if http2 {
+            *request.uri_mut() = self.absolute(authority, request.uri())?;
+            let answer = Box::pin(flood.unless(send(&self.http2, request)));
+            answer.await.map(|response| response.map(AnswerBody::Origin))
+        } else {
+            let answer = flood.unless(self.http1.exchange(authority, request));
+            answer.await.map(|response| response.map(AnswerBody::Http1))
+        }
     }
 
     pub(super) async fn websocket(
@@ -127,10 +142,13 @@ impl HttpOrigin {
         request: Request<Body>,
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
-        let (mut parts, from_visitor) = self.prepared(request, &self.upgrade)?.into_parts();
+        let (authority, request) = self.prepared(request, self.by_sni)?;
+        let (mut parts, from_visitor) = request.into_parts();
         websocket::complete_request(&mut parts);
-        let request = Request::from_parts(parts, Body::empty());
-        let response = send(&self.upgrade.client, request, interim).await.map_err(|failure| failure.error)?;
+        let mut request = Request::from_parts(parts, Body::empty());
+        let flood = Flood::watch(&mut request, interim);
+        let answer = flood.unless(self.http1.upgrade(authority.host(), request)).await;
+        let response = answer.map_err(|failure| failure.error)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             websocket::join(response, from_visitor).await.map(|response| response.map(AnswerBody::Own))
         } else {
@@ -138,8 +156,9 @@ impl HttpOrigin {
         }
     }
 
-    /// The request as the origin is to see it, but for what depends on its kind.
-    fn prepared(&self, request: Request<Body>, way: &Way) -> Result<Request<Body>, OriginError> {
+    /// The request as the origin is to see it but for what depends on its kind, and the host whose connection it takes:
+    /// the visitor's (`by_host`), or always the same.
+    fn prepared(&self, request: Request<Body>, by_host: bool) -> Result<(Authority, Request<Body>), OriginError> {
         let (mut parts, body) = request.into_parts();
         let visitor_host = host_of(&parts.uri, &parts.headers);
         let host = match &self.host_header {
@@ -153,17 +172,12 @@ impl HttpOrigin {
         };
         let authority = host
             .as_ref()
-            .filter(|_| way.host_in_uri)
+            .filter(|_| by_host)
             .and_then(|host| Authority::try_from(host.as_bytes()).ok())
             .unwrap_or_else(|| self.authority.clone());
+        let host = host.or_else(|| HeaderValue::from_str(authority.as_str()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(self.scheme.clone());
-        uri.authority = Some(authority);
-        uri.path_and_query = Some(path);
-        parts.uri = Uri::from_parts(uri).map_err(|error| {
-            OriginError::new(OriginFault::Unknown, format!("the request's URL cannot be used: {error}"))
-        })?;
+        parts.uri = Uri::from(path);
         parts.version = Version::HTTP_11;
         if let Some(host) = host {
             parts.headers.insert(HOST, host);
@@ -171,37 +185,54 @@ impl HttpOrigin {
         // Consumed by the agent: the body is asked for when the origin's connection takes it (section 5.1).
         parts.headers.remove(EXPECT);
         one_length(&mut parts.headers)?;
-        Ok(Request::from_parts(parts, body))
+        Ok((authority, Request::from_parts(parts, body)))
+    }
+
+    fn absolute(&self, authority: Authority, path: &Uri) -> Result<Uri, OriginError> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(self.scheme.clone());
+        uri.authority = Some(authority);
+        uri.path_and_query = path.path_and_query().cloned();
+        Uri::from_parts(uri).map_err(|error| {
+            OriginError::new(OriginFault::Unknown, format!("the request's URL cannot be used: {error}"))
+        })
     }
 }
 
-async fn send(
-    client: &HttpClient,
-    mut request: Request<Body>,
-    interim: Interim,
-) -> Result<Response<Incoming>, Failure> {
-    let (too_many, mut stopped) = watch::channel(0);
-    hyper::ext::on_informational(&mut request, move |answer| {
-        interim.send(answer.status(), answer.headers().clone());
-        too_many.send_modify(|count| *count += 1);
-        if *too_many.borrow() > MAX_INTERIM {
-            give_way();
+/// An origin that never comes to its answer.
+struct Flood(Arc<Notify>);
+
+impl Flood {
+    /// Passes on what the origin says before its answer to this request.
+    fn watch(request: &mut Request<Body>, interim: Interim) -> Self {
+        let stop = Arc::new(Notify::new());
+        let (stopped, count) = (Arc::clone(&stop), AtomicUsize::new(0));
+        hyper::ext::on_informational(request, move |answer| {
+            if interim.is_wanted() {
+                interim.send(answer.status(), answer.headers().clone());
+            }
+            if count.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+                stopped.notify_one();
+                give_way();
+            }
+        });
+        Self(stop)
+    }
+
+    async fn unless<T>(self, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.0.notified() => {
+                let text = "the origin sends one interim answer after the other";
+                Err(OriginError::new(OriginFault::Nonsense, text).into())
+            }
         }
-    });
-    let flooded = async {
-        if stopped.wait_for(|count| *count > MAX_INTERIM).await.is_err() {
-            // The final answer has come.
-            std::future::pending().await
-        }
-    };
-    let answer = tokio::select! {
-        answer = client.request(request) => answer,
-        () = flooded => {
-            let error = OriginError::new(OriginFault::Nonsense, "the origin sends one interim answer after the other");
-            return Err(Failure { stale: false, error });
-        }
-    };
-    match answer {
+    }
+}
+
+async fn send(client: &Http2, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    match client.request(request).await {
         Ok(response) => {
             if let Some(reused) = response.extensions().get::<Reused>() {
                 reused.0.store(true, Ordering::Relaxed);
@@ -234,21 +265,14 @@ fn give_way() {
     }
 }
 
-/// Why there is no answer.
-struct Failure {
-    error: OriginError,
-    /// The connection had served before, and ended before a byte of the answer.
-    stale: bool,
-}
-
-fn pool(options: &OriginOptions) -> Builder {
+/// For HTTP/2, which multiplexes; a TLS origin may choose HTTP/1.1 nevertheless.
+fn client(options: &OriginOptions) -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(options.keep_alive_connections)
         // Zero is no limit, as in the reference.
         .pool_idle_timeout(Some(options.keep_alive_timeout).filter(|age| !age.is_zero()))
-        // The names that HTTP/1 servers expect; some old ones compare them as text.
         .http1_title_case_headers(true)
         .http1_max_headers(MAX_ANSWER_HEADERS)
         .http1_max_buf_size(MAX_ANSWER_HEAD as usize)

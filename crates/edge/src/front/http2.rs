@@ -3,12 +3,15 @@
 mod guard;
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -16,7 +19,6 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::http2::Corked;
 use wire::{Body, BodyError, Interim, Kind};
@@ -89,19 +91,24 @@ where
     let Some(Ok(connection)) = handshake.await else { return Ok(()) };
     let mut connection = connection?;
     let mut liveness = pin!(liveness(connection.ping_pong()));
-    let mut streams = JoinSet::new();
+    // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
+    // passes from thread to thread no more often than it has to.
+    let mut streams = FuturesUnordered::new();
     let mut idle_since = Instant::now();
     let mut leaving = None;
     loop {
         tokio::select! {
+            biased;
+            Some(_) = streams.next() => idle_since = Instant::now(),
             accepted = uncork.drive(connection.accept()) => match accepted {
                 None => return Ok(()),
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    streams.spawn(exchange(request, respond, caller, Arc::clone(&reception)));
+                    let exchange = exchange(request, respond, caller, Arc::clone(&reception));
+                    // A panic ends its request alone, as it would end a task.
+                    streams.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
                 }
             },
-            Some(_) = streams.join_next() => idle_since = Instant::now(),
             () = reception.stop.drained(), if leaving.is_none() => {
                 leaving = Some(Instant::now());
                 connection.graceful_shutdown();
@@ -118,7 +125,7 @@ where
                 reception.site.metrics.defended(defence);
                 tracing::debug!(visitor = %caller.remote, limit = defence.label(), "a visitor sends too much of nothing");
                 // What it asked for is given up, and it is told why, if it listens.
-                streams.shutdown().await;
+                streams.clear();
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 let _ = timeout(LINGER, uncork.drive(poll_fn(|context| connection.poll_closed(context)))).await;
                 return Ok(());
@@ -168,7 +175,7 @@ async fn exchange(
             answer = &mut answering => break answer,
         }
     };
-    while let Ok((status, headers)) = interims.try_recv() {
+    while let Some((status, headers)) = interims.try_recv() {
         send_interim(&mut respond, status, headers);
     }
     match send(answer, kind, respond, &reception).await {

@@ -190,7 +190,7 @@ async fn exchange(
             answer = &mut answering => break answer,
         }
     };
-    while let Ok((status, headers)) = interims.try_recv() {
+    while let Some((status, headers)) = interims.try_recv() {
         send_interim(&mut outgoing, status, headers).await;
     }
     let sent = tokio::select! {

@@ -1,10 +1,13 @@
 //! The agent end of a connection over HTTP/2.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -23,7 +26,7 @@ use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, ST
 use super::{outgoing, stream};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
-use crate::exchange::{length_promise, strip_hop_by_hop};
+use crate::exchange::{clean_answer, length_promise, strip_hop_by_hop};
 use crate::flight::Flights;
 use crate::header::{self, ResponseMeta, StreamKind};
 use crate::registration::{Registered, Registration};
@@ -98,22 +101,27 @@ where
     let vanished = heard.vanished(ping);
     let mut vanished = std::pin::pin!(vanished);
     let mut opened = Some(opened);
-    let mut requests = JoinSet::new();
+    // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
+    // passes from thread to thread no more often than it has to.
+    let mut exchanges = FuturesUnordered::new();
+    let mut others = JoinSet::new();
     let room = Arc::new(Semaphore::new(CONFIGURATION_SIZE));
     loop {
         tokio::select! {
+            biased;
+            Some(_) = exchanges.next() => {}
             accepted = uncork.drive(connection.accept()) => match accepted {
                 None => return "the edge closed the connection".into(),
                 Some(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
                 Some(Ok((request, respond))) => match StreamKind::of(request.headers()) {
                     StreamKind::Control => open_control(request, respond, &mut opened),
                     StreamKind::Configuration => {
-                        requests.spawn(configure(Arc::clone(&handler), Arc::clone(&room), request, respond));
+                        others.spawn(configure(Arc::clone(&handler), Arc::clone(&room), request, respond));
                     }
                     StreamKind::Stream => {
                         let ticket = flights.board();
                         let handler = Arc::clone(&handler);
-                        requests.spawn(async move {
+                        others.spawn(async move {
                             stream::serve(&*handler, request, respond).await;
                             drop(ticket);
                         });
@@ -121,14 +129,16 @@ where
                     StreamKind::Exchange(kind) => {
                         let ticket = flights.board();
                         let handler = Arc::clone(&handler);
-                        requests.spawn(async move {
+                        let exchange = async move {
                             exchange(&*handler, kind, request, respond).await;
                             drop(ticket);
-                        });
+                        };
+                        // A panic ends its request alone, as it would end a task.
+                        exchanges.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
                     }
                 },
             },
-            Some(_) = requests.join_next() => {}
+            Some(_) = others.join_next() => {}
             () = &mut vanished => return "the edge vanished".into(),
         }
     }
@@ -176,12 +186,18 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
         StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
         status => status,
     };
-    if answer.status != StatusCode::SWITCHING_PROTOCOLS
-        && let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH)
-    {
-        head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
+    if kind == Kind::Http && extensions.fields {
+        *head.headers_mut() = answer.headers;
+        clean_answer(answer.status, head.headers_mut());
+        header::strip_reserved(head.headers_mut());
+    } else {
+        if answer.status != StatusCode::SWITCHING_PROTOCOLS
+            && let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH)
+        {
+            head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
+        }
+        head.headers_mut().insert(header::RESPONSE_HEADERS, header::serialize(&answer.headers));
     }
-    head.headers_mut().insert(header::RESPONSE_HEADERS, header::serialize(&answer.headers));
     head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
     // An error means that the edge has cancelled the request.
     let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };

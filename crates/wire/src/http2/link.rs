@@ -101,7 +101,7 @@ impl Link {
             (go, upload(kind, ticket, send, body, wanted))
         };
         let answer = upload.answer(answer_head(&mut response, go, &interim)).await?;
-        read_answer(kind, &method, answer, upload)
+        read_answer(kind, extensions, &method, answer, upload)
     }
 
     pub(crate) async fn connect_stream(
@@ -286,6 +286,7 @@ async fn answer_head(
 
 fn read_answer(
     kind: Kind,
+    extensions: Extensions,
     method: &Method,
     answer: Response<RecvStream>,
     upload: Upload,
@@ -293,9 +294,14 @@ fn read_answer(
     let (head, recv) = answer.into_parts();
     check_meta(&head.headers)?;
     let mut headers = match head.headers.get(header::RESPONSE_HEADERS) {
-        None => HeaderMap::new(),
         Some(packed) => header::deserialize(packed.as_bytes(), header::Limits::HEADERS)
             .map_err(|error| ExchangeError::Protocol(error.to_string()))?,
+        None if extensions.fields && kind == Kind::Http => {
+            let mut headers = head.headers;
+            header::strip_reserved(&mut headers);
+            headers
+        }
+        None => HeaderMap::new(),
     };
     let accepted = head.status == StatusCode::OK && headers.contains_key(http::header::SEC_WEBSOCKET_ACCEPT);
     let status = match kind {
