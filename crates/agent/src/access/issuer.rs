@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::Keys;
-use super::fetch::{self, fetch};
+use super::fetch::{self, FetchError, fetch};
 use super::refresh::{Cache, PAUSE, Step};
 use crate::proxy::Proxies;
 
@@ -114,32 +114,38 @@ impl Issuer {
         if state.fetching.as_ref().is_some_and(|fetching| !fetching.is_finished()) {
             return;
         }
-        let (issuer, url, proxies) = (Arc::downgrade(self), self.certs.clone(), self.proxies.clone());
-        state.fetching = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let outcome = fetch(&url, &proxies).await;
-            let Some(issuer) = issuer.upgrade() else { return };
-            let now = Instant::now();
-            let mut state = issuer.state();
-            if let Err(error) = &outcome {
-                let meanwhile = if state.cache.holds_keys(now) {
-                    "the keys that are at hand are used meanwhile"
-                } else {
-                    "rules with access.required refuse everybody meanwhile"
-                };
-                tracing::warn!(
-                    %url, %error,
-                    "the keys of an identity issuer cannot be fetched, {meanwhile}; check access.teamName, and that this \
-                     machine reaches the address (through a proxy: HTTPS_PROXY) and trusts its certificate (others than \
-                     the system's: SSL_CERT_FILE); tried again after {PAUSE:?} when asked"
-                );
-            }
-            state.cache.tried(outcome.ok(), now);
-            drop(state);
-            issuer.attempts.send_replace(());
-        })));
+        let attempt = attempt(Arc::downgrade(self), self.certs.clone(), self.proxies.clone());
+        state.fetching = Some(AbortOnDropHandle::new(tokio::spawn(attempt)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn attempt(issuer: Weak<Issuer>, url: Url, proxies: Proxies) {
+    let outcome = fetch(&url, &proxies).await;
+    let Some(issuer) = issuer.upgrade() else { return };
+    let now = Instant::now();
+    let mut state = issuer.state();
+    if let Err(error) = &outcome {
+        tell(&url, error, state.cache.holds_keys(now));
+    }
+    state.cache.tried(outcome.ok(), now);
+    drop(state);
+    issuer.attempts.send_replace(());
+}
+
+fn tell(url: &Url, error: &FetchError, keys_at_hand: bool) {
+    let meanwhile = if keys_at_hand {
+        "the keys at hand are used meanwhile"
+    } else {
+        "rules with access.required refuse everybody meanwhile"
+    };
+    tracing::warn!(
+        %url, %error,
+        "the keys of an identity issuer cannot be fetched, {meanwhile}; check access.teamName, and that this machine \
+         reaches the address (through a proxy: HTTPS_PROXY) and trusts its certificate (others than the system's: \
+         SSL_CERT_FILE); tried again after {PAUSE:?} when asked"
+    );
 }

@@ -43,7 +43,7 @@ fn signed(header: &str, claims: &str) -> String {
 const HEAD: &str = r#"{"alg":"RS256","kid":"one","typ":"JWT"}"#;
 
 fn claims() -> Value {
-    json!({ "iss": ISSUER, "aud": ["x", "app"], "exp": NOW + 60, "nbf": NOW, "sub": "ada", "email": "ada@example.test" })
+    json!({ "iss": ISSUER, "aud": ["x", "app"], "exp": NOW + 60, "nbf": NOW, "email": "ada@example.test" })
 }
 
 /// Claims that say this besides.
