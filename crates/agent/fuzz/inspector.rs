@@ -3,9 +3,9 @@
 use agent::inspector::mask;
 use agent::inspector::messages::{GrpcCounter, WebSocketCounter};
 
-/// Counts the input's messages whole and in pieces, whose sizes the first byte gives, and masks it as each kind of text.
-/// Pieces must not matter, the counts must be possible, and masking must leave nothing of a secret and grow no text
-/// beyond its stand-ins.
+/// Counts the input's messages whole and in pieces, whose sizes the first byte gives, and masks it as each kind of
+/// text. Pieces must not matter, the counts must be possible, and masking must leave nothing of a secret and grow no
+/// text beyond its stand-ins.
 pub(crate) fn inspector(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let size = usize::from(*first) + 1;

@@ -346,7 +346,8 @@ fn architecture() -> String {
 fn tell(requests: &Requests, event: Event) {
     match &event {
         Event::Connected(connection) => tracing::info!(
-            index = connection.index, location = %connection.location, transport = %connection.transport, edge = %connection.edge,
+            index = connection.index, location = %connection.location,
+            transport = %connection.transport, edge = %connection.edge,
             "connected to the edge"
         ),
         Event::Disconnected { index, reason } => tracing::info!(index, %reason, "the connection to the edge has ended"),

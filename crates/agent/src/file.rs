@@ -385,7 +385,8 @@ ingress:
         assert_eq!(service("").unwrap(), "http_status:503");
         assert!(service("url: http://localhost:1/x").is_err());
 
-        let text = "url: http://localhost:1\nhttp-host-header: flag\noriginRequest:\n  httpHostHeader: file\n  noTLSVerify: true";
+        let text = "url: http://localhost:1\nhttp-host-header: flag\n\
+                    originRequest:\n  httpHostHeader: file\n  noTLSVerify: true";
         let file = FileConfig::parse("c.yml", text).unwrap();
         let rules = file.single.rules(&file.origin_request).unwrap();
         let options = &rules.iter().next().unwrap().options;

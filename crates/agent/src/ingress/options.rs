@@ -288,9 +288,9 @@ impl OriginOptions {
                 }
             )+};
         }
-        keep_changed!(connect_timeout tls_timeout tcp_keep_alive no_happy_eyeballs keep_alive_connections keep_alive_timeout
-            http_host_header origin_server_name match_sni_to_host ca_pool no_tls_verify disable_chunked_encoding bastion_mode
-            proxy_address proxy_port proxy_type ip_rules http2_origin);
+        keep_changed!(connect_timeout tls_timeout tcp_keep_alive no_happy_eyeballs keep_alive_connections
+            keep_alive_timeout http_host_header origin_server_name match_sni_to_host ca_pool no_tls_verify
+            disable_chunked_encoding bastion_mode proxy_address proxy_port proxy_type ip_rules http2_origin);
         changed.access = unless(&self.access, &default.access);
         changed
     }

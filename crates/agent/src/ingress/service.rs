@@ -47,7 +47,8 @@ pub enum ServiceError {
     Path(String),
     /// No URL at all.
     #[error(
-        "{0:?} is no service; write for example http://localhost:8080, tcp://localhost:5432, unix:/run/app.sock or http_status:404"
+        "{0:?} is no service; write for example http://localhost:8080, tcp://localhost:5432, unix:/run/app.sock or \
+         http_status:404"
     )]
     Malformed(String),
     /// `git://host`: nothing is known of the scheme, so a port has to be given.

@@ -134,7 +134,8 @@ fn path_expressions_cannot_eat_the_memory() {
 #[test]
 fn pushed_documents_are_read() {
     let document = Document::from_json(
-        br#"{"ingress":[{"hostname":"a.test","path":"/x","service":"https://localhost:1","originRequest":{"connectTimeout":5,"noTLSVerify":true}},
+        br#"{"ingress":[{"hostname":"a.test","path":"/x","service":"https://localhost:1",
+             "originRequest":{"connectTimeout":5,"noTLSVerify":true}},
             {"service":"http_status:404"}],
             "originRequest":{"connectTimeout":7,"httpHostHeader":"h.test","unknown":1},
             "warp-routing":{"enabled":true,"connectTimeout":2},"also":"unknown"}"#,

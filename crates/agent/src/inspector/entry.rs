@@ -47,8 +47,8 @@ pub(super) struct Message {
     pub(super) trailers: Option<Fields>,
     /// Bytes of the body so far.
     pub(super) bytes: u64,
-    /// The beginning of the body, copied: a clone of the transport's buffer would hold all of that buffer, which is up to a
-    /// thousand times more than what is shown of it.
+    /// The beginning of the body, copied: a clone of the transport's buffer would hold all of that buffer, which is up
+    /// to a thousand times more than what is shown of it.
     pub(super) kept: Vec<u8>,
     pub(super) counter: Counter,
     /// When the body was over.

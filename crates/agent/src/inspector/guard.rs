@@ -10,8 +10,8 @@ pub(super) const ON_PURPOSE: HeaderName = HeaderName::from_static("x-snicket-ins
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What relays add. Somebody who comes through one is not on this machine: the inspector was made the origin of a tunnel,
-/// or stands behind a proxy.
+/// What relays add. Somebody who comes through one is not on this machine: the inspector was made the origin of a
+/// tunnel, or stands behind a proxy.
 const RELAYED: [HeaderName; 7] = [
     HeaderName::from_static("cf-connecting-ip"),
     HeaderName::from_static("cf-ray"),

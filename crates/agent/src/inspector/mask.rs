@@ -1,8 +1,8 @@
 //! Taking secrets out of what is shown. Nothing here changes what is kept or replayed.
 //!
-//! A value is taken out when its name says that it is a secret ([`is_secret`]): of header fields, cookies, parameters in
-//! URLs and forms, and JSON members; besides, whatever looks like a JSON Web Token or follows the word `Bearer`. A secret
-//! under a harmless name, or in a path, cannot be told from any other text.
+//! A value is taken out when its name says that it is a secret ([`is_secret`]): of header fields, cookies, parameters
+//! in URLs and forms, and JSON members; besides, whatever looks like a JSON Web Token or follows the word `Bearer`. A
+//! secret under a harmless name, or in a path, cannot be told from any other text.
 
 use std::borrow::Cow;
 

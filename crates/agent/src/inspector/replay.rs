@@ -32,7 +32,8 @@ pub(super) struct Edit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error(
-        "only the first {kept} bytes of the body were kept, so it cannot be sent whole; edit it and give a body of your own"
+        "only the first {kept} bytes of the body were kept, so it cannot be sent whole; edit it and give a body of your \
+         own"
     )]
     Cut { kept: usize },
     #[error("the body has not come to its end yet; try again when it has")]

@@ -57,8 +57,8 @@ const PAGE: &str = include_str!("page.html");
 /// Where the page's template has the nonce.
 const NONCE: &str = "{{nonce}}";
 
-/// Opens the inspector's listener: at the address, or at the first free of the usual ports on loopback, else at any port
-/// there.
+/// Opens the inspector's listener: at the address, or at the first free of the usual ports on loopback, else at any
+/// port there.
 ///
 /// # Errors
 /// The address is taken, or is none of loopback: the inspector shows what visitors send and must not be reached from

@@ -26,8 +26,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// As many requests as a person scrolls through, with the bodies of usual pages and calls, in memory that no machine
-    /// misses. Beyond a hundred a second nobody reads the list, and recording would cost a loaded agent time.
+    /// As many requests as a person scrolls through, with the bodies of usual pages and calls, in memory that no
+    /// machine misses. Beyond a hundred a second nobody reads the list, and recording would cost a loaded agent time.
     pub(super) const DEFAULT: Self =
         Self { requests: 500, head: 32 * 1024, body: 256 * 1024, total: 16 * 1024 * 1024, rate: 100 };
 }

@@ -134,7 +134,9 @@ impl Facts {
                 shown
             })
             .collect();
-        json!({ "tunnelID": self.tunnel, "connectorID": self.connector, "connections": connections, "icmp_sources": [] })
+        json!({
+            "tunnelID": self.tunnel, "connectorID": self.connector, "connections": connections, "icmp_sources": [],
+        })
     }
 }
 

@@ -307,8 +307,8 @@ async fn collected(request: Request<Body>) -> Result<Request<Body>, OriginError>
     let (parts, body) = request.into_parts();
     let collected = Limited::new(body, MAX_COLLECTED).collect().await.map_err(|error| {
         let text = format!(
-            "disableChunkedEncoding needs the body's length, and the visitor sent a body of unknown length that is above {MAX_COLLECTED} \
-             bytes or ended early: {error}"
+            "disableChunkedEncoding needs the body's length, and the visitor sent a body of unknown length that is \
+             above {MAX_COLLECTED} bytes or ended early: {error}"
         );
         OriginError::new(OriginFault::Unsupported, text)
     })?;

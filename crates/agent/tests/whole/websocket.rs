@@ -33,11 +33,15 @@ fn request() -> (mpsc::Sender<&'static [u8]>, Request<Body>) {
 async fn echo() -> Origin {
     Origin::raw(|mut stream| async move {
         let head = read_head(&mut stream).await.to_ascii_lowercase();
-        for line in ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-protocol: chat"] {
+        let upgrade = ["connection: upgrade", "upgrade: websocket"];
+        for line in upgrade.into_iter().chain(["sec-websocket-version: 13", "sec-websocket-protocol: chat"]) {
             assert!(head.contains(&format!("\r\n{line}\r\n")), "{head}");
         }
         stream
-            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+            )
             .await
             .unwrap();
         let mut bytes = [0; 64];
