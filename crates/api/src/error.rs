@@ -5,8 +5,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use registry::{
-    AccessError, CommitError, ConfigurationError, DeleteTunnelError, PortError, QuickTunnelError, RouteError,
-    TunnelError,
+    AccessError, CommitError, ConfigurationError, DeleteTunnelError, PassthroughError, PortError, QuickTunnelError,
+    RouteError, TunnelError,
 };
 use serde_json::json;
 
@@ -217,6 +217,15 @@ impl From<PortError> for ApiError {
             PortError::Taken(_) => Self::taken(error),
             PortError::NoTunnel(id) => Self::no_object(&id.to_string()),
             PortError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<PassthroughError> for ApiError {
+    fn from(error: PassthroughError) -> Self {
+        match error {
+            PassthroughError::NotItsName { .. } => Self::taken(error),
+            PassthroughError::Commit(error) => error.into(),
         }
     }
 }

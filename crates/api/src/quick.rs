@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, State};
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
 use policy::Access;
-use registry::{Hostname, QuickName, Secret, Snapshot};
+use registry::{Hostname, PortOptions, QuickName, Secret, Snapshot};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -34,6 +34,8 @@ struct Wish {
     access: Option<Access>,
     /// A public port that leads to it as well; absent, none.
     port: Option<PortWish>,
+    /// Visitors' TLS for the name is left to the origin; absent, the edge ends it.
+    tls: Option<PortOptions>,
 }
 
 /// Section 16.3 of the tunnel protocol.
@@ -66,6 +68,10 @@ pub(crate) async fn create(
     let rules = wish.access.unwrap_or_default();
     registry.put_access(tunnel.id, rules.clone()).await?;
     let hostname = tunnel.quick.as_ref().map_or(tunnel.name.as_str(), |hostname| hostname.as_str());
+    let passes = wish.tls.is_some();
+    if let Some(name) = &tunnel.quick {
+        registry.put_passthrough(name, tunnel.id, wish.tls).await?;
+    }
     let port = match port {
         Some(chosen) => Some(port::give(&shared, chosen, tunnel.id, hostname).await?),
         None => None,
@@ -84,6 +90,7 @@ pub(crate) async fn create(
         "url": url,
         "access": access::shown(&rules),
         "port": port,
+        "tls": passes,
     })))
 }
 

@@ -5,7 +5,7 @@ mod bucket;
 mod http1;
 mod http2;
 pub(crate) mod http3;
-mod prefixed;
+pub(crate) mod prefixed;
 
 use std::sync::Arc;
 

@@ -28,6 +28,7 @@ pub mod refusal;
 mod site;
 mod sockets;
 mod stop;
+mod streams;
 mod tunnels;
 mod visit;
 

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api;
+mod hello;
 mod newcomers;
 mod places;
 mod tcp;

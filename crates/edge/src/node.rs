@@ -1,6 +1,6 @@
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +21,7 @@ use crate::ports;
 use crate::site::{self, RequestEvent, Site};
 use crate::sockets::{Pair, Sockets};
 use crate::stop::Stop;
+use crate::streams::Streams;
 use crate::tunnels::Tunnels;
 use crate::{Addresses, Config};
 
@@ -115,7 +116,13 @@ impl Edge {
             endpoints.push(quic.clone());
             tunnel_listeners.push((tcp, quic));
         }
-        let port_metrics = Arc::clone(&metrics);
+        let streams = Arc::new(Streams {
+            registry,
+            tunnels: Arc::clone(&tunnels),
+            metrics: Arc::clone(&metrics),
+            limits: config.limits,
+            open: Mutex::default(),
+        });
         let api_listener = tokio_listener(sockets.api)?;
         let (promises, asked) = ports::promises();
         let router = api(Connections::new(Arc::clone(&tunnels), promises))
@@ -128,11 +135,8 @@ impl Edge {
         agents.spawn(Arc::clone(&tunnels).follow());
         if let Some(range) = config.ports.clone() {
             let setting = ports::Setting {
-                registry,
-                tunnels: Arc::clone(&tunnels),
+                streams: Arc::clone(&streams),
                 places: Arc::clone(&places),
-                metrics: port_metrics,
-                limits,
                 stop: visits.clone(),
                 address: addresses.https.ip(),
                 range,
@@ -155,6 +159,7 @@ impl Edge {
             Arc::clone(&visitor_tls),
             Arc::clone(&reception),
             Arc::clone(&places),
+            streams,
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
         visits.spawn(listen::api(api_listener, visitor_tls, router, limits, visits.clone()));

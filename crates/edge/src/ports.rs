@@ -3,30 +3,27 @@
 //! A port listens while its tunnel has a connection, or had one a moment ago, so that visitors learn at once when nobody
 //! is behind it, and a connector that comes back finds it as it was.
 
-mod proxy_header;
-mod stream;
-mod visitor;
-
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use registry::Registry;
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::Limits;
-use crate::listen::Places;
-use crate::metrics::Metrics;
+use crate::defence::Defence;
+use crate::listen::{Places, accept, tune};
 use crate::stop::Stop;
-use crate::tunnels::Tunnels;
+use crate::streams::{Streams, Visitor};
+
+/// A visitor's machine that answers nothing for this long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// From when a port was promised until its agent must have come.
 const PROMISED: Duration = Duration::from_secs(60);
@@ -42,11 +39,8 @@ const BACKLOG: i32 = 1024;
 
 /// What everything here works with.
 pub(crate) struct Setting {
-    pub(crate) registry: Registry,
-    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) places: Arc<Places>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: Limits,
     pub(crate) stop: Stop,
     /// Where ports listen.
     pub(crate) address: IpAddr,
@@ -84,8 +78,8 @@ impl Promises {
 
 /// Keeps the ports of all tunnels open until the node stops.
 pub(crate) async fn keep(setting: Setting, Asked(mut asked): Asked) {
-    let mut changes = setting.registry.watch(setting.registry.snapshot().revision());
-    let mut arrivals = setting.tunnels.arrivals();
+    let mut changes = setting.streams.registry.watch(setting.streams.registry.snapshot().revision());
+    let mut arrivals = setting.streams.tunnels.arrivals();
     let mut keeper = Keeper { setting: Arc::new(setting), open: HashMap::new(), failed: HashSet::new() };
     let stop = keeper.setting.stop.clone();
     let mut ticks = tokio::time::interval(TICK);
@@ -145,8 +139,8 @@ impl Keeper {
 
     /// Opens and closes what has to be by now.
     fn look(&mut self) {
-        let snapshot = self.setting.registry.snapshot();
-        let tunnels = &self.setting.tunnels;
+        let snapshot = self.setting.streams.registry.snapshot();
+        let tunnels = &self.setting.streams.tunnels;
         let wanted: HashSet<u16> = snapshot
             .ports()
             .filter(|port| self.setting.range.contains(&port.number))
@@ -177,10 +171,48 @@ impl Keeper {
         let listener = listener(SocketAddr::new(self.setting.address, number))?;
         self.failed.remove(&number);
         let closing = CancellationToken::new();
-        let place =
-            stream::PublicPort { number, open: Arc::new(AtomicUsize::new(0)), setting: Arc::clone(&self.setting) };
-        self.setting.stop.spawn(place.serve(listener, closing.clone()));
+        let port = PublicPort { number, setting: Arc::clone(&self.setting) };
+        self.setting.stop.spawn(port.serve(listener, closing.clone()));
         self.open.insert(number, Open { closing, promised_until });
+        Ok(())
+    }
+}
+
+/// One port that listens.
+struct PublicPort {
+    number: u16,
+    setting: Arc<Setting>,
+}
+
+impl PublicPort {
+    /// Serves visitors until the port closes or the node stops. Those that are connected stay so.
+    async fn serve(self, listener: TcpListener, closing: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = closing.cancelled() => return,
+                accepted = accept(&listener, &self.setting.stop) => accepted,
+            };
+            let Some((stream, remote)) = accepted else { return };
+            tune(&stream, SILENCE);
+            if let Err(defence) = self.admit(Visitor::new(stream, BytesMut::new()), remote) {
+                self.setting.streams.metrics.defended(defence);
+                tracing::debug!(visitor = %remote, port = self.number, limit = defence.label(), "a visitor is refused");
+            }
+        }
+    }
+
+    /// Serves a visitor if there is room, and it may come here.
+    fn admit(&self, visitor: Visitor, remote: SocketAddr) -> Result<(), Defence> {
+        let Setting { streams, places, stop, .. } = &*self.setting;
+        let snapshot = streams.registry.snapshot();
+        let port = snapshot.port(self.number).ok_or(Defence::NotAllowed)?;
+        let place = places.take(remote.ip())?;
+        let admitted = streams.admit(&snapshot, (&port.value).into(), remote)?;
+        let present = streams.metrics.visitor();
+        stop.spawn(async move {
+            admitted.carry(visitor, remote).await;
+            drop((place, present));
+        });
         Ok(())
     }
 }

@@ -151,7 +151,8 @@ impl Tunnels {
             | Change::Zone(..)
             | Change::Route(..)
             | Change::Access(..)
-            | Change::Port(..) => (),
+            | Change::Port(..)
+            | Change::Passthrough(..) => (),
         }
     }
 

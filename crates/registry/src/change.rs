@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::resource::{Account, ApiToken, Configuration, Port, Route, Tunnel, TunnelAccess, Versioned, Zone};
+use crate::resource::{
+    Account, ApiToken, Configuration, Passthrough, Port, Route, Tunnel, TunnelAccess, Versioned, Zone,
+};
 use crate::{AccountId, Hostname, TokenId, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
@@ -24,4 +26,6 @@ pub enum Change {
     Access(Uuid, Option<Arc<Versioned<TunnelAccess>>>),
     /// A public port.
     Port(u16, Option<Arc<Versioned<Port>>>),
+    /// A name whose TLS is the origin's own.
+    Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
 }

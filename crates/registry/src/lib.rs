@@ -39,12 +39,12 @@ pub use error::{CommitError, EngineError, OpenError};
 pub use id::{AccountId, BadId, TokenId, ZoneId};
 pub use live::{Activity, ConnectionRecord};
 pub use name::{BadName, Hostname, TunnelName};
-pub use port::{PortError, PortOptions, ProxyProtocol};
+pub use port::{PassthroughError, PortError, PortOptions, ProxyProtocol};
 pub use presence::Presence;
 pub use registry::Registry;
 pub use resource::{
-    Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Port, Resource, Route, TokenHash, Tunnel,
-    TunnelAccess, Versioned, Zone,
+    Account, ApiToken, ConfigSource, Configuration, Key, NameClaim, Passthrough, Port, Resource, Route, TokenHash,
+    Tunnel, TunnelAccess, Versioned, Zone,
 };
 pub use route::{RouteError, RouteWrite};
 pub use secret::{BadSecret, Secret};

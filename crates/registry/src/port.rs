@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::resource::{Port, Resource};
-use crate::{CommitError, Registry, Snapshot, Versioned};
+use crate::resource::{Passthrough, Port, Resource};
+use crate::{CommitError, Hostname, Registry, Snapshot, Versioned};
 
 /// Which form of the PROXY protocol tells an origin who its visitor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,58 @@ impl Registry {
             for other in snapshot.ports_of(tunnel).filter(|other| other.number != number) {
                 transaction.expect(other).delete(&other.key());
             }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Why the TLS of a name was not left to an origin, or to the edge again.
+#[derive(Debug, thiserror::Error)]
+pub enum PassthroughError {
+    /// The name does not lead to this tunnel.
+    #[error("{hostname} does not lead to the tunnel {tunnel}")]
+    NotItsName {
+        /// The name.
+        hostname: Hostname,
+        /// The tunnel.
+        tunnel: Uuid,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Registry {
+    /// Leaves the TLS of visitors for this name to the tunnel's origin; without options, to the edge again.
+    ///
+    /// # Errors
+    /// The name does not lead to this tunnel, or the engine fails.
+    pub async fn put_passthrough(
+        &self,
+        hostname: &Hostname,
+        tunnel: Uuid,
+        options: Option<PortOptions>,
+    ) -> Result<(), PassthroughError> {
+        self.change(|snapshot, transaction| {
+            let route = snapshot.route_exactly(hostname).filter(|route| route.tunnel == tunnel);
+            let route = route.ok_or_else(|| PassthroughError::NotItsName { hostname: hostname.clone(), tunnel })?;
+            let old = snapshot.passthrough_entry(hostname);
+            let new = options.clone().map(|options| Passthrough { hostname: hostname.clone(), tunnel, options });
+            if old.map(|old| &old.value) == new.as_ref() {
+                return Ok(());
+            }
+            match (old, &new) {
+                (Some(old), _) => transaction.expect(old),
+                (None, Some(new)) => transaction.expect_absent(&new.key()),
+                (None, None) => return Ok(()),
+            };
+            transaction.expect(route);
+            match (new, old) {
+                (Some(new), _) => transaction.put(&new),
+                (None, Some(old)) => transaction.delete(&old.key()),
+                (None, None) => return Ok(()),
+            };
             Ok(())
         })
         .await

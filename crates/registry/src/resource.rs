@@ -292,3 +292,23 @@ impl Resource for Port {
         Key::new(Self::KIND, &self.number)
     }
 }
+
+/// A name whose visitors' TLS passes to a tunnel unopened, so that the origin keeps its own certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passthrough {
+    /// The name in the visitors' first message; a service by this name is what the tunnel's agents look for.
+    pub hostname: Hostname,
+    /// Where it leads.
+    pub tunnel: Uuid,
+    /// How visitors are served.
+    #[serde(flatten)]
+    pub options: PortOptions,
+}
+
+impl Resource for Passthrough {
+    const KIND: &'static str = "tls-names";
+
+    fn key(&self) -> Key {
+        Key::new(Self::KIND, &self.hostname)
+    }
+}

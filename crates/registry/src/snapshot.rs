@@ -11,8 +11,8 @@ use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
 use crate::live::{Activity, ConnectionRecord};
 use crate::resource::{
-    Account, ApiToken, Configuration, NameClaim, Port, Resource, Route, TokenHash, Tunnel, TunnelAccess, Versioned,
-    Zone,
+    Account, ApiToken, Configuration, NameClaim, Passthrough, Port, Resource, Route, TokenHash, Tunnel, TunnelAccess,
+    Versioned, Zone,
 };
 use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
 
@@ -36,6 +36,7 @@ pub struct Snapshot {
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
     access: HashMap<Uuid, Arc<Versioned<TunnelAccess>>>,
     ports: OrdMap<u16, Arc<Versioned<Port>>>,
+    passthrough: HashMap<Hostname, Arc<Versioned<Passthrough>>>,
     quick: OrdSet<Uuid>,
     live: Live,
 }
@@ -159,6 +160,28 @@ impl Snapshot {
         self.ports.values()
     }
 
+    /// The tunnel that ends the TLS of visitors for this name (lower case) by itself.
+    pub fn passthrough(&self, name: &str) -> Option<&Arc<Versioned<Passthrough>>> {
+        let leads_there = |passthrough: &&Arc<Versioned<Passthrough>>| {
+            self.exact.get(name).is_some_and(|route| route.tunnel == passthrough.tunnel)
+        };
+        // A route that was overwritten since leads elsewhere, and the edge ends its TLS.
+        self.passthrough.get(name).filter(leads_there)
+    }
+
+    pub(crate) fn passthrough_entry(&self, hostname: &Hostname) -> Option<&Arc<Versioned<Passthrough>>> {
+        self.passthrough.get(hostname)
+    }
+
+    /// Whether there is any name whose TLS is the origin's own.
+    pub fn passes_any(&self) -> bool {
+        !self.passthrough.is_empty()
+    }
+
+    pub(crate) fn passthrough_of(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<Versioned<Passthrough>>> {
+        self.passthrough.values().filter(move |name| name.tunnel == tunnel)
+    }
+
     /// The connections that a tunnel has right now.
     pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
         self.live
@@ -271,6 +294,11 @@ impl Snapshot {
                 let (number, port) = (parse(id)?, decode(value, revision)?);
                 set_ordered(&mut self.ports, number, port.clone());
                 Change::Port(number, port)
+            }
+            Passthrough::KIND => {
+                let (hostname, passthrough): (Hostname, _) = (parse(id)?, decode(value, revision)?);
+                set(&mut self.passthrough, hostname.clone(), passthrough.clone());
+                Change::Passthrough(hostname, passthrough)
             }
             NameClaim::KIND => {
                 set(&mut self.claims, parse(id)?, decode(value, revision)?);

@@ -332,6 +332,9 @@ fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel:
     for port in snapshot.ports_of(tunnel) {
         transaction.expect(port).delete(&port.key());
     }
+    for name in snapshot.passthrough_of(tunnel) {
+        transaction.expect(name).delete(&name.key());
+    }
 }
 
 impl Snapshot {

@@ -477,3 +477,26 @@ async fn a_port_belongs_to_one_tunnel_and_goes_with_it() {
     let gone = registry.put_port(at(5), 20_002, one.id, "one.test", PortOptions::default()).await;
     assert!(matches!(gone, Err(PortError::NoTunnel(_))));
 }
+
+#[tokio::test]
+async fn tls_is_left_to_the_tunnel_that_the_name_leads_to() {
+    let (registry, zone) = open().await;
+    let one = registry.create_tunnel(at(0), named("one")).await.unwrap();
+    let two = registry.create_tunnel(at(0), named("two")).await.unwrap();
+    let name = host("a.example.test");
+    let nobody = registry.put_passthrough(&name, one.id, Some(PortOptions::default())).await;
+    assert!(matches!(nobody, Err(PassthroughError::NotItsName { .. })));
+    registry.put_route(at(1), zone.id, name.clone(), one.id, false).await.unwrap();
+    registry.put_passthrough(&name, one.id, Some(PortOptions::default())).await.unwrap();
+    assert_eq!(registry.snapshot().passthrough("a.example.test").map(|found| found.tunnel), Some(one.id));
+    assert!(registry.snapshot().passes_any());
+    registry.put_route(at(2), zone.id, name.clone(), two.id, true).await.unwrap();
+    assert!(registry.snapshot().passthrough("a.example.test").is_none(), "the name leads elsewhere now");
+    registry.put_passthrough(&name, two.id, Some(PortOptions::default())).await.unwrap();
+    assert_eq!(registry.snapshot().passthrough("a.example.test").map(|found| found.tunnel), Some(two.id));
+    registry.put_passthrough(&name, two.id, None).await.unwrap();
+    assert!(!registry.snapshot().passes_any());
+    registry.put_passthrough(&name, two.id, Some(PortOptions::default())).await.unwrap();
+    registry.delete_tunnel(at(3), two.id, false).await.unwrap();
+    assert!(!registry.snapshot().passes_any());
+}

@@ -69,6 +69,19 @@ pub(crate) struct Wish {
     pub(crate) access: Option<policy::Access>,
     /// A public port; none, if there is nothing.
     pub(crate) port: Option<PortWish>,
+    /// The origin ends visitors' TLS by itself, which are served so; the edge does, if there is nothing.
+    pub(crate) tls: Option<StreamWish>,
+}
+
+/// How visitors of a byte stream are served. What is left out is up to the edge.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamWish {
+    /// `v1` or `v2`.
+    pub(crate) proxy_protocol: Option<String>,
+    /// Connections at once.
+    pub(crate) max_connections: Option<NonZeroUsize>,
+    /// Time without a byte; zero is for ever.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// A public port that leads to a tunnel. What is left out is up to the edge.
@@ -78,30 +91,34 @@ pub(crate) struct PortWish {
     pub(crate) range: Option<PortRange>,
     /// The one to take if it is free.
     pub(crate) prefer: Option<u16>,
-    /// `v1` or `v2`.
-    pub(crate) proxy_protocol: Option<String>,
-    /// Connections at once.
-    pub(crate) max_connections: Option<NonZeroUsize>,
-    /// Time without a byte; zero is for ever.
-    pub(crate) idle: Option<Duration>,
+    /// How its visitors are served.
+    pub(crate) stream: StreamWish,
 }
 
 impl PortWish {
     fn json(&self) -> Value {
-        let mut wish = json!({});
-        let mut set = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                wish[key] = value;
-            }
-        };
+        let mut wish = self.stream.json();
         let range = self.range.map(PortRange::numbers);
-        set("first", range.as_ref().map(|range| json!(range.start())));
-        set("last", range.as_ref().map(|range| json!(range.end())));
-        set("prefer", self.prefer.map(|port| json!(port)));
-        set("proxy_protocol", self.proxy_protocol.as_ref().map(|version| json!(version)));
-        set("max_connections", self.max_connections.map(|count| json!(count)));
-        set("idle_seconds", self.idle.map(|idle| json!(idle.as_secs())));
+        set(&mut wish, "first", range.as_ref().map(|range| *range.start()));
+        set(&mut wish, "last", range.as_ref().map(|range| *range.end()));
+        set(&mut wish, "prefer", self.prefer);
         wish
+    }
+}
+
+impl StreamWish {
+    fn json(&self) -> Value {
+        let mut wish = json!({});
+        set(&mut wish, "proxy_protocol", self.proxy_protocol.as_deref());
+        set(&mut wish, "max_connections", self.max_connections.map(NonZeroUsize::get));
+        set(&mut wish, "idle_seconds", self.idle.map(|idle| idle.as_secs()));
+        wish
+    }
+}
+
+fn set(wish: &mut Value, key: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        wish[key] = value.into();
     }
 }
 
@@ -162,6 +179,9 @@ pub(crate) async fn quick_tunnel(
     if let Some(port) = &wish.port {
         body["port"] = port.json();
     }
+    if let Some(tls) = &wish.tls {
+        body["tls"] = tls.json();
+    }
     let fetch = Fetch { method: Method::POST, url: &url, token, body: Some(body), trust, limit: TIME_LIMIT };
     let answer = fetch.send().await.with_context(|| unreachable(service))?;
     let value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
@@ -178,6 +198,12 @@ pub(crate) async fn quick_tunnel(
         && value.pointer("/result/port").is_none_or(Value::is_null)
     {
         return Err(Problem::new(format!("the edge at {service} has no public ports"), "update the edge").into());
+    }
+    if wish.tls.is_some()
+        && answer.status() == StatusCode::OK
+        && value.pointer("/result/tls") != Some(&Value::Bool(true))
+    {
+        return Err(Problem::new(format!("the edge at {service} passes no TLS through"), "update the edge").into());
     }
     match read(&value) {
         Some(tunnel) if answer.status() == StatusCode::OK => Ok(tunnel),

@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use harness::{Agent, Edge, LIMIT, RawOrigin, Visitor, still, until};
+use harness::{Agent, Edge, Http, Identity, LIMIT, Origin, RawOrigin, Visitor, still, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -310,4 +311,91 @@ async fn the_same_service_is_reached_inside_a_websocket() {
         assert!(within("the end", socket.next()).await.is_none_or(|end| end.is_ok_and(|end| end.is_close())));
         drop(agent);
     }
+}
+
+/// An origin of HTTPS with a certificate of its own for this name, and the file to trust.
+async fn secured(name: &str, home: &Path) -> (Origin, PathBuf) {
+    let identity = Identity::new(&[name]);
+    let ca = home.join("own.pem");
+    std::fs::write(&ca, identity.certificate()).unwrap();
+    (Origin::start_secure(&identity).await, ca)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_passes_to_an_origin_that_keeps_its_certificate() {
+    let home = tempfile::tempdir().unwrap();
+    for transport in TRANSPORTS {
+        let (edge, (origin, own)) = (Edge::start().await, secured("own.localhost", home.path()).await);
+        let place = origin.service().trim_start_matches("https://").to_owned();
+        let agent = Agent::tcp(&edge, &place, &["--tls", "--name", "own", "--protocol", transport]).await;
+        let trusting = Visitor::new(edge.https(), edge.http(), &own);
+        for version in [Http::One, Http::Two] {
+            let answer = trusting.over(version).get(&agent.url("/")).await;
+            assert_eq!((answer.status, answer.text()), (200, "hello from the origin".to_owned()), "{version:?}");
+            assert!(answer.headers.get("cf-ray").is_none(), "the edge has seen nothing of it");
+        }
+        // Its neighbours are served as ever, by the edge's certificate.
+        let plain = Origin::start().await;
+        let beside = Agent::start(&edge, &plain.service(), &["--name", "beside"]).await;
+        assert_eq!(edge.visitor().get(&beside.url("/")).await.status, 200);
+
+        // In pieces as small as can be, and then something that is no TLS at all.
+        let mut visitor = visit(edge.https()).await;
+        let hello = client_hello("own.localhost");
+        for byte in &hello {
+            visitor.write_all(std::slice::from_ref(byte)).await.unwrap();
+            visitor.flush().await.unwrap();
+        }
+        let mut head = [0; 3];
+        within("the origin's hello", visitor.read_exact(&mut head)).await.unwrap();
+        assert_eq!(head, [0x16, 3, 3]);
+        drop(visitor);
+        for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], &hello[..hello.len() - 1]] {
+            let mut visitor = visit(edge.https()).await;
+            visitor.write_all(nonsense).await.unwrap();
+            visitor.shutdown().await.unwrap();
+            let heard = all(&mut visitor).await.unwrap_or_default();
+            assert!(heard.is_empty() || heard[0] == 0x15, "an alert at most: {heard:?}");
+        }
+
+        // The edge ends TLS again once that is wished for.
+        let state = agent.stop().await;
+        let agent = Agent::start_at(&edge, &plain.service(), &["--name", "own"], state).await;
+        assert_eq!(edge.visitor().get(&agent.url("/")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_leads_nowhere_is_reset() {
+    let home = tempfile::tempdir().unwrap();
+    let (edge, (origin, _)) = (Edge::start().await, secured("own.localhost", home.path()).await);
+    let place = origin.service().trim_start_matches("https://").to_owned();
+    let words = ["--tls", "--name", "own", "--allow", "192.0.2.0/24"];
+    let agent = Agent::tcp(&edge, &place, &words).await;
+    let hello = client_hello("own.localhost");
+    let mut visitor = visit(edge.https()).await;
+    visitor.write_all(&hello).await.unwrap();
+    assert_reset(visitor).await;
+    let state = agent.stop().await;
+    let agent = Agent::tcp_at(&edge, &place, &words[..3], state).await;
+    drop(origin);
+    let mut visitor = visit(edge.https()).await;
+    visitor.write_all(&hello).await.unwrap();
+    assert_reset(visitor).await;
+    drop(agent);
+}
+
+/// What a visitor of this name says first.
+fn client_hello(name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let mut visitor = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    visitor.write_tls(&mut hello).unwrap();
+    hello
 }

@@ -9,12 +9,17 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream of which the beginning has been read already, to see what it is.
-pub(super) struct Prefixed<IO> {
+pub(crate) struct Prefixed<IO> {
     read: BytesMut,
     io: IO,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Prefixed<IO> {
+    /// A stream of which this has been read already.
+    pub(crate) fn with(read: BytesMut, io: IO) -> Self {
+        Self { read, io }
+    }
+
     /// Reads until it is clear whether the visitor speaks HTTP/2.
     pub(super) async fn new(mut io: IO) -> io::Result<(Self, bool)> {
         let mut read = BytesMut::with_capacity(PREFACE.len());

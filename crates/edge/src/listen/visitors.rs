@@ -1,16 +1,21 @@
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::places::{Place, Places};
-use super::tcp;
+use super::{hello, tcp};
 use crate::defence::Defence;
+use crate::front::prefixed::Prefixed;
 use crate::front::{self, Reception};
+use crate::streams::{Admitted, Streams, Visitor};
 use crate::visit::Caller;
 
 /// A visitor's machine that answers nothing for this long is gone. Long enough for a phone in a tunnel of the other
@@ -33,20 +38,24 @@ pub(crate) async fn visitors_over_tls(
     tls: Arc<ServerConfig>,
     reception: Arc<Reception>,
     places: Arc<Places>,
+    streams: Arc<Streams>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
         tcp::tune(&stream, SILENCE);
-        let handshake = timeout(reception.limits.handshake, acceptor.accept(stream));
+        let meeting = meet(stream, remote, acceptor.clone(), Arc::clone(&streams));
+        let handshake = timeout(reception.limits.handshake, meeting);
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
                 match reception.stop.unless_drained(handshake).await {
                     None => (),
-                    Some(Ok(Ok(stream))) => {
+                    Some(Ok(Ok(Met::Passing(admitted, visitor)))) => admitted.carry(visitor, remote).await,
+                    Some(Ok(Ok(Met::Refused(defence)))) => reception.site.metrics.defended(defence),
+                    Some(Ok(Ok(Met::Secured(stream)))) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        front::serve(stream, is_http2, Caller { remote, secure: true }, reception).await;
+                        front::serve(*stream, is_http2, Caller { remote, secure: true }, reception).await;
                     }
                     Some(Ok(Err(error))) => {
                         reception.site.metrics.defended(Defence::BadHandshake);
@@ -61,6 +70,37 @@ pub(crate) async fn visitors_over_tls(
         };
         spawn(&reception, place, serving);
     }
+}
+
+/// A visitor who came for TLS.
+enum Met {
+    Secured(Box<TlsStream<Prefixed<TcpStream>>>),
+    /// Its TLS is the origin's own.
+    Passing(Admitted, Visitor),
+    Refused(Defence),
+}
+
+/// Shakes hands with a visitor, unless the name that it asks for is one whose origin does so.
+async fn meet(
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    acceptor: TlsAcceptor,
+    streams: Arc<Streams>,
+) -> io::Result<Met> {
+    let mut read = BytesMut::new();
+    // Where no name is passed through, nobody pays for the look.
+    if streams.registry.snapshot().passes_any() {
+        let name = hello::server_name(&mut stream, &mut read).await?;
+        let snapshot = streams.registry.snapshot();
+        if let Some(passthrough) = name.as_deref().and_then(|name| snapshot.passthrough(name)) {
+            let visitor = Visitor::new(stream, read);
+            return Ok(match streams.admit(&snapshot, (&passthrough.value).into(), remote) {
+                Ok(admitted) => Met::Passing(admitted, visitor),
+                Err(defence) => Met::Refused(defence),
+            });
+        }
+    }
+    Ok(Met::Secured(Box::new(acceptor.accept(Prefixed::with(read, stream)).await?)))
 }
 
 /// Serves visitors over QUIC until the node stops.

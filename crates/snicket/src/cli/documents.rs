@@ -11,6 +11,7 @@ use super::Cli;
 /// A command line as a page has it.
 #[derive(Debug)]
 struct Line {
+    #[expect(dead_code, reason = "shown when a test fails")]
     page: String,
     text: String,
     /// In a block, to be typed; otherwise named in a sentence, where what is needed may be left out.

@@ -9,7 +9,7 @@ use agent::ingress::Overrides;
 
 use self::access::{AccessArgs, Wanted};
 use super::share::{self, EdgeArgs, Way};
-use crate::bootstrap;
+use crate::bootstrap::{self, Wish};
 use crate::connector::{self, Connector};
 use crate::inspect::InspectArgs;
 use crate::logging::{Level, LogArgs, Logging};
@@ -66,7 +66,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let way = Way::find(&args.edge, Some(&format!("snicket try {}", args.origin.service())))?;
     let known = bootstrap::ask(&way.api, &way.trust).await?;
     let access = Some(rules).filter(|rules| !rules.is_empty());
-    let tunnel = share::tunnel(&args.edge, &way, &known, args.origin.service(), access, None).await?;
+    let wish = Wish { access, ..Wish::default() };
+    let tunnel = share::tunnel(&args.edge, &way, &known, args.origin.service(), wish).await?;
     let overrides = Overrides {
         http_host_header: args.host_header.clone(),
         no_tls_verify: args.no_tls_verify.then_some(true),

@@ -7,9 +7,8 @@ use agent::edge::EdgeName;
 use agent::ingress::Document;
 use anyhow::Context as _;
 use certs::tls::Roots;
-use policy::Access;
 
-use crate::bootstrap::{self, Known, PortWish, QuickTunnel, Wish};
+use crate::bootstrap::{self, Known, QuickTunnel, Wish};
 use crate::fetch::Trust;
 use crate::local::LocalEdge;
 use crate::problem::Problem;
@@ -87,20 +86,19 @@ impl Way {
     }
 }
 
-/// The tunnel of the last run for this key, or a new one. An edge that has forgotten the tunnel makes it anew with the same
+/// The tunnel of the last run for this origin or name, or a new one; of the wish, name and secret are filled in. An edge that has forgotten the tunnel makes it anew with the same
 /// name and secret, and the same port if it can.
 pub(crate) async fn tunnel(
     args: &EdgeArgs,
     way: &Way,
     known: &Known,
     origin: &str,
-    access: Option<Access>,
-    port: Option<PortWish>,
+    wish: Wish,
 ) -> anyhow::Result<QuickTunnel> {
     let key = args.name.as_deref().unwrap_or(origin);
     let path = Remembered::path(&paths::state(), &format!("{} {}", way.api, known.domain), key);
     let remembered = Remembered::load(&path);
-    let fresh = Wish { label: args.name.clone(), secret: None, access, port };
+    let fresh = Wish { label: args.name.clone(), secret: None, ..wish };
     let mut wish = fresh.clone();
     if let Some(remembered) = &remembered {
         wish.label.get_or_insert_with(|| remembered.label().to_owned());

@@ -7,16 +7,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use agent::ingress::Overrides;
-use anyhow::Context as _;
 use policy::{Access, Network};
 
 use super::share::{self, EdgeArgs, Way};
-use crate::bootstrap::{self, PortWish};
+use crate::bootstrap::{self, PortWish, StreamWish, Wish};
 use crate::connector::{self, Connector};
 use crate::inspect::Inspect;
 use crate::logging::{Level, LogArgs, Logging};
 use crate::ports::PortRange;
-use crate::ready::Ready;
+use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
 
 const EXAMPLES: &str = "\
@@ -25,6 +24,7 @@ Examples:
   snicket tcp 5432 --port 20432                      a database, at this port
   snicket tcp db.internal:5432 --port 20400-20499    at one of these
   snicket tcp 25 --proxy-protocol v2                 the origin is told each visitor's address
+  snicket tcp 8443 --tls                             TLS with the origin's own certificate, by its name
   snicket tcp 22 --allow 192.0.2.0/24 --edge tunnel.example.com --ca ca.pem
 
 Visitors need no program of ours: they connect to the address that is shown. The same origin or name has the same port
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Public port, or a range to choose from [default: chosen by the edge]
     #[arg(long, value_name = "RANGE")]
     port: Option<PortRange>,
+    /// At the edge's HTTPS port instead, by the name in TLS, which passes to the origin unopened
+    #[arg(long, conflicts_with = "port")]
+    tls: bool,
     #[command(flatten)]
     edge: EdgeArgs,
     /// Only visitors from this network (repeatable)
@@ -72,24 +75,33 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let way = Way::find(&args.edge, None)?;
     let known = bootstrap::ask(&way.api, &way.trust).await?;
     let access = Some(Access { allow: args.allow, ..Access::default() }).filter(|rules| !rules.is_empty());
-    let wish = PortWish {
-        range: args.port,
-        prefer: None,
+    let stream = StreamWish {
         proxy_protocol: args.proxy_protocol,
         max_connections: args.max_connections,
         idle: args.idle_timeout,
     };
+    let wish = if args.tls {
+        Wish { access, tls: Some(stream), ..Wish::default() }
+    } else {
+        Wish { access, port: Some(PortWish { range: args.port, prefer: None, stream }), ..Wish::default() }
+    };
     let service = args.origin.to_string();
-    let tunnel = share::tunnel(&args.edge, &way, &known, &service, access, Some(wish)).await?;
+    let tunnel = share::tunnel(&args.edge, &way, &known, &service, wish).await?;
     let document = connector::single(&service, Overrides::default())?;
     let config = share::config(&args.edge, &way, &known, &tunnel, document)?;
-    let port = tunnel.port.context("an edge that gives no port was refused above")?;
+    let (https, _) = known.ports();
+    let port = tunnel.port.unwrap_or(https);
     let connector =
         Connector { config, metrics: args.metrics, inspect: Inspect::Off, grace: args.grace_period, pidfile: None };
     let ready = |facts: Ready, screen: Screen| {
         let ready = Ready {
             command: "tcp",
-            address: Some(format!("{}:{port}", public_host(&tunnel.hostname, &known.domain))),
+            url: args.tls.then(|| ready::url("https", &tunnel.hostname, port)),
+            address: Some(match tunnel.port {
+                Some(port) => format!("{}:{port}", public_host(&tunnel.hostname, &known.domain)),
+                // The name alone says which service it is.
+                None => format!("{}:{port}", tunnel.hostname),
+            }),
             port: Some(port),
             origin: Some(service.clone()),
             api: Some(way.api.clone()),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -13,7 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// A visitor's connection. Dropped before both ways have ended in order, it is reset, so that the visitor does not take
 /// what it has for all there is.
-pub(super) struct Visitor {
+pub(crate) struct Visitor {
+    /// What was read of it already.
+    read: BytesMut,
     stream: TcpStream,
     activity: Arc<Activity>,
     heard_end: bool,
@@ -47,9 +50,15 @@ impl Activity {
 }
 
 impl Visitor {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    /// A visitor of which the beginning has been read already.
+    pub(crate) fn new(stream: TcpStream, read: BytesMut) -> Self {
         let activity = Arc::new(Activity { started: Instant::now(), last: AtomicU64::new(0) });
-        Self { stream, activity, heard_end: false, said_end: false }
+        Self { read, stream, activity, heard_end: false, said_end: false }
+    }
+
+    /// What was read of it already.
+    pub(super) fn take_read(&mut self) -> BytesMut {
+        std::mem::take(&mut self.read)
     }
 
     /// The address of ours that the visitor reached.
