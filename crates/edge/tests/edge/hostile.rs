@@ -368,6 +368,19 @@ async fn floods_that_the_library_ends_are_told_apart() {
     edge.still_stands().await;
 }
 
+/// What follows a request that may have been meant otherwise is not believed.
+#[tokio::test]
+async fn a_malformed_request_is_the_last_of_its_connection() {
+    let edge = Besieged::with(Limits::default()).await;
+    let asked = "GET app.edge.test:80 HTTP/1.1\r\nhost: app.edge.test:80\r\naccept: application/json\r\n\r\n\
+                 GET /hello HTTP/1.1\r\nhost: app.edge.test\r\n\r\n";
+    let answer = crate::visitor::raw(&edge.node, asked).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"code\": 1065"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(edge.origin.count(), 0);
+    edge.still_stands().await;
+}
+
 /// Connects from this address of the loopback network.
 async fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

@@ -71,7 +71,7 @@ attacks! {
     pings, 4, "HTTP/2: pings";
     empty_data, 4, "HTTP/2: empty DATA";
     header_bombs, 4, "HTTP/2: header bombs";
-    closed_windows, 50, "HTTP/2: 100 answers with closed windows on each of 50 connections";
+    closed_windows, 20, "HTTP/2: 100 answers with closed windows on each of 20 connections";
     quic_garbage, 4, "QUIC: garbage";
     quic_initials, 4, "QUIC: Initial packets, a thousand half-open handshakes";
     quic_handshakes, 8, "QUIC: whole handshakes and nothing more";

@@ -58,12 +58,12 @@ pub(super) fn table(idle: &Served, rows: &[Row], whole: Option<Duration>) -> Str
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let mut text = format!(
         "# Under attack\n\n\
-         Written by `SNICKET_SIEGE_SECONDS=10 cargo test -p snicket --release --test hostile siege -- --nocapture`.\n\n\
+         Written by `SNICKET_SIEGE_SECONDS=5 cargo test -p snicket --release --test hostile siege -- --nocapture`.\n\n\
          Each attack runs for {time} from a process of its own, over loopback, against `snicket up` with its default limits. \
          Meanwhile a visitor of another tenant makes 50 requests a second, each on a new connection. Idle, that takes {} ms in the \
          middle and {} ms at the 99th percentile. Memory, descriptors and tasks are the edge's: before, at the end of the attack, \
          and afterwards; they count as back within 10 % (memory: and {} MiB that the allocator may keep). The counters that moved \
-         tell what the edge did about it; [run-an-edge.md](run-an-edge.md#limits) says what each limit protects.\n\n\
+         tell what the edge did about it; [limits.md](limits.md) says what each limit protects.\n\n\
          The machine has {cores} cores, which attacker, edge, agents and both visitors share; the attacker has the lowest priority.\n\n\
          | attack | served | p99, ms | × idle | MiB | descriptors | tasks | back after | counters |\n\
          |---|---|---|---|---|---|---|---|---|\n",
