@@ -100,7 +100,10 @@ impl Edge {
                 log.lock().unwrap().push((tunnel, connector));
                 1
             }),
-            ports: Some(api::PublicPorts { range: 20_000..=20_002, open: Arc::new(|port| Box::pin(std::future::ready(opened(port)))) }),
+            ports: Some(api::PublicPorts {
+                range: 20_000..=20_002,
+                open: Arc::new(|port| Box::pin(std::future::ready(opened(port)))),
+            }),
             quick_tunnels,
             facts: Facts {
                 api: any(7000),
