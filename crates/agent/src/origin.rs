@@ -1,6 +1,7 @@
 //! Requests and byte streams to origins (section 13): one [`Origin`] for each rule, with its own pool of connections.
 
 mod connect;
+mod connected;
 mod error;
 mod hello;
 mod pool;
@@ -20,11 +21,11 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
 use crate::ingress::{Rule, Rules, Service};
 use crate::proxy::Proxies;
+pub(crate) use connected::Connected;
 pub use error::PrepareError;
 use stream::StreamOrigin;
 use tls::Trust;
@@ -100,7 +101,7 @@ impl Origin {
 
 impl Origin {
     /// Connects a byte stream.
-    pub(crate) async fn connect(&self) -> Result<TcpStream, OriginError> {
+    pub(crate) async fn connect(&self) -> Result<Connected, OriginError> {
         match self {
             Self::Stream(origin) => origin.connect().await,
             Self::Http(_) | Self::Status(_) | Self::Hello(_) => Err(unsupported(

@@ -25,6 +25,9 @@ pub(crate) use visitor::Visitor;
 /// Longer than agents try to connect (30 s), so that visitors wait no longer for what nobody tries any more.
 const CONNECT: Duration = Duration::from_secs(35);
 
+/// A longer time without a byte is not told from for ever, and too long a one has no end on the clock.
+const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Carries byte streams to the services of tunnels.
 pub(crate) struct Streams {
     pub(crate) registry: Registry,
@@ -151,7 +154,7 @@ impl Admitted {
             return StreamEnd::Cut;
         }
         let activity = visitor.activity();
-        let idle = Duration::from_secs(options.idle_seconds);
+        let idle = Duration::from_secs(options.idle_seconds).min(LONGEST_IDLE);
         tokio::select! {
             relayed = ByteStream::wrap(visitor).relay(stream) => match relayed {
                 Ok(_) => StreamEnd::Ended,

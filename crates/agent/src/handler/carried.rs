@@ -5,12 +5,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 use wire::OriginError;
 
 use crate::event::{Event, StreamEvent, StreamOutcome};
 use crate::metrics::Metrics;
+use crate::origin::Connected;
 
 /// One byte stream from its arrival to its end, whichever way it ends: counted and told when dropped.
 pub(super) struct StreamRecord {
@@ -58,14 +58,14 @@ impl Drop for StreamRecord {
 
 /// A connection to an origin, whose bytes are counted.
 pub(super) struct Carried {
-    origin: TcpStream,
+    origin: Connected,
     origin_ended: bool,
     visitor_ended: bool,
     record: StreamRecord,
 }
 
 impl Carried {
-    pub(super) fn new(origin: TcpStream, record: StreamRecord) -> Self {
+    pub(super) fn new(origin: Connected, record: StreamRecord) -> Self {
         Self { origin, origin_ended: false, visitor_ended: false, record }
     }
 

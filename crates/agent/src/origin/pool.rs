@@ -121,7 +121,15 @@ impl Pool {
     }
 
     fn take(&self, host: &Authority) -> Option<Box<Line>> {
-        self.idle().lines.get_mut(host)?.pop().map(|waiting| waiting.line)
+        let mut idle = self.idle();
+        let waiting = idle.lines.get_mut(host)?;
+        let Waiting { line, since } = waiting.pop()?;
+        if since.elapsed() < self.age {
+            return Some(line);
+        }
+        // The others have waited even longer.
+        waiting.clear();
+        None
     }
 
     fn put(self: &Arc<Self>, host: Authority, line: Box<Line>) {

@@ -437,6 +437,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whatever_comes_brings_no_more_than_came() {
+        let frames = [masked(0x82, b"hello"), masked(0x89, &[1; 125]), masked(0x02, &[2; 300]), masked(0x88, &NORMAL)];
+        let valid = frames.concat();
+        let mut state: u64 = 7;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % limit.max(1)
+        };
+        for _ in 0..20_000 {
+            let mut input = valid.clone();
+            for _ in 0..=below(4) {
+                let at = below(input.len());
+                match below(3) {
+                    0 => input.truncate(at),
+                    1 => input.insert(at, u8::try_from(below(256)).unwrap()),
+                    _ => input.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (at % 8)),
+                }
+            }
+            if let Ok((payload, others)) = decoded(&input, 1 + below(50)) {
+                let told: usize = others
+                    .iter()
+                    .map(|event| match event {
+                        Event::Payload(bytes) | Event::Ping(bytes) => bytes.len(),
+                        Event::Close => 0,
+                    })
+                    .sum();
+                assert!(payload.len() + told <= input.len());
+            }
+        }
+    }
+
     #[tokio::test]
     async fn bytes_become_frames_and_the_end_a_close() {
         let mut said = masked(0x82, b"question");

@@ -9,10 +9,10 @@ use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_KEY};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use wire::{Body, ByteStream, OriginError, OriginFault};
 
 use super::connect::Dial;
+use super::connected::Connected;
 use super::error::ConnectFailure;
 use super::socket::{self, Socket, accepted};
 use super::socks::{self, Reply, Wanted};
@@ -70,7 +70,7 @@ impl StreamOrigin {
     }
 
     /// Connects without a word of the visitor's.
-    pub(super) async fn connect(&self) -> Result<TcpStream, OriginError> {
+    pub(super) async fn connect(&self) -> Result<Connected, OriginError> {
         match &self.0.goal {
             Goal::Fixed { host, port, .. } => self.0.fixed(host, *port).await,
             Goal::Jump | Goal::Socks(_) => Err(unsupported(
@@ -108,11 +108,11 @@ impl StreamOrigin {
 }
 
 impl Settings {
-    async fn fixed(&self, host: &str, port: u16) -> Result<TcpStream, OriginError> {
-        self.dial.host(host, port, None).await.map_err(|ConnectFailure(error)| error)
+    async fn fixed(&self, host: &str, port: u16) -> Result<Connected, OriginError> {
+        self.dial.host(host, port, None).await.map(Connected::new).map_err(|ConnectFailure(error)| error)
     }
 
-    async fn carry(&self, mut socket: Socket, connected: Option<TcpStream>) -> io::Result<()> {
+    async fn carry(&self, mut socket: Socket, connected: Option<Connected>) -> io::Result<()> {
         let (speaks_socks, rules) = match &self.goal {
             Goal::Fixed { socks, .. } => (*socks, None),
             Goal::Jump => (false, None),
@@ -142,7 +142,7 @@ impl Settings {
     }
 
     /// Connects to what the visitor wants, over those of its addresses that the rules allow.
-    async fn allowed(&self, wanted: &Wanted, rules: &[IpRule]) -> Result<TcpStream, Reply> {
+    async fn allowed(&self, wanted: &Wanted, rules: &[IpRule]) -> Result<Connected, Reply> {
         let found = tokio::time::timeout(SOCKS_HANDSHAKE, eyeballs::resolve(&wanted.host, wanted.port)).await;
         let found = found.map_err(|_| Reply::TooLate)?.map_err(|_| Reply::Unreachable)?;
         let allowed: Vec<SocketAddr> = found
@@ -153,7 +153,8 @@ impl Settings {
             tracing::debug!(%wanted, "ipRules do not allow this");
             return Err(Reply::Forbidden);
         }
-        self.dial.addresses(&allowed, &wanted.to_string()).await.map_err(|ConnectFailure(error)| error.fault.into())
+        let connected = self.dial.addresses(&allowed, &wanted.to_string()).await;
+        connected.map(Connected::new).map_err(|ConnectFailure(error)| error.fault.into())
     }
 }
 

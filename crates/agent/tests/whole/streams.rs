@@ -234,3 +234,35 @@ async fn a_byte_stream_ends_each_way_by_itself_and_is_told() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_visitor_that_breaks_off_resets_the_origin() {
+    for protocol in BOTH {
+        for inside_a_websocket in [false, true] {
+            let edge = Edge::start().await;
+            let (address, origin) = parrot().await;
+            let _agent = agent_for(&edge, protocol, &everything_to(&format!("tcp://{address}"), "")).await;
+            let connection = edge.connection().await;
+            let broken = async {
+                if inside_a_websocket {
+                    let visitor = Visitor::arrive(&edge, &[]).await.unwrap();
+                    visitor.say(2, b"half of wh").await;
+                    let (mut heard, _) = within("the visitor", origin.accept()).await.unwrap();
+                    within("the beginning", heard.read_exact(&mut [0; 10])).await.unwrap();
+                    drop(visitor.answer);
+                    heard
+                } else {
+                    let mut stream = within("the stream", connection.connect_stream(&to("app.test"))).await.unwrap();
+                    stream.write_all(b"half of wh").await.unwrap();
+                    let (mut heard, _) = within("the visitor", origin.accept()).await.unwrap();
+                    within("the beginning", heard.read_exact(&mut [0; 10])).await.unwrap();
+                    drop(stream);
+                    heard
+                }
+            };
+            let mut heard = broken.await;
+            let end = within("the end", heard.read(&mut [0])).await;
+            assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{protocol:?}");
+        }
+    }
+}
