@@ -49,12 +49,14 @@ struct Waiting {
 
 /// A connection and the handle by which it is given requests.
 struct Line {
-    connection: http1::Connection<Stream, Body>,
+    /// Dropped at its end: what it has not taken up of a request comes back only then.
+    connection: Option<Connection>,
     sender: http1::SendRequest<Body>,
     /// It has answered before.
     used: bool,
-    over: bool,
 }
+
+type Connection = http1::Connection<Stream, Body>;
 
 /// Why there is no answer.
 pub(super) struct Failure {
@@ -86,7 +88,7 @@ impl Pool {
             let mut line = match self.take(&host) {
                 Some(line) => line,
                 // Boxed, because few requests dial, and all would have to hold the room for it.
-                None => Box::pin(self.dial(host.host())).await?,
+                None => Line::new(Box::pin(self.dial(host.host())).await?),
             };
             let mut failed = match line.send(request).await {
                 Ok(response) => {
@@ -109,15 +111,14 @@ impl Pool {
 
     /// Sends a request that asks for an upgrade, on a connection of its own.
     pub(super) async fn upgrade(&self, host: &str, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let Line { connection, mut sender, .. } = *Box::pin(self.dial(host)).await?;
+        let (mut sender, connection) = Box::pin(self.dial(host)).await?;
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(|error| from_client(&error).into())
     }
 
-    async fn dial(&self, host: &str) -> Result<Box<Line>, Failure> {
+    async fn dial(&self, host: &str) -> Result<(http1::SendRequest<Body>, Connection), Failure> {
         let stream = self.connector.connect(host).await.map_err(|ConnectFailure(error)| error)?;
-        let line = Line::open(stream).await.map_err(|error| from_client(&error))?;
-        Ok(Box::new(line))
+        open(stream).await.map_err(|error| from_client(&error).into())
     }
 
     fn take(&self, host: &Authority) -> Option<Box<Line>> {
@@ -170,17 +171,20 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
+async fn open(stream: Stream) -> hyper::Result<(http1::SendRequest<Body>, Connection)> {
+    http1::Builder::new()
+        // The names that HTTP/1 servers expect; some old ones compare them as text.
+        .title_case_headers(true)
+        .max_headers(MAX_ANSWER_HEADERS)
+        .max_buf_size(MAX_ANSWER_HEAD as usize)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .handshake(stream)
+        .await
+}
+
 impl Line {
-    async fn open(stream: Stream) -> hyper::Result<Self> {
-        let (sender, connection) = http1::Builder::new()
-            // The names that HTTP/1 servers expect; some old ones compare them as text.
-            .title_case_headers(true)
-            .max_headers(MAX_ANSWER_HEADERS)
-            .max_buf_size(MAX_ANSWER_HEAD as usize)
-            .allow_obsolete_multiline_headers_in_responses(true)
-            .handshake(stream)
-            .await?;
-        Ok(Self { connection, sender, used: false, over: false })
+    fn new((sender, connection): (http1::SendRequest<Body>, Connection)) -> Box<Self> {
+        Box::new(Self { connection: Some(connection), sender, used: false })
     }
 
     async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
@@ -195,14 +199,18 @@ impl Line {
 
     /// Reads and writes what can be; `true`: the connection has ended.
     fn drive(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(connection) = &mut self.connection else { return true };
         // Why it ended is told to the request and the body that it carried.
-        self.over = self.over || Pin::new(&mut self.connection).poll(context).is_ready();
-        self.over
+        let over = Pin::new(connection).poll(context).is_ready();
+        if over {
+            self.connection = None;
+        }
+        over
     }
 
     /// Both messages are through, and the connection takes another request.
     fn is_free(&self) -> bool {
-        !self.over && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 }
 
@@ -241,9 +249,8 @@ impl Answer {
         }
         if line.is_free() {
             pool.put(host, line);
-        } else {
+        } else if let Some(connection) = line.connection {
             // An origin may answer in full and still want the rest of the request.
-            let Line { connection, .. } = *line;
             tokio::spawn(connection);
         }
     }

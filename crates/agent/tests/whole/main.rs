@@ -11,6 +11,7 @@ mod lifecycle;
 mod origin;
 mod proxy;
 mod requests;
+mod reuse;
 mod secure;
 mod streams;
 mod vanish;
