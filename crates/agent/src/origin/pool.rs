@@ -27,7 +27,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// The connections of one rule that wait for a request.
 pub(super) struct Pool {
     connector: Connector,
-    /// At most so many wait for each host.
+    /// At most so many wait.
     most: usize,
     /// No longer than this.
     age: Duration,
@@ -38,6 +38,8 @@ pub(super) struct Pool {
 struct Idle {
     /// By the host that the connection was made for, the one used last at the end.
     lines: HashMap<Authority, Vec<Waiting>>,
+    /// For all hosts together.
+    count: usize,
     /// Somebody sweeps.
     swept: bool,
 }
@@ -72,7 +74,8 @@ impl From<OriginError> for Failure {
 }
 
 impl Pool {
-    /// Keeps up to `most` idle connections for each host, each up to `age` (zero: for as long as the origin likes).
+    /// Keeps up to `most` idle connections, for whatever hosts, since visitors may choose these; each up to `age` (zero: for as
+    /// long as the origin likes).
     pub(super) fn new(connector: Connector, most: usize, age: Duration) -> Arc<Self> {
         let age = if age.is_zero() { Duration::MAX } else { age };
         Arc::new(Self { connector, most, age, idle: Mutex::default() })
@@ -123,23 +126,30 @@ impl Pool {
 
     fn take(&self, host: &Authority) -> Option<Box<Line>> {
         let mut idle = self.idle();
-        let waiting = idle.lines.get_mut(host)?;
+        let Idle { lines, count, .. } = &mut *idle;
+        let waiting = lines.get_mut(host)?;
         let Waiting { line, since } = waiting.pop()?;
+        *count -= 1;
         if since.elapsed() < self.age {
             return Some(line);
         }
         // The others have waited even longer.
+        *count -= waiting.len();
         waiting.clear();
         None
     }
 
     fn put(self: &Arc<Self>, host: Authority, line: Box<Line>) {
-        let mut idle = self.idle();
-        let waiting = idle.lines.entry(host).or_default();
-        if waiting.len() < self.most {
-            waiting.push(Waiting { line, since: Instant::now() });
+        if self.most == 0 {
+            return;
         }
-        if !std::mem::replace(&mut idle.swept, true) {
+        let mut idle = self.idle();
+        let oldest = idle.add(host, line, self.most);
+        let swept = std::mem::replace(&mut idle.swept, true);
+        drop(idle);
+        // Closing it takes a while, in which nobody is to wait for the lock.
+        drop(oldest);
+        if !swept {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -153,12 +163,34 @@ impl Pool {
             waiting.retain_mut(|Waiting { line, since }| since.elapsed() < self.age && !line.drive(context));
             !waiting.is_empty()
         });
+        idle.count = idle.lines.values().map(Vec::len).sum();
         idle.swept = !idle.lines.is_empty();
         idle.swept
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    /// Adds one; answers the one that has to go for it.
+    fn add(&mut self, host: Authority, line: Box<Line>, most: usize) -> Option<Waiting> {
+        let oldest = if self.count < most { None } else { self.oldest() };
+        if self.lines.len() > most {
+            self.lines.retain(|_, waiting| !waiting.is_empty());
+        }
+        self.lines.entry(host).or_default().push(Waiting { line, since: Instant::now() });
+        self.count += 1;
+        oldest
+    }
+
+    /// Takes out the one that has waited longest.
+    fn oldest(&mut self) -> Option<Waiting> {
+        let hosts = self.lines.values_mut().filter(|waiting| !waiting.is_empty());
+        let longest = hosts.min_by_key(|waiting| waiting[0].since)?;
+        self.count -= 1;
+        Some(longest.remove(0))
     }
 }
 

@@ -15,7 +15,8 @@ use tokio::sync::{Barrier, Notify, mpsc};
 use wire::Body;
 
 use crate::edge::{Edge, text};
-use crate::origin::{Origin, read_head};
+use crate::origin::{Origin, read_head, serve};
+use crate::secure::acceptor;
 use crate::{config, everything_to, started, within};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -117,6 +118,31 @@ async fn no_more_connections_wait_than_are_allowed() {
     within("the end of the second connection", closed.recv()).await.unwrap();
     assert_eq!(edge.get("/").await.0, 200);
     assert_eq!(origin.accepted(), 2, "the other one waited, and served again");
+    assert!(closed.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn connections_of_hosts_that_visitors_choose_are_bounded_together() {
+    let edge = Edge::start().await;
+    let (acceptor, _) = acceptor(&["a.test", "b.test"], false);
+    let (told, mut closed) = mpsc::channel(2);
+    let origin = Origin::raw(move |stream| {
+        let (acceptor, told) = (acceptor.clone(), told.clone());
+        async move {
+            serve(acceptor.accept(stream).await.unwrap()).await;
+            told.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let options = r#""noTLSVerify":true,"matchSNItoHost":true,"keepAliveConnections":1"#;
+    let service = origin.service().replace("http", "https");
+    let _agent = started(config(&[&edge], &everything_to(&service, options))).await;
+    for host in ["a.test", "b.test", "b.test"] {
+        let request = Request::get(format!("https://{host}/")).body(Body::empty()).unwrap();
+        assert!(text(edge.exchange(request).await.unwrap().into_body()).await.contains(host));
+    }
+    assert_eq!(origin.accepted(), 2, "the latest waited, and served again");
+    within("the end of the other host's connection", closed.recv()).await.unwrap();
     assert!(closed.try_recv().is_err());
 }
 

@@ -15,7 +15,7 @@ use crate::origin::{Origin, serve};
 use crate::{config, everything_to, started};
 
 /// Accepts TLS with a certificate for these names, which is answered in PEM form too.
-fn acceptor(names: &[&str], http2: bool) -> (TlsAcceptor, String) {
+pub(crate) fn acceptor(names: &[&str], http2: bool) -> (TlsAcceptor, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
