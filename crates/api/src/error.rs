@@ -43,6 +43,11 @@ const TOO_LARGE: u32 = 1413;
 const TOO_SLOW: u32 = 1408;
 const ENGINE: u32 = 1503;
 
+/// When to try again what met another change.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+/// When to ask again whether there is room: soon for whoever waits, and seldom for an edge that is full.
+const AFTER_FULL: Duration = Duration::from_secs(60);
+
 impl ApiError {
     fn new(status: StatusCode, code: u32, message: impl Display) -> Self {
         Self { status, code, message: message.to_string(), cause: None, retry_after: None }
@@ -148,7 +153,7 @@ impl From<CommitError> for ApiError {
         let conflict = matches!(error, CommitError::Conflict { .. });
         let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, ENGINE, error);
         // Nothing was written in a conflict, so it may be tried again.
-        Self { retry_after: conflict.then_some(Duration::from_secs(1)), ..unavailable }
+        Self { retry_after: conflict.then_some(AFTER_CONFLICT), ..unavailable }
     }
 }
 
@@ -180,7 +185,7 @@ impl From<QuickTunnelError> for ApiError {
             QuickTunnelError::NoZone(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, ENGINE, error),
             QuickTunnelError::TooMany(_) => {
                 let full = Self::new(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY, error);
-                Self { retry_after: Some(Duration::from_secs(60)), ..full }
+                Self { retry_after: Some(AFTER_FULL), ..full }
             }
             QuickTunnelError::Commit(error) => error.into(),
         }
