@@ -9,6 +9,7 @@ mod gate;
 mod hostile;
 mod limits;
 mod node;
+mod odd_agents;
 mod origin;
 mod refusals;
 mod requests;
