@@ -27,6 +27,8 @@ use crate::{Addresses, Config};
 
 /// How long agents may take to part once no request is under way.
 const PARTING: Duration = Duration::from_secs(2);
+/// Seconds for which a visitor may remember that there is HTTP/3.
+const HTTP3_KNOWN: u32 = 24 * 3600;
 /// How long closing messages may take to leave after everything else has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -82,19 +84,20 @@ impl Edge {
             Arc::clone(&metrics),
             agents.clone(),
         );
+        let site = Site {
+            registry: registry.clone(),
+            gate: Gate::new(),
+            tunnels: Arc::clone(&tunnels),
+            metrics: Arc::clone(&metrics),
+            limits: config.limits,
+            location: config.location.clone(),
+            events: events.clone(),
+        };
         let reception = Arc::new(Reception {
-            site: Arc::new(Site {
-                registry: registry.clone(),
-                gate: Gate::new(),
-                tunnels: Arc::clone(&tunnels),
-                metrics: Arc::clone(&metrics),
-                limits: config.limits,
-                location: config.location.clone(),
-                events: events.clone(),
-            }),
+            site: Arc::new(site),
             limits: config.limits,
             stop: visits.clone(),
-            alt_svc: HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addresses.https.port())).ok(),
+            alt_svc: HeaderValue::try_from(format!("h3=\":{}\"; ma={HTTP3_KNOWN}", addresses.https.port())).ok(),
         });
 
         let visitor_tls = tls::visitor_tls(certificates)?;
@@ -107,15 +110,9 @@ impl Edge {
             tls::visitor_quic(certificates)?,
             front::http3::transport_config(config.limits.streams),
         )?;
-        let mut endpoints = vec![visitors_quic.clone()];
-        let mut tunnel_listeners = Vec::new();
-        for sockets in sockets.tunnel {
-            let (tcp, udp) = pair(sockets)?;
-            let quic =
-                endpoint(udp, certificates, tls::tunnel_quic(certificates)?, wire::quic::edge_transport_config())?;
-            endpoints.push(quic.clone());
-            tunnel_listeners.push((tcp, quic));
-        }
+        let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates)?;
+        let dialled = tunnel_listeners.iter().map(|(_, quic)| quic.clone());
+        let endpoints = std::iter::once(visitors_quic.clone()).chain(dialled).collect();
         let streams = Arc::new(Streams {
             registry,
             tunnels: Arc::clone(&tunnels),
@@ -131,7 +128,6 @@ impl Edge {
         // From here on nothing can fail any more.
         let limits = config.limits;
         let places = listen::Places::new(&limits);
-        let unregistered = Arc::new(Semaphore::new(limits.unregistered));
         agents.spawn(Arc::clone(&tunnels).follow());
         if let Some(range) = config.ports.clone() {
             let setting = ports::Setting {
@@ -143,15 +139,15 @@ impl Edge {
             };
             visits.spawn(ports::keep(setting, asked));
         }
+        let listener = listen::Agents {
+            tunnels: Arc::clone(&tunnels),
+            places: Arc::new(Semaphore::new(limits.unregistered)),
+            limits,
+            stop: agents.clone(),
+        };
         for (tcp, quic) in tunnel_listeners {
-            let listener = listen::Agents {
-                tunnels: Arc::clone(&tunnels),
-                places: Arc::clone(&unregistered),
-                limits,
-                stop: agents.clone(),
-            };
             agents.spawn(listener.clone().over_tls(tcp, Arc::clone(&tunnel_tls)));
-            agents.spawn(listener.over_quic(quic));
+            agents.spawn(listener.clone().over_quic(quic));
         }
         visits.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
         visits.spawn(listen::visitors_over_tls(
@@ -225,6 +221,19 @@ impl Sockets {
 
 fn pair(pair: Pair) -> io::Result<(TcpListener, std::net::UdpSocket)> {
     Ok((tokio_listener(pair.tcp)?, pair.udp))
+}
+
+/// Where agents dial, over either transport.
+fn tunnel_listeners(
+    pairs: Vec<Pair>,
+    certificates: &Arc<Certificates>,
+) -> Result<Vec<(TcpListener, quinn::Endpoint)>, StartError> {
+    let listeners = pairs.into_iter().map(|sockets| {
+        let (tcp, udp) = pair(sockets)?;
+        let crypto = tls::tunnel_quic(certificates)?;
+        Ok((tcp, endpoint(udp, certificates, crypto, wire::quic::edge_transport_config())?))
+    });
+    listeners.collect()
 }
 
 fn tokio_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
