@@ -186,11 +186,12 @@ pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
     let config = args.config.clone();
     let Settings { wishes, blueprint, grace, .. } = Settings::merge(args)?;
     let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
+    let lowest_public = blueprint.ports.map(|range| *range.numbers().start());
     let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel);
     Ok(Facts {
         config,
         files: own.into_iter().flatten().collect(),
-        ports: listeners.map(|wish| wish.address().port()).collect(),
+        ports: listeners.map(|wish| wish.address().port()).chain(lowest_public).collect(),
         grace: Some(grace),
         ..Facts::default()
     })
