@@ -1,5 +1,6 @@
 //! Connections to one origin over HTTP/1.1. Each is driven by the request that uses it and not by a task of its own, so
-//! that a request passes from thread to thread no more often than it has to.
+//! that a request passes from thread to thread no more often than it has to. Only a request with a body leaves its
+//! connection to a task once the answer begins: both ways then go on at their own pace.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
@@ -93,11 +94,12 @@ impl Pool {
                 // Boxed, because few requests dial, and all would have to hold the room for it.
                 None => Line::new(Box::pin(self.dial(host.host())).await?),
             };
+            let uploads = !request.body().is_end_stream();
             let mut failed = match line.send(request).await {
                 Ok(response) => {
                     line.used = true;
                     let lease = Lease { pool: Arc::clone(self), host, line };
-                    return Ok(Answer::begin(response, lease).await);
+                    return Ok(Answer::begin(response, lease, uploads).await);
                 }
                 Err(failed) => failed,
             };
@@ -253,19 +255,40 @@ struct Lease {
     line: Box<Line>,
 }
 
+impl Lease {
+    /// Drives the connection by a task until both messages are through: an origin may answer and still want the rest of the
+    /// request, and a visitor may read nothing of the answer before it has sent that.
+    fn detach(self) {
+        let Self { pool, host, mut line } = self;
+        tokio::spawn(async move {
+            std::future::poll_fn(|context| match line.drive(context) || line.is_free() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+            if line.is_free() {
+                pool.put(host, line);
+            }
+        });
+    }
+}
+
 /// The body of an answer; it drives its connection, and returns it at its end.
 pub(crate) struct Answer {
     body: Incoming,
+    /// `None`: a task drives it, or it has been returned.
     lease: Option<Lease>,
 }
 
 impl Answer {
-    async fn begin(response: Response<Incoming>, lease: Lease) -> Response<Self> {
+    async fn begin(response: Response<Incoming>, lease: Lease, uploads: bool) -> Response<Self> {
         let mut answer = response.map(|body| Self { body, lease: Some(lease) });
         std::future::poll_fn(|context| {
             // Nobody polls a body that is empty.
             if answer.body().is_end_stream() {
                 answer.body_mut().release(context);
+            } else if uploads && let Some(lease) = answer.body_mut().lease.take() {
+                lease.detach();
             }
             Poll::Ready(())
         })
@@ -275,15 +298,14 @@ impl Answer {
 
     /// Gives the connection up, since the body has ended.
     fn release(&mut self, context: &mut Context<'_>) {
-        let Some(Lease { pool, host, mut line }) = self.lease.take() else { return };
-        if line.drive(context) {
+        let Some(mut lease) = self.lease.take() else { return };
+        if lease.line.drive(context) {
             return;
         }
-        if line.is_free() {
-            pool.put(host, line);
-        } else if let Some(connection) = line.connection {
-            // An origin may answer in full and still want the rest of the request.
-            tokio::spawn(connection);
+        if lease.line.is_free() {
+            lease.pool.put(lease.host, lease.line);
+        } else {
+            lease.detach();
         }
     }
 }

@@ -180,3 +180,45 @@ async fn an_answer_before_the_end_of_the_upload_lets_the_upload_go_on() {
     }
     assert_eq!(within("the rest of the upload", read.recv()).await, Some(Some(*b"leftover")));
 }
+
+#[tokio::test]
+async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+    const FRAME: usize = 256 << 10;
+    const FRAMES: usize = 32;
+    let edge = Edge::start().await;
+    let (told, mut read) = mpsc::channel(1);
+    let origin = Origin::raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            read_head(&mut stream).await;
+            let (mut reader, mut writer) = stream.split();
+            let answer = async {
+                writer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                while writer.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+            };
+            let upload = async {
+                let mut rest = FRAME * FRAMES;
+                let mut buffer = vec![0; FRAME];
+                while rest > 0 {
+                    rest -= reader.read(&mut buffer).await.unwrap();
+                }
+                told.send(()).await.unwrap();
+            };
+            tokio::join!(answer, upload);
+        }
+    })
+    .await;
+    let _agent = started(config(&[&edge], &everything_to(&origin.service(), ""))).await;
+    let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|frame| (frame, receiver))
+    });
+    let length = FRAME * FRAMES;
+    let request = Request::post("https://app.test/").header("content-length", length);
+    let answer = edge.exchange(request.body(Body::wrap(StreamBody::new(frames))).unwrap()).await.unwrap();
+    for _ in 0..FRAMES {
+        within("room for more of the upload", sender.send(Ok(Frame::data(vec![0; FRAME].into())))).await.unwrap();
+    }
+    within("the whole upload", read.recv()).await.unwrap();
+    drop(answer);
+}
