@@ -11,6 +11,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(10);
 /// Fewer are no rush: a task of a connection holds some 50 KiB.
 const RUSH: usize = 100;
+/// Without a rush it is tidied up so often, which takes less than a millisecond then.
+const QUIET: Duration = Duration::from_secs(20);
 
 /// Watches the tasks of the program for as long as it runs.
 pub(crate) async fn keep_small() {
@@ -29,25 +31,28 @@ pub(crate) async fn keep_small() {
 struct Tide {
     peak: usize,
     high_at: Instant,
+    tidied_at: Instant,
 }
 
 impl Tide {
     fn new(now: Instant) -> Self {
-        Self { peak: 0, high_at: now }
+        Self { peak: 0, high_at: now, tidied_at: now }
     }
 
-    /// Most of the tasks of a rush are gone, and have been for a while.
+    /// Most of the tasks of a rush are gone, and have been for a while; or there are few, and have been for longer: many small
+    /// things that came and went leave gaps as well.
     fn has_gone_out(&mut self, tasks: usize, now: Instant) -> bool {
         self.peak = self.peak.max(tasks);
-        if self.peak < tasks + RUSH || tasks > self.peak / 2 {
+        let is_high = self.peak < tasks + RUSH || tasks > self.peak / 2;
+        if is_high {
             self.high_at = now;
-            return false;
         }
-        let gone = now.saturating_duration_since(self.high_at) >= CALM;
-        if gone {
-            *self = Self { peak: tasks, high_at: now };
+        let gone = !is_high && now.saturating_duration_since(self.high_at) >= CALM;
+        let quiet = tasks < RUSH && now.saturating_duration_since(self.tidied_at) >= QUIET;
+        if gone || quiet {
+            *self = Self { peak: tasks, high_at: now, tidied_at: now };
         }
-        gone
+        gone || quiet
     }
 }
 
@@ -76,11 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn a_few_more_or_less_are_no_rush() {
+    fn a_few_more_or_less_are_no_rush_and_tidied_at_leisure() {
         let start = Instant::now();
         let mut tide = Tide::new(start);
         for seconds in 0..100 {
-            assert!(!tide.has_gone_out(20 + seconds as usize % 90, start + Duration::from_secs(seconds)));
+            let tidied = tide.has_gone_out(20 + seconds as usize % 70, start + Duration::from_secs(seconds));
+            assert_eq!(tidied, seconds > 0 && seconds % QUIET.as_secs() == 0, "{seconds}");
         }
     }
 }

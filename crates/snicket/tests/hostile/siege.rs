@@ -1,7 +1,7 @@
 //! Each attack for some seconds against a real edge and agent, while a visitor of another tenant asks 50 times a second.
 //!
 //! The ordinary test runs each attack for a moment and asks only that the visitor is served and that what the attack took comes
-//! back. `SNICKET_SIEGE_SECONDS=5 cargo test -p snicket --release --test hostile siege -- --nocapture` runs each for that
+//! back. `SNICKET_SIEGE_SECONDS=3 cargo test -p snicket --release --test hostile siege -- --nocapture` runs each for that
 //! long and writes `docs/hostile.md`.
 
 mod attacks;
