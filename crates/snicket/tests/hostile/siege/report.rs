@@ -54,7 +54,7 @@ impl Row {
     }
 }
 
-/// The whole page. What it says of everybody the test checks after it is written.
+/// The whole page.
 pub(super) fn table(idle: &Served, rows: &[Row], whole: Option<Duration>) -> String {
     let time = whole.map_or_else(|| "a moment".to_owned(), |time| format!("{} s", time.as_secs()));
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -77,9 +77,8 @@ pub(super) fn table(idle: &Served, rows: &[Row], whole: Option<Duration>) -> Str
         writeln!(text, "{}", row.line(idle)).expect("a string can be written to");
     }
     text.push_str(
-        "\nEverybody was served. Where the p99 is above three times idle, the attack makes edge, agents or an origin do work that \
-         no limit forbids:\nanswers that are begun and not read, handshakes, first packets of QUIC. That work takes turns with the \
-         victim's on the same cores.\n",
+        "\nOne run, not a median: with so few requests a single stall is the p99. Attacks that make edge, agents or an origin work \
+         (answers that are\nbegun and not read, handshakes, first packets of QUIC) take turns with the victim on the same cores.\n",
     );
     text
 }
