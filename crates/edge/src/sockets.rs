@@ -134,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_pair_is_refused_when_only_udp_is_taken() {
-        let taken = UdpSocket::bind(LOOPBACK).unwrap();
+        // Whoever else uses ports on this machine must not have the TCP half.
+        let Pair { tcp, udp: taken } = bind_pair(LOOPBACK.parse().unwrap(), "https").unwrap();
+        drop(tcp);
         let error = bind_pair(taken.local_addr().unwrap(), "https").unwrap_err();
         assert_eq!((error.transport, error.is_taken()), ("UDP", true));
     }
