@@ -1,5 +1,7 @@
 //! The agent as the end of a visitor's WebSocket (section 5.4): frames off and on, bytes to and from a stream.
 
+mod masked;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame};
@@ -21,6 +23,8 @@ use tokio::sync::mpsc;
 use tokio::time::Interval;
 use tokio_util::sync::{CancellationToken, PollSender};
 use wire::{Body, BodyError};
+
+pub(in crate::origin) use masked::{MASKED, Masked};
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -43,7 +47,6 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const FINAL: u8 = 0x80;
-const MASKED: u8 = 0x80;
 
 /// Close code 1000, a normal end.
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
@@ -173,7 +176,7 @@ impl AsyncRead for Socket {
                 None => match ready!(Pin::new(&mut this.visitor).poll_frame(context)) {
                     Some(Ok(frame)) => {
                         if let Ok(bytes) = frame.into_data() {
-                            this.decoder.input.extend_from_slice(&bytes);
+                            this.decoder.frames.input.extend_from_slice(&bytes);
                         }
                     }
                     Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
@@ -247,10 +250,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
 /// Takes a visitor's frames apart (RFC 6455 section 5), however they are cut.
 #[derive(Default)]
 struct Decoder {
-    input: BytesMut,
-    /// Payload of the frame under way that has not come yet.
-    missing: u64,
-    mask: [u8; 4],
+    frames: Masked,
     opcode: u8,
     control: BytesMut,
 }
@@ -277,11 +277,11 @@ impl Decoder {
     /// The next event; `None`: more input is needed.
     fn next(&mut self) -> Result<Option<Event>, Malformed> {
         loop {
-            if self.missing == 0 {
+            if self.frames.is_through() {
                 if !self.head()? {
                     return Ok(None);
                 }
-                if self.missing == 0
+                if self.frames.is_through()
                     && self.opcode >= CLOSE
                     && let Some(event) = self.controlled()
                 {
@@ -289,21 +289,12 @@ impl Decoder {
                 }
                 continue;
             }
-            let ready = usize::try_from(self.missing).unwrap_or(usize::MAX).min(self.input.len());
-            if ready == 0 {
-                return Ok(None);
-            }
-            let mut payload = self.input.split_to(ready);
-            for (byte, mask) in payload.iter_mut().zip(self.mask.into_iter().cycle()) {
-                *byte ^= mask;
-            }
-            self.mask.rotate_left(ready % 4);
-            self.missing -= ready as u64;
+            let Some(payload) = self.frames.payload() else { return Ok(None) };
             if self.opcode < CLOSE {
                 return Ok(Some(Event::Payload(payload.freeze())));
             }
             self.control.unsplit(payload);
-            if self.missing == 0
+            if self.frames.is_through()
                 && let Some(event) = self.controlled()
             {
                 return Ok(Some(event));
@@ -323,7 +314,7 @@ impl Decoder {
 
     /// Reads a frame's head. `false`: more input is needed.
     fn head(&mut self) -> Result<bool, Malformed> {
-        let Some(&[first, second]) = self.input.first_chunk() else { return Ok(false) };
+        let Some([first, second]) = self.frames.peek() else { return Ok(false) };
         if second & MASKED == 0 {
             return Err(Malformed("a frame without a mask"));
         }
@@ -339,21 +330,9 @@ impl Decoder {
         if control && (first & FINAL == 0 || short > LARGEST_CONTROL) {
             return Err(Malformed("a control frame that is too long, or in parts"));
         }
-        let extended = match short {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        if self.input.len() < 2 + extended + 4 {
+        if self.frames.begin(second).is_none() {
             return Ok(false);
         }
-        self.input.advance(2);
-        self.missing = match extended {
-            2 => self.input.get_u16().into(),
-            8 => self.input.get_u64(),
-            _ => short,
-        };
-        self.input.copy_to_slice(&mut self.mask);
         self.opcode = opcode;
         Ok(true)
     }
@@ -390,7 +369,7 @@ mod tests {
         let (mut payload, mut others) = (Vec::new(), Vec::new());
         let mut decoder = Decoder::default();
         for chunk in input.chunks(chunk) {
-            decoder.input.extend_from_slice(chunk);
+            decoder.frames.input.extend_from_slice(chunk);
             while let Some(event) = decoder.next()? {
                 match event {
                     Event::Payload(bytes) => payload.extend_from_slice(&bytes),

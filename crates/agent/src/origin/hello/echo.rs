@@ -1,13 +1,13 @@
 //! A WebSocket that echoes (RFC 6455). Frames pass through as they come, so a message of any length costs no memory.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::header::SEC_WEBSOCKET_KEY;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use wire::{Body, BodyError};
 
-use crate::origin::socket::accepted;
+use crate::origin::socket::{MASKED, Masked, accepted};
 
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
@@ -30,7 +30,7 @@ pub(super) fn answer(request: Request<Body>) -> Response<Body> {
             match body.frame().await? {
                 Ok(frame) => {
                     if let Ok(bytes) = frame.into_data() {
-                        echo.input.extend_from_slice(&bytes);
+                        echo.frames.input.extend_from_slice(&bytes);
                     }
                 }
                 Err(error) => return Some((Err(error), None)),
@@ -43,10 +43,7 @@ pub(super) fn answer(request: Request<Body>) -> Response<Body> {
 /// Turns the visitor's masked frames into the same frames without mask.
 #[derive(Default)]
 struct Echo {
-    input: BytesMut,
-    /// Payload of the frame under way that has not come yet.
-    missing: u64,
-    mask: [u8; 4],
+    frames: Masked,
     /// The frame under way is a Close, after which nothing follows.
     closing: bool,
     closed: bool,
@@ -60,17 +57,8 @@ impl Echo {
     fn next(&mut self) -> Result<Option<Bytes>, Unmasked> {
         let mut output = BytesMut::new();
         loop {
-            if self.missing > 0 {
-                let ready = usize::try_from(self.missing).unwrap_or(usize::MAX).min(self.input.len());
-                if ready == 0 {
-                    break;
-                }
-                let mut payload = self.input.split_to(ready);
-                for (index, byte) in payload.iter_mut().enumerate() {
-                    *byte ^= self.mask[index % 4];
-                }
-                self.mask.rotate_left(ready % 4);
-                self.missing -= ready as u64;
+            if !self.frames.is_through() {
+                let Some(payload) = self.frames.payload() else { break };
                 output.unsplit(payload);
             } else if self.closing {
                 self.closed = true;
@@ -84,32 +72,18 @@ impl Echo {
 
     /// Reads a frame's head and writes the one of its echo. `false`: more input is needed.
     fn head(&mut self, output: &mut BytesMut) -> Result<bool, Unmasked> {
-        let Some(&[first, second]) = self.input.first_chunk() else { return Ok(false) };
-        if second & 0x80 == 0 {
+        let Some([first, second]) = self.frames.peek() else { return Ok(false) };
+        if second & MASKED == 0 {
             return Err(Unmasked);
         }
-        let extended = match second & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        if self.input.len() < 2 + extended + 4 {
-            return Ok(false);
-        }
-        self.input.advance(2);
-        self.missing = match extended {
-            2 => self.input.get_u16().into(),
-            8 => self.input.get_u64(),
-            _ => (second & 0x7f).into(),
-        };
-        self.input.copy_to_slice(&mut self.mask);
+        let Some(length) = self.frames.begin(second) else { return Ok(false) };
         let opcode = first & 0x0f;
         self.closing = opcode == CLOSE;
         output.put_u8(if opcode == PING { (first & 0xf0) | PONG } else { first });
-        output.put_u8(second & 0x7f);
-        match extended {
-            2 => output.put_u16(u16::try_from(self.missing).unwrap_or(u16::MAX)),
-            8 => output.put_u64(self.missing),
+        output.put_u8(second & !MASKED);
+        match second & !MASKED {
+            126 => output.put_u16(u16::try_from(length).unwrap_or(u16::MAX)),
+            127 => output.put_u64(length),
             _ => {}
         }
         Ok(true)
@@ -143,7 +117,7 @@ mod tests {
         let mut echo = Echo::default();
         let mut output = Vec::new();
         for chunk in input.chunks(chunk) {
-            echo.input.extend_from_slice(chunk);
+            echo.frames.input.extend_from_slice(chunk);
             while let Some(bytes) = echo.next().unwrap() {
                 output.extend_from_slice(&bytes);
                 if echo.closed {
@@ -180,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_frame_without_mask_is_refused() {
-        let mut echo = Echo { input: BytesMut::from(&[0x81, 1, b'x'][..]), ..Echo::default() };
+        let mut echo = Echo::default();
+        echo.frames.input.extend_from_slice(&[0x81, 1, b'x']);
         assert_eq!(echo.next(), Err(Unmasked));
     }
 }
