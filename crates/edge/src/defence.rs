@@ -1,4 +1,4 @@
-/// Why a visitor's connection was refused or ended in defence of the others.
+/// Why a connection of a visitor or an agent was refused or ended in defence of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defence {
     /// [`crate::Limits::connections`] are open.
@@ -9,6 +9,14 @@ pub(crate) enum Defence {
     PortFull,
     /// The access rules of a public port's tunnel keep the visitor out.
     NotAllowed,
+    /// [`crate::Limits::unregistered`] connections of agents have not registered, in all or of one network.
+    Unregistered,
+    /// A connection where agents dial ended, or took longer than [`crate::Limits::registration`], before it was registered.
+    NoRegistration,
+    /// So many QUIC handshakes are under way that addresses have to be proven first. Who can does so and is served.
+    UnprovenAddress,
+    /// Too many QUIC handshakes are under way even so.
+    Handshakes,
     /// A handshake took longer than [`crate::Limits::handshake`].
     SlowHandshake,
     /// What came instead of a TLS or QUIC handshake was none.
@@ -36,11 +44,15 @@ pub(crate) enum Defence {
 
 impl Defence {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Full,
         Self::AddressFull,
         Self::PortFull,
         Self::NotAllowed,
+        Self::Unregistered,
+        Self::NoRegistration,
+        Self::UnprovenAddress,
+        Self::Handshakes,
         Self::SlowHandshake,
         Self::BadHandshake,
         Self::SlowHeader,
@@ -61,6 +73,10 @@ impl Defence {
             Self::AddressFull => "connections_per_address",
             Self::PortFull => "connections_per_port",
             Self::NotAllowed => "not_allowed",
+            Self::Unregistered => "unregistered",
+            Self::NoRegistration => "no_registration",
+            Self::UnprovenAddress => "unproven_address",
+            Self::Handshakes => "handshakes",
             Self::SlowHandshake => "slow_handshake",
             Self::BadHandshake => "bad_handshake",
             Self::SlowHeader => "slow_header",

@@ -58,10 +58,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (error, defence) = if is_http2 {
-        let Err(error) = http2::serve(io, caller, Arc::clone(&reception)).await else { return };
+        // Each apart, so that a connection takes no more memory than its own protocol needs.
+        let Err(error) = Box::pin(http2::serve(io, caller, Arc::clone(&reception))).await else { return };
         (error.to_string(), error.defence)
     } else {
-        let Err(error) = http1::serve(io, caller, Arc::clone(&reception)).await else { return };
+        let Err(error) = Box::pin(http1::serve(io, caller, Arc::clone(&reception))).await else { return };
         (error.to_string(), Defence::of_http1(&error))
     };
     if let Some(defence) = defence {

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api;
+mod handshakes;
 mod hello;
 mod newcomers;
 mod places;
@@ -10,7 +11,8 @@ mod visitors;
 
 pub(crate) use agents::Agents;
 pub(crate) use api::api;
+pub(crate) use handshakes::Handshakes;
 pub(crate) use newcomers::refuse_newcomers;
-pub(crate) use places::{Places, network};
+pub(crate) use places::{Place, Places, network};
 pub(crate) use tcp::{accept, tune};
 pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};

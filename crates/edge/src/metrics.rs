@@ -83,7 +83,7 @@ impl Metrics {
             ),
             defences: counters(
                 "snicket_edge_defences_total",
-                "Connections of visitors that were refused or ended in defence of the others, by reason.",
+                "Connections of visitors and agents that were refused or ended in defence of the others, by reason.",
                 "reason",
             ),
             registrations: counters(
@@ -163,7 +163,7 @@ impl Metrics {
         self.answer_time.observe(time.as_secs_f64());
     }
 
-    /// A visitor's connection was refused or ended in defence of the others.
+    /// A connection was refused or ended in defence of the others.
     pub(crate) fn defended(&self, defence: Defence) {
         self.defences.with_label_values(&[defence.label()]).inc();
     }

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use quinn::crypto::rustls::QuicServerConfig;
 use registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
 use crate::connections::Connections;
 use crate::front::{self, Reception};
@@ -127,7 +127,8 @@ impl Edge {
 
         // From here on nothing can fail any more.
         let limits = config.limits;
-        let places = listen::Places::new(&limits);
+        let places = listen::Places::of_visitors(&limits);
+        let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
         if let Some(range) = config.ports.clone() {
             let setting = ports::Setting {
@@ -141,7 +142,9 @@ impl Edge {
         }
         let listener = listen::Agents {
             tunnels: Arc::clone(&tunnels),
-            places: Arc::new(Semaphore::new(limits.unregistered)),
+            metrics: Arc::clone(&reception.site.metrics),
+            places: listen::Places::of_newcomers(&limits),
+            handshakes: listen::Handshakes::new(),
             limits,
             stop: agents.clone(),
         };
@@ -155,9 +158,10 @@ impl Edge {
             Arc::clone(&visitor_tls),
             Arc::clone(&reception),
             Arc::clone(&places),
+            Arc::clone(&handshakes),
             streams,
         ));
-        visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
+        visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
         visits.spawn(listen::api(api_listener, visitor_tls, router, limits, visits.clone()));
         Ok(Running { addresses, visits, agents, tunnels, endpoints, events })
     }

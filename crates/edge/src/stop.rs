@@ -18,10 +18,12 @@ impl Stop {
     /// Runs a task until it ends or is cut off.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone();
+        // A future that holds another one in place has room for it twice: as what it was given and as what it waits for.
+        let mut task = Box::pin(task);
         self.tasks.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => (),
-                () = task => (),
+                () = &mut task => (),
             }
         });
     }

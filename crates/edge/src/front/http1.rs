@@ -38,13 +38,14 @@ where
         let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
         move |request| {
             let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
-            async move {
+            // A connection has room for this all the time, also while there is no request.
+            Box::pin(async move {
                 let mut answer = answer(request, caller, &reception, &websocket).await;
                 if answer.extensions().get::<Last>().is_some() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer)
-            }
+            })
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

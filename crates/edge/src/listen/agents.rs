@@ -8,12 +8,14 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::ServerConfig;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
+use super::handshakes::{Handshakes, Newcomer};
+use super::places::{Place, Places};
 use super::tcp;
 use crate::Limits;
+use crate::defence::Defence;
+use crate::metrics::Metrics;
 use crate::stop::Stop;
 use crate::tunnels::{Door, Tunnels};
 
@@ -27,8 +29,10 @@ const READ: usize = 64 << 10;
 #[derive(Clone)]
 pub(crate) struct Agents {
     pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Taken by connections that are not registered yet.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
 }
@@ -36,33 +40,33 @@ pub(crate) struct Agents {
 impl Agents {
     /// Serves agents over TCP until the node stops.
     pub(crate) async fn over_tls(self, listener: TcpListener, tls: Arc<ServerConfig>) {
-        let acceptor = TlsAcceptor::from(tls);
         while let Some((stream, remote)) = tcp::accept(&listener, &self.stop).await {
             let Some(place) = self.place(remote) else { continue };
             tcp::tune(&stream, SILENCE);
-            self.stop.spawn(self.clone().dialled_over_tls(stream, remote, acceptor.clone(), place));
+            self.stop.spawn(self.clone().dialled_over_tls(stream, remote, Arc::clone(&tls), place));
         }
     }
 
-    async fn dialled_over_tls(
-        self,
-        stream: TcpStream,
-        remote: SocketAddr,
-        acceptor: TlsAcceptor,
-        place: OwnedSemaphorePermit,
-    ) {
-        let stream = match timeout(self.limits.handshake, acceptor.accept(BufReader::with_capacity(READ, stream))).await
-        {
+    async fn dialled_over_tls(self, stream: TcpStream, remote: SocketAddr, tls: Arc<ServerConfig>, place: Place) {
+        let stream = BufReader::with_capacity(READ, stream);
+        let stream = match timeout(self.limits.handshake, self.handshakes.shake_hands(stream, tls)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a TLS handshake failed"),
-            Err(_) => return tracing::debug!(agent = %remote, "a TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.metrics.defended(Defence::BadHandshake);
+                return tracing::debug!(agent = %remote, %error, "a TLS handshake failed");
+            }
+            Err(_) => {
+                self.metrics.defended(Defence::SlowHandshake);
+                return tracing::debug!(agent = %remote, "a TLS handshake took too long");
+            }
         };
         if stream.get_ref().1.server_name() == Some(TUNNEL_PROBE_NAME) {
             return tracing::debug!(agent = %remote, "an agent has tried the way over TCP");
         }
-        let door = Door::new(self.tunnels, place);
+        let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::http2::edge::serve(stream, remote, Arc::clone(&door));
-        serve(serving, &door, remote, self.limits).await;
+        // Apart, so that whoever has not come so far takes less.
+        Box::pin(self.serve(serving, &door, remote)).await;
     }
 
     /// Serves agents over QUIC until the node stops.
@@ -73,56 +77,63 @@ impl Agents {
                 incoming = endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
-            // With half of the places taken, agents show first that their address is theirs.
-            if self.places.available_permits() < self.limits.unregistered / 2 && incoming.may_retry() {
-                // It fails only for those that cannot be asked.
-                let _ = incoming.retry();
-                continue;
-            }
             let remote = incoming.remote_address();
+            let newcomer = match self.handshakes.meet(incoming) {
+                Ok(newcomer) => newcomer,
+                Err(defence) => {
+                    self.metrics.defended(defence);
+                    continue;
+                }
+            };
             let Some(place) = self.place(remote) else {
-                incoming.refuse();
+                newcomer.refuse();
                 continue;
             };
-            self.stop.spawn(self.clone().dialled_over_quic(incoming, remote, place));
+            self.stop.spawn(self.clone().dialled_over_quic(newcomer, remote, place));
         }
     }
 
-    async fn dialled_over_quic(self, incoming: quinn::Incoming, remote: SocketAddr, place: OwnedSemaphorePermit) {
-        let handshake = async { incoming.accept()?.await };
-        let connection = match timeout(self.limits.handshake, handshake).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed"),
-            Err(_) => return tracing::debug!(agent = %remote, "a QUIC handshake took too long"),
+    async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place) {
+        let connection = match newcomer.shake_hands(self.limits.handshake).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.metrics.defended(error.defence());
+                return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed");
+            }
         };
         let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
             tracing::debug!(agent = %remote, "an agent has tried the way over QUIC");
             return connection.close(0_u32.into(), b"");
         }
-        let door = Door::new(self.tunnels, place);
+        let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
-        serve(serving, &door, remote, self.limits).await;
+        Box::pin(self.serve(serving, &door, remote)).await;
     }
 
-    fn place(&self, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+    /// A place for a connection that has not registered, if there is one. A flood is counted, and not told line by line.
+    fn place(&self, remote: SocketAddr) -> Option<Place> {
+        let place = self.places.take(remote.ip()).ok();
         if place.is_none() {
-            tracing::warn!(agent = %remote, "the limit of connections that are not registered is reached");
+            self.metrics.defended(Defence::Unregistered);
+            tracing::debug!(agent = %remote, "the limit of connections that are not registered is reached");
         }
         place
     }
-}
 
-/// Serves a connection until it ends, or has not registered in time.
-async fn serve(serving: impl Future<Output = String>, door: &Door, remote: SocketAddr, limits: Limits) {
-    tokio::pin!(serving);
-    let reason = tokio::select! {
-        reason = &mut serving => reason,
-        registered = timeout(limits.registration, door.registered()) => match registered {
-            Ok(()) => serving.await,
-            Err(_) => "it did not register in time".to_owned(),
-        },
-    };
-    tracing::debug!(agent = %remote, reason, "an agent's connection has ended");
+    /// Serves a connection until it ends, or has not registered in time.
+    async fn serve(&self, serving: impl Future<Output = String>, door: &Door, remote: SocketAddr) {
+        tokio::pin!(serving);
+        let reason = tokio::select! {
+            reason = &mut serving => reason,
+            registered = timeout(self.limits.registration, door.registered()) => match registered {
+                Ok(()) => serving.await,
+                Err(_) => "it did not register in time".to_owned(),
+            },
+        };
+        if !door.is_registered() {
+            self.metrics.defended(Defence::NoRegistration);
+        }
+        tracing::debug!(agent = %remote, reason, "an agent's connection has ended");
+    }
 }

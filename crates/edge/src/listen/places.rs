@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::Limits;
 use crate::defence::Defence;
 
-/// The places of visitors' connections: so many in all, and so many for one network.
+/// One network may have so large a part of the places of agents that have not registered: an eighth, which are 32 connectors
+/// that start at the same moment behind one address.
+const NEWCOMERS_SHARE: usize = 8;
+
+/// The places of visitors' connections, or of agents' that have not registered: so many in all, and so many for one network.
 #[derive(Debug)]
 pub(crate) struct Places {
     total: usize,
@@ -30,13 +34,18 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
-            total: limits.connections,
-            per_address: limits.connections_per_address,
-            exempt_loopback: limits.exempt_loopback,
-            taken: Mutex::default(),
-        })
+    /// Those of visitors.
+    pub(crate) fn of_visitors(limits: &Limits) -> Arc<Self> {
+        Self::new(limits.connections, limits.connections_per_address, limits.exempt_loopback)
+    }
+
+    /// Those of agents that have not registered. Loopback is a network like others: agents there register at once too.
+    pub(crate) fn of_newcomers(limits: &Limits) -> Arc<Self> {
+        Self::new(limits.unregistered, (limits.unregistered / NEWCOMERS_SHARE).max(1), false)
+    }
+
+    fn new(total: usize, per_address: usize, exempt_loopback: bool) -> Arc<Self> {
+        Arc::new(Self { total, per_address, exempt_loopback, taken: Mutex::default() })
     }
 
     /// Takes a place for a connection from this address, or says which limit is reached.
@@ -55,11 +64,6 @@ impl Places {
         }
         taken.total += 1;
         Ok(Place { places: Arc::clone(self), network })
-    }
-
-    /// Half of all places are taken.
-    pub(crate) fn are_scarce(&self) -> bool {
-        self.taken().total > self.total / 2
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -94,19 +98,13 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn places(total: usize, per_address: usize, exempt_loopback: bool) -> Arc<Places> {
-        let limits =
-            Limits { connections: total, connections_per_address: per_address, exempt_loopback, ..Limits::default() };
-        Places::new(&limits)
-    }
-
     fn at(address: &str) -> IpAddr {
         address.parse().unwrap()
     }
 
     #[test]
     fn one_network_does_not_take_all() {
-        let places = places(10, 2, true);
+        let places = Places::new(10, 2, true);
         let kept = [places.take(at("2001:db8::1")).unwrap(), places.take(at("2001:db8::2:3")).unwrap()];
         assert_eq!(places.take(at("2001:db8::ffff")).unwrap_err(), Defence::AddressFull);
         let other = [places.take(at("2001:db8:0:1::1")).unwrap(), places.take(at("192.0.2.1")).unwrap()];
@@ -119,17 +117,16 @@ mod tests {
 
     #[test]
     fn the_total_counts_everybody() {
-        let places = places(3, 1, true);
+        let places = Places::new(3, 1, true);
         let kept: Vec<_> = (0..3).map(|_| places.take(at("127.0.0.1")).unwrap()).collect();
         assert_eq!(places.take(at("192.0.2.1")).unwrap_err(), Defence::Full);
-        assert!(places.are_scarce());
         drop(kept);
-        assert!(!places.are_scarce());
+        assert!(places.take(at("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn this_machine_is_exempt_only_if_so_said() {
-        let places = places(10, 1, false);
+        let places = Places::new(10, 1, false);
         let _kept = places.take(at("::1")).unwrap();
         assert_eq!(places.take(at("::1")).unwrap_err(), Defence::AddressFull);
     }

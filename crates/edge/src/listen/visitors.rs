@@ -7,9 +7,9 @@ use bytes::BytesMut;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::handshakes::Handshakes;
 use super::places::{Place, Places};
 use super::{hello, tcp};
 use crate::defence::Defence;
@@ -38,13 +38,13 @@ pub(crate) async fn visitors_over_tls(
     tls: Arc<ServerConfig>,
     reception: Arc<Reception>,
     places: Arc<Places>,
+    handshakes: Arc<Handshakes>,
     streams: Arc<Streams>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
     while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
         tcp::tune(&stream, SILENCE);
-        let meeting = meet(stream, remote, acceptor.clone(), Arc::clone(&streams));
+        let meeting = meet(stream, remote, Arc::clone(&tls), Arc::clone(&handshakes), Arc::clone(&streams));
         let handshake = timeout(reception.limits.handshake, meeting);
         let serving = {
             let reception = Arc::clone(&reception);
@@ -55,7 +55,8 @@ pub(crate) async fn visitors_over_tls(
                     Some(Ok(Ok(Met::Refused(defence)))) => reception.site.metrics.defended(defence),
                     Some(Ok(Ok(Met::Secured(stream)))) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        front::serve(*stream, is_http2, Caller { remote, secure: true }, reception).await;
+                        // Apart, so that whoever has not come so far takes less.
+                        Box::pin(front::serve(*stream, is_http2, Caller { remote, secure: true }, reception)).await;
                     }
                     Some(Ok(Err(error))) => {
                         reception.site.metrics.defended(Defence::BadHandshake);
@@ -84,7 +85,8 @@ enum Met {
 async fn meet(
     mut stream: TcpStream,
     remote: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
+    handshakes: Arc<Handshakes>,
     streams: Arc<Streams>,
 ) -> io::Result<Met> {
     let mut read = BytesMut::new();
@@ -100,45 +102,47 @@ async fn meet(
             });
         }
     }
-    Ok(Met::Secured(Box::new(acceptor.accept(Prefixed::with(read, stream)).await?)))
+    Ok(Met::Secured(Box::new(handshakes.shake_hands(Prefixed::with(read, stream), tls).await?)))
 }
 
 /// Serves visitors over QUIC until the node stops.
-pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc<Reception>, places: Arc<Places>) {
+pub(crate) async fn visitors_over_quic(
+    endpoint: quinn::Endpoint,
+    reception: Arc<Reception>,
+    places: Arc<Places>,
+    handshakes: Arc<Handshakes>,
+) {
     loop {
         let incoming = tokio::select! {
             () = reception.stop.drained() => return,
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        // With half of the places taken, visitors show first that their address is theirs.
-        if places.are_scarce() && incoming.may_retry() {
-            // It fails only for those that cannot be asked.
-            let _ = incoming.retry();
-            continue;
-        }
         let remote = incoming.remote_address();
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let newcomer = match handshakes.meet(incoming) {
+            Ok(newcomer) => newcomer,
+            Err(defence) => {
+                reception.site.metrics.defended(defence);
+                continue;
+            }
+        };
         let Some(place) = place(&reception, &places, remote) else {
-            incoming.refuse();
+            newcomer.refuse();
             continue;
         };
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
-                let handshake = async { incoming.accept()?.await };
-                match reception.stop.unless_drained(timeout(reception.limits.handshake, handshake)).await {
+                match reception.stop.unless_drained(newcomer.shake_hands(reception.limits.handshake)).await {
                     None => (),
-                    Some(Ok(Ok(connection))) => {
-                        front::http3::serve(connection, Caller { remote, secure: true }, reception).await;
+                    Some(Ok(connection)) => {
+                        // Apart, so that whoever has not come so far takes less.
+                        Box::pin(front::http3::serve(connection, Caller { remote, secure: true }, reception)).await;
                     }
-                    Some(Ok(Err(error))) => {
-                        reception.site.metrics.defended(Defence::BadHandshake);
+                    Some(Err(error)) => {
+                        reception.site.metrics.defended(error.defence());
                         tracing::debug!(visitor = %remote, %error, "a QUIC handshake failed");
-                    }
-                    Some(Err(_)) => {
-                        reception.site.metrics.defended(Defence::SlowHandshake);
-                        tracing::debug!(visitor = %remote, "a QUIC handshake took too long");
                     }
                 }
             }
@@ -158,6 +162,7 @@ fn place(reception: &Reception, places: &Arc<Places>, remote: SocketAddr) -> Opt
 
 fn spawn(reception: &Reception, place: Place, serving: impl Future<Output = ()> + Send + 'static) {
     let counted = reception.site.metrics.visitor();
+    let serving = Box::pin(serving);
     reception.stop.spawn(async move {
         serving.await;
         drop((place, counted));

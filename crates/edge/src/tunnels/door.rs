@@ -3,13 +3,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use registry::{ConfigSource, ConfigurationError, TunnelRefused};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::registration::{LocalConfiguration, Refused, Registered, Registration};
 use wire::{Connection, Registrar};
 
 use super::{Tunnels, managed};
+use crate::listen::Place;
 
 /// When an agent whose tunnel or secret is not known may ask again: a tunnel that was made a moment ago is known by
 /// then.
@@ -23,13 +24,13 @@ const RETRY_STOPPING: Duration = Duration::from_secs(1);
 pub(crate) struct Door {
     tunnels: Arc<Tunnels>,
     /// Held until the connection is registered.
-    waiting: Mutex<Option<OwnedSemaphorePermit>>,
+    waiting: Mutex<Option<Place>>,
     registered: watch::Sender<Option<Uuid>>,
 }
 
 impl Door {
     /// For a connection that takes one of the places of those that are not registered.
-    pub(crate) fn new(tunnels: Arc<Tunnels>, place: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(crate) fn new(tunnels: Arc<Tunnels>, place: Place) -> Arc<Self> {
         Arc::new(Self { tunnels, waiting: Mutex::new(Some(place)), registered: watch::Sender::new(None) })
     }
 
@@ -37,6 +38,11 @@ impl Door {
     pub(crate) async fn registered(&self) {
         // The sender lives as long as `self`.
         let _ = self.registered.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The connection is, or was, registered.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered.borrow().is_some()
     }
 
     fn refusal(&self, registration: &Registration) -> Option<Refused> {

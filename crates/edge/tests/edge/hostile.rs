@@ -4,10 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use certs::tls;
 use edge::{Limits, Rate};
+use quinn::crypto::rustls::QuicClientConfig;
 use registry::ConfigSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::node::{Agent, BOTH, Node, PATIENCE, eventually};
 use crate::origin::Origin;
@@ -444,5 +446,64 @@ async fn beginnings_that_lead_nowhere_are_counted() {
     assert!(is_closed(TcpStream::connect(addresses.http).await.unwrap()).await);
     assert_eq!(edge.count("connections").await, 1);
     assert_eq!(edge.origin.count(), 0);
+    drop(kept);
+}
+
+/// A flood of first packets over QUIC, each of another connection and from where nobody answers; sent until the edge answers with
+/// a RETRY packet (RFC 9000 section 17.2.5). Answers how many had been sent.
+async fn first_packets(edge: &Besieged, to: SocketAddr, config: &quinn::ClientConfig, name: &str) -> usize {
+    /// A long header of the type of Retry.
+    const RETRY: u8 = 0xf0;
+    // They are dialled to a trap, and what arrives there goes on to the edge.
+    let trap = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let forger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let mut dialling = Vec::new();
+    let mut packet = [0; 2048];
+    for sent in 1..1000 {
+        let dialled = endpoint.connect_with(config.clone(), trap.local_addr().unwrap(), name).unwrap();
+        let length = tokio::time::timeout(PATIENCE, trap.recv(&mut packet)).await.unwrap().unwrap();
+        dialling.push(dialled);
+        forger.send_to(&packet[..length], to).await.unwrap();
+        let mut answer = [0; 2048];
+        while let Ok(Ok(_)) = tokio::time::timeout(SHORT / 100, forger.recv(&mut answer)).await {
+            if answer[0] & RETRY == RETRY {
+                assert!(edge.count("unproven_address").await > 0);
+                return sent;
+            }
+        }
+    }
+    panic!("no address is asked for a proof");
+}
+
+#[tokio::test]
+async fn a_flood_of_first_packets_keeps_nobody_out() {
+    let edge = Besieged::with(Limits::default()).await;
+    let roots = edge.node.roots();
+    let mut visitors = (*tls::agent_tls(&roots, false).unwrap()).clone();
+    visitors.alpn_protocols = vec![b"h3".to_vec()];
+    let visitors = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(visitors).unwrap()));
+    let agents = quinn::ClientConfig::new(tls::agent_quic(&roots, false).unwrap());
+    let addresses = edge.node.addresses().clone();
+    for (to, config, name) in
+        [(addresses.https, visitors, "app.edge.test"), (addresses.tunnel[0], agents, tls::TUNNEL_QUIC_NAME)]
+    {
+        let sent = first_packets(&edge, to, &config, name).await;
+        assert!(sent > 90, "few from forged addresses are no reason to make everybody wait: {sent}");
+    }
+    edge.still_stands().await;
+    let tunnel = edge.node.registry.snapshot().tunnel_named("app").unwrap().value.clone();
+    let _agent = edge.node.agent(&tunnel, BOTH[1]).connect(&edge.origin).await.expect("it proves its address");
+}
+
+#[tokio::test]
+async fn agents_of_one_address_do_not_take_every_place() {
+    let edge = Besieged::with(Limits { unregistered: 16, ..Limits::default() }).await;
+    let port = edge.node.addresses().tunnel[0];
+    let kept = [from([127, 0, 0, 2], port).await, from([127, 0, 0, 2], port).await];
+    assert!(is_closed(from([127, 0, 0, 2], port).await).await);
+    assert_eq!(edge.count("unregistered").await, 1);
+    let tunnel = edge.node.registry.snapshot().tunnel_named("app").unwrap().value.clone();
+    let _agent = edge.node.agent(&tunnel, BOTH[0]).connect(&edge.origin).await.expect("others have places");
     drop(kept);
 }
