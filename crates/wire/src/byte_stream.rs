@@ -12,6 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::flight::Ticket;
+use crate::flow::name;
 use crate::{Extensions, OriginError, http2, quic};
 
 /// Beside the extensions in their mark: the destination is a service's name.
@@ -20,7 +21,7 @@ const SERVICE_MARK: &str = "service";
 /// Bytes of the longest flow name that is logged.
 const MAX_FLOW: usize = 128;
 
-/// Bytes of the longest name of a host (RFC 1035).
+/// Bytes of the longest name of a host (RFC 1035), to which that of a flow adds its own.
 const MAX_NAME: usize = 253;
 
 /// Bytes that are read at once from a stream that is not the tunnel's: at first, so that an idle one costs little, and at
@@ -46,7 +47,7 @@ impl Destination {
             return text.parse().ok().map(Self::Address);
         }
         let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        let name = letters && !text.is_empty() && text.len() <= MAX_NAME;
+        let name = letters && !text.is_empty() && text.len() <= MAX_NAME + name::OVERHEAD;
         name.then(|| Self::Service(text.to_ascii_lowercase()))
     }
 }
@@ -174,7 +175,7 @@ impl ByteStream {
     }
 
     /// The next bytes; `None`: the end.
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    pub(crate) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if !self.unread.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.unread))));
         }
@@ -186,7 +187,7 @@ impl ByteStream {
     }
 
     /// Sends some of the bytes, off their front.
-    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
         match &mut self.source {
             Source::Http2(stream) => stream.poll_send(context, bytes),
             Source::Quic(stream) => stream.poll_send(context, bytes),
@@ -346,7 +347,7 @@ mod tests {
         }
         let named = |text: &str| Destination::parse(text, true);
         assert_eq!(named("DB.Example"), Some(Destination::Service("db.example".into())));
-        for text in ["", "a b", "a:22", "a/b", "ä", &"a".repeat(MAX_NAME + 1)] {
+        for text in ["", "a b", "a:22", "a/b", "ä", &"a".repeat(MAX_NAME + name::OVERHEAD + 1)] {
             assert_eq!(named(text), None, "{text}");
         }
     }

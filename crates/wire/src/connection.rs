@@ -8,12 +8,14 @@ use http::{Request, Response};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::datagram::Version;
 use crate::flight::Flights;
-use crate::phase::Phase;
+use crate::flow::name;
+use crate::phase::{Phase, unavailable};
 use crate::registration::{LocalConfiguration, Refused, Registered, Registration};
 use crate::{
-    Body, ByteStream, Destination, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest,
-    http2, quic,
+    Body, ByteStream, Destination, ExchangeError, Extensions, Flow, FlowRequest, Interim, Kind, OriginError,
+    OriginFault, StreamRequest, http2, quic,
 };
 
 /// How a connection is carried.
@@ -157,6 +159,47 @@ impl Connection {
         match &self.0.link {
             Link::Http2(link) => link.connect_stream(self.0.extensions, ticket, request, &mut phase).await,
             Link::Quic(link) => link.connect_stream(self.0.extensions, ticket, request, &mut phase).await,
+        }
+    }
+
+    /// Has the agent open a flow of datagrams, and waits until it has.
+    ///
+    /// Flows to services need the extension `flows`; those to addresses need QUIC, and an agent that serves addresses. The
+    /// flow ends with the connection, and when it is dropped. There is no time limit in here.
+    pub async fn open_flow(&self, request: &FlowRequest) -> Result<Flow, ExchangeError> {
+        let ticket = self.0.flights.board();
+        let mut phase = self.0.phase.subscribe();
+        if let Err(state) = phase.borrow().open() {
+            return Err(ExchangeError::NotSent(state));
+        }
+        let extensions = self.0.extensions;
+        match (&self.0.link, &request.destination) {
+            (_, Destination::Service(_)) if !(extensions.services && extensions.flows) => {
+                let text = "the agent is of a kind or version that carries no datagrams to services by name";
+                Err(ExchangeError::Origin(OriginError::new(OriginFault::Unsupported, text)))
+            }
+            (Link::Quic(link), _) => link.open_flow(extensions, ticket, request, &mut phase).await,
+            (Link::Http2(_), Destination::Address(_)) => {
+                Err(ExchangeError::NotSent("over HTTP/2 there are no datagrams to addresses".into()))
+            }
+            (Link::Http2(link), Destination::Service(service)) => {
+                let destination = Destination::Service(name::write(Uuid::new_v4(), service));
+                let asked = StreamRequest { destination, flow: request.flow.clone() };
+                let stream = link.connect_stream(extensions, ticket, &asked, &mut phase).await?;
+                Ok(Flow::new(None, Some(stream), None))
+            }
+        }
+    }
+
+    /// Waits until no new requests may be sent any more, and says why.
+    pub async fn unavailable(&self) -> String {
+        unavailable(&mut self.phase()).await
+    }
+
+    /// From now on datagrams are of the version that an agent with these features speaks.
+    pub(crate) fn announced(&self, features: &[String]) {
+        if let Link::Quic(link) = &self.0.link {
+            link.speak(Version::from_features(features.iter().map(String::as_str)));
         }
     }
 

@@ -19,13 +19,16 @@ pub struct Extensions {
     /// Over HTTP/2, the header of an answer travels as header fields, where the reference packs it into the value of one: that
     /// costs both ends more than anything else about a small answer. A WebSocket's stays packed.
     pub fields: bool,
-    /// Byte streams, and flows of datagrams, lead to services by name ([`crate::Destination::Service`]).
+    /// Byte streams lead to services by name ([`crate::Destination::Service`]).
     pub services: bool,
+    /// Flows of datagrams do so, too, over either transport. Needs `services`.
+    pub flows: bool,
 }
 
 impl Extensions {
     /// Everything this version can do.
-    pub const ALL: Self = Self { interim: true, trailers: true, faults: true, fields: true, services: true };
+    pub const ALL: Self =
+        Self { interim: true, trailers: true, faults: true, fields: true, services: true, flows: true };
 
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
@@ -36,7 +39,7 @@ impl Extensions {
     /// The feature names to announce at registration.
     pub fn features(self) -> impl Iterator<Item = String> {
         let marked = self.mark().split(',').filter(|name| !name.is_empty());
-        let names = marked.chain(self.services.then_some("services"));
+        let names = marked.chain(self.services.then_some("services")).chain(self.flows.then_some("flows"));
         names.map(|name| format!("{}{name}", Self::FEATURE_PREFIX))
     }
 
@@ -87,6 +90,7 @@ impl Extensions {
                 "faults" => extensions.faults = true,
                 "fields" => extensions.fields = true,
                 "services" => extensions.services = true,
+                "flows" => extensions.flows = true,
                 _ => {}
             }
         }
@@ -143,19 +147,20 @@ mod tests {
     use super::*;
 
     fn every() -> impl Iterator<Item = Extensions> {
-        (0..32).map(|bits| Extensions {
+        (0..64).map(|bits| Extensions {
             interim: bits & 1 != 0,
             trailers: bits & 2 != 0,
             faults: bits & 4 != 0,
             fields: bits & 8 != 0,
             services: bits & 16 != 0,
+            flows: bits & 32 != 0,
         })
     }
 
     #[test]
     fn marks_and_features_say_the_same() {
         for extensions in every() {
-            let marked = Extensions { services: false, ..extensions };
+            let marked = Extensions { services: false, flows: false, ..extensions };
             assert_eq!(Extensions::from_mark(extensions.mark()), marked);
             let features: Vec<String> = extensions.features().collect();
             assert_eq!(Extensions::from_features(features.iter().map(String::as_str)), extensions);

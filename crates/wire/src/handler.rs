@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::{Body, ByteStream, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest};
+use crate::{Body, ByteStream, FlowRequest, FlowService, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest};
 
 /// What an agent does with what arrives on its connections. One handler serves all connections of a connector.
 pub trait Handler: Send + Sync + 'static {
@@ -28,6 +28,15 @@ pub trait Handler: Send + Sync + 'static {
     /// What is not overridden serves none.
     fn stream(&self, request: StreamRequest) -> impl Future<Output = Result<ByteStream, StreamRefusal>> + Send {
         let text = format!("this agent carries no byte streams, and none to {}", request.destination);
+        std::future::ready(Err(OriginError::new(OriginFault::Unsupported, text).into()))
+    }
+
+    /// Accepts a flow of datagrams; what it answers carries the flow, in a task of its own, until either end is gone. Dropping
+    /// the future means that the visitor left.
+    ///
+    /// What is not overridden serves none.
+    fn flow(&self, request: FlowRequest) -> impl Future<Output = Result<FlowService, StreamRefusal>> + Send {
+        let text = format!("this agent carries no datagrams, and none to {}", request.destination);
         std::future::ready(Err(OriginError::new(OriginFault::Unsupported, text).into()))
     }
 

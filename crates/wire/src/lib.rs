@@ -14,9 +14,11 @@ mod body;
 mod byte_stream;
 pub mod connect;
 mod connection;
+pub mod datagram;
 mod exchange;
 mod extension;
 mod flight;
+mod flow;
 mod handler;
 pub mod header;
 pub mod http2;
@@ -36,4 +38,5 @@ pub use byte_stream::{ByteStream, Destination, Relayed, StreamRefusal, StreamReq
 pub use connection::{Connection, Registrar, Transport};
 pub use exchange::{ExchangeError, Kind, OriginError, OriginFault};
 pub use extension::Extensions;
+pub use flow::{Dropped, Flow, FlowRequest, FlowService, MAX_DATAGRAM};
 pub use handler::{Handler, Interim, Interims};

@@ -8,6 +8,7 @@ mod incoming;
 mod link;
 mod outgoing;
 mod reader;
+mod sessions;
 mod settings;
 
 use quinn::ConnectionError;
@@ -15,6 +16,7 @@ use quinn::ConnectionError;
 pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
+pub(crate) use sessions::{Datagrams, Sessions};
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
 
 /// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).

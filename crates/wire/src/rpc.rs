@@ -6,7 +6,8 @@
 //! number, and cannot be held against recorded bytes; of it, only the generated message types are used here.
 //!
 //! Around the two cores, for any byte stream: [`ControlClient`] and [`ControlServer`] are the ends of the control stream,
-//! [`ConfigurationClient`] and [`ConfigurationServer`] those of an RPC stream that the edge opened over QUIC.
+//! [`ConfigurationClient`] and [`AgentServer`] those of an RPC stream that the edge opened over QUIC. [`SessionClient`] makes and
+//! ends sessions of UDP, [`SessionServer`] hears at the edge of those that an agent has ended.
 
 mod client;
 mod configuration;
@@ -18,6 +19,7 @@ mod method;
 mod params;
 mod pipe;
 mod server;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -26,10 +28,11 @@ use std::time::Duration;
 use crate::registration::Refused;
 
 pub use client::{Answer, Call, Client, ClientEvent};
-pub use configuration::{ConfigurationClient, ConfigurationServer, Update};
+pub use configuration::{AgentCall, AgentServer, ConfigurationClient};
 pub use control::{ControlCall, ControlClient, ControlServer};
 pub use input::MAX_MESSAGE;
 pub use server::{MAX_ANSWERS, Reply, Role, Server, ServerCall, ServerEvent};
+pub use sessions::{SessionClient, SessionServer, UdpSession};
 
 /// Time limit of a call other than unregister, as of the reference agent (section 3).
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,18 +1,22 @@
 //! The agent's dealings with its handler, the same on both transports.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::body::Promise;
 use crate::exchange::{answer_promise, expects_continue, join_cookies};
+use crate::flow::name;
 use crate::header as wire_header;
+use crate::quic::{Datagrams, Sessions};
 use crate::{
-    Body, ByteStream, Extensions, Handler, Interim, Interims, Kind, OriginError, OriginFault, StreamRefusal,
-    StreamRequest,
+    Body, ByteStream, Destination, Extensions, Flow, FlowRequest, FlowService, Handler, Interim, Interims, Kind,
+    OriginError, OriginFault, StreamRefusal, StreamRequest,
 };
 
 /// A request on its way to the handler.
@@ -105,23 +109,58 @@ impl Call {
     }
 }
 
-/// Has the handler connect a byte stream; `None`: the edge cancelled it first.
+/// What a byte stream was connected to.
+pub(crate) enum Connected {
+    Stream(ByteStream),
+    /// It is a flow. Over QUIC with the way through datagrams.
+    Flow(Uuid, FlowService, Option<Datagrams>),
+}
+
+/// Has the handler connect a byte stream, or the flow that it stands for; `None`: the edge cancelled it first.
 pub(crate) async fn connect<H: Handler, R: Respond>(
     handler: &H,
     request: StreamRequest,
     respond: &mut R,
-) -> Option<Result<ByteStream, StreamRefusal>> {
+) -> Option<Result<Connected, StreamRefusal>> {
+    let connecting = async {
+        let flow = match &request.destination {
+            Destination::Service(name) => name::read(name),
+            Destination::Address(_) => None,
+        };
+        let Some((id, service)) = flow else { return handler.stream(request).await.map(Connected::Stream) };
+        let destination = Destination::Service(service.to_owned());
+        let flow = FlowRequest { destination, flow: request.flow, idle: None };
+        handler.flow(flow).await.map(|service| Connected::Flow(id, service, None))
+    };
     tokio::select! {
         biased;
         () = std::future::poll_fn(|context| respond.poll_cancelled(context)) => None,
-        connected = handler.stream(request) => Some(connected),
+        connected = connecting => Some(connected),
     }
 }
 
-/// Carries a connected byte stream.
-pub(crate) async fn relay(tunnel: ByteStream, origin: ByteStream) {
-    if let Err(error) = tunnel.relay(origin).await {
-        tracing::debug!(%error, "a byte stream broke off");
+impl Connected {
+    /// Lets a flow have datagrams of the connection, if there are any.
+    pub(crate) fn with(self, sessions: &Arc<Sessions>) -> Self {
+        match self {
+            Self::Flow(id, service, None) => Self::Flow(id, service, sessions.open(id, None)),
+            other => other,
+        }
+    }
+}
+
+/// Carries a connected byte stream, or flow.
+pub(crate) async fn relay(tunnel: ByteStream, origin: Connected) {
+    match origin {
+        Connected::Stream(origin) => {
+            if let Err(error) = tunnel.relay(origin).await {
+                tracing::debug!(%error, "a byte stream broke off");
+            }
+        }
+        Connected::Flow(_, service, datagrams) => {
+            // The end of the stream tells the edge.
+            let _ = service(Flow::new(datagrams, Some(tunnel), None)).await;
+        }
     }
 }
 

@@ -89,6 +89,7 @@ impl<R: Registrar> Session<R> {
     {
         let Some((question, registration)) = first_registration(control).await.map_err(lost)? else { return Ok(None) };
         let connection = connect(Extensions::from_features(registration.features.iter().map(String::as_str)));
+        connection.announced(&registration.features);
         self.connection = Some(connection.clone());
         let answer = self.registrar.register(*registration, connection.clone()).await;
         match &answer {

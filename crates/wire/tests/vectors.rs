@@ -2,14 +2,18 @@
 //! understood, and what is sent here has the very bytes that it sends and understands.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 use wire::connect::{BodyForm, Head, RequestHead, ResponseHead, StreamType, encode_stream};
+use wire::datagram::{DatagramError, v2, v3};
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registered, Registration};
-use wire::rpc::{Answer, Call, Client, ClientEvent, Reply, Role, SHUTDOWN, Server, ServerCall, ServerEvent};
+use wire::rpc::{
+    Answer, Call, Client, ClientEvent, Reply, Role, SHUTDOWN, Server, ServerCall, ServerEvent, UdpSession,
+};
 use wire::{Destination, Extensions, Kind, OriginError, OriginFault};
 
 /// The bytes of a vector.
@@ -59,7 +63,7 @@ fn uuid(text: &str) -> Uuid {
 }
 
 #[track_caller]
-fn assert_sends(sent: Option<bytes::Bytes>, name: &str) {
+fn assert_sends(sent: Option<Bytes>, name: &str) {
     let sent = sent.unwrap_or_else(|| panic!("nothing is sent instead of {name}"));
     assert_eq!(sent, vector(name), "{name}");
 }
@@ -136,19 +140,104 @@ fn the_conversation_is_the_same_byte_by_byte() {
     assert!(matches!(server.poll_event(), Ok(Some(ServerEvent::Call(..)))));
 }
 
+fn udp_session() -> UdpSession {
+    UdpSession {
+        id: uuid("b33e63ce-bb61-4998-86ef-940e3eb74eb7"),
+        destination: "127.0.0.1:17999".parse().expect("is an address"),
+        idle: Duration::from_secs(2),
+    }
+}
+
 #[test]
-fn an_agent_refuses_udp_sessions_in_the_result() {
+fn an_edge_registers_a_udp_session() {
+    let session = udp_session();
+    let mut client = Client::new();
+    // The vector is a call on the imported capability, so something was called before.
+    client.call(Call::UnregisterUdpSession(Uuid::nil(), "")).expect("is a fresh stream");
+    assert_sends(client.poll_transmit(), "bootstrap");
+    client.poll_transmit().expect("the first call");
+    client.handle_input(&vector("bootstrap_return"));
+    assert_eq!(client.poll_event(), Ok(None));
+    assert_eq!(client.poll_transmit().as_deref(), Some(&about_question_0("finish")[..]));
+    let question = client.call(Call::RegisterUdpSession(&session)).expect("the capability is there");
+    assert_sends(client.poll_transmit(), "udp_call");
+    client.handle_input(&vector("udp_return"));
+    assert_eq!(client.poll_event(), Ok(Some(ClientEvent::Answer(question, Ok(Answer::UdpSession(Ok(())))))));
+}
+
+#[test]
+fn an_agent_takes_udp_sessions() {
     let mut server = Server::new(Role::Agent);
     for bytes in [vector("bootstrap"), about_question_0("finish"), vector("udp_call")] {
         server.handle_input(&bytes);
     }
-    assert_eq!(server.poll_event(), Ok(None), "it is answered without the caller");
+    let Ok(Some(ServerEvent::Call(question, call))) = server.poll_event() else { panic!("no call") };
+    assert_eq!(call, ServerCall::RegisterUdpSession(udp_session()));
     assert_sends(server.poll_transmit(), "bootstrap_return");
-    let answer = server.poll_transmit().expect("the call is answered");
-    // Up to the error text, the answer has the form of the reference's.
-    let reference = vector("udp_return");
-    assert_eq!(answer[8..64], reference[8..64]);
-    assert!(answer.windows(12).any(|part| part == b"UDP sessions"));
+    server.reply(question, Reply::UdpSession(Ok(())));
+    assert_sends(server.poll_transmit(), "udp_return");
+}
+
+#[test]
+fn datagrams_of_version_2() {
+    let session = udp_session().id;
+    for (name, datagram) in [
+        ("datagram_v2", v2::Datagram::Payload(session, Bytes::from_static(b"dgram2"))),
+        ("datagram_v2_icmp", v2::Datagram::Packet(vector("datagram_v3_icmp").split_off(1).into())),
+    ] {
+        assert_eq!(v2::Datagram::decode(vector(name).into()), Ok(datagram.clone()));
+        assert_eq!(datagram.encode(), vector(name));
+    }
+    let traced = v2::Datagram::TracedPacket(Bytes::from_static(b"packet"), [7; 25]);
+    assert_eq!(v2::Datagram::decode(traced.encode()), Ok(traced));
+    for (bytes, error) in [
+        (&b""[..], DatagramError::TooShort),
+        (&[0; 16], DatagramError::TooShort),
+        (&[2; 25], DatagramError::TooShort),
+        (b"x\x04", DatagramError::Unknown(4)),
+    ] {
+        assert_eq!(v2::Datagram::decode(Bytes::copy_from_slice(bytes)), Err(error), "{bytes:?}");
+    }
+}
+
+#[test]
+fn datagrams_of_version_3() {
+    let session = Uuid::from_bytes(*b"0123456789abcdef");
+    let registration = |destination: &str, bundled: Option<&'static [u8]>| {
+        v3::Datagram::Registration(v3::Registration {
+            session,
+            destination: destination.parse().expect("is an address"),
+            idle: Duration::from_secs(210),
+            traced: false,
+            bundled: bundled.map(Bytes::from_static),
+        })
+    };
+    let response = |code| v3::Datagram::Response(v3::Response { session, code, text: Bytes::new() });
+    for (name, datagram) in [
+        ("datagram_v3_register", registration("192.0.2.7:53", None)),
+        ("datagram_v3_register_bundled", registration("[2001:db8::7]:53", Some(b"hi"))),
+        ("datagram_v3_payload", v3::Datagram::Payload(session, Bytes::from_static(b"dgram3"))),
+        ("datagram_v3_ready", response(v3::Code::Ready)),
+        ("datagram_v3_too_many", response(v3::Code::TooMany)),
+        ("datagram_v3_icmp", v3::Datagram::Packet(vector("datagram_v3_icmp").split_off(1).into())),
+    ] {
+        assert_eq!(v3::Datagram::decode(vector(name).into()), Ok(datagram.clone()), "{name}");
+        assert_eq!(datagram.encode(), vector(name), "{name}");
+        let whole = vector(name);
+        // Each has a fixed part, without any byte of which it is refused.
+        let fixed = match datagram {
+            v3::Datagram::Registration(_) if whole.len() > 30 => 38,
+            v3::Datagram::Registration(_) => 26,
+            v3::Datagram::Payload(..) => 17,
+            v3::Datagram::Packet(_) => 1,
+            v3::Datagram::Response(_) => 20,
+        };
+        for length in 0..fixed {
+            let cut = Bytes::copy_from_slice(&whole[..length]);
+            assert_eq!(v3::Datagram::decode(cut), Err(DatagramError::TooShort), "{name} cut to {length}");
+        }
+    }
+    assert_eq!(v3::Datagram::decode(Bytes::from_static(b"\x04")), Err(DatagramError::Unknown(4)));
 }
 
 #[test]

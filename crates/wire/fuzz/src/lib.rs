@@ -3,34 +3,43 @@
 //! `cargo +nightly fuzz run <target>` feeds them with the fuzzer; `tests/corpus.rs` of `wire` feeds them with the corpus
 //! and its mutations on a stable compiler.
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use uuid::Uuid;
 use wire::connect::framing::{self, Decoder, Frame};
 use wire::connect::{Head, HeadError, RequestHead, ResponseHead, StreamType, encode_stream};
+use wire::datagram::{v2, v3};
 use wire::header::{self, Limits, ResponseMeta};
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 use wire::registration::{Registered, Registration};
-use wire::rpc::{Call, Client, ClientEvent, Reply, Role, Server, ServerCall, ServerEvent};
+use wire::rpc::{Call, Client, ClientEvent, Reply, Role, Server, ServerCall, ServerEvent, UdpSession};
 use wire::{Extensions, Kind, StreamRequest};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 7] = [
     ("rpc_server", rpc_server),
     ("rpc_client", rpc_client),
     ("headers", headers),
     ("connect", connect),
     ("framed", framed),
     ("identity", identity),
+    ("datagrams", datagrams),
 ];
 
 /// The serving end of an RPC stream. The first byte says which end, and how the rest is cut.
 pub fn rpc_server(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
-    let mut server = Server::new(if first & 1 == 0 { Role::Edge } else { Role::Agent });
+    let mut server = Server::new(match *first {
+        u8::MAX => Role::Sessions,
+        first if first & 1 == 0 => Role::Edge,
+        _ => Role::Agent,
+    });
     let registered = Ok(Registered { connection: Uuid::from_u128(1), location: "ams1".into(), remotely_managed: true });
     let mut sent = 0;
     let mut over = false;
@@ -48,6 +57,14 @@ pub fn rpc_server(data: &[u8]) {
                         }
                         ServerCall::UpdateConfiguration(version, _) => Reply::Configuration(&Ok(version)),
                         ServerCall::UpdateLocalConfiguration(_) => Reply::Exception("no"),
+                        ServerCall::RegisterUdpSession(session) => {
+                            assert_ne!(session.destination.port(), 0);
+                            Reply::UdpSession(Ok(()))
+                        }
+                        ServerCall::UnregisterUdpSession(_, message) => {
+                            assert!(!message.contains(char::is_control));
+                            Reply::Done
+                        }
                         ServerCall::UnregisterConnection => Reply::Done,
                     };
                     server.reply(question, reply);
@@ -81,11 +98,18 @@ pub fn rpc_client(data: &[u8]) {
         origin_local_ip: None,
         previous_attempts: 0,
     };
+    let session = UdpSession {
+        id: Uuid::from_u128(4),
+        destination: (Ipv4Addr::LOCALHOST, 53).into(),
+        idle: Duration::from_secs(2),
+    };
     let mut client = Client::new();
     for call in [
         Call::RegisterConnection(&registration),
         Call::UpdateLocalConfiguration(b"{}"),
         Call::UpdateConfiguration(1, b"{}"),
+        Call::RegisterUdpSession(&session),
+        Call::UnregisterUdpSession(session.id, "idle"),
         Call::UnregisterConnection,
     ] {
         client.call(call).expect("a fresh stream takes some calls");
@@ -105,7 +129,7 @@ pub fn rpc_client(data: &[u8]) {
         }
         while client.poll_transmit().is_some() {}
     }
-    assert!(answers <= 4, "{answers} answers to 4 calls");
+    assert!(answers <= 6, "{answers} answers to 6 calls");
     client.shutdown();
 }
 
@@ -235,6 +259,20 @@ fn read_framed(data: &[u8], size: usize) -> (Vec<u8>, Option<Option<HeaderMap>>,
     }
     assert_eq!(decoder.is_finished(), end.is_some());
     (body, end, true)
+}
+
+/// Datagrams of both versions.
+pub fn datagrams(data: &[u8]) {
+    let data = Bytes::copy_from_slice(data);
+    if let Ok(datagram) = v2::Datagram::decode(data.clone()) {
+        assert_eq!(datagram.encode(), data, "nothing is added or lost");
+    }
+    if let Ok(datagram) = v3::Datagram::decode(data.clone()) {
+        let again = datagram.encode();
+        assert!(again.len() <= data.len(), "{datagram:?} has grown");
+        // A mapped address is told as the IPv4 address that it is, and what nobody asked for is left out.
+        assert_eq!(v3::Datagram::decode(again), Ok(datagram));
+    }
 }
 
 /// Tokens, credentials files and `cert.pem`.

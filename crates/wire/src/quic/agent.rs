@@ -8,26 +8,30 @@ use bytes::Buf;
 use http::{HeaderMap, StatusCode, header};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
+use super::sessions::{Closing, Datagrams, Request, Sessions, Stock};
 use super::{Cut, closed, settings};
 use crate::agent_connection;
 use crate::body::{Broken, Promise};
 use crate::connect::{self, BodyForm, Head, RPC_SIGNATURE, RequestHead, ResponseHead, StreamType};
+use crate::datagram::v3::{self, Code};
+use crate::datagram::{STOCK_PAYLOAD, Version};
 use crate::exchange::{length_promise, strip_hop_by_hop, strip_hop_by_hop_of_request};
 use crate::flight::Flights;
 use crate::registration::{Registered, Registration};
-use crate::rpc::{CALL_TIMEOUT, ConfigurationServer};
+use crate::rpc::{AgentCall, AgentServer, CALL_TIMEOUT, UdpSession};
 use crate::service::{self, Call, Respond};
 use crate::{
-    AgentConnection, Body, ByteStream, ConnectError, Extensions, Handler, Kind, OriginError, OriginFault,
-    StreamRefusal, StreamRequest,
+    AgentConnection, Body, ByteStream, ConnectError, Destination, Extensions, Flow, FlowRequest, FlowService, Handler,
+    Kind, OriginError, OriginFault, StreamRefusal, StreamRequest,
 };
 
 /// How long the edge may take to send the head of a request on a stream that it has opened.
@@ -35,6 +39,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Requests that the edge may have under way on one connection.
 const MAX_STREAMS: u32 = 20_000;
+
+/// Time without a datagram after which a session ends for which the edge names none (section 8.1).
+const USUAL_IDLE: Duration = Duration::from_secs(210);
 
 /// The other end, in reasons.
 const EDGE: &str = "the edge";
@@ -53,24 +60,66 @@ pub async fn connect<H: Handler>(
     let (opened, control) = oneshot::channel();
     let _ = opened.send(tokio::io::join(recv, send));
     let flights = Flights::default();
-    let driver = drive(connection, handler, flights.clone());
+    let version = Version::from_features(registration.features.iter().map(String::as_str));
+    let driver = drive(connection, handler, flights.clone(), version);
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
 }
 
 /// Streams for RPC at once, each of which may hold one message. An edge has use for a few, each for a moment.
 const RPC_STREAMS: usize = 16;
 
+/// Flows that were accepted and have not begun yet; each does so in a moment.
+const BEGINNING: usize = 64;
+
+/// Flows of addresses on one connection; the handler may want fewer. Each holds a socket.
+const MAX_FLOWS: usize = 10_000;
+
+/// What all streams of a connection are served with.
+struct Service<H> {
+    handler: Arc<H>,
+    flights: Flights,
+    rpc: Semaphore,
+    sessions: Arc<Sessions>,
+    /// Flows to begin.
+    begin: mpsc::Sender<Beginning>,
+}
+
+/// A flow that was accepted.
+struct Beginning {
+    id: Uuid,
+    service: FlowService,
+    datagrams: Datagrams,
+}
+
 /// Serves whatever the edge opens until the connection ends; answers why.
-async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -> String {
-    let mut requests = JoinSet::new();
-    let rpc = Arc::new(Semaphore::new(RPC_STREAMS));
+async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights, version: Version) -> String {
+    // Ends in this order: no flow outlives its datagrams.
+    let (sessions, mut farewells) = Sessions::new(connection.0.clone());
+    sessions.speak(version);
+    let _closing = Closing(Arc::clone(&sessions));
+    let (mut requests, mut flows) = (JoinSet::new(), JoinSet::new());
+    let (begin, mut beginnings) = mpsc::channel(BEGINNING);
+    let service = Arc::new(Service { handler, flights, rpc: Semaphore::new(RPC_STREAMS), sessions, begin });
     let mut allowed = settings::EDGE_STREAMS;
     loop {
         tokio::select! {
+            request = service.sessions.next() => match request {
+                Err(error) => return closed(&error, EDGE),
+                Ok(Request::Registration(asked)) if flows.len() < MAX_FLOWS => {
+                    flows.spawn(register(Arc::clone(&service), asked));
+                }
+                Ok(Request::Registration(asked)) => {
+                    service.sessions.respond(asked.session, Code::TooMany, "");
+                }
+            },
+            Some(beginning) = beginnings.recv() => drop(flows.spawn(begun(Arc::clone(&service), beginning))),
+            // Agents say goodbye with their reason, when the flow's own task ends.
+            _ = farewells.next() => {}
+            Some(_) = flows.join_next() => {}
             accepted = connection.0.accept_bi() => match accepted {
                 Err(error) => return closed(&error, EDGE),
                 Ok((send, recv)) => {
-                    requests.spawn(serve(Arc::clone(&handler), flights.clone(), Arc::clone(&rpc), send, recv));
+                    requests.spawn(serve(Arc::clone(&service), send, recv));
                     // The library keeps an entry for every stream that it allows, used or not.
                     if requests.len() * 2 > allowed as usize && allowed < MAX_STREAMS {
                         allowed = (allowed * 2).min(MAX_STREAMS);
@@ -84,18 +133,18 @@ async fn drive<H: Handler>(connection: Cut, handler: Arc<H>, flights: Flights) -
 }
 
 /// Serves one stream that the edge has opened. Whatever is wrong with it ends with it.
-async fn serve<H: Handler>(handler: Arc<H>, flights: Flights, rpc: Arc<Semaphore>, send: SendStream, recv: RecvStream) {
+async fn serve<H: Handler>(service: Arc<Service<H>>, send: SendStream, recv: RecvStream) {
     let mut reader = Reader::new(recv);
     match timeout(HEAD_LIMIT, stream_type(&mut reader)).await {
         Ok(Some(StreamType::Data)) => {
-            let ticket = flights.board();
-            data(&*handler, Outgoing::new(send), reader).await;
+            let ticket = service.flights.board();
+            data(&*service, Outgoing::new(send), reader).await;
             drop(ticket);
         }
         Ok(Some(StreamType::Rpc)) => {
-            let Ok(_turn) = rpc.try_acquire() else { return Outgoing::new(send).refuse() };
+            let Ok(_turn) = service.rpc.try_acquire() else { return Outgoing::new(send).refuse() };
             // A stream for RPC is closed after this time, whatever happens on it (section 3).
-            let _ = timeout(CALL_TIMEOUT, configure(&*handler, send, reader)).await;
+            let _ = timeout(CALL_TIMEOUT, converse(&*service, send, reader)).await;
         }
         Ok(None) | Err(_) => Outgoing::new(send).refuse(),
     }
@@ -112,16 +161,73 @@ async fn stream_type(reader: &mut Reader) -> Option<StreamType> {
     }
 }
 
-/// Applies the configurations that the edge pushes (section 11.2).
-async fn configure<H: Handler>(handler: &H, send: SendStream, reader: Reader) {
+/// Applies the configurations that the edge pushes (section 11.2), and makes and ends sessions (section 8.1).
+async fn converse<H: Handler>(service: &Service<H>, send: SendStream, reader: Reader) {
     let (recv, mut unread) = reader.into_parts();
     unread.advance(RPC_SIGNATURE.len());
     let unread = std::io::Cursor::new(unread);
-    let mut server = ConfigurationServer::new(tokio::io::join(AsyncReadExt::chain(unread, recv), send));
-    while let Ok(Some(update)) = server.next().await {
-        let answer = handler.update_configuration(update.version, update.config).await;
-        if server.reply(update.question, &answer).await.is_err() {
+    let mut server = AgentServer::new(tokio::io::join(AsyncReadExt::chain(unread, recv), send));
+    while let Ok(Some(call)) = server.next().await {
+        let replied = match call {
+            AgentCall::Update(question, version, config) => {
+                let answer = service.handler.update_configuration(version, config).await;
+                server.reply_configuration(question, &answer).await
+            }
+            AgentCall::RegisterSession(question, session) => {
+                let answer = match service.sessions.version() {
+                    Version::V2 => accept(service, session).await,
+                    Version::V3 => Err("this connection makes sessions by datagrams (version 3)".to_owned()),
+                };
+                let begun = match answer {
+                    Ok(beginning) => service.begin.send(beginning).await.map_err(|_| "the agent is leaving".to_owned()),
+                    Err(reason) => Err(reason),
+                };
+                server.reply_session(question, begun.as_ref().copied().map_err(String::as_str)).await
+            }
+            AgentCall::UnregisterSession(question, session, message) => {
+                tracing::debug!(%session, message, "the edge ended a flow");
+                service.sessions.end(session);
+                server.reply_done(question).await
+            }
+        };
+        if replied.is_err() {
             return;
+        }
+    }
+}
+
+/// Has the handler accept a session.
+async fn accept<H: Handler>(service: &Service<H>, session: UdpSession) -> Result<Beginning, String> {
+    let UdpSession { id, destination, idle } = session;
+    let idle = Some(if idle.is_zero() { USUAL_IDLE } else { idle });
+    let request = FlowRequest { destination: Destination::Address(destination), flow: id.to_string(), idle };
+    let accepted = service.handler.flow(request).await.map_err(|refusal| refusal.to_string())?;
+    let stock = Stock { largest: STOCK_PAYLOAD, farewell: false };
+    let datagrams = service.sessions.open(id, Some(stock)).ok_or("there is such a session already")?;
+    Ok(Beginning { id, service: accepted, datagrams })
+}
+
+/// Carries a session to its end. If that comes from here, the edge is told.
+async fn begun<H: Handler>(service: Arc<Service<H>>, beginning: Beginning) {
+    let Beginning { id, service: flow, datagrams } = beginning;
+    let ticket = service.flights.board();
+    if let Some(reason) = flow(Flow::new(Some(datagrams), None, Some(ticket))).await {
+        service.sessions.unregister(id, &reason).await;
+    }
+}
+
+/// Makes a session of version 3, and carries it.
+async fn register<H: Handler>(service: Arc<Service<H>>, asked: v3::Registration) {
+    let v3::Registration { session, destination, idle, .. } = asked;
+    // The edge asks until it has heard the answer.
+    if service.sessions.is_open(session) {
+        return service.sessions.respond(session, Code::Ready, "");
+    }
+    match accept(&*service, UdpSession { id: session, destination, idle }).await {
+        Err(reason) => service.sessions.respond(session, Code::NoSocket, &reason),
+        Ok(beginning) => {
+            service.sessions.respond(session, Code::Ready, "");
+            begun(service, beginning).await;
         }
     }
 }
@@ -138,10 +244,11 @@ async fn request_head(reader: &mut Reader) -> Option<Result<Head, connect::HeadE
 }
 
 /// Serves what the head of a data stream asks for.
-async fn data<H: Handler>(handler: &H, respond: Outgoing, mut reader: Reader) {
+async fn data<H: Handler>(service: &Service<H>, respond: Outgoing, mut reader: Reader) {
+    let handler = &*service.handler;
     match timeout(HEAD_LIMIT, request_head(&mut reader)).await {
         Ok(Some(Ok(Head::Exchange(head)))) => exchange(handler, head, respond, reader).await,
-        Ok(Some(Ok(Head::Stream(request, extensions)))) => stream(handler, request, extensions, respond, reader).await,
+        Ok(Some(Ok(Head::Stream(request, extensions)))) => stream(service, request, extensions, respond, reader).await,
         Ok(Some(Err(error))) => refuse(respond, error.to_string()).await,
         Ok(None) | Err(_) => respond.refuse(),
     }
@@ -149,15 +256,17 @@ async fn data<H: Handler>(handler: &H, respond: Outgoing, mut reader: Reader) {
 
 /// Serves a byte stream to its end (section 7).
 async fn stream<H: Handler>(
-    handler: &H,
+    service: &Service<H>,
     request: StreamRequest,
     extensions: Extensions,
     mut respond: Outgoing,
     reader: Reader,
 ) {
-    let first = match service::connect(handler, request, &mut respond).await {
+    let first = match service::connect(&*service.handler, request, &mut respond).await {
         None => return,
         Some(Ok(origin)) => {
+            // Datagrams may be quicker than the answer.
+            let origin = origin.with(&service.sessions);
             // An error means that the edge has cancelled the stream.
             if respond.write(ResponseHead::encode_connected()).await.is_ok() {
                 service::relay(ByteStream::quic(Duplex::new(respond, reader), None), origin).await;

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use quinn::ConnectionError;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
 use super::outgoing::Outgoing;
+use super::sessions::{Closing, Farewells, Request, Sessions};
 use super::{AGENT, Cut, closed};
+use crate::connect::RPC_SIGNATURE;
+use crate::rpc::{CALL_TIMEOUT, SessionServer};
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::{Connection, Registrar, connection};
+
+/// Calls about sessions at once: an agent takes each in a moment, and they wait for no one.
+const TELLING: usize = 16;
 
 /// Serves one connection of an agent until it ends; answers why it ended.
 ///
@@ -39,22 +46,54 @@ async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Con
         Ok(Err(error)) => return closed(&error, AGENT),
         Err(_) => return "the agent did not open the control stream in time".into(),
     };
-    let link = Link::new(connection.clone());
+    let (sessions, farewells) = Sessions::new(connection.clone());
+    let closing = Closing(Arc::clone(&sessions));
+    let link = Link::new(connection.clone(), Arc::clone(&sessions));
     let remote = connection.remote_address();
     let connect = |extensions| Connection::new(remote, extensions, connection::Link::Quic(link));
     tokio::select! {
         reason = session.run(tokio::io::join(recv, send), deadline, connect) => reason,
-        error = refuse_streams(connection) => closed(&error, AGENT),
+        error = carry(connection, &closing.0, farewells) => closed(&error, AGENT),
     }
 }
 
-/// Agents open further streams only to end UDP sessions, which need no answer: they end with the connection, too.
-async fn refuse_streams(connection: &quinn::Connection) -> ConnectionError {
+/// Gives flows their datagrams, and tells and hears which sessions have ended.
+async fn carry(connection: &quinn::Connection, sessions: &Arc<Sessions>, mut farewells: Farewells) -> ConnectionError {
+    let mut telling = JoinSet::new();
     loop {
-        match connection.accept_bi().await {
-            // Dropping the receiving side stops it.
-            Ok((send, _)) => drop(Outgoing::new(send)),
-            Err(error) => return error,
+        tokio::select! {
+            request = sessions.next() => match request {
+                // An edge is asked for none.
+                Ok(Request::Registration(_)) => {}
+                Err(error) => return error,
+            },
+            accepted = connection.accept_bi() => match accepted {
+                Ok((send, recv)) => drop(telling.spawn(listen(Arc::clone(sessions), send, recv))),
+                Err(error) => return error,
+            },
+            session = farewells.next(), if telling.len() < TELLING => {
+                let sessions = Arc::clone(sessions);
+                telling.spawn(async move { sessions.unregister(session, "the edge ended the flow").await });
+            }
+            Some(_) = telling.join_next() => {}
         }
     }
+}
+
+/// Agents open further streams only to end UDP sessions.
+async fn listen(sessions: Arc<Sessions>, send: quinn::SendStream, mut recv: quinn::RecvStream) {
+    let listening = async {
+        let mut signature = [0; RPC_SIGNATURE.len()];
+        if recv.read_exact(&mut signature).await.is_err() || signature != RPC_SIGNATURE {
+            // Dropping both sides refuses it.
+            return drop(Outgoing::new(send));
+        }
+        let mut server = SessionServer::new(tokio::io::join(recv, send));
+        while let Ok(Some((session, message))) = server.next().await {
+            tracing::debug!(%session, message, "the agent ended a flow");
+            sessions.end(session);
+        }
+    };
+    // A stream for RPC is over after this time, whatever happens on it.
+    let _ = timeout(CALL_TIMEOUT, listening).await;
 }

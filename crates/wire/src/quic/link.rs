@@ -1,28 +1,38 @@
 //! What the edge sends on a connection over QUIC.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use quinn::ReadError;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
+use super::sessions::{self, Sessions, Stock};
 use super::{AGENT, REFUSED, closed};
 use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
+use crate::datagram::{STOCK_PAYLOAD, Version};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
+use crate::flow::name;
 use crate::phase::{Phase, unavailable};
 use crate::rpc::{CALL_TIMEOUT, ConfigurationClient};
 use crate::upload::Upload;
-use crate::{Body, ByteStream, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest};
+use crate::{
+    Body, ByteStream, Destination, ExchangeError, Extensions, Flow, FlowRequest, Interim, Kind, OriginError,
+    OriginFault, StreamRequest,
+};
 
 /// The edge's side of a connection over QUIC, as far as requests are concerned.
 pub(crate) struct Link {
     connection: quinn::Connection,
+    sessions: Arc<Sessions>,
 }
 
 impl Link {
@@ -75,6 +85,37 @@ impl Link {
         let (send, mut reader) = self.open(connect::encode_stream(request, extensions), phase).await?;
         answer_head(None, &mut reader, None, &Interim::unwanted()).await?;
         Ok(ByteStream::quic(Duplex::new(send, reader), Some(ticket)))
+    }
+
+    pub(crate) async fn open_flow(
+        &self,
+        extensions: Extensions,
+        ticket: Ticket,
+        request: &FlowRequest,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<Flow, ExchangeError> {
+        let id = Uuid::new_v4();
+        let gone = || ExchangeError::NotSent("the connection is gone".into());
+        match &request.destination {
+            Destination::Service(service) => {
+                let datagrams = self.sessions.open(id, None).ok_or_else(gone)?;
+                let destination = Destination::Service(name::write(id, service));
+                let asked = StreamRequest { destination, flow: request.flow.clone() };
+                let stream = self.connect_stream(extensions, ticket, &asked, phase).await?;
+                Ok(Flow::new(Some(datagrams), Some(stream), None))
+            }
+            Destination::Address(destination) => {
+                // Answers may be quicker than the session's.
+                let stock = Stock { largest: STOCK_PAYLOAD, farewell: true };
+                let datagrams = self.sessions.open(id, Some(stock)).ok_or_else(gone)?;
+                let session = sessions::session(id, *destination, request.idle);
+                match self.sessions.register(&session).await {
+                    Ok(Ok(())) => Ok(Flow::new(Some(datagrams), None, Some(ticket))),
+                    Ok(Err(text)) => Err(ExchangeError::Origin(OriginError::new(OriginFault::Unknown, text))),
+                    Err(reason) => Err(ExchangeError::Lost(reason)),
+                }
+            }
+        }
     }
 
     /// Opens a stream with this head.

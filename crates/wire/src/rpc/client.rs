@@ -1,11 +1,13 @@
 use bytes::Bytes;
 use capnp::any_pointer;
 use capnp_rpc::rpc_capnp::{cap_descriptor, message, payload, return_};
+use uuid::Uuid;
 
 use super::line::Line;
 use super::message::{self as outgoing, Target};
 use super::method::Method;
 use super::params::{self, sentence};
+use super::sessions::{self, UdpSession};
 use super::{CallError, ProtocolError, Question, SHUTDOWN};
 use crate::registration::{Refused, Registered, Registration};
 use crate::schema::{stream, tunnel_capnp as schema};
@@ -24,6 +26,10 @@ pub enum Call<'a> {
     UpdateLocalConfiguration(&'a [u8]),
     /// Edge to agent: version and configuration, JSON. Brings [`Answer::Configuration`].
     UpdateConfiguration(i32, &'a [u8]),
+    /// Edge to agent. Brings [`Answer::UdpSession`].
+    RegisterUdpSession(&'a UdpSession),
+    /// Either way: the session has ended, and why. Brings [`Answer::Done`].
+    UnregisterUdpSession(Uuid, &'a str),
 }
 
 /// What a call brought.
@@ -35,6 +41,8 @@ pub enum Answer {
     Done,
     /// Of `updateConfiguration`: the version in force, and if the push was refused, why.
     Configuration(Result<i32, (i32, String)>),
+    /// Of `registerUdpSession`; if it was refused, why.
+    UdpSession(Result<(), String>),
 }
 
 /// What happened on the stream.
@@ -78,6 +86,7 @@ enum Asked {
     Register,
     Nothing,
     Configuration,
+    UdpSession,
 }
 
 impl Client {
@@ -110,6 +119,8 @@ impl Client {
             Call::UnregisterConnection => (Method::UNREGISTER_CONNECTION, Asked::Nothing),
             Call::UpdateLocalConfiguration(_) => (Method::UPDATE_LOCAL_CONFIGURATION, Asked::Nothing),
             Call::UpdateConfiguration(..) => (Method::UPDATE_CONFIGURATION, Asked::Configuration),
+            Call::RegisterUdpSession(_) => (Method::REGISTER_UDP_SESSION, Asked::UdpSession),
+            Call::UnregisterUdpSession(..) => (Method::UNREGISTER_UDP_SESSION, Asked::Nothing),
         };
         let question = self.ask(asked);
         self.line.send(outgoing::call(question, target, method, |content| write_params(call, content)));
@@ -258,6 +269,12 @@ fn write_params(call: Call<'_>, content: any_pointer::Builder<'_>) {
             params.set_version(version);
             params.set_config(config);
         }
+        Call::RegisterUdpSession(session) => sessions::write_session(session, content.init_as()),
+        Call::UnregisterUdpSession(session, message) => {
+            let mut params = content.init_as::<schema::unregister_udp_session_params::Builder<'_>>();
+            params.set_session_id(session.as_bytes());
+            params.set_message(message);
+        }
     }
 }
 
@@ -265,6 +282,7 @@ fn read_results(asked: Asked, content: any_pointer::Reader<'_>) -> Result<Answer
     match asked {
         Asked::Register => params::read_registered(content.get_as()?).map(Answer::Registered),
         Asked::Configuration => params::read_update_result(content.get_as()?).map(Answer::Configuration),
+        Asked::UdpSession => sessions::read_session_result(content.get_as()?).map(Answer::UdpSession),
         Asked::Nothing | Asked::Bootstrap => Ok(Answer::Done),
     }
 }

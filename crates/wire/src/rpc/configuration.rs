@@ -1,8 +1,10 @@
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use uuid::Uuid;
 
 use super::pipe::Pipe;
 use super::server::{Reply, Role, Server, ServerCall, ServerEvent};
+use super::sessions::UdpSession;
 use super::{Answer, CALL_TIMEOUT, Call, CallError, Client, Question};
 
 /// The edge's end of an RPC stream that it opened towards the agent over QUIC.
@@ -33,43 +35,65 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ConfigurationClient<T> {
     }
 }
 
-/// A configuration push of the edge. Answer with [`ConfigurationServer::reply`].
+/// What an edge asks of an agent on an RPC stream that it opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Update {
-    /// Names the call.
-    pub question: Question,
-    /// The configuration's version.
-    pub version: i32,
-    /// The configuration, JSON.
-    pub config: Bytes,
+pub enum AgentCall {
+    /// A configuration push: version, and configuration (JSON). Answer with [`AgentServer::reply_configuration`].
+    Update(Question, i32, Bytes),
+    /// Answer with [`AgentServer::reply_session`].
+    RegisterSession(Question, UdpSession),
+    /// The session has ended, and why, for people. Answer with [`AgentServer::reply_done`].
+    UnregisterSession(Question, Uuid, String),
 }
 
-/// The agent's end of an RPC stream that the edge opened. UDP sessions are refused.
-pub struct ConfigurationServer<T> {
+/// The agent's end of an RPC stream that the edge opened.
+pub struct AgentServer<T> {
     pipe: Pipe<T, Server>,
     event: Option<ServerEvent>,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> ConfigurationServer<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AgentServer<T> {
     /// Serves a fresh stream, after its signature.
     pub fn new(io: T) -> Self {
         Self { pipe: Pipe::new(io, Server::new(Role::Agent)), event: None }
     }
 
-    /// The edge's next push; `None`: the conversation has ended. Cancel safe.
-    pub async fn next(&mut self) -> Result<Option<Update>, CallError> {
-        match self.pipe.next_event(&mut self.event).await? {
-            Some(ServerEvent::Call(question, ServerCall::UpdateConfiguration(version, config))) => {
-                Ok(Some(Update { question, version, config }))
+    /// The edge's next call; `None`: the conversation has ended. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<AgentCall>, CallError> {
+        let Some(ServerEvent::Call(question, call)) = self.pipe.next_event(&mut self.event).await? else {
+            return Ok(None);
+        };
+        match call {
+            ServerCall::UpdateConfiguration(version, config) => Ok(Some(AgentCall::Update(question, version, config))),
+            ServerCall::RegisterUdpSession(session) => Ok(Some(AgentCall::RegisterSession(question, session))),
+            ServerCall::UnregisterUdpSession(session, message) => {
+                Ok(Some(AgentCall::UnregisterSession(question, session, message)))
             }
-            Some(ServerEvent::Call(..)) => Err(CallError::Protocol("an agent registers nobody".into())),
-            Some(ServerEvent::Ended(_)) | None => Ok(None),
+            ServerCall::RegisterConnection(_)
+            | ServerCall::UnregisterConnection
+            | ServerCall::UpdateLocalConfiguration(_) => Err(CallError::Protocol("an agent registers nobody".into())),
         }
     }
 
     /// Answers with the version in force and, if the push was refused, why.
-    pub async fn reply(&mut self, question: Question, answer: &Result<i32, (i32, String)>) -> Result<(), CallError> {
+    pub async fn reply_configuration(
+        &mut self,
+        question: Question,
+        answer: &Result<i32, (i32, String)>,
+    ) -> Result<(), CallError> {
         self.pipe.core.reply(question, Reply::Configuration(answer));
+        self.pipe.flush().await
+    }
+
+    /// Answers that the session is there, or why not.
+    pub async fn reply_session(&mut self, question: Question, answer: Result<(), &str>) -> Result<(), CallError> {
+        self.pipe.core.reply(question, Reply::UdpSession(answer));
+        self.pipe.flush().await
+    }
+
+    /// Answers a call without results.
+    pub async fn reply_done(&mut self, question: Question) -> Result<(), CallError> {
+        self.pipe.core.reply(question, Reply::Done);
         self.pipe.flush().await
     }
 }

@@ -103,8 +103,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ControlServer<T> {
                     self.unregistered = true;
                     Ok(Some(ControlCall::Unregister(question)))
                 }
-                ServerCall::UpdateConfiguration(..) => {
-                    Err(CallError::Protocol("an edge takes no configuration".into()))
+                ServerCall::UpdateConfiguration(..)
+                | ServerCall::RegisterUdpSession(_)
+                | ServerCall::UnregisterUdpSession(..) => {
+                    Err(CallError::Protocol("the control stream takes no such call".into()))
                 }
             },
             Ok(Some(ServerEvent::Ended(reason))) if reason != SHUTDOWN && !self.unregistered => Err(ended(&reason)),

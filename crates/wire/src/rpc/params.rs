@@ -166,13 +166,13 @@ fn name(what: &'static str, text: text::Reader<'_>) -> Result<String, ProtocolEr
     }
 }
 
-fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, ProtocolError> {
+pub(super) fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, ProtocolError> {
     Uuid::from_slice(bytes)
         .map_err(|_| ProtocolError::new(format!("the {what} has {} bytes instead of 16", bytes.len())))
 }
 
-/// For information only, so what is no address is passed over.
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+/// The address, if it is one.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(octets).into());
     }

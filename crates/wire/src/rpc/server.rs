@@ -1,10 +1,12 @@
 use bytes::Bytes;
 use capnp_rpc::rpc_capnp::{call, disembargo, exception, message, message_target, promised_answer};
+use uuid::Uuid;
 
 use super::line::Line;
 use super::message as outgoing;
 use super::method::Method;
 use super::params::{self, sentence};
+use super::sessions::{self, UdpSession};
 use super::{ProtocolError, Question};
 use crate::registration::{Refused, Registered, Registration};
 use crate::schema::{stream, tunnel_capnp as schema};
@@ -15,15 +17,15 @@ pub const MAX_ANSWERS: usize = 32;
 /// The one capability, as this end numbers it.
 const BOOTSTRAP: u32 = 0;
 
-const NO_UDP: &str = "this agent does not serve UDP sessions";
-
 /// Whose bootstrap capability is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// `RegistrationServer`, which the reference also reaches as `TunnelServer`.
     Edge,
-    /// `CloudflaredServer`. Calls about UDP sessions are refused in here.
+    /// `CloudflaredServer`.
     Agent,
+    /// `SessionManager` of the edge, on streams that an agent opened.
+    Sessions,
 }
 
 /// A call of the other end.
@@ -37,6 +39,10 @@ pub enum ServerCall {
     UpdateLocalConfiguration(Bytes),
     /// To the agent: version and configuration, JSON. Takes [`Reply::Configuration`].
     UpdateConfiguration(i32, Bytes),
+    /// To the agent. Takes [`Reply::UdpSession`].
+    RegisterUdpSession(UdpSession),
+    /// To either: the session has ended, and why, for people. Takes [`Reply::Done`].
+    UnregisterUdpSession(Uuid, String),
 }
 
 /// The answer to a call; which one is said at [`ServerCall`].
@@ -48,6 +54,8 @@ pub enum Reply<'a> {
     Done,
     /// The version in force, and if the push was refused, why.
     Configuration(&'a Result<i32, (i32, String)>),
+    /// The session is there; if it was refused, why.
+    UdpSession(Result<(), &'a str>),
     /// To any call: it failed, and why.
     Exception(&'a str),
 }
@@ -108,13 +116,6 @@ impl Refusal {
     }
 }
 
-/// A call that passed all checks.
-enum Accepted {
-    Call(ServerCall),
-    /// Answered in here.
-    RegisterUdpSession,
-}
-
 impl Server {
     /// A fresh stream.
     pub fn new(role: Role) -> Self {
@@ -171,6 +172,9 @@ impl Server {
             }),
             Reply::Configuration(answer) => {
                 outgoing::results(question, |content| params::write_update_result(answer, content.init_as()))
+            }
+            Reply::UdpSession(answer) => {
+                outgoing::results(question, |content| sessions::write_session_result(answer, content.init_as()))
             }
             Reply::Exception(reason) => outgoing::exception(question, exception::Type::Failed, reason),
         });
@@ -241,11 +245,7 @@ impl Server {
         let question = call.get_question_id();
         self.open(question, State::Pending)?;
         let reply = match self.accept(bytes, call) {
-            Ok(Accepted::Call(call)) => return Ok(Some(ServerEvent::Call(Question(question), call))),
-            Ok(Accepted::RegisterUdpSession) => outgoing::results(question, |content| {
-                let results = content.init_as::<schema::register_udp_session_results::Builder<'_>>();
-                results.init_result().set_err(NO_UDP);
-            }),
+            Ok(call) => return Ok(Some(ServerEvent::Call(Question(question), call))),
             Err(Refusal(kind, reason)) => outgoing::exception(question, kind, &reason),
         };
         self.line.send(reply);
@@ -255,7 +255,7 @@ impl Server {
         Ok(None)
     }
 
-    fn accept(&self, bytes: &Bytes, call: call::Reader<'_>) -> Result<Accepted, Refusal> {
+    fn accept(&self, bytes: &Bytes, call: call::Reader<'_>) -> Result<ServerCall, Refusal> {
         self.check_target(call.get_target()?)?;
         if !matches!(call.get_send_results_to().which(), Ok(call::send_results_to::Caller(()))) {
             return Err(Refusal::unimplemented("results can only go to the caller"));
@@ -267,7 +267,7 @@ impl Server {
         let content = payload.get_content();
         let method = Method { interface: call.get_interface_id(), ordinal: call.get_method_id() };
         let config = |config: &[u8]| if config.is_empty() { Bytes::new() } else { bytes.slice_ref(config) };
-        let call = match (self.role, method) {
+        Ok(match (self.role, method) {
             (Role::Edge, Method::REGISTER_CONNECTION) => {
                 let registration = params::read_registration(content.get_as()?)?;
                 ServerCall::RegisterConnection(Box::new(registration))
@@ -281,15 +281,20 @@ impl Server {
                 let params: schema::update_configuration_params::Reader<'_> = content.get_as()?;
                 ServerCall::UpdateConfiguration(params.get_version(), config(params.get_config()?))
             }
-            (Role::Agent, Method::REGISTER_UDP_SESSION) => return Ok(Accepted::RegisterUdpSession),
-            (Role::Agent, Method::UNREGISTER_UDP_SESSION) => return Err(Refusal::unimplemented(NO_UDP)),
+            (Role::Agent, Method::REGISTER_UDP_SESSION) => {
+                ServerCall::RegisterUdpSession(sessions::read_session(content.get_as()?)?)
+            }
+            (Role::Agent | Role::Sessions, Method::UNREGISTER_UDP_SESSION) => {
+                let params: schema::unregister_udp_session_params::Reader<'_> = content.get_as()?;
+                let session = params::uuid("session id", params.get_session_id()?)?;
+                ServerCall::UnregisterUdpSession(session, sentence(params.get_message()?))
+            }
             (_, Method { interface, ordinal }) => {
                 return Err(Refusal::unimplemented(format!(
                     "there is no method {ordinal} of interface {interface:#018x}"
                 )));
             }
-        };
-        Ok(Accepted::Call(call))
+        })
     }
 
     fn check_target(&self, target: message_target::Reader<'_>) -> Result<(), Refusal> {

@@ -183,7 +183,8 @@ mod cores {
             (Role::Edge, Method { ordinal: 3, ..Method::REGISTER_CONNECTION }),
             (Role::Edge, Method::UPDATE_CONFIGURATION),
             (Role::Agent, Method::REGISTER_CONNECTION),
-            (Role::Agent, Method::UNREGISTER_UDP_SESSION),
+            (Role::Edge, Method::UNREGISTER_UDP_SESSION),
+            (Role::Sessions, Method::REGISTER_UDP_SESSION),
         ] {
             let (kind, _) = exception_of(&mut server(role), &raw_call(1, method, |_| ()));
             assert_eq!(kind, exception::Type::Unimplemented, "{method:?}");
@@ -515,22 +516,65 @@ mod streams {
     #[tokio::test]
     async fn configurations_are_pushed() {
         let (edge, agent) = duplex(16);
-        let (mut client, mut server) = (ConfigurationClient::new(edge), ConfigurationServer::new(agent));
+        let (mut client, mut server) = (ConfigurationClient::new(edge), AgentServer::new(agent));
         let edge = async {
             assert_eq!(client.update(3, br#"{"ingress":[]}"#).await, Ok(Ok(3)));
             assert_eq!(client.update(i32::MAX, b"").await, Ok(Err((3, "not JSON".into()))));
             client.shutdown().await;
         };
         let agent = async {
-            let update = server.next().await.expect("is well").expect("is a push");
-            assert_eq!((update.version, &update.config[..]), (3, &br#"{"ingress":[]}"#[..]));
-            server.reply(update.question, &Ok(3)).await.expect("is sent");
-            let update = server.next().await.expect("is well").expect("is a push");
-            assert_eq!((update.version, &update.config[..]), (i32::MAX, &b""[..]));
-            server.reply(update.question, &Err((3, "not JSON".into()))).await.expect("is sent");
+            let Ok(Some(AgentCall::Update(question, 3, config))) = server.next().await else { panic!("no push") };
+            assert_eq!(&config[..], br#"{"ingress":[]}"#);
+            server.reply_configuration(question, &Ok(3)).await.expect("is sent");
+            let Ok(Some(AgentCall::Update(question, i32::MAX, config))) = server.next().await else {
+                panic!("no push")
+            };
+            assert_eq!(&config[..], b"");
+            server.reply_configuration(question, &Err((3, "not JSON".into()))).await.expect("is sent");
             assert_eq!(server.next().await, Ok(None));
         };
         tokio::join!(edge, agent);
+    }
+
+    #[tokio::test]
+    async fn sessions_are_made_and_ended_from_either_side() {
+        let session = UdpSession {
+            id: Uuid::from_u128(5),
+            destination: "[2001:db8::7]:53".parse().expect("is an address"),
+            idle: Duration::from_secs(9),
+        };
+        let (edge, agent) = duplex(16);
+        let (mut client, mut server) = (SessionClient::new(edge), AgentServer::new(agent));
+        let edge = async {
+            assert_eq!(client.register(&session).await, Ok(Ok(())));
+            assert_eq!(client.register(&session).await, Ok(Err("no more of them".into())));
+            assert_eq!(client.unregister(session.id, "idle").await, Ok(()));
+            client.shutdown().await;
+        };
+        let agent = async {
+            for answer in [Ok(()), Err("no more\nof them")] {
+                let Ok(Some(AgentCall::RegisterSession(question, asked))) = server.next().await else { panic!("none") };
+                assert_eq!(asked, session);
+                server.reply_session(question, answer).await.expect("is sent");
+            }
+            let Ok(Some(AgentCall::UnregisterSession(question, id, why))) = server.next().await else { panic!("none") };
+            assert_eq!((id, &*why), (session.id, "idle"));
+            server.reply_done(question).await.expect("is sent");
+            assert_eq!(server.next().await, Ok(None));
+        };
+        tokio::join!(edge, agent);
+
+        let (agent, edge) = duplex(16);
+        let (mut client, mut server) = (SessionClient::new(agent), SessionServer::new(edge));
+        let agent = async {
+            assert_eq!(client.unregister(session.id, "session idle for 2s").await, Ok(()));
+            client.shutdown().await;
+        };
+        let edge = async {
+            assert_eq!(server.next().await, Ok(Some((session.id, "session idle for 2s".into()))));
+            assert_eq!(server.next().await, Ok(None));
+        };
+        tokio::join!(agent, edge);
     }
 
     #[test]
@@ -539,6 +583,8 @@ mod streams {
         is_send::<ControlClient<DuplexStream>>();
         is_send::<ControlServer<DuplexStream>>();
         is_send::<ConfigurationClient<DuplexStream>>();
-        is_send::<ConfigurationServer<DuplexStream>>();
+        is_send::<AgentServer<DuplexStream>>();
+        is_send::<SessionClient<DuplexStream>>();
+        is_send::<SessionServer<DuplexStream>>();
     }
 }

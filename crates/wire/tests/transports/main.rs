@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test are all its own")]
 
 mod exchange;
+mod flows;
 mod http2;
 mod lifecycle;
 mod quic;

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, LocalConfiguration, Refused, Registered, Registration};
 use wire::{
-    AgentConnection, Body, BodyError, ByteStream, ConnectError, Connection, Extensions, Handler, Interim, Kind,
-    OriginError, OriginFault, Registrar, StreamRefusal, StreamRequest, Transport,
+    AgentConnection, Body, BodyError, ByteStream, ConnectError, Connection, Extensions, FlowRequest, FlowService,
+    Handler, Interim, Kind, OriginError, OriginFault, Registrar, StreamRefusal, StreamRequest, Transport,
 };
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -104,12 +104,15 @@ pub const CONNECTION: Uuid = Uuid::from_u128(0x4094_b3fa_2d9c_420d_82b7_a6eb_4e8
 type Serve =
     dyn Fn(Kind, Request<Body>, Interim) -> BoxFuture<'static, Result<Response<Body>, OriginError>> + Send + Sync;
 
+type Accept = dyn Fn(FlowRequest) -> BoxFuture<'static, Result<FlowService, StreamRefusal>> + Send + Sync;
+
 type Connect = dyn Fn(StreamRequest) -> BoxFuture<'static, Result<ByteStream, StreamRefusal>> + Send + Sync;
 
 /// An origin made of functions.
 pub struct Origin {
     serve: Box<Serve>,
     connect: Option<Box<Connect>>,
+    accept: Option<Box<Accept>>,
     version: Mutex<i32>,
     /// A configuration takes one while it is applied.
     pub configuring: Semaphore,
@@ -133,7 +136,7 @@ impl Origin {
     {
         let serve = Box::new(move |k, r, i| -> BoxFuture<'static, _> { Box::pin(serve(k, r, i)) });
         let (configuring, configurations) = (Semaphore::new(1), watch::Sender::default());
-        Self { serve, connect: None, version: Mutex::new(-1), configuring, configurations }
+        Self { serve, connect: None, accept: None, version: Mutex::new(-1), configuring, configurations }
     }
 
     /// Connects byte streams; to requests it answers nothing.
@@ -144,6 +147,17 @@ impl Origin {
     {
         let mut origin = Self::serving(|_, _, _| async { Ok(Response::new(Body::empty())) });
         origin.connect = Some(Box::new(move |request| Box::pin(connect(request))));
+        Arc::new(origin)
+    }
+
+    /// Accepts flows; to requests it answers nothing.
+    pub fn accepting<F, Fut>(accept: F) -> Arc<Self>
+    where
+        F: Fn(FlowRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<FlowService, StreamRefusal>> + Send + 'static,
+    {
+        let mut origin = Self::serving(|_, _, _| async { Ok(Response::new(Body::empty())) });
+        origin.accept = Some(Box::new(move |request| Box::pin(accept(request))));
         Arc::new(origin)
     }
 
@@ -171,6 +185,13 @@ impl Handler for Origin {
     async fn stream(&self, request: StreamRequest) -> Result<ByteStream, StreamRefusal> {
         match &self.connect {
             Some(connect) => connect(request).await,
+            None => Err(no_answer().into()),
+        }
+    }
+
+    async fn flow(&self, request: FlowRequest) -> Result<FlowService, StreamRefusal> {
+        match &self.accept {
+            Some(accept) => accept(request).await,
             None => Err(no_answer().into()),
         }
     }
@@ -210,8 +231,13 @@ impl Rig {
     }
 
     pub async fn with(transport: Transport, origin: Arc<Origin>, extensions: Extensions) -> Self {
+        Self::announcing(transport, origin, registration(extensions)).await
+    }
+
+    /// An agent that says this of itself.
+    pub async fn announcing(transport: Transport, origin: Arc<Origin>, registration: Registration) -> Self {
         let (node, mut events) = Node::new(None);
-        let (served, connected) = connect(transport, node, origin, extensions).await;
+        let (served, connected) = connect_as(transport, node, origin, registration).await;
         let (registered, agent) = connected.unwrap();
         let Some(Event::Registered(registration, edge)) = events.recv().await else { panic!("no registration") };
         Self { edge, agent, registered, registration: *registration, events, served }
@@ -256,7 +282,16 @@ pub async fn connect(
     origin: Arc<Origin>,
     extensions: Extensions,
 ) -> (JoinHandle<String>, Connected) {
-    let registration = registration(extensions);
+    connect_as(transport, node, origin, registration(extensions)).await
+}
+
+/// The same with an agent that says this of itself.
+pub async fn connect_as(
+    transport: Transport,
+    node: Arc<Node>,
+    origin: Arc<Origin>,
+    registration: Registration,
+) -> (JoinHandle<String>, Connected) {
     match transport {
         Transport::Http2 => {
             let (edge, agent) = tcp().await;
