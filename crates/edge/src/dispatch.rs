@@ -3,6 +3,7 @@
 mod choice;
 mod replay;
 mod retry;
+mod vigil;
 
 pub(crate) use choice::least_loaded;
 
@@ -19,18 +20,25 @@ use crate::Limits;
 use crate::refusal::{self, Refusal};
 use replay::{Replay, Waiting};
 use retry::{Attempt, Verdict};
+use vigil::Vigil;
 
 /// The connections of one tunnel.
 pub(crate) trait Pool {
     /// One of them.
     type Carrier: Carrier;
 
-    /// The best connection for one more request, if any but those of `tried` takes requests; one of the same connector as one of them
-    /// only if there is no other.
+    /// The best connection for one more request, if any but those of `tried` takes requests and is not doubted; one of the same
+    /// connector as one of them only if there is no other.
     fn pick(&self, tried: &[Identity]) -> Option<Self::Carrier>;
 
+    /// Whether there is a connection but those of `tried` that takes requests and is not doubted.
+    fn has_other(&self, tried: &[Identity]) -> bool;
+
+    /// A request is sent again.
+    fn retried(&self, why: Retry);
+
     /// Waits for a connection if one is likely to come within the time; none if not, or in vain. One of `tried` that is still there
-    /// after a moment will do as well.
+    /// after a moment will do as well, and one that is doubted when the time is up.
     fn await_one(&self, tried: &[Identity], time: Duration) -> impl Future<Output = Option<Self::Carrier>> + Send;
 }
 
@@ -41,10 +49,46 @@ pub(crate) struct Identity {
     pub(crate) connector: Uuid,
 }
 
+/// Why a request is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// The agent has not seen it.
+    NotSent,
+    /// The connection ended before an answer.
+    Lost,
+    /// Nothing was heard from the agent, answer or other.
+    Silent,
+}
+
+impl Retry {
+    pub(crate) const ALL: [Self; 3] = [Self::NotSent, Self::Lost, Self::Silent];
+
+    /// As metrics name it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Lost => "lost",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// Something that carries a request to an agent.
 pub(crate) trait Carrier: Send + Sync {
     /// Which one it is.
     fn identity(&self) -> Identity;
+
+    /// As [`wire::Connection::signs_of_life`].
+    fn signs_of_life(&self) -> u64;
+
+    /// As [`wire::Connection::ask_for_life`].
+    fn ask_for_life(&self);
+
+    /// Nothing is heard from the agent: until something is, other connections are better.
+    fn doubt(&self);
+
+    /// Nothing has been heard since it was doubted.
+    fn is_doubted(&self) -> bool;
 
     /// As [`wire::Connection::exchange`].
     fn exchange(
@@ -96,21 +140,33 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
             // What a WebSocket's visitor sends comes only after the answer.
             Kind::WebSocket => Waiting::Origin(now - started),
         };
-        let error = match in_time(exchange, waiting, limits.response.saturating_sub(spent), limits.body_pause).await? {
-            Ok(answer) => {
+        tried.push(carrier.identity());
+        let number = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+        let may_leave = || {
+            let attempt =
+                Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
+            retry::may_leave(attempt) && pool.has_other(&tried)
+        };
+        let vigil = Vigil::new(&carrier, started);
+        let times = (limits.response.saturating_sub(spent), limits.body_pause);
+        let (error, why) = match in_time(exchange, waiting, times, vigil, may_leave).await? {
+            Ok(Ok(answer)) => {
                 replay.settle();
                 return Ok(answer);
             }
-            Err(error) => error,
+            Ok(Err(error)) => {
+                let why = if matches!(error, ExchangeError::NotSent(_)) { Retry::NotSent } else { Retry::Lost };
+                (error, why)
+            }
+            Err(Silent) => (ExchangeError::Lost("nothing is heard from the agent".into()), Retry::Silent),
         };
         if let Waiting::Origin(time) = waiting(Instant::now()) {
             spent += time;
         }
-        tried.push(carrier.identity());
-        let number = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
         match retry::after(&error, attempt) {
             Verdict::Again => {
+                pool.retried(why);
                 tracing::debug!(connection = %carrier.identity().connection, %error, "trying another connection");
             }
             Verdict::Refuse(refusal) => return Err(Failure { refusal, detail: detail(error) }),
@@ -118,17 +174,24 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
     }
 }
 
-/// Gives the exchange up when the origin has kept the visitor waiting for longer than `response`, or the visitor the origin
-/// for longer than `pause`.
+/// Nothing is heard from the agent, and there is another one to ask.
+struct Silent;
+
+/// Gives the exchange up when the origin has kept the visitor waiting for longer than the first of `times`, or the visitor the
+/// origin for longer than the second; and when the agent has fallen silent, if the request may go elsewhere.
 async fn in_time<T>(
     exchange: impl Future<Output = T>,
     waiting: impl Fn(Instant) -> Waiting,
-    response: Duration,
-    pause: Duration,
-) -> Result<T, &'static Refusal> {
+    (response, pause): (Duration, Duration),
+    mut vigil: Vigil<'_, impl Carrier>,
+    may_leave: impl Fn() -> bool,
+) -> Result<Result<T, Silent>, &'static Refusal> {
     let mut exchange = pin!(exchange);
     loop {
         let now = Instant::now();
+        if vigil.is_silent(now) && may_leave() {
+            return Ok(Err(Silent));
+        }
         let (left, refusal) = match waiting(now) {
             Waiting::Origin(time) => (response.saturating_sub(time), &refusal::ORIGIN_TIMEOUT),
             Waiting::Visitor(time) => (pause.saturating_sub(time), &refusal::TOO_SLOW),
@@ -137,9 +200,9 @@ async fn in_time<T>(
             return Err(refusal);
         }
         tokio::select! {
-            outcome = &mut exchange => return Ok(outcome),
+            outcome = &mut exchange => return Ok(Ok(outcome)),
             // Who waits for whom may change meanwhile.
-            () = sleep_until(now + left.min(pause)) => (),
+            () = sleep_until(vigil.due().min(now + left.min(pause))) => (),
         }
     }
 }
@@ -159,6 +222,7 @@ fn detail(error: ExchangeError) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
 
     use http::Method;
@@ -170,6 +234,10 @@ mod tests {
     #[derive(Clone)]
     enum Act {
         Answer,
+        /// Nothing is heard any more.
+        Silence,
+        /// The origin takes its time, and the agent is well.
+        Late(Duration),
         NotSent,
         LostAfterBody,
         LostAfter(Duration),
@@ -182,6 +250,8 @@ mod tests {
         id: Uuid,
         act: Act,
         bodies: Arc<Mutex<Vec<String>>>,
+        signs: Arc<AtomicU64>,
+        doubted: Arc<AtomicU64>,
     }
 
     impl Carrier for Scripted {
@@ -189,10 +259,32 @@ mod tests {
             Identity { connection: self.id, connector: self.id }
         }
 
+        fn signs_of_life(&self) -> u64 {
+            self.signs.load(Ordering::Relaxed)
+        }
+
+        fn ask_for_life(&self) {
+            if !matches!(self.act, Act::Silence) {
+                self.signs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn doubt(&self) {
+            self.doubted.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn is_doubted(&self) -> bool {
+            false
+        }
+
         async fn exchange(&self, _: Kind, request: Request<Body>, _: Interim) -> Result<Response<Body>, ExchangeError> {
             match self.act {
                 Act::NotSent => return Err(ExchangeError::NotSent(String::new())),
-                Act::Hang => std::future::pending().await,
+                Act::Hang | Act::Silence => std::future::pending().await,
+                Act::Late(time) => {
+                    tokio::time::sleep(time).await;
+                    return Ok(Response::new(Body::empty()));
+                }
                 Act::LostAfter(time) => {
                     tokio::time::sleep(time).await;
                     return Err(ExchangeError::Lost(String::new()));
@@ -215,15 +307,29 @@ mod tests {
         acts: Mutex<VecDeque<Act>>,
         late: Mutex<Option<(Duration, Act)>>,
         bodies: Arc<Mutex<Vec<String>>>,
+        doubted: Arc<AtomicU64>,
+        retries: Mutex<Vec<Retry>>,
     }
 
     impl Script {
         fn new(acts: impl IntoIterator<Item = Act>) -> Self {
-            Self { acts: Mutex::new(acts.into_iter().collect()), late: Mutex::new(None), bodies: Arc::default() }
+            Self {
+                acts: Mutex::new(acts.into_iter().collect()),
+                late: Mutex::new(None),
+                bodies: Arc::default(),
+                doubted: Arc::default(),
+                retries: Mutex::default(),
+            }
         }
 
         fn carrier(&self, act: Act) -> Scripted {
-            Scripted { id: Uuid::new_v4(), act, bodies: Arc::clone(&self.bodies) }
+            Scripted {
+                id: Uuid::new_v4(),
+                act,
+                bodies: Arc::clone(&self.bodies),
+                signs: Arc::default(),
+                doubted: Arc::clone(&self.doubted),
+            }
         }
 
         fn seen(&self) -> Vec<String> {
@@ -237,6 +343,14 @@ mod tests {
         fn pick(&self, _: &[Identity]) -> Option<Scripted> {
             let act = self.acts.lock().unwrap().pop_front()?;
             Some(self.carrier(act))
+        }
+
+        fn has_other(&self, _: &[Identity]) -> bool {
+            !self.acts.lock().unwrap().is_empty()
+        }
+
+        fn retried(&self, why: Retry) {
+            self.retries.lock().unwrap().push(why);
         }
 
         async fn await_one(&self, _: &[Identity], time: Duration) -> Option<Scripted> {
@@ -340,5 +454,31 @@ mod tests {
     async fn a_visitor_who_stops_in_the_middle_is_told_so() {
         let script = Script::new([Act::HangAfterBody]);
         assert_eq!(outcome(&script, order(Method::POST, endless())).await, Err(&refusal::TOO_SLOW));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_meets_silence_asks_elsewhere_soon() {
+        let started = Instant::now();
+        let script = Script::new([Act::Silence, Act::Answer]);
+        assert_eq!(outcome(&script, order(Method::GET, Body::empty())).await, Ok(()));
+        assert_eq!(started.elapsed(), Duration::from_secs(2));
+        assert_eq!(*script.retries.lock().unwrap(), [Retry::Silent]);
+        assert_eq!(script.doubted.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_borne_where_nobody_else_is_or_it_would_be_done_twice() {
+        for (method, others) in [(Method::POST, &[Act::Answer][..]), (Method::GET, &[])] {
+            let script = Script::new([Act::Silence].into_iter().chain(others.iter().cloned()));
+            assert_eq!(outcome(&script, order(method, Body::empty())).await, Err(&refusal::ORIGIN_TIMEOUT));
+            assert!(script.retries.lock().unwrap().is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_origin_is_not_silence() {
+        let script = Script::new([Act::Late(Duration::from_secs(60)), Act::NotSent]);
+        assert_eq!(outcome(&script, order(Method::GET, Body::empty())).await, Ok(()));
+        assert_eq!(script.doubted.load(Ordering::Relaxed), 0);
     }
 }

@@ -5,6 +5,7 @@ use prometheus::{Encoder as _, Histogram, HistogramOpts, IntGauge, IntGaugeVec, 
 use wire::Transport;
 
 use crate::defence::Defence;
+use crate::dispatch::Retry;
 
 type Counters = GenericCounterVec<AtomicU64>;
 
@@ -16,6 +17,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Counters,
     refusals: Counters,
+    retries: Counters,
     defences: Counters,
     registrations: Counters,
     under_way: IntGauge,
@@ -81,6 +83,11 @@ impl Metrics {
                 "Requests that the edge itself refused, by code.",
                 "code",
             ),
+            retries: counters(
+                "snicket_edge_retries_total",
+                "Requests that were sent again over a connection of an agent, by why.",
+                "why",
+            ),
             defences: counters(
                 "snicket_edge_defences_total",
                 "Connections of visitors and agents that were refused or ended in defence of the others, by reason.",
@@ -115,6 +122,9 @@ impl Metrics {
             // So that a chart begins at zero, and not with the first attack.
             metrics.defences.with_label_values(&[defence.label()]);
         }
+        for why in Retry::ALL {
+            metrics.retries.with_label_values(&[why.label()]);
+        }
         for end in StreamEnd::ALL {
             metrics.streams.with_label_values(&[end.label()]);
         }
@@ -122,9 +132,10 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
+            Box::new(self.retries.clone()),
             Box::new(self.defences.clone()),
             Box::new(self.registrations.clone()),
             Box::new(self.under_way.clone()),
@@ -161,6 +172,11 @@ impl Metrics {
             self.refusals.with_label_values(&[&code.to_string()]).inc();
         }
         self.answer_time.observe(time.as_secs_f64());
+    }
+
+    /// A request is sent again.
+    pub(crate) fn retried(&self, why: Retry) {
+        self.retries.with_label_values(&[why.label()]).inc();
     }
 
     /// A connection was refused or ended in defence of the others.

@@ -7,6 +7,7 @@ pub(crate) use door::Door;
 pub(crate) use pool::TunnelPool;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -58,13 +59,31 @@ pub(crate) struct Live {
     presence: Presence,
     /// When it was first seen to take no more requests.
     leaving: OnceLock<Instant>,
+    /// The signs of life when nothing more was heard; [`CERTAIN`] while there is no doubt.
+    doubted: AtomicU64,
     _counted: Present,
 }
+
+/// No number of signs of life.
+const CERTAIN: u64 = u64::MAX;
 
 impl Live {
     /// Since when it takes no more requests, as far as it was looked at; asked only of one that does not.
     fn leaving_since(&self) -> Instant {
         *self.leaving.get_or_init(Instant::now)
+    }
+
+    /// Nothing has been heard from the agent since it was doubted.
+    fn is_doubted(&self) -> bool {
+        let doubted = self.doubted.load(Ordering::Relaxed);
+        if doubted == CERTAIN {
+            return false;
+        }
+        let is_silent = self.connection.signs_of_life() == doubted;
+        if !is_silent {
+            self.doubted.store(CERTAIN, Ordering::Relaxed);
+        }
+        is_silent
     }
 
     /// Has the agent connect a byte stream.
@@ -82,6 +101,12 @@ impl Tunnels {
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Arc<Self> {
+        // Whoever was connected before this node was started, after a crash perhaps, is about to come back.
+        let now = Instant::now();
+        let known = registry.snapshot();
+        let departed =
+            known.tunnels().filter(|tunnel| tunnel.value.deleted_at.is_none()).map(|tunnel| (now, tunnel.value.id));
+        let departed = departed.collect();
         Arc::new(Self {
             registry,
             location,
@@ -89,7 +114,7 @@ impl Tunnels {
             most: limits.tunnel_connections,
             metrics,
             stop,
-            table: RwLock::default(),
+            table: RwLock::new(Table { departed, ..Table::default() }),
             arrivals: watch::Sender::new(()),
         })
     }
@@ -215,6 +240,7 @@ impl Tunnels {
             index: registration.connection_index,
             presence,
             leaving: OnceLock::new(),
+            doubted: AtomicU64::new(CERTAIN),
             _counted: self.metrics.connection(connection.transport()),
             connection,
         });

@@ -114,6 +114,23 @@ impl Connection {
         *self.0.phase.borrow() == Phase::Open
     }
 
+    /// A number that changes whenever something is heard from the agent's machine.
+    pub fn signs_of_life(&self) -> u64 {
+        match &self.0.link {
+            Link::Http2(link) => link.signs(),
+            Link::Quic(link) => link.signs(),
+        }
+    }
+
+    /// Has the agent give a sign of life: within a round trip over HTTP/2; over QUIC it gives one every one or two seconds, and to
+    /// each request, unasked.
+    pub fn ask_for_life(&self) {
+        match &self.0.link {
+            Link::Http2(link) => link.ask(),
+            Link::Quic(_) => (),
+        }
+    }
+
     /// Sends one request to the agent and waits for the head of the answer.
     ///
     /// The URI must be absolute (`https://host/path`); its host is lower case. The request's headers must already be those

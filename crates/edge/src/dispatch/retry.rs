@@ -38,6 +38,11 @@ pub(crate) fn after(error: &ExchangeError, attempt: Attempt<'_>) -> Verdict {
     }
 }
 
+/// Whether a request that has no answer yet may be given up and sent elsewhere.
+pub(crate) fn may_leave(attempt: Attempt<'_>) -> bool {
+    attempt.number < attempt.allowed && attempt.replayable && is_idempotent(attempt.method)
+}
+
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)

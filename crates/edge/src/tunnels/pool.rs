@@ -1,5 +1,6 @@
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use wire::{Body, ExchangeError, Interim, Kind};
 
 use super::{Live, Tunnels};
-use crate::dispatch::{Carrier, Identity, Pool, least_loaded};
+use crate::dispatch::{Carrier, Identity, Pool, Retry, least_loaded};
 
 /// A connection that has failed a request is known to be closed after this time, if it is; if not, the same request may try it again.
 const SETTLES: Duration = Duration::from_millis(250);
@@ -26,24 +27,37 @@ impl TunnelPool {
     }
 }
 
+/// The least loaded of those that fit.
+fn least(live: &[Arc<Live>], fits: impl Fn(&Live) -> bool) -> Option<Arc<Live>> {
+    let loads = live.iter().map(|live| {
+        let takes = live.connection.is_open() && fits(live);
+        takes.then(|| live.connection.in_flight())
+    });
+    least_loaded(loads, |below| rand::rng().random_range(0..below)).map(|index| Arc::clone(&live[index]))
+}
+
 impl Pool for TunnelPool {
     type Carrier = Arc<Live>;
 
     fn pick(&self, tried: &[Identity]) -> Option<Arc<Live>> {
         let live = self.tunnels.live(self.tunnel);
-        let pick = |fits: &dyn Fn(&Live) -> bool| {
-            let loads = live.iter().map(|live| {
-                let takes = live.connection.is_open() && fits(live);
-                takes.then(|| live.connection.in_flight())
-            });
-            least_loaded(loads, |below| rand::rng().random_range(0..below)).map(|index| Arc::clone(&live[index]))
-        };
+        let pick = |fits: &dyn Fn(&Live) -> bool| least(&live, |live| !live.is_doubted() && fits(live));
         if tried.is_empty() {
             return pick(&|_| true);
         }
         // Where one connection of a connector has failed, the others are likely to: each costs the visitor the time to find out.
         pick(&|live| tried.iter().all(|tried| tried.connector != live.connector))
             .or_else(|| pick(&|live| tried.iter().all(|tried| tried.connection != live.id)))
+    }
+
+    fn has_other(&self, tried: &[Identity]) -> bool {
+        let is_other = |live: &Arc<Live>| tried.iter().all(|tried| tried.connection != live.id);
+        let live = self.tunnels.live(self.tunnel);
+        live.iter().any(|live| live.connection.is_open() && is_other(live) && !live.is_doubted())
+    }
+
+    fn retried(&self, why: Retry) {
+        self.tunnels.metrics.retried(why);
     }
 
     async fn await_one(&self, tried: &[Identity], time: Duration) -> Option<Arc<Live>> {
@@ -61,10 +75,16 @@ impl Pool for TunnelPool {
                 tokio::select! {
                     arrived = arrivals.changed() => arrived.ok()?,
                     () = &mut pause, if !pause.is_elapsed() => (),
+                    // Nothing announces that one is doubted no more.
+                    () = sleep(SETTLES), if pause.is_elapsed() => (),
                 }
             }
         };
-        timeout(time, found).await.ok().flatten()
+        let found = timeout(time, found).await.ok().flatten();
+        // Time is up: one that is doubted is better than none.
+        found.or_else(|| {
+            least(&self.tunnels.live(self.tunnel), |live| tried.iter().all(|tried| tried.connection != live.id))
+        })
     }
 }
 
@@ -80,6 +100,23 @@ impl TunnelPool {
 impl Carrier for Arc<Live> {
     fn identity(&self) -> Identity {
         Identity { connection: self.id, connector: self.connector }
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        self.connection.signs_of_life()
+    }
+
+    fn ask_for_life(&self) {
+        self.connection.ask_for_life();
+    }
+
+    fn doubt(&self) {
+        tracing::debug!(connection = %self.id, "nothing is heard from the agent");
+        self.doubted.store(self.connection.signs_of_life(), Ordering::Relaxed);
+    }
+
+    fn is_doubted(&self) -> bool {
+        Live::is_doubted(self)
     }
 
     async fn exchange(

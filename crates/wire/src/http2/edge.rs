@@ -38,7 +38,7 @@ where
     let ping = connection.ping_pong().expect("a fresh connection has its ping handle");
 
     let mut session = Session::new(registrar);
-    let link = Link::new(sender);
+    let link = Link::new(sender, heard.clone());
     let reason = tokio::select! {
         // The end of the connection shows on the control stream as well, which knows no reason.
         biased;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
+use super::liveness::Heard;
 use super::outgoing;
 use crate::body::Broken;
 use crate::byte_stream::stream_mark;
@@ -39,11 +40,20 @@ pub(crate) struct Link {
     /// Streams that the agent still allows. Whoever waits here has certainly not been sent, which cannot be told of
     /// whoever waits inside the library.
     slots: Arc<Semaphore>,
+    heard: Heard,
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<Bytes>) -> Self {
-        Self { sender: Arc::new(Mutex::new(Some(sender))), slots: Arc::new(Semaphore::new(0)) }
+    pub(super) fn new(sender: SendRequest<Bytes>, heard: Heard) -> Self {
+        Self { sender: Arc::new(Mutex::new(Some(sender))), slots: Arc::new(Semaphore::new(0)), heard }
+    }
+
+    pub(crate) fn signs(&self) -> u64 {
+        self.heard.signs()
+    }
+
+    pub(crate) fn ask(&self) {
+        self.heard.ask();
     }
 
     fn sender(&self) -> Option<SendRequest<Bytes>> {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// Silence after which the other end is asked for a sign of life.
@@ -21,11 +22,13 @@ const VANISHED: Duration = Duration::from_secs(9);
 pub(super) struct Heard {
     start: Instant,
     millis: Arc<AtomicU64>,
+    /// Somebody wants to know now.
+    wanted: Arc<Notify>,
 }
 
 impl Heard {
     fn new() -> Self {
-        Self { start: Instant::now(), millis: Arc::default() }
+        Self { start: Instant::now(), millis: Arc::default(), wanted: Arc::default() }
     }
 
     fn note(&self) {
@@ -37,27 +40,39 @@ impl Heard {
         self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
     }
 
+    /// Changes with whatever is heard, unless that comes within a millisecond of what was heard before.
+    pub(super) fn signs(&self) -> u64 {
+        self.millis.load(Ordering::Relaxed)
+    }
+
+    /// Has the other end asked for a sign of life before it has been silent for long.
+    pub(super) fn ask(&self) {
+        self.wanted.notify_one();
+    }
+
     /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence; so does room
     /// for bytes that had to wait, because a ping and its answer wait behind them on a slow connection.
     pub(super) async fn vanished(&self, mut ping: h2::PingPong) {
-        let mut asked = false;
+        let (mut asked, mut wanted) = (false, false);
         loop {
             let last = self.last();
             if last.elapsed() >= VANISHED {
                 return;
             }
-            if !asked && last.elapsed() >= SILENCE {
+            if !asked && (wanted || last.elapsed() >= SILENCE) {
                 if ping.send_ping(h2::Ping::opaque()).is_err() {
                     // The connection is closing, which is for its driver to find out.
                     return std::future::pending().await;
                 }
                 asked = true;
             }
+            wanted = false;
             tokio::select! {
                 pong = std::future::poll_fn(|context| ping.poll_pong(context)), if asked => match pong {
                     Ok(_) => asked = false,
                     Err(_) => return std::future::pending().await,
                 },
+                () = self.wanted.notified(), if !asked => wanted = true,
                 () = sleep_until(last + if asked { VANISHED } else { SILENCE }) => {}
             }
         }

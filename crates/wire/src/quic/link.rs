@@ -40,6 +40,11 @@ impl Link {
         Self { connection }
     }
 
+    /// Packets that have come from the agent. Each that is sent to it and asks for anything is answered at once.
+    pub(crate) fn signs(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
     pub(crate) async fn exchange(
         &self,
         extensions: Extensions,
