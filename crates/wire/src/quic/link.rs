@@ -36,13 +36,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: quinn::Connection, sessions: Arc<Sessions>) -> Self {
+        Self { connection, sessions }
     }
 
     /// Packets that have come from the agent. Each that is sent to it and asks for anything is answered at once.
     pub(crate) fn signs(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// From now on datagrams are of this version.
+    pub(crate) fn speak(&self, version: Version) {
+        self.sessions.speak(version);
     }
 
     pub(crate) async fn exchange(
