@@ -276,6 +276,7 @@ fn requests(config: &Config, events: &broadcast::Sender<Event>, inspected: bool)
         Arc::clone(&metrics),
     )?;
     Ok(Requests {
+        flows: Arc::default(),
         configuration: Arc::new(configuration),
         tags: tags(config),
         events: events.clone(),
@@ -358,6 +359,7 @@ fn tell(requests: &Requests, event: Event) {
         Event::FellBack { reason } => tracing::info!("{reason}"),
         Event::Request(_)
         | Event::Stream(_)
+        | Event::Flow(_)
         | Event::ConfigurationApplied { .. }
         | Event::ConfigurationRefused { .. } => {}
     }

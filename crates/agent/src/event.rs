@@ -45,6 +45,8 @@ pub enum Event {
     Request(Box<RequestEvent>),
     /// A byte stream has ended.
     Stream(Box<StreamEvent>),
+    /// A flow of datagrams has ended.
+    Flow(Box<FlowEvent>),
     /// New rules are in force.
     ConfigurationApplied {
         /// Where they come from.
@@ -184,12 +186,12 @@ impl RequestOutcome {
 /// One byte stream that has ended.
 #[derive(Debug, Clone)]
 pub struct StreamEvent {
-    /// The name of the service that it was for.
+    /// The name of the service that it was for, or the address.
     pub service: String,
     /// What the edge calls it: the visitor's address, at an edge of ours.
     pub flow: String,
-    /// Which rule served it, from 0.
-    pub rule: usize,
+    /// Which rule served it, from 0; `None`: it went to an address.
+    pub rule: Option<usize>,
     /// How it ended.
     pub outcome: StreamOutcome,
     /// From its arrival to its end.
@@ -208,6 +210,43 @@ pub enum StreamOutcome {
     /// The visitor, the origin or the tunnel cut it.
     Cut,
     /// It did not come about.
+    Failed {
+        /// Why, as a kind.
+        fault: OriginFault,
+        /// Why, for people.
+        text: String,
+    },
+}
+
+/// One flow of datagrams that has ended.
+#[derive(Debug, Clone)]
+pub struct FlowEvent {
+    /// The name of the service that it was for, or the address.
+    pub service: String,
+    /// What the edge calls it: the visitor's address, at an edge of ours.
+    pub flow: String,
+    /// Which rule served it, from 0; `None`: it went to an address.
+    pub rule: Option<usize>,
+    /// How it ended.
+    pub outcome: FlowOutcome,
+    /// From its arrival to its end.
+    pub duration: Duration,
+    /// Datagrams from the visitor to the origin.
+    pub received: u64,
+    /// Datagrams from the origin to the visitor.
+    pub sent: u64,
+    /// Datagrams either way that were dropped here.
+    pub dropped: u64,
+}
+
+/// How a flow ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlowOutcome {
+    /// Nothing went either way for too long, or the visitor or the tunnel left.
+    Ended,
+    /// Nobody listened at the origin, at least for a while.
+    Refused,
+    /// It did not come about, or its socket failed.
     Failed {
         /// Why, as a kind.
         fault: OriginFault,

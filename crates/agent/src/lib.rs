@@ -29,8 +29,8 @@ pub use agent::{
     Agent, Config, DEFAULT_CONNECTIONS, DEFAULT_GRACE, DEFAULT_RPC_TIMEOUT, Reload, Running, StartError, Tag, TagError,
 };
 pub use event::{
-    ConfigurationSource, ConnectionStatus, Event, FallbackReason, RequestEvent, RequestOutcome, Status, StreamEvent,
-    StreamOutcome,
+    ConfigurationSource, ConnectionStatus, Event, FallbackReason, FlowEvent, FlowOutcome, RequestEvent, RequestOutcome,
+    Status, StreamEvent, StreamOutcome,
 };
 pub use inspector::listen as listen_inspector;
 pub use metrics::listen as listen_metrics;

@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     pub(crate) request_errors: IntCounter,
     pub(crate) tcp_active_sessions: IntGauge,
     pub(crate) tcp_total_sessions: IntCounter,
+    pub(crate) udp_active_sessions: IntGauge,
+    pub(crate) udp_total_sessions: IntCounter,
+    pub(crate) udp_dropped: IntCounterVec,
     pub(crate) register_success: IntCounterVec,
     pub(crate) register_fail: IntCounterVec,
     pub(crate) user_hostnames: IntCounterVec,
@@ -59,6 +62,9 @@ impl Metrics {
             concurrent_requests: gauge("cloudflared_tunnel_concurrent_requests_per_tunnel", "Requests under way"),
             tcp_active_sessions: gauge("cloudflared_tcp_active_sessions", "Byte streams under way"),
             tcp_total_sessions: counter("cloudflared_tcp_total_sessions", "Byte streams so far"),
+            udp_active_sessions: gauge("cloudflared_udp_active_sessions", "Flows of datagrams under way"),
+            udp_total_sessions: counter("cloudflared_udp_total_sessions", "Flows of datagrams so far"),
+            udp_dropped: counter_vec("cloudflared_udp_dropped_datagrams", "Datagrams dropped, by reason", &["reason"]),
             response_by_code: counter_vec(
                 "cloudflared_tunnel_response_by_code",
                 "Answers of origins by status",
@@ -96,6 +102,10 @@ impl Metrics {
             registry,
         };
         metrics.config_version.set(-1);
+        for reason in ["full", "too_large", "origin", "refused"] {
+            // So that a chart begins at zero.
+            metrics.udp_dropped.with_label_values(&[reason]);
+        }
         metrics
     }
 

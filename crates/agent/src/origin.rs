@@ -2,6 +2,7 @@
 
 mod connect;
 mod connected;
+mod datagram;
 mod error;
 mod hello;
 mod pool;
@@ -12,6 +13,7 @@ mod tls;
 mod web;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -23,9 +25,13 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
 
-use crate::ingress::{Rule, Rules, Service};
+use crate::ingress::{Rule, Rules, Service, WarpRouting};
 use crate::proxy::Proxies;
+use connect::Dial;
 pub(crate) use connected::Connected;
+use datagram::DatagramOrigin;
+pub(crate) use datagram::{Peer, Sent, is_refusal};
+use error::ConnectFailure;
 pub use error::PrepareError;
 use stream::StreamOrigin;
 use tls::Trust;
@@ -54,6 +60,7 @@ pub(crate) enum Origin {
     Status(StatusCode),
     Hello(Instant),
     Stream(StreamOrigin),
+    Datagram(DatagramOrigin),
 }
 
 impl Origin {
@@ -62,6 +69,7 @@ impl Origin {
             Service::Status(status) => Self::Status(*status),
             Service::Hello => Self::Hello(Instant::now()),
             Service::Tcp { authority, .. } => Self::Stream(StreamOrigin::fixed(authority, &rule.options)),
+            Service::Udp { authority } => Self::Datagram(DatagramOrigin::new(authority, &rule.options)),
             Service::Bastion => Self::Stream(StreamOrigin::jump(&rule.options)),
             Service::Socks => Self::Stream(StreamOrigin::socks(&rule.options)),
             Service::Http { .. } | Service::Unix { .. } => {
@@ -92,6 +100,9 @@ impl Origin {
             (Self::Stream(origin), Kind::WebSocket) => {
                 Box::pin(origin.websocket(request)).await.map(|response| response.map(AnswerBody::Own))
             }
+            (Self::Datagram(_), _) => {
+                Err(unsupported("the rule's service takes datagrams (UDP), and no requests".to_owned()))
+            }
             (Self::Stream(_), Kind::Http) => Ok(stream::no_websocket().map(AnswerBody::Own)),
             (Self::Http(origin), Kind::Http) => origin.exchange(request, interim).await,
             (Self::Http(origin), Kind::WebSocket) => Box::pin(origin.websocket(request, interim)).await,
@@ -104,11 +115,27 @@ impl Origin {
     pub(crate) async fn connect(&self) -> Result<Connected, OriginError> {
         match self {
             Self::Stream(origin) => origin.connect().await,
-            Self::Http(_) | Self::Status(_) | Self::Hello(_) => Err(unsupported(
-                "the rule's service takes requests, no byte streams; those need tcp://HOST:PORT".to_owned(),
-            )),
+            Self::Http(_) | Self::Status(_) | Self::Hello(_) | Self::Datagram(_) => {
+                Err(unsupported("the rule's service takes no byte streams; those need tcp://HOST:PORT".to_owned()))
+            }
         }
     }
+
+    /// Opens a socket for a flow of datagrams.
+    pub(crate) async fn open(&self) -> Result<Peer, OriginError> {
+        match self {
+            Self::Datagram(origin) => origin.open().await,
+            Self::Http(_) | Self::Status(_) | Self::Hello(_) | Self::Stream(_) => {
+                Err(unsupported("the rule's service takes no datagrams; those need udp://HOST:PORT".to_owned()))
+            }
+        }
+    }
+}
+
+/// Connects to an address of a private network.
+pub(crate) async fn connect_to(address: SocketAddr, routing: &WarpRouting) -> Result<Connected, OriginError> {
+    let connected = Dial::private(routing).addresses(&[address], &address.to_string()).await;
+    connected.map(Connected::new).map_err(|ConnectFailure(error)| error)
 }
 
 fn unsupported(text: String) -> OriginError {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent::{Event, RequestEvent, RequestOutcome, StreamEvent, StreamOutcome};
+use agent::{Event, FlowEvent, FlowOutcome, RequestEvent, RequestOutcome, StreamEvent, StreamOutcome};
 use jiff::{Timestamp, Zoned};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -99,6 +99,7 @@ fn agent_event(event: &Event, screen: Screen) {
     match event {
         Event::Request(request) => agent_request(request, screen),
         Event::Stream(stream) => agent_stream(stream, screen),
+        Event::Flow(flow) => agent_flow(flow, screen),
         Event::Connected(status) => screen.event(&json!({
             "event": "connection", "time": now(), "state": "connected", "index": status.index, "id": status.id,
             "location": status.location, "protocol": status.transport.to_string(), "edge": status.edge,
@@ -167,6 +168,37 @@ fn agent_stream(stream: &StreamEvent, screen: Screen) {
         size(*sent),
         visible(flow),
         remark.map(|remark| screen.paint(Paint::Dim, &format!("  ({})", visible(remark)))).unwrap_or_default(),
+    );
+    screen.say(line.trim_end());
+}
+
+fn agent_flow(flow: &FlowEvent, screen: Screen) {
+    let FlowEvent { service, flow, outcome, duration, received, sent, dropped, .. } = flow;
+    let (word, paint, remark) = match outcome {
+        FlowOutcome::Ended => ("ended", Paint::Green, None),
+        FlowOutcome::Refused => ("refused", Paint::Red, Some("nobody listens at the origin")),
+        FlowOutcome::Failed { text, .. } => ("failed", Paint::Red, Some(text.as_str())),
+    };
+    screen.event(&json!({
+        "event": "flow", "time": now(), "service": service, "visitor": flow, "outcome": word,
+        "duration_ms": millis(*duration), "received": received, "sent": sent, "dropped": dropped, "remark": remark,
+    }));
+    if screen.is_json() {
+        return;
+    }
+    let lost = if *dropped > 0 { format!("{dropped} dropped") } else { String::new() };
+    let remarks: Vec<&str> =
+        [remark, Some(lost.as_str())].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+    let remarks = if remarks.is_empty() { String::new() } else { format!("  ({})", visible(&remarks.join(", "))) };
+    let line = format!(
+        "{}  {}  {:>8}  {:>8} in  {:>8} out  {}{}",
+        screen.paint(Paint::Dim, &Zoned::now().strftime("%H:%M:%S").to_string()),
+        screen.paint(paint, &format!("{word:<7}")),
+        short(*duration),
+        received,
+        sent,
+        visible(flow),
+        screen.paint(Paint::Dim, &remarks),
     );
     screen.say(line.trim_end());
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::broadcast;
 use wire::OriginError;
 
+use super::Room;
 use crate::event::{Event, StreamEvent, StreamOutcome};
 use crate::metrics::Metrics;
 use crate::origin::Connected;
@@ -24,7 +25,7 @@ impl StreamRecord {
     pub(super) fn start(
         service: &str,
         flow: String,
-        rule: usize,
+        rule: Option<usize>,
         events: &broadcast::Sender<Event>,
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -62,11 +63,17 @@ pub(super) struct Carried {
     origin_ended: bool,
     visitor_ended: bool,
     record: StreamRecord,
+    _room: Option<Room>,
 }
 
 impl Carried {
     pub(super) fn new(origin: Connected, record: StreamRecord) -> Self {
-        Self { origin, origin_ended: false, visitor_ended: false, record }
+        Self { origin, origin_ended: false, visitor_ended: false, record, _room: None }
+    }
+
+    /// Counts as one of the flows that there may be.
+    pub(super) fn with(self, room: Room) -> Self {
+        Self { _room: Some(room), ..self }
     }
 
     fn note_end(&mut self) {

@@ -17,9 +17,12 @@ pub struct Document {
     pub warp_routing: WarpRouting,
 }
 
-/// Limits for streams to private addresses.
+/// Whether streams and flows to private addresses are served, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarpRouting {
+    /// They are served. The reference has made this key historic and serves them always; here somebody has to want it, since
+    /// it opens to the edge whatever the agent's machine reaches.
+    pub enabled: bool,
     /// Limit for the connect.
     pub connect_timeout: Duration,
     /// Flows at once; zero is no limit.
@@ -29,9 +32,14 @@ pub struct WarpRouting {
 }
 
 impl Default for WarpRouting {
-    /// The defaults of the reference.
+    /// The defaults of the reference, but for `enabled`.
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), max_active_flows: 0, tcp_keep_alive: Duration::from_secs(30) }
+        Self {
+            enabled: false,
+            connect_timeout: Duration::from_secs(5),
+            max_active_flows: 0,
+            tcp_keep_alive: Duration::from_secs(30),
+        }
     }
 }
 
@@ -74,6 +82,8 @@ struct PushedRule {
 #[serde(rename_all = "camelCase")]
 struct PushedWarpRouting {
     #[serde(default)]
+    enabled: bool,
+    #[serde(default)]
     connect_timeout: Option<u64>,
     #[serde(default)]
     max_active_flows: Option<u64>,
@@ -109,6 +119,7 @@ impl Document {
         Ok(Self {
             rules: Rules::build(&drafts, &defaults).map_err(DocumentError::Rules)?,
             warp_routing: WarpRouting {
+                enabled: routing.enabled,
                 connect_timeout: routing.connect_timeout.map_or(usual.connect_timeout, Duration::from_secs),
                 max_active_flows: routing.max_active_flows.unwrap_or_default(),
                 tcp_keep_alive: routing.tcp_keep_alive.map_or(usual.tcp_keep_alive, Duration::from_secs),
@@ -186,9 +197,12 @@ impl Document {
     }
 
     fn warp_routing_json(&self) -> Value {
-        let WarpRouting { connect_timeout, max_active_flows, tcp_keep_alive } = &self.warp_routing;
+        let WarpRouting { enabled, connect_timeout, max_active_flows, tcp_keep_alive } = &self.warp_routing;
         let mut routing =
             json!({ "connectTimeout": connect_timeout.as_secs(), "tcpKeepAlive": tcp_keep_alive.as_secs() });
+        if *enabled {
+            routing["enabled"] = json!(true);
+        }
         if *max_active_flows > 0 {
             routing["maxActiveFlows"] = json!(max_active_flows);
         }
@@ -205,9 +219,8 @@ impl From<Rules> for Document {
 impl WarpRouting {
     fn read(map: &mut Mapping<'_>) -> Self {
         let usual = Self::default();
-        // Historic: it once turned the feature on.
-        let _: Option<bool> = map.optional("enabled");
         Self {
+            enabled: map.or("enabled", usual.enabled),
             connect_timeout: map.or("connectTimeout", usual.connect_timeout),
             max_active_flows: map.or("maxActiveFlows", usual.max_active_flows),
             tcp_keep_alive: map.or("tcpKeepAlive", usual.tcp_keep_alive),

@@ -33,6 +33,11 @@ pub enum Service {
         /// Host and port, the port always there.
         authority: Authority,
     },
+    /// Datagrams by UDP.
+    Udp {
+        /// Host and port.
+        authority: Authority,
+    },
     /// A jump host: the visitor names the destination in a header.
     Bastion,
     /// SOCKS5 inside a WebSocket, to what `ipRules` allow.
@@ -108,6 +113,7 @@ impl Service {
         let authority = format!("{host}:{port}").parse().map_err(|_| malformed())?;
         Ok(match tls {
             Some(tls) => Self::Http { tls, authority },
+            None if scheme == "udp" => Self::Udp { authority },
             None => Self::Tcp { scheme: scheme.to_owned(), authority },
         })
     }
@@ -132,6 +138,7 @@ impl fmt::Display for Service {
             Self::Unix { tls, path } => write!(f, "{}:{}", if *tls { "unix+tls" } else { "unix" }, path.display()),
             Self::Hello => f.write_str("hello_world"),
             Self::Status(status) => write!(f, "http_status:{}", status.as_u16()),
+            Self::Udp { authority } => write!(f, "udp://{authority}"),
             Self::Tcp { scheme, authority } => write!(f, "{scheme}://{authority}"),
             Self::Bastion => f.write_str("bastion"),
             Self::Socks => f.write_str("socks-proxy"),

@@ -27,7 +27,7 @@ use wire::OriginFault;
 use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
 use super::tls::Trust;
 use crate::eyeballs;
-use crate::ingress::{OriginOptions, Service};
+use crate::ingress::{OriginOptions, Service, WarpRouting};
 use crate::inspector::{self, Stage};
 use crate::proxy::{Proxies, Proxy};
 
@@ -116,6 +116,11 @@ impl Dial {
             keep_alive: options.tcp_keep_alive,
             stagger: (!options.no_happy_eyeballs).then_some(eyeballs::STAGGER),
         }
+    }
+
+    /// To addresses of private networks.
+    pub(super) fn private(routing: &WarpRouting) -> Self {
+        Self { timeout: routing.connect_timeout, keep_alive: routing.tcp_keep_alive, stagger: None }
     }
 
     /// Connects to a host, by a proxy if there is one.

@@ -222,7 +222,7 @@ async fn a_byte_stream_ends_each_way_by_itself_and_is_told() {
             _ => None,
         });
         let told = told.await;
-        assert_eq!((told.service.as_str(), told.flow.as_str(), told.rule), ("db.test", "192.0.2.1:4711", 0));
+        assert_eq!((told.service.as_str(), told.flow.as_str(), told.rule), ("db.test", "192.0.2.1:4711", Some(0)));
         assert_eq!((told.outcome, told.received, told.sent), (StreamOutcome::Ended, 5, 11));
 
         for destination in [Destination::Service("other.test".to_owned()), Destination::Address(address)] {
