@@ -20,7 +20,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use wire::OriginFault;
 
@@ -33,6 +33,11 @@ use crate::proxy::{Proxies, Proxy};
 
 /// The pauses between keep-alive probes that the kernel takes; Linux refuses others.
 const PROBE_PAUSES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+
+/// How long a request waits for a descriptor: longer than most requests take, and short of what visitors bear.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Between two attempts meanwhile.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Dials the origin of one rule, whatever authority the request's URI names.
 #[derive(Clone)]
@@ -142,7 +147,7 @@ impl Dial {
     }
 
     async fn first(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-        eyeballs::connect(addresses, self.stagger, TcpStream::connect).await
+        eyeballs::connect(addresses, self.stagger, tcp).await
     }
 
     async fn in_time<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -235,6 +240,26 @@ impl std::fmt::Display for Settings {
     }
 }
 
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    with_room(|| TcpStream::connect(address)).await
+}
+
+/// Dials again for a while when the program has no descriptor for one more connection: requests that end give some back, and the
+/// visitor waits rather than fails.
+async fn with_room<T, F: Future<Output = io::Result<T>>>(dial: impl Fn() -> F) -> io::Result<T> {
+    let until = Instant::now() + WAIT_FOR_ROOM;
+    loop {
+        match dial().await {
+            Err(error) if is_exhausted(&error) && Instant::now() < until => sleep(ROOM_PAUSE).await,
+            dialled => return dialled,
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Zero means no limit in a configuration; a day is one in practice.
 fn limit(configured: Duration) -> Duration {
     const DAY: Duration = Duration::from_secs(86_400);
@@ -243,7 +268,7 @@ fn limit(configured: Duration) -> Duration {
 
 #[cfg(unix)]
 async fn unix(path: &std::path::Path) -> io::Result<Box<dyn Io>> {
-    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+    Ok(Box::new(with_room(|| tokio::net::UnixStream::connect(path)).await?))
 }
 
 #[cfg(not(unix))]
