@@ -16,6 +16,7 @@
 //! the program itself; tests see it from outside only.
 
 mod browser;
+mod cable;
 mod curl;
 mod load;
 mod network;
@@ -29,6 +30,7 @@ mod visitor;
 mod wait;
 
 pub use browser::{Browser, Page};
+pub use cable::{Cable, Weather};
 pub use curl::Curl;
 pub use load::{Load, Tally};
 pub use network::Network;
@@ -38,5 +40,5 @@ pub use process::{LIMIT, Process, Program};
 pub use proxy::ForwardProxy;
 pub use relay::{Passing, Relay};
 pub use roles::{Agent, Edge, Try};
-pub use visitor::{Answer, Http, RequestBody, Stream, Visitor};
+pub use visitor::{Answer, Http, RequestBody, Stream, VisitError, Visitor};
 pub use wait::{still, until};

@@ -100,7 +100,7 @@ fn unshare() -> Option<&'static [&'static str]> {
     way
 }
 
-fn command(program: &str, arguments: &[&str]) {
+pub(crate) fn command(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {}: {said}", arguments.join(" "));

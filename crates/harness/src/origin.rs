@@ -35,6 +35,9 @@ type Body = BoxBody<Bytes, std::io::Error>;
 /// Bytes of one piece of `/bytes`.
 const PIECE: usize = 16 * 1024;
 
+/// Bytes of one piece of `/drip`.
+const DROP: usize = 4 * 1024;
+
 /// What RFC 6455 section 1.3 appends to the key.
 const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -50,6 +53,7 @@ const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// | `/events` | server-sent events: whatever [`Origin::push`] sends |
 /// | `/trailers` | `body`, then the trailer `x-end: yes` |
 /// | `/bytes?n=N` | N bytes of `x`, in pieces |
+/// | `/drip?n=N&ms=M` | N pieces of 4 KiB, each after M milliseconds |
 /// | `/truncated` | promises 1000 bytes, sends 10, hangs up |
 /// | `/ws` | a WebSocket that sends back each message; chooses the first subprotocol offered |
 /// | anything else | `hello from the origin` |
@@ -352,6 +356,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         "/events" => events(&state),
         "/trailers" => trailers(),
         "/bytes" => bytes(number(&request, "n")),
+        "/drip" => drip(number(&request, "n"), Duration::from_millis(number(&request, "ms"))),
         "/truncated" => truncated(),
         "/ws" => websocket(request),
         path => match path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
@@ -459,6 +464,22 @@ fn bytes(count: u64) -> Response<Body> {
     });
     let mut response = Response::new(body.boxed());
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+    response
+}
+
+fn drip(count: u64, pause: Duration) -> Response<Body> {
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+    tokio::spawn(async move {
+        for _ in 0..count {
+            // How slow this origin is, which is what the visitor asked for.
+            tokio::time::sleep(pause).await;
+            if sender.send_data(Bytes::from(vec![b'x'; DROP])).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut response = Response::new(body.boxed());
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count * DROP as u64));
     response
 }
 

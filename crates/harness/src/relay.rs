@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -25,6 +25,8 @@ pub enum Passing {
     Tcp,
     /// Nothing: connections stay, and not a byte moves on them, nor is an end passed on.
     Nothing,
+    /// Connections are reset, those that stand and those that come.
+    Reset,
 }
 
 /// A way between an agent and an edge that can go dead: TCP and UDP on one port of loopback, passed on to another
@@ -94,18 +96,28 @@ async fn streams(
     count: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
-    while let Ok((near, _)) = listener.accept().await {
+    while let Ok((mut near, _)) = listener.accept().await {
         count.fetch_add(1, Ordering::SeqCst);
         let mut passing = passing.clone();
         connections.spawn(async move {
             open(&mut passing).await;
-            let Ok(far) = TcpStream::connect(towards).await else { return };
-            let (near_read, near_write) = near.into_split();
-            let (far_read, far_write) = far.into_split();
+            if *passing.borrow() == Passing::Reset {
+                let _ = near.set_zero_linger();
+                return;
+            }
+            let Ok(mut far) = TcpStream::connect(towards).await else { return };
+            let mut reset = passing.clone();
+            let (near_read, near_write) = near.split();
+            let (far_read, far_write) = far.split();
             // Either way's end ends the other: a reset must arrive as one.
             tokio::select! {
                 _ = pump(near_read, far_write, passing.clone()) => {}
                 _ = pump(far_read, near_write, passing.clone()) => {}
+                _ = reset.wait_for(|passing| *passing == Passing::Reset) => {}
+            }
+            if *passing.borrow() == Passing::Reset {
+                let _ = near.set_zero_linger();
+                let _ = far.set_zero_linger();
             }
             open(&mut passing).await;
         });
@@ -117,11 +129,7 @@ async fn open(passing: &mut watch::Receiver<Passing>) {
     let _ = passing.wait_for(|passing| *passing != Passing::Nothing).await;
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut passing: watch::Receiver<Passing>,
-) -> io::Result<()> {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut passing: watch::Receiver<Passing>) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         open(&mut passing).await;

@@ -14,6 +14,7 @@ pub struct Edge {
     ready: Value,
     home: TempDir,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Edge {
@@ -24,14 +25,25 @@ impl Edge {
 
     /// Starts an edge with more arguments of `up`.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        let home = tempfile::tempdir().expect("a directory can be made");
-        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, "127.0.0.1:0".to_owned()));
-        let (process, ready) = Self::spawn(home.path(), &ports, &arguments).await;
-        Self { process, ready, home, arguments }
+        Self::start_at(tempfile::tempdir().expect("a directory can be made"), arguments, &[]).await
     }
 
-    async fn spawn(home: &Path, ports: &[(&str, String)], arguments: &[String]) -> (Process, Value) {
+    /// The same with files in this home directory, and more variables.
+    pub async fn start_at(home: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, "127.0.0.1:0".to_owned()));
+        let (process, ready) = Self::spawn(home.path(), &ports, &arguments, &variables).await;
+        Self { process, ready, home, arguments, variables }
+    }
+
+    async fn spawn(
+        home: &Path,
+        ports: &[(&str, String)],
+        arguments: &[String],
+        variables: &[(String, String)],
+    ) -> (Process, Value) {
         let mut words = vec!["up".to_owned(), "--json".to_owned()];
         for (name, address) in ports {
             if !arguments.iter().any(|word| word == &format!("--{name}")) {
@@ -39,7 +51,9 @@ impl Edge {
             }
         }
         words.extend_from_slice(arguments);
-        let mut process = Program::new(home, &words).start().await;
+        let program = Program::new(home, &words);
+        let program = variables.iter().fold(program, |program, (name, value)| program.env(name, value));
+        let mut process = program.start().await;
         let ready = process.event("ready").await;
         (process, ready)
     }
@@ -51,8 +65,10 @@ impl Edge {
 
     /// Starts it again after its end, with the same data on the same ports.
     pub async fn start_again(&mut self) {
-        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, self.address(name).to_string()));
-        let (process, ready) = Self::spawn(self.home.path(), &ports, &self.arguments.clone()).await;
+        let named = |name: &str| self.arguments.iter().any(|word| word == &format!("--{name}"));
+        let ports = ["http", "https", "tunnel", "api"].into_iter().filter(|name| !named(name));
+        let ports: Vec<_> = ports.map(|name| (name, self.address(name).to_string())).collect();
+        let (process, ready) = Self::spawn(self.home.path(), &ports, &self.arguments, &self.variables).await;
         self.process = process;
         self.ready = ready;
     }

@@ -1,3 +1,5 @@
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::LIMIT;
 
 /// The body of a request, of any kind.
-pub type RequestBody = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+pub type RequestBody = http_body_util::combinators::BoxBody<Bytes, io::Error>;
 
 /// A version of HTTP that visitors speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +138,20 @@ impl Visitor {
             request = request.header(*name, *value);
         }
         let request = request.body(body).expect("the test gives a valid request");
-        let stream = self.dial(&uri).await;
+        self.send(self.dial(&uri).await, request).await
+    }
+
+    /// The same, where the edge may be away.
+    pub async fn try_open(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, VisitError> {
+        let stream = self.try_dial(request.uri()).await?;
+        Ok(self.send(stream, request).await?)
+    }
+
+    async fn send(
+        &self,
+        stream: Box<dyn Stream>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
         match self.version {
             Http::One => one(stream, request).await,
             Http::Two => two(stream, request).await,
@@ -148,10 +163,15 @@ impl Visitor {
     /// # Panics
     /// It cannot be had.
     pub async fn dial(&self, uri: &Uri) -> Box<dyn Stream> {
+        self.try_dial(uri).await.expect("the edge takes connections and shows a certificate that its CA has signed")
+    }
+
+    /// The same, where the edge may be away.
+    pub async fn try_dial(&self, uri: &Uri) -> io::Result<Box<dyn Stream>> {
         if uri.scheme_str() != Some("https") {
-            return Box::new(TcpStream::connect(self.http).await.expect("the edge takes plain connections"));
+            return Ok(Box::new(TcpStream::connect(self.http).await?));
         }
-        let tcp = TcpStream::connect(self.https).await.expect("the edge takes connections");
+        let tcp = TcpStream::connect(self.https).await?;
         let mut config = self.tls();
         config.alpn_protocols = vec![match self.version {
             Http::One => b"http/1.1".to_vec(),
@@ -159,8 +179,7 @@ impl Visitor {
         }];
         let host = uri.host().expect("a URL has a host").trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).expect("a URL's host is a name");
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-        Box::new(tls.expect("the edge shows a certificate that its CA has signed"))
+        Ok(Box::new(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?))
     }
 
     /// TLS settings that trust the edge, without ALPN.
@@ -178,6 +197,36 @@ impl Visitor {
             .expect("the provider knows TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth()
+    }
+}
+
+/// Why a visitor has no answer.
+#[derive(Debug)]
+pub enum VisitError {
+    /// There was no connection.
+    Unreached(io::Error),
+    /// It ended before the answer.
+    Unanswered(hyper::Error),
+}
+
+impl From<io::Error> for VisitError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreached(error)
+    }
+}
+
+impl From<hyper::Error> for VisitError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Unanswered(error)
+    }
+}
+
+impl fmt::Display for VisitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreached(error) => write!(f, "no connection: {error}"),
+            Self::Unanswered(error) => error.fmt(f),
+        }
     }
 }
 

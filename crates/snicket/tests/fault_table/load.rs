@@ -1,0 +1,161 @@
+//! Visitors who ask at a steady pace, whatever becomes of the answers.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use harness::{Http, Visitor};
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+/// Between two requests, of whatever kind.
+const PACE: Duration = Duration::from_millis(50);
+/// What is asked for in turn: each second twelve GETs, four POSTs, two streams and two WebSockets.
+const TURNS: [Kind; 10] = {
+    use Kind::{Get, Post, Socket, Stream};
+    [Get, Get, Post, Get, Stream, Get, Post, Get, Socket, Get]
+};
+/// Visitors give up after this: what takes longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Pieces of a stream, and messages on a WebSocket.
+const PIECES: usize = 5;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a visitor wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A GET that the origin takes 20 ms for.
+    Get,
+    /// A POST of 1 KiB that comes back.
+    Post,
+    /// A download that takes a second.
+    Stream,
+    /// A WebSocket on which five messages come back within a second.
+    Socket,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Stream, Self::Socket];
+
+    /// How long it takes if nothing is wrong.
+    fn usual(self) -> Duration {
+        match self {
+            Self::Get | Self::Post => Duration::from_millis(20),
+            Self::Stream | Self::Socket => PAUSE * PIECES as u32,
+        }
+    }
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// The answer had begun.
+    pub(crate) cut: bool,
+    pub(crate) what: String,
+}
+
+/// One request from its beginning to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Visit {
+    pub(crate) kind: Kind,
+    pub(crate) begun: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Visit {
+    pub(crate) fn took(&self) -> Duration {
+        self.ended - self.begun
+    }
+
+    /// What it took beyond what the origin takes.
+    pub(crate) fn late(&self) -> Duration {
+        self.took().saturating_sub(self.kind.usual())
+    }
+}
+
+/// Visits until the time is over, and waits for those under way.
+pub(crate) async fn load(visitor: Visitor, host: &str, ports: (u16, u16), time: Duration) -> Vec<Visit> {
+    let urls = (format!("http://{host}:{}", ports.0), format!("https://{host}:{}", ports.1));
+    let until = Instant::now() + time;
+    let mut pace = interval(PACE);
+    let mut visits = JoinSet::new();
+    for (number, kind) in TURNS.into_iter().cycle().enumerate() {
+        pace.tick().await;
+        if Instant::now() >= until {
+            break;
+        }
+        // Visitors differ: every third comes over HTTP/2 with TLS, the others over HTTP/1.1.
+        let is_second = kind == Kind::Get && number % 3 == 0;
+        let visitor = visitor.over(if is_second { Http::Two } else { Http::One });
+        let base = if is_second { urls.1.clone() } else { urls.0.clone() };
+        visits.spawn(async move {
+            let begun = Instant::now();
+            let outcome = timeout(PATIENCE, visit(&visitor, kind, &base)).await;
+            let failure = match outcome {
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(failure),
+                Err(_) => Some(Failure { cut: false, what: format!("no answer within {} s", PATIENCE.as_secs()) }),
+            };
+            Visit { kind, begun, ended: Instant::now(), failure }
+        });
+    }
+    let mut all = visits.join_all().await;
+    all.sort_by_key(|visit| visit.begun);
+    all
+}
+
+async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure> {
+    match kind {
+        Kind::Get => ask(visitor, "GET", &format!("{base}/slow?ms=20"), Bytes::new(), 4).await,
+        Kind::Post => ask(visitor, "POST", &format!("{base}/echo"), Bytes::from_static(&[b'x'; 1024]), 1024).await,
+        Kind::Stream => {
+            let url = format!("{base}/drip?n={PIECES}&ms={}", PAUSE.as_millis());
+            ask(visitor, "GET", &url, Bytes::new(), PIECES * 4096).await
+        }
+        Kind::Socket => talk(visitor, base).await,
+    }
+}
+
+fn before(what: impl ToString) -> Failure {
+    Failure { cut: false, what: what.to_string() }
+}
+
+fn midway(what: impl ToString) -> Failure {
+    Failure { cut: true, what: what.to_string() }
+}
+
+async fn ask(visitor: &Visitor, method: &str, url: &str, body: Bytes, length: usize) -> Result<(), Failure> {
+    let body = Full::new(body).map_err(|never| match never {}).boxed();
+    let request = Request::builder().method(method).uri(url).header("accept", "text/plain").body(body);
+    let response = visitor.try_open(request.unwrap()).await.map_err(before)?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map_err(midway)?.to_bytes();
+    match status {
+        200 if body.len() == length => Ok(()),
+        200 => Err(midway(format!("{} bytes", body.len()))),
+        _ => Err(before(format!("{status} {}", String::from_utf8_lossy(&body).lines().next().unwrap_or_default()))),
+    }
+}
+
+async fn talk(visitor: &Visitor, base: &str) -> Result<(), Failure> {
+    let url = format!("{base}/ws");
+    let stream = visitor.try_dial(&url.parse().unwrap()).await.map_err(before)?;
+    let opened = tokio_tungstenite::client_async(url.replacen("http", "ws", 1), stream).await;
+    let (mut socket, _) = opened.map_err(before)?;
+    for number in 0..PIECES {
+        tokio::time::sleep(PAUSE).await;
+        let sent = Message::text(number.to_string());
+        socket.send(sent.clone()).await.map_err(midway)?;
+        match socket.next().await {
+            Some(Ok(answer)) if answer == sent => (),
+            Some(Err(error)) => return Err(midway(error)),
+            other => return Err(midway(format!("{other:?}"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! What came of the faults, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use crate::load::{Kind, PATIENCE, Visit};
+
+/// A visit that takes so much longer than the origin does counts as not yet recovered.
+const LATE: Duration = Duration::from_secs(1);
+
+/// One fault over one transport.
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) transport: &'static str,
+    /// Why the numbers are not better.
+    pub(crate) note: &'static str,
+    pub(crate) visits: Vec<Visit>,
+    /// Requests that the edge sent again.
+    pub(crate) retried: u64,
+    pub(crate) began: Instant,
+    /// When the load ended.
+    pub(crate) over: Instant,
+    /// Since when nothing has been wrong but for what the program has yet to notice: the fault, or where it lasts, its end.
+    pub(crate) mended: Instant,
+}
+
+impl Row {
+    pub(crate) fn tried(&self, kind: Kind) -> usize {
+        self.visits.iter().filter(|visit| visit.kind == kind).count()
+    }
+
+    /// Those that failed, and how many of them in the middle of their answer.
+    pub(crate) fn failed(&self, kind: Kind) -> (usize, usize) {
+        let failures: Vec<_> =
+            self.visits.iter().filter(|visit| visit.kind == kind).filter_map(|visit| visit.failure.as_ref()).collect();
+        (failures.len(), failures.iter().filter(|failure| failure.cut).count())
+    }
+
+    /// The longest time in which no visit ended well.
+    pub(crate) fn gap(&self) -> Duration {
+        let good = self.visits.iter().filter(|visit| visit.failure.is_none() && visit.ended <= self.over);
+        let mut ends: Vec<Instant> = good.map(|visit| visit.ended).chain([self.began, self.over]).collect();
+        ends.sort_unstable();
+        ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    /// The longest that a GET took which was answered.
+    pub(crate) fn slowest(&self) -> Duration {
+        let answered = self.visits.iter().filter(|visit| visit.kind == Kind::Get && visit.failure.is_none());
+        answered.map(Visit::took).max().unwrap_or_default()
+    }
+
+    /// From the mending until the first good visit after which there is no bad one; `None`: not before the end.
+    pub(crate) fn recovery(&self) -> Option<Duration> {
+        let is_bad = |visit: &Visit| visit.failure.is_some() || visit.late() >= LATE;
+        let bad = self.visits.iter().filter(|visit| visit.begun >= self.mended && is_bad(visit));
+        let Some(last) = bad.map(|visit| visit.begun).max() else { return Some(Duration::ZERO) };
+        let good = self.visits.iter().find(|visit| visit.begun > last)?;
+        Some(good.begun - self.mended)
+    }
+
+    /// How often each thing was the reason of a failure.
+    pub(crate) fn reasons(&self) -> BTreeMap<String, usize> {
+        let mut reasons = BTreeMap::new();
+        for visit in &self.visits {
+            if let Some(failure) = &visit.failure {
+                let how = if failure.cut { "cut" } else { "no answer" };
+                *reasons.entry(format!("{:?}, {how}: {}", visit.kind, failure.what)).or_default() += 1;
+            }
+        }
+        reasons
+    }
+
+    fn cell(&self, kind: Kind) -> String {
+        let (failed, cut) = self.failed(kind);
+        let midway = if cut > 0 { format!(" ({cut} cut)") } else { String::new() };
+        format!("{failed} / {}{midway}", self.tried(kind))
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let cells: Vec<String> = Kind::ALL.into_iter().map(|kind| self.cell(kind)).collect();
+        let recovery = self.recovery().map_or_else(|| "no".to_owned(), |time| format!("{:.1}", time.as_secs_f64()));
+        format!(
+            "| {} | {} | {} | {} | {} | {} | {recovery} | {} |",
+            self.what,
+            self.transport,
+            cells.join(" | "),
+            self.retried,
+            self.gap().as_millis(),
+            self.slowest().as_millis(),
+            self.note,
+        )
+    }
+}
+
+/// The whole page.
+pub(crate) fn page(rows: &[Row], time: Duration) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let mut text = format!(
+        "# When something breaks\n\n\
+         Written by `SNICKET_FAULTS_SECONDS={seconds} cargo test -p snicket --release --test fault_table -- --nocapture`.\n\n\
+         Each row runs for {seconds} s with an edge, an origin and one agent or two of its own, in a network namespace. Between agent and \
+         edge lie four strands of a cable (a TUN device whose packets pass through the test, at most 1500 bytes each), one for each of an \
+         agent's connections; packets are lost and held up there. Twenty visits begin each second, whatever becomes of them: twelve GETs that \
+         the origin takes 20 ms for (a third over HTTP/2 with TLS, the rest over HTTP/1.1), four POSTs of 1 KiB, two downloads \
+         that take a second, two WebSockets on which five messages are sent back within a second. A visitor gives up after {patience} s.\n\n\
+         - **GET, POST, stream, WebSocket**: failed / tried; *cut*: the answer had begun.\n\
+         - **retried**: requests that the edge sent again, to the same agent or another one (`snicket_edge_retries_total`).\n\
+         - **gap**: the longest time in which no visit at all ended well, ms; 50 to 100 is the pace of the load.\n\
+         - **slowest**: the longest that an answered GET took, ms.\n\
+         - **back**: from the moment at which the fault struck, or where it was mended later, from then, until the first visit after \
+         which none failed or took a second longer than the origin, s.\n\
+         - **why**: why a number is not the best possible one.\n\n\
+         The machine has {cores} cores, which edge, agents, origin, visitors and the cable share with whatever else runs there; \
+         latencies are those of a busy machine.\n\n\
+         | fault | transport | GET | POST | stream | WebSocket | retried | gap | slowest | back | why |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+        seconds = time.as_secs(),
+        patience = PATIENCE.as_secs(),
+    );
+    for row in rows {
+        writeln!(text, "{}", row.line()).expect("a string can be written to");
+    }
+    text
+}
