@@ -82,7 +82,7 @@ pub(crate) trait Carrier: Send + Sync {
     fn signs_of_life(&self) -> u64;
 
     /// As [`wire::Connection::ask_for_life`].
-    fn ask_for_life(&self);
+    fn ask_for_life(&self) -> Duration;
 
     /// Nothing is heard from the agent: until something is, other connections are better.
     fn doubt(&self);
@@ -263,10 +263,11 @@ mod tests {
             self.signs.load(Ordering::Relaxed)
         }
 
-        fn ask_for_life(&self) {
+        fn ask_for_life(&self) -> Duration {
             if !matches!(self.act, Act::Silence) {
                 self.signs.fetch_add(1, Ordering::Relaxed);
             }
+            Duration::from_millis(1750)
         }
 
         fn doubt(&self) {

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -122,12 +123,12 @@ impl Connection {
         }
     }
 
-    /// Has the agent give a sign of life: within a round trip over HTTP/2; over QUIC it gives one every one or two seconds, and to
-    /// each request, unasked.
-    pub fn ask_for_life(&self) {
+    /// Has the agent give a sign of life, and answers within which time one should have come. Who gives none is not gone for certain:
+    /// its packets may have been lost.
+    pub fn ask_for_life(&self) -> Duration {
         match &self.0.link {
             Link::Http2(link) => link.ask(),
-            Link::Quic(_) => (),
+            Link::Quic(link) => link.ask(),
         }
     }
 

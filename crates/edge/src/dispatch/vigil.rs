@@ -7,11 +7,6 @@ use super::Carrier;
 /// Most answers are here by then, and cost no look at the connection.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 
-/// Nothing is heard for so long from an agent that was asked for a sign of life: its connection is doubted. Over QUIC that is longer
-/// than agents are silent on an idle connection (1.5 s, `cloudflared` 1 s); over HTTP/2 it is time enough for a ping that is lost
-/// twice.
-const SILENCE: Duration = Duration::from_millis(1750);
-
 /// Watches the connection of a request that has no answer yet.
 pub(super) struct Vigil<'a, C> {
     carrier: &'a C,
@@ -43,8 +38,7 @@ impl<'a, C: Carrier> Vigil<'a, C> {
             self.carrier.doubt();
         }
         self.seen = Some(signs);
-        self.carrier.ask_for_life();
-        self.due = now + SILENCE;
+        self.due = now + self.carrier.ask_for_life();
         is_silent || self.carrier.is_doubted()
     }
 }

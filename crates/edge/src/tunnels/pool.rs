@@ -106,8 +106,8 @@ impl Carrier for Arc<Live> {
         self.connection.signs_of_life()
     }
 
-    fn ask_for_life(&self) {
-        self.connection.ask_for_life();
+    fn ask_for_life(&self) -> Duration {
+        self.connection.ask_for_life()
     }
 
     fn doubt(&self) {

@@ -52,8 +52,8 @@ impl Link {
         self.heard.signs()
     }
 
-    pub(crate) fn ask(&self) {
-        self.heard.ask();
+    pub(crate) fn ask(&self) -> Duration {
+        self.heard.ask()
     }
 
     fn sender(&self) -> Option<SendRequest<Bytes>> {

@@ -17,6 +17,9 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Silence after which it is given up: it has had five seconds for an answer, and is found within ten in all.
 const VANISHED: Duration = Duration::from_secs(9);
 
+/// Who is asked has so long for an answer: enough for a ping that is lost twice.
+const ANSWER: Duration = Duration::from_millis(1750);
+
 /// When the other end last gave a sign of life.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
@@ -45,9 +48,10 @@ impl Heard {
         self.millis.load(Ordering::Relaxed)
     }
 
-    /// Has the other end asked for a sign of life before it has been silent for long.
-    pub(super) fn ask(&self) {
+    /// Has the other end asked for a sign of life before it has been silent for long; answers how long one may take.
+    pub(super) fn ask(&self) -> Duration {
         self.wanted.notify_one();
+        ANSWER
     }
 
     /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence; so does room

@@ -1,6 +1,7 @@
 //! What the edge sends on a connection over QUIC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -15,6 +16,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::reader::Reader;
 use super::sessions::{self, Sessions, Stock};
+use super::settings::KEEP_ALIVE;
 use super::{AGENT, REFUSED, closed};
 use crate::connect::{self, BodyForm, RPC_SIGNATURE, RequestHead, ResponseHead};
 use crate::datagram::{STOCK_PAYLOAD, Version};
@@ -40,9 +42,16 @@ impl Link {
         Self { connection, sessions }
     }
 
-    /// Packets that have come from the agent. Each that is sent to it and asks for anything is answered at once.
+    /// Packets that have come from the agent.
     pub(crate) fn signs(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// How long a sign of life may take. Agents give one unasked when they have heard nothing for a while, and over a long way what
+    /// they have heard is old.
+    pub(crate) fn ask(&self) -> Duration {
+        const SPARE: Duration = Duration::from_millis(250);
+        KEEP_ALIVE + SPARE + 2 * self.connection.rtt()
     }
 
     /// From now on datagrams are of this version.

@@ -9,7 +9,7 @@ pub const ALPN: &[u8] = b"argotunnel";
 const IDLE_MILLIS: u32 = 5_000;
 
 /// Three of them fit into the idle time, so that a lost one ends nothing. An edge that has restarted answers the next one with a reset.
-const KEEP_ALIVE: Duration = Duration::from_millis(1500);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_millis(1500);
 
 /// Bytes of one stream's body that may wait for a slow reader.
 const STREAM_WINDOW: u32 = 1 << 20;
