@@ -28,6 +28,9 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// each with a full stream window, hold up everybody else on the connection: hence far more than a stream's.
 const CONNECTION_WINDOW: u32 = 128 << 20;
 
+/// What readers who take nothing may hold of it at the edge; the other half is for everybody else.
+const HELD: usize = CONNECTION_WINDOW as usize / 2;
+
 /// Bytes of one stream that may wait for the socket beyond the peer's window.
 const SEND_BUFFER: usize = 256 << 10;
 

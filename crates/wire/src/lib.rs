@@ -21,6 +21,7 @@ mod flight;
 mod flow;
 mod handler;
 pub mod header;
+mod held;
 pub mod http2;
 pub mod identity;
 mod phase;

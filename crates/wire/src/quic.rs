@@ -18,6 +18,7 @@ pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
 pub(crate) use sessions::{Datagrams, Sessions};
 pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
+use settings::{HELD, STREAM_WINDOW};
 
 /// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).
 const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::cork::Corked;
 use super::link::Link;
 use super::liveness::Watched;
-use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, HELD, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW};
+use crate::held::Holders;
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::{Connection, Registrar, connection};
 
@@ -38,7 +39,8 @@ where
     let ping = connection.ping_pong().expect("a fresh connection has its ping handle");
 
     let mut session = Session::new(registrar);
-    let link = Link::new(sender, heard.clone());
+    let holders = Holders::new(HELD);
+    let link = Link::new(sender, heard.clone(), Arc::clone(&holders));
     let reason = tokio::select! {
         // The end of the connection shows on the control stream as well, which knows no reason.
         biased;
@@ -51,6 +53,7 @@ where
             drop(connection);
             return session.end("the agent vanished".into());
         }
+        never = holders.relieve() => match never {},
         reason = control(&mut session, link.clone(), remote, deadline) => {
             link.close();
             if session.is_idle() {

@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use crate::BodyError;
 use crate::body::Promise;
 use crate::header;
+use crate::held::{self, Holders, Reading};
 use crate::upload::Upload;
 
 /// Bytes as they come; the other end may send as many more as were taken off here.
 pub(crate) struct Incoming {
-    recv: RecvStream,
+    recv: Reading<RecvStream>,
     promise: Promise,
     stage: Stage,
     wanted: Option<oneshot::Sender<()>>,
@@ -30,9 +31,11 @@ enum Stage {
 
 impl Incoming {
     /// At the edge: an answer's body. It holds on to the request's.
-    pub(super) fn answer(recv: RecvStream, promise: Promise, upload: Upload) -> Self {
+    pub(super) fn answer(recv: RecvStream, promise: Promise, upload: Upload, holders: &Holders<RecvStream>) -> Self {
+        let ended = recv.is_end_stream();
+        let recv = if ended { Reading::Alone(recv) } else { holders.watch(recv, promise) };
         let mut incoming = Self { recv, promise, stage: Stage::Data, wanted: None, upload: Some(upload) };
-        if incoming.recv.is_end_stream() {
+        if ended {
             // A head without a body that nevertheless promises one is found by the first poll.
             if incoming.promise.end().is_ok() {
                 incoming.done();
@@ -43,7 +46,7 @@ impl Incoming {
 
     /// At the agent: a request's body. `wanted` is told when it is first polled.
     pub(super) fn request(recv: RecvStream, promise: Promise, wanted: Option<oneshot::Sender<()>>) -> Self {
-        Self { recv, promise, stage: Stage::Data, wanted, upload: None }
+        Self { recv: Reading::Alone(recv), promise, stage: Stage::Data, wanted, upload: None }
     }
 
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -66,9 +69,7 @@ impl Incoming {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         if self.stage == Stage::Data {
-            while let Some(bytes) = ready!(self.recv.poll_data(context)).transpose().map_err(failed)? {
-                // Fails only on a stream that is closed, and then the window does not matter.
-                let _ = self.recv.flow_control().release_capacity(bytes.len());
+            while let Some(bytes) = ready!(self.poll_data(context))? {
                 if !bytes.is_empty() {
                     self.promise.take(bytes.len())?;
                     return Poll::Ready(Ok(Some(Frame::data(bytes))));
@@ -77,7 +78,8 @@ impl Incoming {
             self.stage = Stage::Trailers;
         }
         if self.stage == Stage::Trailers {
-            let trailers = ready!(self.recv.poll_trailers(context)).map_err(failed)?;
+            let trailers = self.recv.read(|recv| recv.poll_trailers(context), Poll::is_ready);
+            let trailers = ready!(trailers.ok_or_else(held::given_up)?).map_err(failed)?;
             if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(header::BROKEN)) {
                 return Poll::Ready(Err(BodyError("the agent could not get the rest of it".into())));
             }
@@ -88,6 +90,18 @@ impl Incoming {
             }
         }
         Poll::Ready(Ok(None))
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        let read = |recv: &mut RecvStream| {
+            let bytes = ready!(recv.poll_data(context)).transpose().map_err(failed)?;
+            if let Some(bytes) = &bytes {
+                // Fails only on a stream that is closed, and then the window does not matter.
+                let _ = recv.flow_control().release_capacity(bytes.len());
+            }
+            Poll::Ready(Ok(bytes))
+        };
+        self.recv.read(read, Poll::is_ready).ok_or_else(held::given_up)?
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -112,6 +126,12 @@ impl Drop for Incoming {
         if self.promise.is_kept() {
             self.done();
         }
+    }
+}
+
+impl held::Stream for RecvStream {
+    fn held(&mut self) -> usize {
+        self.flow_control().used_capacity()
     }
 }
 

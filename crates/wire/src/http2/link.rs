@@ -22,6 +22,7 @@ use crate::byte_stream::stream_mark;
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
 use crate::header::{self, ResponseMeta};
+use crate::held::Holders;
 use crate::phase::{Phase, unavailable};
 use crate::upload::Upload;
 use crate::{Body, ByteStream, ExchangeError, Extensions, Interim, Kind, OriginError, OriginFault, StreamRequest};
@@ -41,11 +42,12 @@ pub(crate) struct Link {
     /// whoever waits inside the library.
     slots: Arc<Semaphore>,
     heard: Heard,
+    holders: Arc<Holders<RecvStream>>,
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<Bytes>, heard: Heard) -> Self {
-        Self { sender: Arc::new(Mutex::new(Some(sender))), slots: Arc::new(Semaphore::new(0)), heard }
+    pub(super) fn new(sender: SendRequest<Bytes>, heard: Heard, holders: Arc<Holders<RecvStream>>) -> Self {
+        Self { sender: Arc::new(Mutex::new(Some(sender))), slots: Arc::new(Semaphore::new(0)), heard, holders }
     }
 
     pub(crate) fn signs(&self) -> u64 {
@@ -111,7 +113,7 @@ impl Link {
             (go, upload(kind, ticket, send, body, wanted))
         };
         let answer = upload.answer(answer_head(&mut response, go, &interim)).await?;
-        read_answer(kind, extensions, &method, answer, upload)
+        read_answer(kind, extensions, &method, answer, upload, &self.holders)
     }
 
     pub(crate) async fn connect_stream(
@@ -300,6 +302,7 @@ fn read_answer(
     method: &Method,
     answer: Response<RecvStream>,
     upload: Upload,
+    holders: &Holders<RecvStream>,
 ) -> Result<Response<Body>, ExchangeError> {
     let (head, recv) = answer.into_parts();
     check_meta(&head.headers)?;
@@ -321,7 +324,7 @@ fn read_answer(
     clean_answer(status, &mut headers);
     let promise =
         answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
-    let mut response = Response::new(Body::http2(Incoming::answer(recv, promise, upload)));
+    let mut response = Response::new(Body::http2(Incoming::answer(recv, promise, upload, holders)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)

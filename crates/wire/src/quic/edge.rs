@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::link::Link;
 use super::outgoing::Outgoing;
 use super::sessions::{Closing, Farewells, Request, Sessions};
-use super::{AGENT, Cut, closed};
+use super::{AGENT, Cut, HELD, closed};
 use crate::connect::RPC_SIGNATURE;
+use crate::held::Holders;
 use crate::rpc::{CALL_TIMEOUT, SessionServer};
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::{Connection, Registrar, connection};
@@ -48,12 +49,14 @@ async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Con
     };
     let (sessions, farewells) = Sessions::new(connection.clone());
     let closing = Closing(Arc::clone(&sessions));
-    let link = Link::new(connection.clone(), Arc::clone(&sessions));
+    let holders = Holders::new(HELD);
+    let link = Link::new(connection.clone(), Arc::clone(&sessions), Arc::clone(&holders));
     let remote = connection.remote_address();
     let connect = |extensions| Connection::new(remote, extensions, connection::Link::Quic(link));
     tokio::select! {
         reason = session.run(tokio::io::join(recv, send), deadline, connect) => reason,
         error = carry(connection, &closing.0, farewells) => closed(&error, AGENT),
+        never = holders.relieve() => match never {},
     }
 }
 

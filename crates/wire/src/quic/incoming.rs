@@ -7,15 +7,17 @@ use http_body::{Frame, SizeHint};
 use quinn::RecvStream;
 use tokio::sync::oneshot;
 
+use super::STREAM_WINDOW;
 use super::reader::{Reader, poll_chunk};
 use crate::body::Promise;
 use crate::connect::framing::{self, Decoder};
+use crate::held::{self, Holders, Reading};
 use crate::upload::Upload;
 use crate::{BodyError, header};
 
 /// Bytes as they come; the other end may send as many more as were taken off here.
 pub(crate) struct Incoming {
-    recv: RecvStream,
+    recv: Reading<RecvStream>,
     /// Came in together with the head.
     unread: Bytes,
     /// `None`: the stream is the bare body.
@@ -28,23 +30,31 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// At the edge: an answer's body. It holds on to the request's.
-    pub(super) fn answer(reader: Reader, framed: bool, promise: Promise, upload: Upload) -> Self {
-        Self::new(reader, framed, promise, None, Some(upload))
+    pub(super) fn answer(
+        reader: Reader,
+        framed: bool,
+        promise: Promise,
+        upload: Upload,
+        holders: &Holders<RecvStream>,
+    ) -> Self {
+        let (recv, unread) = reader.into_parts();
+        Self::new(holders.watch(recv, promise), unread, framed, promise, None, Some(upload))
     }
 
     /// At the agent: a request's body. `wanted` is told when it is first polled.
     pub(super) fn request(reader: Reader, framed: bool, promise: Promise, wanted: Option<oneshot::Sender<()>>) -> Self {
-        Self::new(reader, framed, promise, wanted, None)
+        let (recv, unread) = reader.into_parts();
+        Self::new(Reading::Alone(recv), unread, framed, promise, wanted, None)
     }
 
     fn new(
-        reader: Reader,
+        recv: Reading<RecvStream>,
+        unread: Bytes,
         framed: bool,
         promise: Promise,
         wanted: Option<oneshot::Sender<()>>,
         upload: Option<Upload>,
     ) -> Self {
-        let (recv, unread) = reader.into_parts();
         let framing = framed.then(Decoder::default);
         Self { recv, unread, framing, promise, done: false, wanted, upload }
     }
@@ -73,7 +83,8 @@ impl Incoming {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         loop {
             if self.unread.is_empty() {
-                let chunk = ready!(poll_chunk(&mut self.recv, context));
+                let chunk = self.recv.read(|recv| poll_chunk(recv, context), Poll::is_ready);
+                let chunk = ready!(chunk.ok_or_else(held::given_up)?);
                 match chunk.map_err(|error| BodyError(error.to_string()))? {
                     None if self.framing.is_some() => {
                         return Poll::Ready(Err(BodyError("the stream ended without the body's last frame".into())));
@@ -131,5 +142,12 @@ impl Drop for Incoming {
         if self.promise.is_kept() {
             self.finish();
         }
+    }
+}
+
+impl held::Stream for RecvStream {
+    fn held(&mut self) -> usize {
+        // The library does not tell; more than this it cannot be.
+        STREAM_WINDOW as usize
     }
 }

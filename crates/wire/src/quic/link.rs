@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use quinn::ReadError;
+use quinn::{ReadError, RecvStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use crate::datagram::{STOCK_PAYLOAD, Version};
 use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
 use crate::flight::Ticket;
 use crate::flow::name;
+use crate::held::Holders;
 use crate::phase::{Phase, unavailable};
 use crate::rpc::{CALL_TIMEOUT, ConfigurationClient};
 use crate::upload::Upload;
@@ -35,11 +36,16 @@ use crate::{
 pub(crate) struct Link {
     connection: quinn::Connection,
     sessions: Arc<Sessions>,
+    holders: Arc<Holders<RecvStream>>,
 }
 
 impl Link {
-    pub(super) fn new(connection: quinn::Connection, sessions: Arc<Sessions>) -> Self {
-        Self { connection, sessions }
+    pub(super) fn new(
+        connection: quinn::Connection,
+        sessions: Arc<Sessions>,
+        holders: Arc<Holders<RecvStream>>,
+    ) -> Self {
+        Self { connection, sessions, holders }
     }
 
     /// Packets that have come from the agent.
@@ -91,7 +97,7 @@ impl Link {
             (go, upload(kind, ticket, send, body, framed, wanted))
         };
         let answer = upload.answer(answer_head(Some(kind), &mut reader, go, &interim)).await?;
-        read_answer(&method, answer, reader, upload)
+        read_answer(&method, answer, reader, upload, &self.holders)
     }
 
     pub(crate) async fn connect_stream(
@@ -243,12 +249,18 @@ async fn answer_head(
     }
 }
 
-fn read_answer(method: &Method, head: Head, reader: Reader, upload: Upload) -> Result<Response<Body>, ExchangeError> {
+fn read_answer(
+    method: &Method,
+    head: Head,
+    reader: Reader,
+    upload: Upload,
+    holders: &Holders<RecvStream>,
+) -> Result<Response<Body>, ExchangeError> {
     let Head { status, mut headers, framed } = head;
     clean_answer(status, &mut headers);
     let promise =
         answer_promise(method, status, &headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
-    let mut response = Response::new(Body::quic(Incoming::answer(reader, framed, promise, upload)));
+    let mut response = Response::new(Body::quic(Incoming::answer(reader, framed, promise, upload, holders)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)

@@ -8,8 +8,12 @@ pub const ALPN: &[u8] = b"argotunnel";
 /// Silence after which a connection is given up (section 6).
 const IDLE_MILLIS: u32 = 5_000;
 
+/// The same at an agent, which both ends then keep to: it counts from the first question after the last answer, and so is found in
+/// five seconds as well.
+const AGENT_IDLE_MILLIS: u32 = 4_000;
+
 /// Three of them fit into the idle time, so that a lost one ends nothing. An edge that has restarted answers the next one with a reset.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_millis(1500);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Bytes of one stream's body that may wait for a slow reader.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -40,7 +44,10 @@ pub fn edge_transport_config() -> TransportConfig {
 /// Settings of a QUIC connection that an agent dials.
 pub fn agent_transport_config() -> TransportConfig {
     let mut config = transport_config();
-    config.max_concurrent_bidi_streams(EDGE_STREAMS.into()).keep_alive_interval(Some(KEEP_ALIVE));
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(AGENT_IDLE_MILLIS))))
+        .max_concurrent_bidi_streams(EDGE_STREAMS.into())
+        .keep_alive_interval(Some(KEEP_ALIVE));
     config
 }
 

@@ -33,6 +33,7 @@ both!(
     a_slow_reader_of_an_answer_holds_the_origin_back,
     a_slow_origin_holds_the_visitor_back,
     stalled_readers_hold_nobody_else_up,
+    stalled_readers_do_not_take_all_of_a_connection,
     a_body_that_is_expected_waits_for_the_origin,
     a_body_that_is_expected_is_not_polled_for_an_early_answer,
     a_stock_agent_is_sent_an_expected_body,
@@ -453,6 +454,44 @@ async fn stalled_readers_hold_nobody_else_up(transport: Transport) {
     }
     settled(&rig, &taken).await;
     assert_eq!(rig.get("https://a.test/").await.body().len(), 1 << 20);
+    drop(stalled);
+    rig.idle().await;
+}
+
+/// More than fit into the window of a connection. Those who take nothing lose it to those who do.
+async fn stalled_readers_do_not_take_all_of_a_connection(transport: Transport) {
+    let origin = Origin::new(|_, request: Request<Body>, _| async move {
+        Ok(Response::new(match request.uri().path() {
+            "/big" => Body::wrap(Endless { taken: Arc::default(), end: u64::MAX }),
+            "/other" => Body::empty(),
+            _ => Body::full(vec![1; 1 << 20]),
+        }))
+    });
+    let rig = Rig::new(transport, origin).await;
+    let mut stalled = Vec::new();
+    for _ in 0..200 {
+        let mut answer = exchange(&rig, get("https://a.test/big")).await.unwrap().into_body();
+        // The last ones may wait for room.
+        let _ = tokio::time::timeout(Duration::from_millis(100), data(&mut answer)).await;
+        stalled.push(answer);
+    }
+    assert_eq!(rig.get("https://a.test/").await.body().len(), 1 << 20);
+    let mut given_up = 0;
+    for answer in &mut stalled {
+        // What had been taken off the stream already comes first.
+        for _ in 0..1000 {
+            match soon(data(answer)).await {
+                Some(Ok(_)) => (),
+                Some(Err(error)) => {
+                    assert!(error.to_string().contains("too slowly"), "{error}");
+                    given_up += 1;
+                    break;
+                }
+                None => panic!("it is never whole"),
+            }
+        }
+    }
+    assert!(given_up >= 50, "{given_up}");
     drop(stalled);
     rig.idle().await;
 }
