@@ -16,11 +16,14 @@ const AGENT_IDLE_MILLIS: u32 = 4_000;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Bytes of one stream's body that may wait for a slow reader.
-const STREAM_WINDOW: u32 = 1 << 20;
+pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Bytes of all bodies together that may wait at this end of a connection. As many stalled readers as fit into it,
 /// each with a full stream window, hold up everybody else on the connection: hence far more than a stream's.
 const CONNECTION_WINDOW: u32 = 128 << 20;
+
+/// What readers who take nothing may hold of it at the edge; the other half is for everybody else.
+pub(super) const HELD: usize = CONNECTION_WINDOW as usize / 2;
 
 /// Bytes sent and not yet acknowledged on one connection: 1 Gbit/s at a round trip of 100 ms.
 const SEND_WINDOW: u64 = 12 << 20;
