@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use jiff::Timestamp;
-use registry::PortOptions;
+use registry::{NewPort, PortId, PortOptions, PortProtocol, ProxyProtocol};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,17 +17,51 @@ use crate::state::Shared;
 /// Ports that are tried to be opened before none is left to try: other programs hold a few, never so many in a row.
 const TRIES: usize = 64;
 
-/// Which port, and how its visitors are served.
-#[derive(Deserialize)]
+/// Ports in a row that one tunnel may have: each holds a socket, and a line of the agent's rules.
+const MOST: u16 = 256;
+
+/// Which port, and how its visitors are served. What is left out is up to the edge.
+#[derive(Default, Deserialize)]
 pub(crate) struct PortWish {
+    /// What visitors speak.
+    #[serde(default)]
+    pub(crate) protocol: PortProtocol,
     /// The lowest that will do; absent, the edge's lowest.
     first: Option<u16>,
     /// The highest that will do; absent, the edge's highest.
     last: Option<u16>,
     /// The one to take if it is free.
     prefer: Option<u16>,
-    #[serde(flatten)]
-    options: PortOptions,
+    /// So many in a row; absent, one.
+    count: Option<u16>,
+    proxy_protocol: Option<ProxyProtocol>,
+    max_connections: Option<usize>,
+    idle_seconds: Option<u64>,
+}
+
+impl PortWish {
+    fn options(&self) -> Result<PortOptions, ApiError> {
+        let usual = PortOptions::usual(self.protocol);
+        let options = PortOptions {
+            proxy_protocol: self.proxy_protocol,
+            max_connections: self.max_connections.unwrap_or(usual.max_connections),
+            idle_seconds: self.idle_seconds.unwrap_or(usual.idle_seconds),
+        };
+        if options.max_connections == 0 {
+            return Err(ApiError::not_valid("port.max_connections: at least 1"));
+        }
+        if self.protocol == PortProtocol::Udp {
+            if options.idle_seconds == 0 {
+                return Err(ApiError::not_valid(
+                    "port.idle_seconds: at least 1, since flows of datagrams have no other end",
+                ));
+            }
+            if options.proxy_protocol == Some(ProxyProtocol::V1) {
+                return Err(ApiError::not_valid("port.proxy_protocol: only v2 knows datagrams"));
+            }
+        }
+        Ok(options)
+    }
 }
 
 /// All public ports.
@@ -38,6 +72,7 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
         .map(|port| {
             json!({
                 "port": port.number,
+                "protocol": port.protocol,
                 "tunnel_id": port.tunnel,
                 "tunnel_name": snapshot.tunnel(port.tunnel).map(|tunnel| &tunnel.name),
                 "service": port.service,
@@ -52,57 +87,79 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     Ok(success(json!(ports)))
 }
 
-/// A port that is open for the agent that is about to come.
+/// Ports in a row that are open for the agent that is about to come.
 pub(crate) struct Chosen {
-    number: u16,
+    ids: Vec<PortId>,
     options: PortOptions,
 }
 
-/// Chooses and opens a port for a tunnel, which may not exist yet. The one that it has is kept if it will do.
+/// Chooses and opens ports for a tunnel, which may not exist yet. The ones that it has are kept if they will do.
 pub(crate) async fn choose(shared: &Shared, tunnel: Option<Uuid>, wish: PortWish) -> Result<Chosen, ApiError> {
-    let PortWish { first, last, prefer, options } = wish;
+    let options = wish.options()?;
+    let PortWish { protocol, first, last, prefer, count, .. } = wish;
     let Some(ports) = &shared.state.ports else {
         return Err(ApiError::not_allowed("This edge has no public ports: `snicket up --ports` was set to off."));
     };
-    if options.max_connections == 0 {
-        return Err(ApiError::not_valid("port.max_connections: at least 1"));
-    }
+    let count = count.unwrap_or(1);
     let (low, high) = (*ports.range.start(), *ports.range.end());
     let range = first.unwrap_or(low)..=last.unwrap_or(high);
     if range.is_empty() || !ports.range.contains(range.start()) || !ports.range.contains(range.end()) {
         return Err(ApiError::not_valid(format!("port: this edge has the public ports {low} to {high}")));
     }
+    if count == 0 || count > MOST || usize::from(count) > range.len() {
+        return Err(ApiError::not_valid(format!(
+            "port.count: from 1 to {MOST}, and no more than there are to choose from"
+        )));
+    }
+    // Where a row may begin.
+    let range = *range.start()..=*range.end() - (count - 1);
     let snapshot = shared.state.registry.snapshot();
-    let own =
-        tunnel.and_then(|tunnel| snapshot.ports_of(tunnel).map(|port| port.number).find(|own| range.contains(own)));
+    let own = tunnel.and_then(|tunnel| {
+        let own = snapshot.ports_of(tunnel).filter(|port| port.protocol == protocol).map(|port| port.number);
+        own.min().filter(|own| range.contains(own))
+    });
     let liked = own.or(prefer).filter(|number| range.contains(number));
-    let is_free = |number: &u16| {
-        let others = snapshot.port(*number).filter(|port| Some(port.tunnel) != tunnel);
+    let ids = |first: u16| (first..=first + (count - 1)).map(move |number| PortId { protocol, number });
+    let is_free = |id: PortId| {
+        let others = snapshot.port(id).filter(|port| Some(port.tunnel) != tunnel);
         others.is_none_or(|port| snapshot.live_tunnel(port.tunnel).is_none())
     };
     let mut problem = "it belongs to another tunnel".to_owned();
-    for number in liked.into_iter().chain(shuffled(&range)).filter(is_free).take(TRIES) {
-        match (ports.open)(number).await {
-            Ok(()) => return Ok(Chosen { number, options }),
-            Err(error) => problem = format!("port {number} cannot be opened on the edge's machine: {error}"),
+    let begin = liked.into_iter().chain(shuffled(&range)).filter(|first| ids(*first).all(is_free)).take(TRIES);
+    'rows: for first in begin {
+        for id in ids(first) {
+            if let Err(error) = (ports.open)(id).await {
+                problem = format!("port {id} cannot be opened on the edge's machine: {error}");
+                continue 'rows;
+            }
         }
+        return Ok(Chosen { ids: ids(first).collect(), options });
     }
-    let wished = match (range.start(), range.end()) {
+    let wished = match (first.unwrap_or(low), last.unwrap_or(high)) {
         (first, last) if first == last => format!("port {first}"),
+        (first, last) if count > 1 => format!("{count} ports in a row from {first} to {last}"),
         (first, last) => format!("a port from {first} to {last}"),
     };
     Err(ApiError::taken(format!("{wished} is not to be had: {problem}")))
 }
 
-/// Gives the port to the tunnel. Agents find the service by this name.
+/// Gives the ports to the tunnel, and answers the first. Agents find the service by this name; those of several ports by
+/// `port-0.` and so on in front of it.
 pub(crate) async fn give(
     shared: &Shared,
-    Chosen { number, options }: Chosen,
+    Chosen { ids, options }: Chosen,
     tunnel: Uuid,
     service: &str,
 ) -> Result<u16, ApiError> {
-    shared.state.registry.put_port(Timestamp::now(), number, tunnel, service, options).await?;
-    Ok(number)
+    let first = ids[0].number;
+    let named = |index: usize| if ids.len() == 1 { service.to_owned() } else { format!("port-{index}.{service}") };
+    let ports: Vec<NewPort> = ids
+        .iter()
+        .enumerate()
+        .map(|(index, id)| NewPort { id: *id, service: named(index), options: options.clone() })
+        .collect();
+    shared.state.registry.put_ports(Timestamp::now(), tunnel, &ports).await?;
+    Ok(first)
 }
 
 /// All numbers, from a random one on, so that those who want any do not meet at the first.

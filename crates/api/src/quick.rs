@@ -58,6 +58,7 @@ pub(crate) async fn create(
     };
     let registry = &shared.state.registry;
     let facts = &shared.state.facts;
+    let protocol = wish.port.as_ref().map(|wish| wish.protocol);
     // Before there is a tunnel, so that none is left behind without its port.
     let port = match wish.port {
         Some(wish) => Some(port::choose(&shared, owner(&registry.snapshot(), &facts.domain, &name), wish).await?),
@@ -90,6 +91,7 @@ pub(crate) async fn create(
         "url": url,
         "access": access::shown(&rules),
         "port": port,
+        "port_protocol": protocol,
         "tls": passes,
     })))
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use registry::{Hostname, Registry};
+use registry::{Hostname, PortId, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::login::Logins;
 pub type CloseConnections = Arc<dyn Fn(Uuid, Option<Uuid>) -> usize + Send + Sync>;
 
 /// Opens a public port for an agent that is about to come.
-pub type OpenPort = Arc<dyn Fn(u16) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+pub type OpenPort = Arc<dyn Fn(PortId) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
 
 /// The ports that tunnels may have.
 #[derive(Clone)]

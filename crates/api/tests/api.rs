@@ -16,7 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use registry::{ConnectionRecord, Hostname, NewToken, Presence, Registry};
+use registry::{ConnectionRecord, Hostname, NewToken, PortId, Presence, Registry};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -718,8 +718,8 @@ async fn a_quick_tunnel_has_its_rules_before_its_agent_comes() {
 }
 
 /// Another program listens at port 20001.
-fn opened(port: u16) -> std::io::Result<()> {
-    if port == 20_001 { Err(std::io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
+fn opened(port: PortId) -> std::io::Result<()> {
+    if port.number == 20_001 { Err(std::io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
+use registry::PortId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,8 +24,8 @@ impl Connections {
     ///
     /// # Errors
     /// Somebody else listens there, or the system does not allow it.
-    pub async fn open_port(&self, number: u16) -> io::Result<()> {
-        self.promises.open(number).await
+    pub async fn open_port(&self, id: PortId) -> io::Result<()> {
+        self.promises.open(id).await
     }
 
     /// Closes the connections of a tunnel, or of one of its connectors, and answers how many there were. Agents that

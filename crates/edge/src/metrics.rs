@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use prometheus::core::{AtomicU64, GenericCounterVec};
+use prometheus::core::{AtomicU64, GenericCounter, GenericCounterVec};
 use prometheus::{Encoder as _, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use wire::Transport;
 
@@ -25,6 +25,11 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     answer_time: Histogram,
     streams: Counters,
+    flows: Counters,
+    open_flows: IntGauge,
+    /// Towards origins, and back.
+    datagrams: [GenericCounter<AtomicU64>; 2],
+    losses: Counters,
     tasks: IntGauge,
 }
 
@@ -53,6 +58,64 @@ impl StreamEnd {
             Self::Idle => "idle",
             Self::Failed => "failed",
             Self::NoConnector => "no_connector",
+        }
+    }
+}
+
+/// How a flow of a public port's visitor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlowEnd {
+    /// No datagram went either way for too long, as all flows end at last.
+    Idle,
+    /// Another visitor's took its room, before its own visitor had shown that answers reach it.
+    Displaced,
+    /// The port closed, or the node stopped.
+    Closed,
+    /// The agent could not open it.
+    Failed,
+    /// There was no connector to carry it.
+    NoConnector,
+}
+
+impl FlowEnd {
+    const ALL: [Self; 5] = [Self::Idle, Self::Displaced, Self::Closed, Self::Failed, Self::NoConnector];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Displaced => "displaced",
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::NoConnector => "no_connector",
+        }
+    }
+}
+
+/// Why a datagram was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The flow's queue at its port was full.
+    Queue,
+    /// The tunnel had no room, at either end's side of the edge.
+    Full,
+    /// It was too large for the tunnel.
+    TooLarge,
+    /// The flow leads nowhere just then.
+    NoWay,
+    /// The system did not send it to the visitor.
+    Visitor,
+}
+
+impl Loss {
+    const ALL: [Self; 5] = [Self::Queue, Self::Full, Self::TooLarge, Self::NoWay, Self::Visitor];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
+            Self::NoWay => "no_way",
+            Self::Visitor => "visitor",
         }
     }
 }
@@ -103,6 +166,17 @@ impl Metrics {
                 "Connections of visitors of public ports that have ended, by how.",
                 "end",
             ),
+            flows: counters("snicket_edge_flows_total", "Flows of public ports that have ended, by how.", "end"),
+            open_flows: gauge("snicket_edge_flows", "Flows of datagrams under way."),
+            datagrams: [
+                counter("snicket_edge_datagrams_in_total", "Datagrams that came from visitors of public ports."),
+                counter("snicket_edge_datagrams_out_total", "Datagrams that went to visitors of public ports."),
+            ],
+            losses: counters(
+                "snicket_edge_dropped_datagrams_total",
+                "Datagrams of public ports that were dropped, by reason.",
+                "reason",
+            ),
             tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
@@ -125,6 +199,12 @@ impl Metrics {
         for why in Retry::ALL {
             metrics.retries.with_label_values(&[why.label()]);
         }
+        for end in FlowEnd::ALL {
+            metrics.flows.with_label_values(&[end.label()]);
+        }
+        for loss in Loss::ALL {
+            metrics.losses.with_label_values(&[loss.label()]);
+        }
         for end in StreamEnd::ALL {
             metrics.streams.with_label_values(&[end.label()]);
         }
@@ -132,7 +212,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.retries.clone()),
@@ -143,6 +223,11 @@ impl Metrics {
             Box::new(self.connections.clone()),
             Box::new(self.answer_time.clone()),
             Box::new(self.streams.clone()),
+            Box::new(self.flows.clone()),
+            Box::new(self.open_flows.clone()),
+            Box::new(self.datagrams[0].clone()),
+            Box::new(self.datagrams[1].clone()),
+            Box::new(self.losses.clone()),
             Box::new(self.tasks.clone()),
         ];
         for collector in collectors {
@@ -189,6 +274,33 @@ impl Metrics {
         self.streams.with_label_values(&[end.label()]).inc();
     }
 
+    /// A flow of a public port's visitor is under way.
+    pub(crate) fn open_flow(&self) -> Present {
+        Present::new(self.open_flows.clone())
+    }
+
+    /// A flow of a public port's visitor has ended.
+    pub(crate) fn flow(&self, end: FlowEnd) {
+        self.flows.with_label_values(&[end.label()]).inc();
+    }
+
+    /// A datagram came from a visitor.
+    pub(crate) fn datagram_in(&self) {
+        self.datagrams[0].inc();
+    }
+
+    /// A datagram went to a visitor.
+    pub(crate) fn datagram_out(&self) {
+        self.datagrams[1].inc();
+    }
+
+    /// Datagrams were dropped.
+    pub(crate) fn lost(&self, loss: Loss, count: u64) {
+        if count > 0 {
+            self.losses.with_label_values(&[loss.label()]).inc_by(count);
+        }
+    }
+
     /// A connection asked to be registered.
     pub(crate) fn registration(&self, accepted: bool) {
         self.registrations.with_label_values(&[if accepted { "accepted" } else { "refused" }]).inc();
@@ -209,6 +321,10 @@ impl Metrics {
 
 fn counters(name: &str, help: &str, label: &str) -> Counters {
     Counters::new(Opts::new(name, help), &[label]).expect("name and label are valid")
+}
+
+fn counter(name: &str, help: &str) -> GenericCounter<AtomicU64> {
+    GenericCounter::new(name, help).expect("the name is valid")
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

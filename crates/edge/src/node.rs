@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use crate::connections::Connections;
+use crate::flows::Flows;
 use crate::front::{self, Reception};
 use crate::gate::Gate;
 use crate::listen;
@@ -131,9 +132,15 @@ impl Edge {
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
         if let Some(range) = config.ports.clone() {
+            let flows = Flows {
+                streams: Arc::clone(&streams),
+                places: listen::Places::of_flows(&limits),
+                stop: visits.clone(),
+            };
             let setting = ports::Setting {
                 streams: Arc::clone(&streams),
                 places: Arc::clone(&places),
+                flows: Arc::new(flows),
                 stop: visits.clone(),
                 address: addresses.https.ip(),
                 range,

@@ -1,4 +1,4 @@
-//! Public ports: each leads byte streams to the service of one tunnel.
+//! Public ports: each leads byte streams, or flows of datagrams, to the service of one tunnel.
 //!
 //! A port listens while its tunnel has a connection, or had one a moment ago, so that visitors learn at once when nobody
 //! is behind it, and a connector that comes back finds it as it was.
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use registry::{PortId, PortProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::defence::Defence;
+use crate::flows::{FlowPort, Flows};
 use crate::listen::{Places, accept, tune};
 use crate::stop::Stop;
 use crate::streams::{Streams, Visitor};
@@ -41,6 +43,7 @@ const BACKLOG: i32 = 1024;
 pub(crate) struct Setting {
     pub(crate) streams: Arc<Streams>,
     pub(crate) places: Arc<Places>,
+    pub(crate) flows: Arc<Flows>,
     pub(crate) stop: Stop,
     /// Where ports listen.
     pub(crate) address: IpAddr,
@@ -56,7 +59,7 @@ pub(crate) struct Promises(mpsc::Sender<Promise>);
 pub(crate) struct Asked(mpsc::Receiver<Promise>);
 
 struct Promise {
-    number: u16,
+    id: PortId,
     answer: oneshot::Sender<io::Result<()>>,
 }
 
@@ -68,10 +71,10 @@ pub(crate) fn promises() -> (Promises, Asked) {
 
 impl Promises {
     /// Opens a port for the agent that is about to come. It is closed again if none does within a minute.
-    pub(crate) async fn open(&self, number: u16) -> io::Result<()> {
+    pub(crate) async fn open(&self, id: PortId) -> io::Result<()> {
         let (answer, answered) = oneshot::channel();
         let stopping = || io::Error::other("this node opens no ports, or is stopping");
-        self.0.send(Promise { number, answer }).await.map_err(|_| stopping())?;
+        self.0.send(Promise { id, answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
     }
 }
@@ -106,14 +109,16 @@ pub(crate) async fn keep(setting: Setting, Asked(mut asked): Asked) {
 
 struct Keeper {
     setting: Arc<Setting>,
-    open: HashMap<u16, Open>,
+    open: HashMap<PortId, Open>,
     /// Told of once.
-    failed: HashSet<u16>,
+    failed: HashSet<PortId>,
 }
 
 /// A port that listens until this is dropped.
 struct Open {
     closing: CancellationToken,
+    /// Cancelled when nobody serves the port any more.
+    serving: CancellationToken,
     promised_until: Option<Instant>,
 }
 
@@ -124,14 +129,14 @@ impl Drop for Open {
 }
 
 impl Keeper {
-    fn promise(&mut self, Promise { number, answer }: Promise) {
+    fn promise(&mut self, Promise { id, answer }: Promise) {
         let promised_until = Some(Instant::now() + PROMISED);
-        let opened = match self.open.get_mut(&number) {
+        let opened = match self.open.get_mut(&id) {
             Some(open) => {
                 open.promised_until = promised_until;
                 Ok(())
             }
-            None => self.listen(number, promised_until),
+            None => self.listen(id, promised_until),
         };
         // Whoever asked may have left; the promise then runs out.
         let _ = answer.send(opened);
@@ -141,46 +146,60 @@ impl Keeper {
     fn look(&mut self) {
         let snapshot = self.setting.streams.registry.snapshot();
         let tunnels = &self.setting.streams.tunnels;
-        let wanted: HashSet<u16> = snapshot
+        let wanted: HashSet<PortId> = snapshot
             .ports()
             .filter(|port| self.setting.range.contains(&port.number))
             .filter(|port| snapshot.live_tunnel(port.tunnel).is_some() && tunnels.pool(port.tunnel).is_coming_back())
-            .map(|port| port.number)
+            .map(|port| port.id())
             .collect();
         let now = Instant::now();
-        self.open.retain(|number, open| {
-            if wanted.contains(number) {
+        // A socket that failed is opened again.
+        self.open.retain(|_, open| !open.serving.is_cancelled());
+        self.open.retain(|id, open| {
+            if wanted.contains(id) {
                 // Kept: from now on its connectors alone decide.
                 open.promised_until = None;
                 return true;
             }
             open.promised_until.is_some_and(|until| now < until)
         });
-        self.failed.retain(|number| wanted.contains(number));
-        let missing: Vec<u16> = wanted.into_iter().filter(|number| !self.open.contains_key(number)).collect();
-        for number in missing {
-            if let Err(error) = self.listen(number, None)
-                && self.failed.insert(number)
+        self.failed.retain(|id| wanted.contains(id));
+        let missing: Vec<PortId> = wanted.into_iter().filter(|id| !self.open.contains_key(id)).collect();
+        for id in missing {
+            if let Err(error) = self.listen(id, None)
+                && self.failed.insert(id)
             {
-                tracing::warn!(port = number, %error, "a public port cannot be opened; it is tried again");
+                tracing::warn!(port = %id, %error, "a public port cannot be opened; it is tried again");
             }
         }
     }
 
-    fn listen(&mut self, number: u16, promised_until: Option<Instant>) -> io::Result<()> {
-        let listener = listener(SocketAddr::new(self.setting.address, number))?;
-        self.failed.remove(&number);
-        let closing = CancellationToken::new();
-        let port = PublicPort { number, setting: Arc::clone(&self.setting) };
-        self.setting.stop.spawn(port.serve(listener, closing.clone()));
-        self.open.insert(number, Open { closing, promised_until });
+    fn listen(&mut self, id: PortId, promised_until: Option<Instant>) -> io::Result<()> {
+        let address = SocketAddr::new(self.setting.address, id.number);
+        let (closing, serving) = (CancellationToken::new(), CancellationToken::new());
+        let ended = serving.clone().drop_guard();
+        match id.protocol {
+            PortProtocol::Tcp => {
+                let listener = listener(address)?;
+                let port = PublicPort { id, setting: Arc::clone(&self.setting) };
+                let serve = port.serve(listener, closing.clone());
+                self.setting.stop.spawn(async move { drop((serve.await, ended)) });
+            }
+            PortProtocol::Udp => {
+                let port = FlowPort::bind(id, address, Arc::clone(&self.setting.flows))?;
+                let serve = port.serve(closing.clone());
+                self.setting.stop.spawn(async move { drop((serve.await, ended)) });
+            }
+        }
+        self.failed.remove(&id);
+        self.open.insert(id, Open { closing, serving, promised_until });
         Ok(())
     }
 }
 
 /// One port that listens.
 struct PublicPort {
-    number: u16,
+    id: PortId,
     setting: Arc<Setting>,
 }
 
@@ -196,7 +215,7 @@ impl PublicPort {
             tune(&stream, SILENCE);
             if let Err(defence) = self.admit(Visitor::new(stream, BytesMut::new()), remote) {
                 self.setting.streams.metrics.defended(defence);
-                tracing::debug!(visitor = %remote, port = self.number, limit = defence.label(), "a visitor is refused");
+                tracing::debug!(visitor = %remote, port = %self.id, limit = defence.label(), "a visitor is refused");
             }
         }
     }
@@ -205,7 +224,7 @@ impl PublicPort {
     fn admit(&self, visitor: Visitor, remote: SocketAddr) -> Result<(), Defence> {
         let Setting { streams, places, stop, .. } = &*self.setting;
         let snapshot = streams.registry.snapshot();
-        let port = snapshot.port(self.number).ok_or(Defence::NotAllowed)?;
+        let port = snapshot.port(self.id).ok_or(Defence::NotAllowed)?;
         let place = places.take(remote.ip())?;
         let admitted = streams.admit(&snapshot, (&port.value).into(), remote)?;
         let present = streams.metrics.visitor();

@@ -1,6 +1,6 @@
 //! Byte streams of visitors: who may come in, over which connection they go, and how they end.
 
-mod proxy_header;
+pub(crate) mod proxy_header;
 mod visitor;
 
 use std::collections::HashMap;
@@ -41,10 +41,20 @@ pub(crate) struct Streams {
 /// Where a byte stream is to go.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    tunnel: Uuid,
-    /// By which the tunnel's agents find the service.
-    service: String,
-    options: PortOptions,
+    pub(crate) tunnel: Uuid,
+    /// By which the tunnel's agents find the service, or an address that they reach by themselves.
+    pub(crate) service: String,
+    pub(crate) options: PortOptions,
+}
+
+impl Target {
+    /// For agents.
+    pub(crate) fn destination(&self) -> Destination {
+        match self.service.parse() {
+            Ok(address) => Destination::Address(address),
+            Err(_) => Destination::Service(self.service.clone()),
+        }
+    }
 }
 
 impl From<&Port> for Target {
@@ -84,11 +94,7 @@ impl Streams {
         target: Target,
         remote: SocketAddr,
     ) -> Result<Admitted, Defence> {
-        let allowed = snapshot.access(target.tunnel).is_none_or(|access| {
-            // Who has to say a PIN or a password cannot do so here.
-            access.allows(remote.ip()) && access.pin.is_none() && access.basic.is_empty()
-        });
-        if !allowed {
+        if !Self::allows(snapshot, target.tunnel, remote) {
             return Err(Defence::NotAllowed);
         }
         let mut open = self.open();
@@ -99,6 +105,14 @@ impl Streams {
         *count += 1;
         drop(open);
         Ok(Admitted { streams: Arc::clone(self), target })
+    }
+
+    /// Whether the rules of a tunnel let this visitor in.
+    pub(crate) fn allows(snapshot: &Snapshot, tunnel: Uuid, remote: SocketAddr) -> bool {
+        snapshot.access(tunnel).is_none_or(|access| {
+            // Who has to say a PIN or a password cannot do so here.
+            access.allows(remote.ip()) && access.pin.is_none() && access.basic.is_empty()
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Uuid, usize>> {
@@ -136,7 +150,7 @@ impl Admitted {
 
     async fn run(&self, mut visitor: Visitor, remote: SocketAddr) -> StreamEnd {
         let Target { tunnel, service, options } = &self.target;
-        let request = StreamRequest { destination: Destination::Service(service.clone()), flow: remote.to_string() };
+        let request = StreamRequest { destination: self.target.destination(), flow: remote.to_string() };
         let mut stream = match timeout(CONNECT, self.streams.connect(*tunnel, &request)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err((end, reason))) => {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::registration::Registration;
-use wire::{ByteStream, Connection, ExchangeError, StreamRequest};
+use wire::{ByteStream, Connection, ExchangeError, Flow, FlowRequest, StreamRequest};
 
 use crate::Limits;
 use crate::metrics::{Metrics, Present};
@@ -89,6 +89,11 @@ impl Live {
     /// Has the agent connect a byte stream.
     pub(crate) async fn connect_stream(&self, request: &StreamRequest) -> Result<ByteStream, ExchangeError> {
         self.connection.connect_stream(request).await
+    }
+
+    /// Has the agent open a flow of datagrams, which ends with the connection.
+    pub(crate) async fn open_flow(&self, request: &FlowRequest) -> Result<(Flow, Connection), ExchangeError> {
+        Ok((self.connection.open_flow(request).await?, self.connection.clone()))
     }
 }
 

@@ -212,6 +212,20 @@ impl Agent {
         Self::spawn(&[&words[..], arguments].concat(), home).await
     }
 
+    /// Starts `snicket udp ORIGIN` through this edge, with more arguments.
+    pub async fn udp(edge: &Edge, origin: &str, arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        Self::udp_at(edge, origin, arguments, home).await
+    }
+
+    /// The same with files in this home directory, to be the same agent again.
+    pub async fn udp_at(edge: &Edge, origin: &str, arguments: &[&str], home: TempDir) -> Self {
+        let api = edge.api().to_string();
+        let ca = edge.ca().display().to_string();
+        let words = ["udp", origin, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
+        Self::spawn(&[&words[..], arguments].concat(), home).await
+    }
+
     /// Starts `snicket tunnel …` with these arguments, told the way to this edge, for example `["run", "--token-file",
     /// path]`.
     pub async fn tunnel(edge: &Edge, arguments: &[&str]) -> Self {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::resource::{
     Account, ApiToken, Configuration, Passthrough, Port, Route, Tunnel, TunnelAccess, Versioned, Zone,
 };
-use crate::{AccountId, Hostname, TokenId, ZoneId};
+use crate::{AccountId, Hostname, PortId, TokenId, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub enum Change {
     /// Who may visit a tunnel.
     Access(Uuid, Option<Arc<Versioned<TunnelAccess>>>),
     /// A public port.
-    Port(u16, Option<Arc<Versioned<Port>>>),
+    Port(PortId, Option<Arc<Versioned<Port>>>),
     /// A name whose TLS is the origin's own.
     Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
 }

@@ -39,7 +39,7 @@ pub use error::{CommitError, EngineError, OpenError};
 pub use id::{AccountId, BadId, TokenId, ZoneId};
 pub use live::{Activity, ConnectionRecord};
 pub use name::{BadName, Hostname, TunnelName};
-pub use port::{PassthroughError, PortError, PortOptions, ProxyProtocol};
+pub use port::{NewPort, PassthroughError, PortError, PortId, PortOptions, PortProtocol, ProxyProtocol};
 pub use presence::Presence;
 pub use registry::Registry;
 pub use resource::{

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +10,80 @@ use uuid::Uuid;
 
 use crate::resource::{Passthrough, Port, Resource};
 use crate::{CommitError, Hostname, Registry, Snapshot, Versioned};
+
+/// What the visitors of a public port speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// Byte streams.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// `tcp` or `udp`.
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// One public port: TCP and UDP have each their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId {
+    /// What its visitors speak.
+    pub protocol: PortProtocol,
+    /// Its number.
+    pub number: u16,
+}
+
+impl PortId {
+    /// Of TCP.
+    pub fn tcp(number: u16) -> Self {
+        Self { protocol: PortProtocol::Tcp, number }
+    }
+
+    /// Of UDP.
+    pub fn udp(number: u16) -> Self {
+        Self { protocol: PortProtocol::Udp, number }
+    }
+}
+
+/// As keys have it: `20000` of TCP, `20000/udp`.
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            PortProtocol::Tcp => self.number.fmt(f),
+            PortProtocol::Udp => write!(f, "{}/udp", self.number),
+        }
+    }
+}
+
+impl FromStr for PortId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        match text.strip_suffix("/udp") {
+            Some(number) => number.parse().map(Self::udp),
+            None => text.parse().map(Self::tcp),
+        }
+    }
+}
+
+/// A port that a tunnel is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPort {
+    /// Which one.
+    pub id: PortId,
+    /// See [`Port::service`].
+    pub service: String,
+    /// How visitors are served.
+    pub options: PortOptions,
+}
 
 /// Which form of the PROXY protocol tells an origin who its visitor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,10 +101,11 @@ pub struct PortOptions {
     /// What the origin is told about each visitor.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Connections at once.
+    /// Connections, or flows, at once.
     #[serde(default = "PortOptions::usual_connections")]
     pub max_connections: usize,
-    /// Seconds without a byte after which a connection is cut; zero is never.
+    /// Seconds without a byte after which a connection is cut; zero is never. Seconds without a datagram after which a flow
+    /// ends.
     #[serde(default = "PortOptions::usual_idle")]
     pub idle_seconds: u64,
 }
@@ -37,6 +115,17 @@ impl PortOptions {
     pub const MAX_CONNECTIONS: usize = 1_000;
     /// People leave terminals open over lunch; who wants more turns on keep-alive, or asks for more.
     pub const IDLE: Duration = Duration::from_secs(3_600);
+
+    /// What RFC 4787 (REQ-5) demands at least of whatever holds UDP flows on the way.
+    pub const FLOW_IDLE: Duration = Duration::from_secs(120);
+
+    /// What a port has for which nothing else was said.
+    pub fn usual(protocol: PortProtocol) -> Self {
+        match protocol {
+            PortProtocol::Tcp => Self::default(),
+            PortProtocol::Udp => Self { idle_seconds: Self::FLOW_IDLE.as_secs(), ..Self::default() },
+        }
+    }
 
     fn usual_connections() -> usize {
         Self::MAX_CONNECTIONS
@@ -58,7 +147,10 @@ impl Default for PortOptions {
 pub enum PortError {
     /// Another tunnel has it.
     #[error("port {0} belongs to another tunnel; choose another one")]
-    Taken(u16),
+    Taken(PortId),
+    /// Another tunnel, or nobody, has it.
+    #[error("port {0} does not belong to this tunnel")]
+    NotItsPort(PortId),
     /// No such tunnel, or it is deleted.
     #[error("there is no tunnel {0}")]
     NoTunnel(Uuid),
@@ -68,38 +160,52 @@ pub enum PortError {
 }
 
 impl Registry {
-    /// Gives a tunnel this public port, which leads to the service that its agents have for a name. A port that it had
-    /// before is free again.
+    /// Gives a tunnel these public ports. What it had before and is not among them is free again.
     ///
     /// # Errors
-    /// Another tunnel has it, no such tunnel, or the engine fails.
-    pub async fn put_port(
-        &self,
-        now: Timestamp,
-        number: u16,
-        tunnel: Uuid,
-        service: &str,
-        options: PortOptions,
-    ) -> Result<(), PortError> {
+    /// Another tunnel has one of them, no such tunnel, or the engine fails.
+    pub async fn put_ports(&self, now: Timestamp, tunnel: Uuid, ports: &[NewPort]) -> Result<(), PortError> {
         self.change(|snapshot, transaction| {
             let owner = snapshot.live_tunnel(tunnel).ok_or(PortError::NoTunnel(tunnel))?;
-            let old = snapshot.port(number);
-            if old.is_some_and(|old| old.tunnel != tunnel && snapshot.live_tunnel(old.tunnel).is_some()) {
-                return Err(PortError::Taken(number));
+            for NewPort { id, service, options } in ports {
+                let old = snapshot.port(*id);
+                if old.is_some_and(|old| old.tunnel != tunnel && snapshot.live_tunnel(old.tunnel).is_some()) {
+                    return Err(PortError::Taken(*id));
+                }
+                let created_at = old.filter(|old| old.tunnel == tunnel).map_or(now, |old| old.created_at);
+                let new = Port {
+                    number: id.number,
+                    protocol: id.protocol,
+                    tunnel,
+                    service: service.clone(),
+                    options: options.clone(),
+                    created_at,
+                };
+                if old.is_some_and(|old| old.value == new) {
+                    continue;
+                }
+                match old {
+                    Some(old) => transaction.expect(old),
+                    None => transaction.expect_absent(&new.key()),
+                };
+                transaction.expect(owner).put(&new);
             }
-            let created_at = old.filter(|old| old.tunnel == tunnel).map_or(now, |old| old.created_at);
-            let new = Port { number, tunnel, service: service.to_owned(), options: options.clone(), created_at };
-            if old.is_some_and(|old| old.value == new) {
-                return Ok(());
-            }
-            match old {
-                Some(old) => transaction.expect(old),
-                None => transaction.expect_absent(&new.key()),
-            };
-            transaction.expect(owner).put(&new);
-            for other in snapshot.ports_of(tunnel).filter(|other| other.number != number) {
+            for other in snapshot.ports_of(tunnel).filter(|other| ports.iter().all(|port| port.id != other.id())) {
                 transaction.expect(other).delete(&other.key());
             }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Frees a port of this tunnel.
+    ///
+    /// # Errors
+    /// It has no such port, or the engine fails.
+    pub async fn delete_port(&self, tunnel: Uuid, id: PortId) -> Result<(), PortError> {
+        self.change(|snapshot, transaction| {
+            let port = snapshot.port(id).filter(|port| port.tunnel == tunnel).ok_or(PortError::NotItsPort(id))?;
+            transaction.expect(port).delete(&port.key());
             Ok(())
         })
         .await

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::engine::Revision;
-use crate::{AccountId, Hostname, PortOptions, Secret, TokenId, TunnelName, ZoneId};
+use crate::{AccountId, Hostname, PortId, PortOptions, PortProtocol, Secret, TokenId, TunnelName, ZoneId};
 
 /// The address of one entry: the kind of resource, a slash, and what is unique within the kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -269,14 +269,18 @@ impl Resource for TunnelAccess {
     }
 }
 
-/// A port of the edge's that leads to a tunnel. Its key is the number, so the engine itself refuses a second owner.
+/// A port of the edge's that leads to a tunnel. Its key is protocol and number, so the engine itself refuses a second owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// The port.
     pub number: u16,
+    /// What its visitors speak.
+    #[serde(default)]
+    pub protocol: PortProtocol,
     /// Where it leads.
     pub tunnel: Uuid,
-    /// The name by which the tunnel's agents find the service among their rules.
+    /// The name by which the tunnel's agents find the service among their rules, or an address with a port that they reach
+    /// by themselves.
     pub service: String,
     /// How visitors are served.
     #[serde(flatten)]
@@ -289,7 +293,14 @@ impl Resource for Port {
     const KIND: &'static str = "ports";
 
     fn key(&self) -> Key {
-        Key::new(Self::KIND, &self.number)
+        Key::new(Self::KIND, &self.id())
+    }
+}
+
+impl Port {
+    /// Protocol and number.
+    pub fn id(&self) -> PortId {
+        PortId { protocol: self.protocol, number: self.number }
     }
 }
 

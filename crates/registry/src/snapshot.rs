@@ -14,7 +14,7 @@ use crate::resource::{
     Account, ApiToken, Configuration, NameClaim, Passthrough, Port, Resource, Route, TokenHash, Tunnel, TunnelAccess,
     Versioned, Zone,
 };
-use crate::{AccountId, Hostname, OpenError, TokenId, TunnelName, ZoneId};
+use crate::{AccountId, Hostname, OpenError, PortId, TokenId, TunnelName, ZoneId};
 
 /// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in
 /// memory.
@@ -35,7 +35,7 @@ pub struct Snapshot {
     tunnel_routes: OrdSet<(Uuid, Hostname)>,
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
     access: HashMap<Uuid, Arc<Versioned<TunnelAccess>>>,
-    ports: OrdMap<u16, Arc<Versioned<Port>>>,
+    ports: OrdMap<PortId, Arc<Versioned<Port>>>,
     passthrough: HashMap<Hostname, Arc<Versioned<Passthrough>>>,
     quick: OrdSet<Uuid>,
     live: Live,
@@ -151,11 +151,11 @@ impl Snapshot {
     }
 
     /// A public port.
-    pub fn port(&self, number: u16) -> Option<&Arc<Versioned<Port>>> {
-        self.ports.get(&number)
+    pub fn port(&self, id: PortId) -> Option<&Arc<Versioned<Port>>> {
+        self.ports.get(&id)
     }
 
-    /// All public ports, by number.
+    /// All public ports, those of TCP first, by number.
     pub fn ports(&self) -> impl Iterator<Item = &Arc<Versioned<Port>>> {
         self.ports.values()
     }
@@ -291,9 +291,9 @@ impl Snapshot {
                 Change::Access(id, access)
             }
             Port::KIND => {
-                let (number, port) = (parse(id)?, decode(value, revision)?);
-                set_ordered(&mut self.ports, number, port.clone());
-                Change::Port(number, port)
+                let (id, port) = (parse(id)?, decode(value, revision)?);
+                set_ordered(&mut self.ports, id, port.clone());
+                Change::Port(id, port)
             }
             Passthrough::KIND => {
                 let (hostname, passthrough): (Hostname, _) = (parse(id)?, decode(value, revision)?);

@@ -461,21 +461,42 @@ async fn a_port_belongs_to_one_tunnel_and_goes_with_it() {
     let one = registry.create_tunnel(at(0), named("one")).await.unwrap();
     let two = registry.create_tunnel(at(0), named("two")).await.unwrap();
     let options = PortOptions { proxy_protocol: Some(ProxyProtocol::V2), ..PortOptions::default() };
-    registry.put_port(at(1), 20_000, one.id, "one.test", options.clone()).await.unwrap();
-    let taken = registry.put_port(at(2), 20_000, two.id, "two.test", PortOptions::default()).await;
-    assert!(matches!(taken, Err(PortError::Taken(20_000))));
-    registry.put_port(at(2), 20_000, one.id, "one.test", PortOptions::default()).await.unwrap();
+    let port = |id: PortId, service: &str, options: &PortOptions| {
+        [NewPort { id, service: service.to_owned(), options: options.clone() }]
+    };
+    let (first, usual) = (PortId::tcp(20_000), PortOptions::default());
+    registry.put_ports(at(1), one.id, &port(first, "one.test", &options)).await.unwrap();
+    let taken = registry.put_ports(at(2), two.id, &port(first, "two.test", &usual)).await;
+    assert!(matches!(taken, Err(PortError::Taken(taken)) if taken == first));
+    // The same number of UDP is another port.
+    let udp = PortId::udp(20_000);
+    registry.put_ports(at(2), two.id, &port(udp, "two.test", &usual)).await.unwrap();
+    registry.put_ports(at(2), one.id, &port(first, "one.test", &usual)).await.unwrap();
     let snapshot = registry.snapshot();
-    let port = snapshot.port(20_000).unwrap();
-    assert_eq!((port.tunnel, port.created_at, port.options.proxy_protocol), (one.id, at(1), None));
+    let found = snapshot.port(first).unwrap();
+    assert_eq!((found.tunnel, found.created_at, found.options.proxy_protocol), (one.id, at(1), None));
 
-    registry.put_port(at(3), 20_001, one.id, "one.test", options).await.unwrap();
-    registry.put_port(at(3), 20_000, two.id, "two.test", PortOptions::default()).await.unwrap();
+    registry.put_ports(at(3), one.id, &port(PortId::tcp(20_001), "one.test", &options)).await.unwrap();
+    let both = [port(first, "two.test", &usual), port(udp, "two.test", &usual)].concat();
+    registry.put_ports(at(3), two.id, &both).await.unwrap();
     registry.delete_tunnel(at(4), one.id, false).await.unwrap();
-    let snapshot = registry.snapshot();
-    assert_eq!(snapshot.ports().map(|port| (port.number, port.tunnel)).collect::<Vec<_>>(), [(20_000, two.id)]);
-    let gone = registry.put_port(at(5), 20_002, one.id, "one.test", PortOptions::default()).await;
+    let of = |snapshot: &Snapshot| snapshot.ports().map(|port| (port.id(), port.tunnel)).collect::<Vec<_>>();
+    assert_eq!(of(&registry.snapshot()), [(first, two.id), (udp, two.id)]);
+    let gone = registry.put_ports(at(5), one.id, &port(PortId::tcp(20_002), "one.test", &usual)).await;
     assert!(matches!(gone, Err(PortError::NoTunnel(_))));
+    assert!(matches!(registry.delete_port(one.id, udp).await, Err(PortError::NotItsPort(_))));
+    registry.delete_port(two.id, udp).await.unwrap();
+    assert_eq!(of(&registry.snapshot()), [(first, two.id)]);
+}
+
+#[test]
+fn ids_of_ports_lead_back() {
+    for id in [PortId::tcp(1), PortId::udp(65_535)] {
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+    for text in ["", "x", "65536", "1/tcp", "/udp"] {
+        assert!(text.parse::<PortId>().is_err(), "{text}");
+    }
 }
 
 #[tokio::test]

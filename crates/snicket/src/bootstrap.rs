@@ -7,12 +7,14 @@ use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use http::{Method, StatusCode};
+use registry::PortProtocol;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 
+use crate::command::place::Place;
 use crate::fetch::{Fetch, TIME_LIMIT, Trust};
 use crate::ports::PortRange;
 use crate::problem::Problem;
@@ -85,8 +87,12 @@ pub(crate) struct StreamWish {
 }
 
 /// A public port that leads to a tunnel. What is left out is up to the edge.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct PortWish {
+    /// What visitors speak.
+    pub(crate) protocol: PortProtocol,
+    /// So many in a row.
+    pub(crate) count: u16,
     /// Which ones will do.
     pub(crate) range: Option<PortRange>,
     /// The one to take if it is free.
@@ -96,8 +102,19 @@ pub(crate) struct PortWish {
 }
 
 impl PortWish {
+    /// For this origin.
+    pub(crate) fn new(origin: &Place, range: Option<PortRange>, stream: StreamWish) -> Self {
+        Self { protocol: origin.protocol(), count: origin.count(), range, prefer: None, stream }
+    }
+
     fn json(&self) -> Value {
         let mut wish = self.stream.json();
+        if self.protocol != PortProtocol::Tcp {
+            wish["protocol"] = self.protocol.to_string().into();
+        }
+        if self.count > 1 {
+            wish["count"] = self.count.into();
+        }
         let range = self.range.map(PortRange::numbers);
         set(&mut wish, "first", range.as_ref().map(|range| *range.start()));
         set(&mut wish, "last", range.as_ref().map(|range| *range.end()));
@@ -198,6 +215,14 @@ pub(crate) async fn quick_tunnel(
         && value.pointer("/result/port").is_none_or(Value::is_null)
     {
         return Err(Problem::new(format!("the edge at {service} has no public ports"), "update the edge").into());
+    }
+    if let Some(PortWish { protocol, count, .. }) = &wish.port
+        && answer.status() == StatusCode::OK
+        && (*protocol != PortProtocol::Tcp || *count > 1)
+        && value.pointer("/result/port_protocol") != Some(&protocol.to_string().into())
+    {
+        let what = format!("the edge at {service} is of a version without ports of UDP, or several in a row");
+        return Err(Problem::new(what, "update the edge").into());
     }
     if wish.tls.is_some()
         && answer.status() == StatusCode::OK

@@ -5,7 +5,7 @@ mod documents;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{cloudflared, completions, doctor, explain, health, http, service, tcp, try_out, tunnel, up};
+use crate::command::{cloudflared, completions, doctor, explain, health, http, service, tcp, try_out, tunnel, udp, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Http(http::Args),
     /// Share a TCP service, such as SSH or a database, at a port of an edge
     Tcp(tcp::Args),
+    /// Share a UDP service, such as DNS or a game, at a port of an edge
+    Udp(udp::Args),
     /// Named tunnels, with cloudflared's commands and flags
     Tunnel(Box<tunnel::Args>),
     /// Print what a stock cloudflared needs to join this edge

@@ -69,6 +69,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Up(args) => command::up::run(args, screen).await,
         Command::Http(args) => command::http::run(args, screen).await,
         Command::Tcp(args) => command::tcp::run(args, screen).await,
+        Command::Udp(args) => command::udp::run(args, screen).await,
         Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
         Command::Service(args) => command::service::run(args, screen),

@@ -153,9 +153,9 @@ impl Blueprint {
             let opening = connections.clone();
             let ports = ports.map(|range| PublicPorts {
                 range: range.numbers(),
-                open: Arc::new(move |number| {
+                open: Arc::new(move |id| {
                     let opening = opening.clone();
-                    Box::pin(async move { opening.open_port(number).await })
+                    Box::pin(async move { opening.open_port(id).await })
                 }),
             });
             let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));

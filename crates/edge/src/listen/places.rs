@@ -39,6 +39,11 @@ impl Places {
         Self::new(limits.connections, limits.connections_per_address, limits.exempt_loopback)
     }
 
+    /// Those of flows of datagrams, apart from connections but as many.
+    pub(crate) fn of_flows(limits: &Limits) -> Arc<Self> {
+        Self::of_visitors(limits)
+    }
+
     /// Those of agents that have not registered. Loopback is a network like others: agents there register at once too.
     pub(crate) fn of_newcomers(limits: &Limits) -> Arc<Self> {
         Self::new(limits.unregistered, (limits.unregistered / NEWCOMERS_SHARE).max(1), false)

@@ -12,34 +12,50 @@ const PROXY: u8 = 0x21;
 /// A byte stream over IPv4 and over IPv6.
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
+/// Datagrams over IPv4 and over IPv6.
+const UDP4: u8 = 0x12;
+const UDP6: u8 = 0x22;
 
 /// The header for a connection from `visitor` to `edge`. Addresses of different families are both told as IPv6.
 pub(super) fn header(version: ProxyProtocol, visitor: SocketAddr, edge: SocketAddr) -> Vec<u8> {
-    let (from, to) = (visitor.ip().to_canonical(), edge.ip().to_canonical());
-    let (from, to) = if from.is_ipv4() == to.is_ipv4() { (from, to) } else { (in_v6(from), in_v6(to)) };
+    let (from, to) = of_one_family(visitor, edge);
     match version {
         ProxyProtocol::V1 => {
             let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
             format!("PROXY {family} {from} {to} {} {}\r\n", visitor.port(), edge.port()).into_bytes()
         }
-        ProxyProtocol::V2 => {
-            let mut addresses = Vec::with_capacity(36);
-            for address in [from, to] {
-                match address {
-                    IpAddr::V4(address) => addresses.extend(address.octets()),
-                    IpAddr::V6(address) => addresses.extend(address.octets()),
-                }
-            }
-            addresses.extend(visitor.port().to_be_bytes());
-            addresses.extend(edge.port().to_be_bytes());
-            let length = u16::try_from(addresses.len()).expect("two addresses and two ports are 36 bytes at most");
-            let mut header = SIGNATURE.to_vec();
-            header.extend([PROXY, if from.is_ipv4() { TCP4 } else { TCP6 }]);
-            header.extend(length.to_be_bytes());
-            header.extend(addresses);
-            header
+        ProxyProtocol::V2 => binary([TCP4, TCP6], [from, to], [visitor.port(), edge.port()]),
+    }
+}
+
+/// The header in front of a datagram from `visitor` to `edge`, in version 2: the other one knows no datagrams.
+pub(crate) fn datagram(visitor: SocketAddr, edge: SocketAddr) -> Vec<u8> {
+    let (from, to) = of_one_family(visitor, edge);
+    binary([UDP4, UDP6], [from, to], [visitor.port(), edge.port()])
+}
+
+fn binary([four, six]: [u8; 2], addresses: [IpAddr; 2], ports: [u16; 2]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(36);
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => body.extend(address.octets()),
+            IpAddr::V6(address) => body.extend(address.octets()),
         }
     }
+    for port in ports {
+        body.extend(port.to_be_bytes());
+    }
+    let length = u16::try_from(body.len()).expect("two addresses and two ports are 36 bytes at most");
+    let mut header = SIGNATURE.to_vec();
+    header.extend([PROXY, if addresses[0].is_ipv4() { four } else { six }]);
+    header.extend(length.to_be_bytes());
+    header.extend(body);
+    header
+}
+
+fn of_one_family(visitor: SocketAddr, edge: SocketAddr) -> (IpAddr, IpAddr) {
+    let (from, to) = (visitor.ip().to_canonical(), edge.ip().to_canonical());
+    if from.is_ipv4() == to.is_ipv4() { (from, to) } else { (in_v6(from), in_v6(to)) }
 }
 
 fn in_v6(address: IpAddr) -> IpAddr {
@@ -77,5 +93,7 @@ mod tests {
         let six = header(ProxyProtocol::V2, at("[2001:db8::7]:1"), at("[2001:db8::1]:2"));
         assert_eq!(six[12..16], [0x21, 0x21, 0, 36]);
         assert_eq!((six.len(), six[31], six[47]), (52, 7, 1));
+        let datagram = datagram(at("192.0.2.7:4711"), at("198.51.100.1:20000"));
+        assert_eq!((&datagram[..13], datagram[13], &datagram[14..]), (&four[..13], UDP4, &four[14..]));
     }
 }

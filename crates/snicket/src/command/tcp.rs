@@ -1,20 +1,19 @@
 //! `snicket tcp`: a TCP service at a public port of an edge.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 use std::time::Duration;
 
-use agent::ingress::Overrides;
 use policy::{Access, Network};
 
+use super::place::Place;
 use super::share::{self, EdgeArgs, Way};
 use crate::bootstrap::{self, PortWish, StreamWish, Wish};
 use crate::connector::{self, Connector};
 use crate::inspect::Inspect;
 use crate::logging::{Level, LogArgs, Logging};
 use crate::ports::PortRange;
+use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
 
@@ -23,6 +22,7 @@ Examples:
   snicket tcp 22                                     SSH of this machine, at a port that the edge chooses
   snicket tcp 5432 --port 20432                      a database, at this port
   snicket tcp db.internal:5432 --port 20400-20499    at one of these
+  snicket tcp host:5000-5010 --port 5000-5010        several ports, each to its own
   snicket tcp 25 --proxy-protocol v2                 the origin is told each visitor's address
   snicket tcp 8443 --tls                             TLS with the origin's own certificate, by its name
   snicket tcp 22 --allow 192.0.2.0/24 --edge tunnel.example.com --ca ca.pem
@@ -34,8 +34,9 @@ again on the next run. The edge says which ports there are (snicket up --ports).
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What the port leads to: a port of this machine, or host:port
-    origin: TcpOrigin,
+    /// What the port leads to: a port of this machine, host:port, or host:first-last
+    #[arg(value_parser = Place::tcp)]
+    origin: Place,
     /// Public port, or a range to choose from [default: chosen by the edge]
     #[arg(long, value_name = "RANGE")]
     port: Option<PortRange>,
@@ -71,9 +72,6 @@ pub(crate) struct Args {
 
 /// Shares.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
-    Logging::from(&args.log).start(Level::Warn)?;
-    let way = Way::find(&args.edge, None)?;
-    let known = bootstrap::ask(&way.api, &way.trust).await?;
     let access = Some(Access { allow: args.allow, ..Access::default() }).filter(|rules| !rules.is_empty());
     let stream = StreamWish {
         proxy_protocol: args.proxy_protocol,
@@ -81,37 +79,73 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         idle: args.idle_timeout,
     };
     let wish = if args.tls {
+        if args.origin.count() > 1 {
+            return Err(Problem::usage("TLS by a name leads to one port", "give one port, or leave --tls out").into());
+        }
         Wish { access, tls: Some(stream), ..Wish::default() }
     } else {
-        Wish { access, port: Some(PortWish { range: args.port, prefer: None, stream }), ..Wish::default() }
+        Wish { access, port: Some(PortWish::new(&args.origin, args.port, stream)), ..Wish::default() }
     };
-    let service = args.origin.to_string();
-    let tunnel = share::tunnel(&args.edge, &way, &known, &service, wish).await?;
-    let document = connector::single(&service, Overrides::default())?;
-    let config = share::config(&args.edge, &way, &known, &tunnel, document)?;
-    let (https, _) = known.ports();
-    let port = tunnel.port.unwrap_or(https);
-    let connector =
-        Connector { config, metrics: args.metrics, inspect: Inspect::Off, grace: args.grace_period, pidfile: None };
-    let ready = |facts: Ready, screen: Screen| {
-        let ready = Ready {
-            command: "tcp",
-            url: args.tls.then(|| ready::url("https", &tunnel.hostname, port)),
-            address: Some(match tunnel.port {
-                Some(port) => format!("{}:{port}", public_host(&tunnel.hostname, &known.domain)),
-                // The name alone says which service it is.
-                None => format!("{}:{port}", tunnel.hostname),
-            }),
-            port: Some(port),
-            origin: Some(service.clone()),
-            api: Some(way.api.clone()),
-            ca: way.ca.clone(),
-            token_file: way.token_file.clone(),
-            ..Ready::from(&known).or(facts)
+    let share = Share {
+        command: "tcp",
+        origin: args.origin,
+        edge: args.edge,
+        wish,
+        metrics: args.metrics,
+        grace: args.grace_period,
+        log: args.log,
+    };
+    share.run(screen).await
+}
+
+/// A service to be shared at a public port, or under a name of TLS.
+pub(super) struct Share {
+    pub(super) command: &'static str,
+    pub(super) origin: Place,
+    pub(super) edge: EdgeArgs,
+    pub(super) wish: Wish,
+    pub(super) metrics: Option<SocketAddr>,
+    pub(super) grace: Duration,
+    pub(super) log: LogArgs,
+}
+
+impl Share {
+    /// Shares it.
+    pub(super) async fn run(self, screen: Screen) -> anyhow::Result<()> {
+        let Self { command, origin, edge, wish, metrics, grace, log } = self;
+        Logging::from(&log).start(Level::Warn)?;
+        let way = Way::find(&edge, None)?;
+        let known = bootstrap::ask(&way.api, &way.trust).await?;
+        let by_name = wish.tls.is_some();
+        let service = origin.to_string();
+        let tunnel = share::tunnel(&edge, &way, &known, &service, wish).await?;
+        let document = origin.document(&tunnel.hostname)?;
+        let config = share::config(&edge, &way, &known, &tunnel, document)?;
+        let (https, _) = known.ports();
+        let port = tunnel.port.unwrap_or(https);
+        let last = port.saturating_add(origin.count() - 1);
+        let row = if last > port { format!("{port}-{last}") } else { port.to_string() };
+        let connector = Connector { config, metrics, inspect: Inspect::Off, grace, pidfile: None };
+        let ready = |facts: Ready, screen: Screen| {
+            let ready = Ready {
+                command,
+                url: by_name.then(|| ready::url("https", &tunnel.hostname, port)),
+                address: Some(match tunnel.port {
+                    Some(_) => format!("{}:{row}", public_host(&tunnel.hostname, &known.domain)),
+                    // The name alone says which service it is.
+                    None => format!("{}:{port}", tunnel.hostname),
+                }),
+                port: Some(port),
+                origin: Some(service.clone()),
+                api: Some(way.api.clone()),
+                ca: way.ca.clone(),
+                token_file: way.token_file.clone(),
+                ..Ready::from(&known).or(facts)
+            };
+            announce(&ready, screen);
         };
-        announce(&ready, screen);
-    };
-    connector.serve(screen, ready).await
+        connector.serve(screen, ready).await
+    }
 }
 
 /// The name that visitors dial. Few resolvers know names under localhost, and the port alone says which service it is.
@@ -131,55 +165,9 @@ fn announce(ready: &Ready, screen: Screen) {
     ));
 }
 
-/// A service as an ingress rule writes it: `tcp://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct TcpOrigin {
-    host: String,
-    port: u16,
-}
-
-impl fmt::Display for TcpOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tcp://{}:{}", self.host, self.port)
-    }
-}
-
-impl FromStr for TcpOrigin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is no TCP service; write a port (22), host:port, or a URL such as tcp://localhost:22");
-        let rest = text.strip_prefix("tcp://").unwrap_or(text);
-        let (host, port) = rest.rsplit_once(':').unwrap_or(("localhost", rest));
-        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
-        let url = url::Url::parse(&format!("tcp://{host}:{port}")).map_err(|_| wrong())?;
-        let is_plain = url.username().is_empty() && url.password().is_none() && url.path().is_empty();
-        let found = url.host_str().filter(|found| !found.is_empty() && is_plain).ok_or_else(wrong)?;
-        Ok(Self { host: found.to_owned(), port })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_people_write_becomes_a_service() {
-        for (text, service) in [
-            ("22", "tcp://localhost:22"),
-            ("db.internal:5432", "tcp://db.internal:5432"),
-            ("tcp://192.0.2.1:25", "tcp://192.0.2.1:25"),
-            ("[::1]:8000", "tcp://[::1]:8000"),
-        ] {
-            assert_eq!(text.parse::<TcpOrigin>().unwrap().to_string(), service);
-        }
-        for text in
-            ["", "0", "70000", "localhost", "localhost:", "http://localhost:80", "a b:1", "me@host:1", ":22", "h/x:1"]
-        {
-            assert!(text.parse::<TcpOrigin>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn only_under_localhost_the_domain_itself_is_shown() {
