@@ -222,10 +222,11 @@ impl<'a> Rig<'a> {
         set_limit(self.agents[0].as_ref().expect("it runs").process.id(), before);
     }
 
-    /// No process has panicked or ended unasked.
-    pub(crate) fn assert_sound(&self) {
-        let agents = self.agents.iter().flatten().map(|agent| &agent.process);
-        for process in agents.chain([&self.edge.process]) {
+    /// Ends everything; nobody has panicked. The next row has the same addresses.
+    pub(crate) async fn end(mut self) {
+        let agents = self.agents.iter_mut().flatten().map(|agent| &mut agent.process);
+        for process in agents.chain([&mut self.edge.process]) {
+            process.kill().await;
             assert!(!process.stderr().contains("panicked"), "{}", process.stderr());
         }
     }
