@@ -11,11 +11,13 @@ use super::{CODE, REFUSED};
 use crate::connect::framing;
 use crate::{Body, BodyError};
 
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
+
 /// The sending side of a stream. Unless [`Outgoing::finish`] was called, dropping it resets the stream, so that what is
 /// cut short is never taken for whole.
 pub(super) struct Outgoing {
     send: SendStream,
-    stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>,
+    stopped: Stopped,
     finished: bool,
 }
 
@@ -31,7 +33,7 @@ impl Outgoing {
     }
 
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
-        self.send.write_chunk(bytes).await
+        unless_stopped(self.send.write_chunk(bytes), &mut self.stopped).await
     }
 
     /// Writes some of the bytes, off their front.
@@ -100,10 +102,32 @@ impl Outgoing {
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             let part = bytes.split_to(length as usize);
             let head = Bytes::copy_from_slice(&framing::data_head(length));
-            self.send.write_all_chunks(&mut [head, part]).await?;
+            let mut chunks = [head, part];
+            unless_stopped(self.send.write_all_chunks(&mut chunks), &mut self.stopped).await?;
         }
         Ok(())
     }
+}
+
+/// What a write comes to, or that the other end wants nothing more. The library does not wake the write for that while both the
+/// stream and the connection have no room.
+async fn unless_stopped(
+    writing: impl Future<Output = Result<(), WriteError>>,
+    stopped: &mut Stopped,
+) -> Result<(), WriteError> {
+    let outcome = tokio::select! {
+        biased;
+        written = writing => return written,
+        outcome = &mut *stopped => outcome,
+    };
+    // It may be asked again.
+    *stopped = Box::pin(std::future::ready(outcome.clone()));
+    Err(match outcome {
+        Ok(Some(code)) => WriteError::Stopped(code),
+        Ok(None) => WriteError::ClosedStream,
+        Err(StoppedError::ConnectionLost(error)) => WriteError::ConnectionLost(error),
+        Err(StoppedError::ZeroRttRejected) => WriteError::ZeroRttRejected,
+    })
 }
 
 impl Drop for Outgoing {
