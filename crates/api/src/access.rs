@@ -37,7 +37,8 @@ pub(crate) async fn delete(State(shared): State<Arc<Shared>>, Path(tunnel): Path
     Ok(success(shown(&Access::default())))
 }
 
-fn find(snapshot: &Snapshot, tunnel: &str) -> Result<Uuid, ApiError> {
+/// A tunnel that is not deleted, by its id in the path.
+pub(crate) fn find(snapshot: &Snapshot, tunnel: &str) -> Result<Uuid, ApiError> {
     let found = tunnel_id(tunnel).and_then(|id| snapshot.live_tunnel(id));
     found.map(|tunnel| tunnel.id).ok_or_else(|| ApiError::no_object(&format!("/tunnels/{tunnel}")))
 }

@@ -1,15 +1,19 @@
 //! Public ports of tunnels.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Path, State};
 use jiff::Timestamp;
-use registry::{NewPort, PortId, PortOptions, PortProtocol, ProxyProtocol};
+use registry::{Hostname, NewPort, Port, PortId, PortOptions, PortProtocol, ProxyProtocol, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::access;
+use crate::body;
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
 use crate::state::Shared;
@@ -67,24 +71,78 @@ impl PortWish {
 /// All public ports.
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
-    let ports: Vec<Value> = snapshot
-        .ports()
-        .map(|port| {
-            json!({
-                "port": port.number,
-                "protocol": port.protocol,
-                "tunnel_id": port.tunnel,
-                "tunnel_name": snapshot.tunnel(port.tunnel).map(|tunnel| &tunnel.name),
-                "service": port.service,
-                "connected": snapshot.is_connected(port.tunnel),
-                "proxy_protocol": port.options.proxy_protocol,
-                "max_connections": port.options.max_connections,
-                "idle_seconds": port.options.idle_seconds,
-                "created_at": port.created_at,
-            })
-        })
-        .collect();
+    let ports: Vec<Value> = snapshot.ports().map(|port| shown(&snapshot, port)).collect();
     Ok(success(json!(ports)))
+}
+
+fn shown(snapshot: &Snapshot, port: &Port) -> Value {
+    json!({
+        "port": port.number,
+        "protocol": port.protocol,
+        "tunnel_id": port.tunnel,
+        "tunnel_name": snapshot.tunnel(port.tunnel).map(|tunnel| &tunnel.name),
+        "service": port.service,
+        "connected": snapshot.is_connected(port.tunnel),
+        "proxy_protocol": port.options.proxy_protocol,
+        "max_connections": port.options.max_connections,
+        "idle_seconds": port.options.idle_seconds,
+        "created_at": port.created_at,
+    })
+}
+
+/// A port for a tunnel that is there, such as one of stock agents.
+#[derive(Deserialize)]
+struct NamedWish {
+    /// The name of a host in the agents' rules, or an address with a port that they reach by themselves, which is all that
+    /// stock agents know.
+    service: String,
+    #[serde(flatten)]
+    port: PortWish,
+}
+
+/// Gives a tunnel one more public port.
+pub(crate) async fn add(State(shared): State<Arc<Shared>>, Path(tunnel): Path<String>, body: Body) -> Answer {
+    let registry = &shared.state.registry;
+    let tunnel = access::find(&registry.snapshot(), &tunnel)?;
+    let NamedWish { service, port } = body::json(body, body::SMALL).await?;
+    let is_address = service.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0);
+    if !is_address && Hostname::parse(&service).is_err() {
+        return Err(ApiError::not_valid("service: the name of a host in the agent's rules, or IP:PORT"));
+    }
+    if port.count.is_some_and(|count| count != 1) {
+        return Err(ApiError::not_valid("port.count: one at a time"));
+    }
+    // A port that another tunnel has is not chosen, and neither is one of its own.
+    let Chosen { ids, options } = choose(&shared, None, port).await?;
+    let snapshot = registry.snapshot();
+    let own = snapshot.ports_of(tunnel).map(|port| NewPort {
+        id: port.id(),
+        service: port.service.clone(),
+        options: port.options.clone(),
+    });
+    let new = NewPort { id: ids[0], service, options };
+    let ports: Vec<NewPort> = own.chain([new]).collect();
+    registry.put_ports(Timestamp::now(), tunnel, &ports).await?;
+    let snapshot = registry.snapshot();
+    let port = snapshot.port(ids[0]).ok_or_else(|| ApiError::taken("The port was taken away again."))?;
+    Ok(success(shown(&snapshot, port)))
+}
+
+/// Takes a public port from a tunnel.
+pub(crate) async fn remove(
+    State(shared): State<Arc<Shared>>,
+    Path((tunnel, protocol, number)): Path<(String, String, String)>,
+) -> Answer {
+    let registry = &shared.state.registry;
+    let tunnel = access::find(&registry.snapshot(), &tunnel)?;
+    let number = number.parse::<u16>().ok();
+    let id = match (protocol.as_str(), number) {
+        ("tcp", Some(number)) => PortId::tcp(number),
+        ("udp", Some(number)) => PortId::udp(number),
+        _ => return Err(ApiError::no_object(&format!("/ports/{protocol}"))),
+    };
+    registry.delete_port(tunnel, id).await?;
+    Ok(success(Value::Null))
 }
 
 /// Ports in a row that are open for the agent that is about to come.

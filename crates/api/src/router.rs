@@ -64,6 +64,8 @@ fn v4(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
 fn own(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     Router::new()
         .route("/tunnels/{tunnel}/access", get(access::one).put(access::put).delete(access::delete))
+        .route("/tunnels/{tunnel}/ports", post(port::add))
+        .route("/tunnels/{tunnel}/ports/{protocol}/{number}", delete(port::remove))
         .route("/ports", get(port::list))
         .route("/routes", get(route::list))
         .route("/routes/{hostname}", delete(route::delete))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use wire::{MAX_DATAGRAM, OriginError, OriginFault};
@@ -102,9 +103,10 @@ impl Peer {
         Ok(Sent::Dropped)
     }
 
-    /// Waits until there may be something to receive. Cancel safe.
+    /// Waits until there may be something to receive, or an error. Cancel safe.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        // The system announces that nobody listens as an error alone.
+        self.socket.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
     }
 
     /// A datagram that has come in; `None`: there is none now.
@@ -112,6 +114,10 @@ impl Peer {
         thread_local! {
             /// One for all flows of a thread, since each would have to hold the room for the longest datagram.
             static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; MAX_DATAGRAM]);
+        }
+        let error = || self.socket.take_error().and_then(|error| error.ok_or_else(|| io::ErrorKind::WouldBlock.into()));
+        if let Ok(error) = self.socket.try_io(Interest::ERROR, error) {
+            return Err(error);
         }
         BUFFER.with_borrow_mut(|buffer| match self.socket.try_recv(buffer) {
             Ok(length) => {

@@ -13,6 +13,7 @@ use crate::bootstrap::{PortWish, StreamWish, Wish};
 use crate::connector;
 use crate::logging::LogArgs;
 use crate::ports::PortRange;
+use crate::problem::Problem;
 use crate::screen::Screen;
 
 const EXAMPLES: &str = "\
@@ -65,6 +66,10 @@ pub(crate) struct Args {
 
 /// Shares.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
+    if args.idle_timeout.is_some_and(|idle| idle < Duration::from_secs(1)) {
+        let advice = "give --idle-timeout a second or more";
+        return Err(Problem::usage("a flow of datagrams has no other end than being idle", advice).into());
+    }
     let access = Some(Access { allow: args.allow, ..Access::default() }).filter(|rules| !rules.is_empty());
     let stream =
         StreamWish { proxy_protocol: args.proxy_protocol, max_connections: args.max_flows, idle: args.idle_timeout };
