@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -42,7 +43,7 @@ pub enum Event {
         reason: FallbackReason,
     },
     /// A request has ended.
-    Request(Box<RequestEvent>),
+    Request(Arc<RequestEvent>),
     /// A byte stream has ended.
     Stream(Box<StreamEvent>),
     /// A flow of datagrams has ended.

@@ -115,7 +115,7 @@ impl Requests {
     ) -> Result<Response<Body>, OriginError> {
         let active = self.configuration.active();
         let host = host_of(request.uri(), request.headers());
-        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = host.unwrap_or_default();
         let (rule, _) = active.document.rules.find(host, request.uri().path());
         let mut record = Record::start(kind, &request, host, rule, &self.events, &self.metrics);
         if let Some(guard) = active.guards.get(rule)
@@ -143,9 +143,13 @@ impl Handler for Requests {
         request: Request<Body>,
         interim: Interim,
     ) -> Result<Response<Body>, OriginError> {
-        match &self.inspector {
+        let recorded = self.inspector.as_ref().and_then(|inspector| inspector.begin(kind, &request, None));
+        match recorded {
             None => self.answer(kind, request, interim).await,
-            Some(inspector) => inspector.observe(kind, request, |request| self.answer(kind, request, interim)).await,
+            // Boxed, because few requests are recorded when there are many, and all would have to hold the room for it.
+            Some((_, recording)) => {
+                Box::pin(recording.through(request, |request| self.answer(kind, request, interim))).await
+            }
         }
     }
 

@@ -16,13 +16,12 @@ mod serve;
 mod store;
 mod view;
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Request, Response};
+use http::Request;
 use tokio::sync::watch;
-use wire::{Body, Kind, OriginError};
+use wire::{Body, Kind};
 
 use crate::origin::host_of;
 use capture::Recording;
@@ -48,24 +47,8 @@ impl Inspector {
         Arc::new(Self { store: Mutex::new(Store::new(limits)), changed: watch::Sender::new(()), began: Instant::now() })
     }
 
-    /// Lets a request through and records what can be seen of it.
-    pub(crate) async fn observe<F>(
-        self: &Arc<Self>,
-        kind: Kind,
-        request: Request<Body>,
-        exchange: impl FnOnce(Request<Body>) -> F,
-    ) -> Result<Response<Body>, OriginError>
-    where
-        F: Future<Output = Result<Response<Body>, OriginError>>,
-    {
-        match self.begin(kind, &request, None) {
-            Some((_, recording)) => recording.through(request, exchange).await,
-            None => exchange(request).await,
-        }
-    }
-
     /// Records a request that begins, and answers its id; `None` when there are too many.
-    fn begin(
+    pub(crate) fn begin(
         self: &Arc<Self>,
         kind: Kind,
         request: &Request<Body>,
@@ -76,7 +59,7 @@ impl Inspector {
         let beginning = Beginning {
             kind,
             method: request.method(),
-            host: host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            host: host.unwrap_or_default(),
             target: request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
             headers: request.headers(),
             unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),

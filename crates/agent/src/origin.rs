@@ -5,6 +5,7 @@ mod connected;
 mod datagram;
 mod error;
 mod hello;
+mod http1;
 mod pool;
 mod socket;
 mod socks;
@@ -13,6 +14,7 @@ mod tls;
 mod web;
 mod websocket;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,7 +22,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use wire::{Body, BodyError, Interim, Kind, OriginError, OriginFault};
@@ -143,21 +145,31 @@ fn unsupported(text: String) -> OriginError {
 }
 
 /// The host that the visitor asked for, port and all.
-pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     match uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => headers.get(HOST).cloned(),
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(HOST)?.to_str().ok(),
     }
 }
 
 /// The body of an answer.
 pub(crate) enum AnswerBody {
     /// As it comes from the origin, over HTTP/1.1.
-    Http1(pool::Answer),
+    Http1(Box<pool::Answer>),
     /// As it comes from the origin, on a connection with a task of its own.
-    Origin(Incoming),
+    Http2(Incoming),
     /// Made here, or the two ways of a WebSocket.
     Own(Body),
+}
+
+impl AnswerBody {
+    /// The body, if all of it is here: nobody but the visitor can cut it short any more.
+    pub(crate) fn into_full(self) -> Result<Body, Self> {
+        match self {
+            Self::Own(body) if body.is_full() => Ok(body),
+            other => Err(other),
+        }
+    }
 }
 
 impl http_body::Body for AnswerBody {
@@ -166,8 +178,8 @@ impl http_body::Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(broken),
-            Self::Origin(body) => Pin::new(body).poll_frame(context).map_err(broken),
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
+            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(broken),
             Self::Own(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -175,7 +187,7 @@ impl http_body::Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Origin(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
             Self::Own(body) => body.is_end_stream(),
         }
     }
@@ -183,13 +195,13 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Origin(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
             Self::Own(body) => body.size_hint(),
         }
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn broken(error: hyper::Error) -> BodyError {
+fn broken(error: impl Display) -> BodyError {
     BodyError(format!("the origin's answer broke off: {error}"))
 }

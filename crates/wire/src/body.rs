@@ -54,6 +54,11 @@ impl Body {
         Self(Source::Quic(incoming))
     }
 
+    /// All of it is held in memory.
+    pub fn is_full(&self) -> bool {
+        matches!(self.0, Source::Empty | Source::Full(_))
+    }
+
     /// Takes the bytes of a body that is held in memory as a whole.
     pub(crate) fn take_full(&mut self) -> Option<Bytes> {
         match &mut self.0 {

@@ -1,10 +1,10 @@
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use tokio::sync::mpsc;
 
 use crate::{Body, ByteStream, FlowRequest, FlowService, Kind, OriginError, OriginFault, StreamRefusal, StreamRequest};
 
@@ -49,21 +49,23 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<i32, (i32, String)>> + Send;
 }
 
-/// Where interim answers (1xx) of the origin go. Advice only: what finds no room, or no edge that wants it, is dropped.
-#[derive(Debug, Clone)]
-pub struct Interim(Option<Way>);
-
-#[derive(Debug, Clone)]
-struct Way {
-    /// Boxed, because the channel's room is allocated for a dozen at once, and most requests never have one.
-    sender: mpsc::Sender<Box<(StatusCode, HeaderMap)>>,
-    /// Clones count together.
-    left: Arc<AtomicUsize>,
-}
+/// Where interim answers (1xx) of the origin go. Advice only: what finds no edge that wants it is dropped.
+#[derive(Debug)]
+pub struct Interim(Option<Arc<Mutex<Way>>>);
 
 /// The interim answers to one request, as they come.
 #[derive(Debug)]
-pub struct Interims(mpsc::Receiver<Box<(StatusCode, HeaderMap)>>);
+pub struct Interims(Arc<Mutex<Way>>);
+
+/// One allocation for each request, since few have anything to send on it.
+#[derive(Debug)]
+struct Way {
+    waiting: VecDeque<(StatusCode, HeaderMap)>,
+    /// How many more may be sent.
+    left: usize,
+    senders: usize,
+    receiver: Option<Waker>,
+}
 
 impl Interim {
     /// More interim answers than this to one request are dropped, because nothing else holds back whoever sends them:
@@ -82,19 +84,45 @@ impl Interim {
 
     /// A sender, and the receiver that the transport (or, at the edge, the listener) drains.
     pub fn channel() -> (Self, Interims) {
-        let (sender, receiver) = mpsc::channel(Self::MOST);
-        (Self(Some(Way { sender, left: Arc::new(AtomicUsize::new(Self::MOST)) })), Interims(receiver))
+        let way = Way { waiting: VecDeque::new(), left: Self::MOST, senders: 1, receiver: None };
+        let way = Arc::new(Mutex::new(way));
+        (Self(Some(Arc::clone(&way))), Interims(way))
     }
 
     /// Passes on one interim answer. What is none is dropped, and so is 100, which the body's first poll stands for.
     pub fn send(&self, status: StatusCode, headers: HeaderMap) {
         let passes =
             status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS);
-        let Some(Way { sender, left }) = self.0.as_ref().filter(|_| passes) else { return };
-        let counted = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if counted.is_ok() {
-            // Closed: nobody wants them any more.
-            let _ = sender.try_send(Box::new((status, headers)));
+        let Some(way) = self.0.as_ref().filter(|_| passes) else { return };
+        let mut way = lock(way);
+        if way.left > 0 {
+            way.left -= 1;
+            way.waiting.push_back((status, headers));
+            let receiver = way.receiver.take();
+            drop(way);
+            wake(receiver);
+        }
+    }
+}
+
+impl Clone for Interim {
+    fn clone(&self) -> Self {
+        if let Some(way) = &self.0 {
+            lock(way).senders += 1;
+        }
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Interim {
+    fn drop(&mut self) {
+        let Some(way) = &self.0 else { return };
+        let mut way = lock(way);
+        way.senders -= 1;
+        if way.senders == 0 {
+            let receiver = way.receiver.take();
+            drop(way);
+            wake(receiver);
         }
     }
 }
@@ -102,12 +130,47 @@ impl Interim {
 impl Interims {
     /// The next one; `None` once no more can come. Cancel safe.
     pub async fn recv(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        self.0.recv().await.map(|interim| *interim)
+        std::future::poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    pub(crate) fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<(StatusCode, HeaderMap)>> {
+        let mut way = lock(&self.0);
+        match way.waiting.pop_front() {
+            Some(interim) => Poll::Ready(Some(interim)),
+            None if way.senders == 0 => Poll::Ready(None),
+            None => {
+                match &mut way.receiver {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    none => *none = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// One that has come already.
     pub fn try_recv(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        self.0.try_recv().ok().map(|interim| *interim)
+        lock(&self.0).waiting.pop_front()
+    }
+}
+
+impl Drop for Interims {
+    fn drop(&mut self) {
+        let mut way = lock(&self.0);
+        // Nobody wants them any more.
+        way.left = 0;
+        way.waiting.clear();
+        way.receiver = None;
+    }
+}
+
+fn lock(way: &Mutex<Way>) -> MutexGuard<'_, Way> {
+    way.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wake(receiver: Option<Waker>) {
+    if let Some(receiver) = receiver {
+        receiver.wake();
     }
 }
 

@@ -201,6 +201,11 @@ pub(crate) fn strip_reserved(headers: &mut HeaderMap) {
     strip(headers, is_reserved);
 }
 
+/// Removes what of a request is the protocol's: what [`is_reserved`], and the mark that turns on tracing.
+pub(crate) fn strip_protocol(headers: &mut HeaderMap) {
+    strip(headers, |name| is_reserved(name) || *name == TRACE_ID);
+}
+
 /// Removes trailers that would change how the message is framed, routed or read (RFC 9110 section 6.5.1).
 pub(crate) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 14] = [

@@ -1,5 +1,6 @@
 //! The agent's dealings with its handler, the same on both transports.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -58,13 +59,13 @@ pub(crate) struct Answer {
 impl Call {
     /// Takes the protocol's own out of a request.
     pub(crate) fn new(kind: Kind, mut head: Parts, extensions: Extensions) -> Self {
-        wire_header::strip_reserved(&mut head.headers);
-        head.headers.remove(wire_header::TRACE_ID);
+        wire_header::strip_protocol(&mut head.headers);
         join_cookies(&mut head.headers);
         if let Some(authority) = head.uri.authority()
+            && let header::Entry::Vacant(entry) = head.headers.entry(header::HOST)
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            head.headers.entry(header::HOST).or_insert(host);
+            entry.insert(host);
         }
         let mut asked = Asked::default();
         let mut want = None;
@@ -93,11 +94,19 @@ impl Call {
         let answering = handler.exchange(kind, Request::from_parts(head, body), interim);
         let mut answering = std::pin::pin!(answering);
         loop {
-            tokio::select! {
-                biased;
-                () = std::future::poll_fn(|context| respond.poll_cancelled(context)) => return None,
-                (status, headers) = asked.next() => respond.early(status, headers).await,
-                answer = &mut answering => {
+            let said = std::future::poll_fn(|context| {
+                if respond.poll_cancelled(context).is_ready() {
+                    Poll::Ready(Said::Cancelled)
+                } else if let Poll::Ready((status, headers)) = asked.poll_next(context) {
+                    Poll::Ready(Said::Early(status, headers))
+                } else {
+                    answering.as_mut().poll(context).map(Said::Answer)
+                }
+            });
+            match said.await {
+                Said::Cancelled => return None,
+                Said::Early(status, headers) => respond.early(status, headers).await,
+                Said::Answer(answer) => {
                     // What the origin said in the same breath goes first.
                     while let Some((status, headers)) = asked.rest() {
                         respond.early(status, headers).await;
@@ -107,6 +116,13 @@ impl Call {
             }
         }
     }
+}
+
+/// What comes next on the way to an answer.
+enum Said {
+    Cancelled,
+    Early(StatusCode, HeaderMap),
+    Answer(Result<Response<Body>, OriginError>),
 }
 
 /// What a byte stream was connected to.
@@ -165,26 +181,25 @@ pub(crate) async fn relay(tunnel: ByteStream, origin: Connected) {
 }
 
 impl Asked {
-    /// The next head to send; for ever nothing if none can come any more. Cancel safe.
-    async fn next(&mut self) -> (StatusCode, HeaderMap) {
-        loop {
-            tokio::select! {
-                biased;
-                wanted = async { self.wanted.as_mut().expect("looked at").await }, if self.wanted.is_some() => {
-                    self.wanted = None;
-                    if wanted.is_ok() {
-                        return (StatusCode::CONTINUE, HeaderMap::new());
-                    }
-                }
-                early = async { self.early.as_mut().expect("looked at").recv().await }, if self.early.is_some() => {
-                    match early {
-                        Some(early) => return early,
-                        None => self.early = None,
-                    }
-                }
-                else => return std::future::pending().await,
+    /// The next head to send.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(StatusCode, HeaderMap)> {
+        if let Some(wanted) = &mut self.wanted
+            && let Poll::Ready(wanted) = Pin::new(wanted).poll(context)
+        {
+            self.wanted = None;
+            if wanted.is_ok() {
+                return Poll::Ready((StatusCode::CONTINUE, HeaderMap::new()));
             }
         }
+        if let Some(early) = &mut self.early
+            && let Poll::Ready(next) = early.poll_recv(context)
+        {
+            match next {
+                Some(early) => return Poll::Ready(early),
+                None => self.early = None,
+            }
+        }
+        Poll::Pending
     }
 
     /// What the origin has said and has not been sent.

@@ -17,7 +17,7 @@ pub(super) struct Record {
     started: Instant,
     metrics: Arc<Metrics>,
     /// Only when somebody listens.
-    telling: Option<(Box<RequestEvent>, broadcast::Sender<Event>)>,
+    telling: Option<(Arc<RequestEvent>, broadcast::Sender<Event>)>,
     outcome: RequestOutcome,
     bytes: u64,
 }
@@ -44,7 +44,7 @@ impl Record {
                 duration: std::time::Duration::ZERO,
                 bytes: 0,
             };
-            (Box::new(event), events.clone())
+            (Arc::new(event), events.clone())
         });
         Self { started: Instant::now(), metrics: Arc::clone(metrics), telling, outcome: RequestOutcome::Left, bytes: 0 }
     }
@@ -57,11 +57,23 @@ impl Record {
     /// From here on the record lives and dies with the answer's body.
     pub(super) fn observe(mut self, response: Response<AnswerBody>) -> Response<Body> {
         let status = response.status().as_u16();
-        self.metrics.response_by_code.with_label_values(&[&status.to_string()]).inc();
-        // A WebSocket ends when either side leaves: it cannot be cut short.
-        let whole = response.body().is_end_stream() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        self.outcome = if whole { RequestOutcome::Answered(status) } else { RequestOutcome::Cut(status) };
-        response.map(|body| Body::wrap(Watched::new(body, self)))
+        self.metrics.answered(response.status());
+        self.outcome = RequestOutcome::Answered(status);
+        let (head, body) = response.into_parts();
+        let body = match body.into_full() {
+            Ok(body) => {
+                self.bytes = body.size_hint().lower();
+                body
+            }
+            Err(body) => {
+                // A WebSocket ends when either side leaves: it cannot be cut short.
+                if !body.is_end_stream() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    self.outcome = RequestOutcome::Cut(status);
+                }
+                Body::wrap(Watched::new(body, self))
+            }
+        };
+        Response::from_parts(head, body)
     }
 }
 
@@ -69,9 +81,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.metrics.concurrent_requests.dec();
         if let Some((mut event, events)) = self.telling.take() {
-            event.outcome = std::mem::replace(&mut self.outcome, RequestOutcome::Left);
-            event.duration = self.started.elapsed();
-            event.bytes = self.bytes;
+            let told = Arc::get_mut(&mut event).expect("nobody else has it before it is sent");
+            told.outcome = std::mem::replace(&mut self.outcome, RequestOutcome::Left);
+            told.duration = self.started.elapsed();
+            told.bytes = self.bytes;
             let _ = events.send(Event::Request(event));
         }
     }

@@ -45,7 +45,7 @@ impl Tap {
 }
 
 /// A recorded request. When it is dropped, the request is over.
-pub(super) struct Recording {
+pub(crate) struct Recording {
     tap: Tap,
     outcome: RequestOutcome,
 }
@@ -56,7 +56,7 @@ impl Recording {
     }
 
     /// Lets the request through, and its answer back.
-    pub(super) async fn through<F>(
+    pub(crate) async fn through<F>(
         mut self,
         request: Request<Body>,
         exchange: impl FnOnce(Request<Body>) -> F,

@@ -277,10 +277,10 @@ async fn unix(_: &std::path::Path) -> io::Result<Box<dyn Io>> {
 }
 
 /// Any byte stream.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// A connection to an origin, as the HTTP client wants it.
+/// A connection to an origin, as the client of HTTP/2 wants it.
 pub(super) struct Stream {
     io: TokioIo<Box<dyn Io>>,
     http2: bool,
@@ -290,6 +290,11 @@ pub(super) struct Stream {
 impl Stream {
     fn new(io: Box<dyn Io>, http2: bool) -> Self {
         Self { io: TokioIo::new(io), http2, reused: Reused(Arc::new(AtomicBool::new(false))) }
+    }
+
+    /// The connection alone.
+    pub(super) fn into_inner(self) -> Box<dyn Io> {
+        self.io.into_inner()
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use wire::{OriginError, OriginFault};
+use wire::{BodyError, OriginError, OriginFault};
 
 /// Why the origins of a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +81,40 @@ pub(super) fn from_client(error: &(dyn Error + 'static)) -> OriginError {
         {
             return OriginError::new(OriginFault::Closed, sentence(OriginFault::Closed, error));
         }
-        if let Some(error) = cause.downcast_ref::<wire::BodyError>() {
-            return OriginError::new(OriginFault::Unknown, format!("the visitor's body failed: {error}"));
+        if let Some(error) = cause.downcast_ref::<BodyError>() {
+            return of_body(error);
         }
         deepest = cause.to_string();
         source = cause.source();
     }
-    OriginError::new(OriginFault::Unknown, format!("the request to the origin failed: {deepest}"))
+    failed(&deepest)
+}
+
+/// Tells what it means that a connection gives no answer.
+pub(super) fn of_connection(error: &io::Error) -> OriginError {
+    if is_closed(error) {
+        OriginError::new(OriginFault::Closed, sentence(OriginFault::Closed, error))
+    } else {
+        failed(&error.to_string())
+    }
+}
+
+/// The visitor gives no more of the body.
+pub(super) fn of_body(error: &BodyError) -> OriginError {
+    OriginError::new(OriginFault::Unknown, format!("the visitor's body failed: {error}"))
+}
+
+/// An origin that never comes to its answer.
+pub(super) fn flood() -> OriginError {
+    OriginError::new(OriginFault::Nonsense, "the origin sends one interim answer after the other")
+}
+
+pub(super) fn switched() -> OriginError {
+    OriginError::new(OriginFault::Nonsense, "the origin switched protocols, and nobody had asked it to")
+}
+
+fn failed(reason: &str) -> OriginError {
+    OriginError::new(OriginFault::Unknown, format!("the request to the origin failed: {reason}"))
 }
 
 fn hyper_fault(error: &hyper::Error) -> Option<OriginFault> {

@@ -72,8 +72,7 @@ fn events() -> Response<Body> {
 }
 
 fn page(request: &Request<Body>) -> String {
-    let host = host_of(request.uri(), request.headers());
-    let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("this host");
+    let host = host_of(request.uri(), request.headers()).unwrap_or("this host");
     let mut headers = String::new();
     for (name, value) in request.headers().iter().take(SHOWN_HEADERS) {
         let value = String::from_utf8_lossy(value.as_bytes());

@@ -17,29 +17,18 @@ use tokio::task::coop;
 use wire::{Body, Interim, OriginError, OriginFault};
 
 use super::connect::{Connector, Reused};
-use super::pool::{Failure, Pool};
+use super::http1::{MAX_FIELDS, MAX_HEAD};
+use super::pool::{Failure, Pool, Upgraded};
 use super::tls::Trust;
 use super::{AnswerBody, PrepareError, error, host_of, websocket};
 use crate::ingress::{OriginOptions, Rule, Service};
 use crate::proxy::Proxies;
 
-/// Header fields in one answer of an origin; more is nonsense or an attack.
-pub(super) const MAX_ANSWER_HEADERS: usize = 256;
 /// Interim answers to one request; no origin has a use for so many, and they could go on for ever.
 const MAX_INTERIM: usize = 100;
-/// The head of one answer; as generous as the reference, which takes 1 MiB.
-pub(super) const MAX_ANSWER_HEAD: u32 = 1 << 20;
 /// The largest body that is collected to learn its length, for origins that take no chunked bodies.
 const MAX_COLLECTED: usize = 1 << 20;
 
-/// Hop-by-hop headers, which an edge has removed; what a broken one left must not reach the origin's parser.
-const HOP_BY_HOP: [HeaderName; 5] = [
-    CONNECTION,
-    UPGRADE,
-    TRANSFER_ENCODING,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 type Http2 = Client<Connector, Body>;
@@ -95,46 +84,49 @@ impl HttpOrigin {
         }
         let http2 = self.prefers_http2 || is_grpc(request.headers());
         let (authority, mut request) = self.prepared(request, http2 || self.by_sni)?;
-        for name in &HOP_BY_HOP {
-            request.headers_mut().remove(name);
-        }
         if self.collect_bodies && request.body().size_hint().exact().is_none() && !has_length(request.headers()) {
             request = Box::pin(collected(request)).await?;
         }
         // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and
         // has no body is then sent once more.
-        let again = repeatable(&request).then(|| copy_of_head(&request));
-        let outcome = match (self.send(authority.clone(), request, interim.clone(), http2).await, again) {
-            (Err(Failure { stale: true, .. }), Some(again)) => {
-                Box::pin(self.send(authority, again, interim, http2)).await
+        let repeatable = repeatable(&request);
+        // What is rare in here is boxed, because each request would have to hold the room for it.
+        let outcome = if http2 {
+            Box::pin(self.over_http2(authority, request, interim, repeatable)).await
+        } else {
+            let (head, body) = request.into_parts();
+            match self.http1.exchange(&authority, &head, body, &interim).await {
+                Err(Failure { stale: true, .. }) if repeatable => {
+                    Box::pin(self.http1.exchange(&authority, &head, Body::empty(), &interim)).await
+                }
+                outcome => outcome,
             }
-            (outcome, _) => outcome,
         };
-        let response = outcome.map_err(|failure| failure.error)?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let text = "the origin switched protocols, and nobody had asked it to";
-            return Err(OriginError::new(OriginFault::Nonsense, text));
-        }
-        Ok(response)
+        outcome.map_err(|failure| failure.error)
     }
 
-    /// What is rare in here is boxed, because each request would have to hold the room for it.
-    async fn send(
+    async fn over_http2(
         &self,
         authority: Authority,
         mut request: Request<Body>,
         interim: Interim,
-        http2: bool,
+        repeatable: bool,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let flood = Flood::watch(&mut request, interim);
-        if http2 {
-            *request.uri_mut() = self.absolute(authority, request.uri())?;
-            let answer = Box::pin(flood.unless(send(&self.http2, request)));
-            answer.await.map(|response| response.map(AnswerBody::Origin))
-        } else {
-            let answer = flood.unless(self.http1.exchange(authority, request));
-            answer.await.map(|response| response.map(AnswerBody::Http1))
+        *request.uri_mut() = self.absolute(authority, request.uri())?;
+        let again = repeatable.then(|| copy_of_head(&request));
+        let flood = Flood::watch(&mut request, interim.clone());
+        let response = match (flood.unless(send(&self.http2, request)).await, again) {
+            (Err(Failure { stale: true, .. }), Some(mut again)) => {
+                let flood = Flood::watch(&mut again, interim);
+                flood.unless(send(&self.http2, again)).await?
+            }
+            (outcome, _) => outcome?,
+        };
+        // A TLS origin may have chosen HTTP/1.1.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(error::switched().into());
         }
+        Ok(response.map(AnswerBody::Http2))
     }
 
     pub(super) async fn websocket(
@@ -143,48 +135,47 @@ impl HttpOrigin {
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
         let (authority, request) = self.prepared(request, self.by_sni)?;
-        let (mut parts, from_visitor) = request.into_parts();
-        websocket::complete_request(&mut parts);
-        let mut request = Request::from_parts(parts, Body::empty());
-        let flood = Flood::watch(&mut request, interim);
-        let answer = flood.unless(self.http1.upgrade(authority.host(), request)).await;
-        let response = answer.map_err(|failure| failure.error)?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            websocket::join(response, from_visitor).await.map(|response| response.map(AnswerBody::Own))
-        } else {
-            Ok(response.map(AnswerBody::Origin))
-        }
+        let (mut head, from_visitor) = request.into_parts();
+        websocket::complete_request(&mut head);
+        let upgraded = self.http1.upgrade(authority.host(), &head, &interim).await;
+        Ok(match upgraded.map_err(|failure| failure.error)? {
+            Upgraded::Accepted(response, io, said) => {
+                response.map(|()| AnswerBody::Own(websocket::join(io, said, from_visitor)))
+            }
+            Upgraded::Refused(response) => response,
+        })
     }
 
     /// The request as the origin is to see it but for what depends on its kind, and the host whose connection it takes:
     /// the visitor's (`by_host`), or always the same.
     fn prepared(&self, request: Request<Body>, by_host: bool) -> Result<(Authority, Request<Body>), OriginError> {
         let (mut parts, body) = request.into_parts();
-        let visitor_host = host_of(&parts.uri, &parts.headers);
-        let host = match &self.host_header {
-            Some(header) => {
-                if let Some(host) = &visitor_host {
-                    parts.headers.insert(FORWARDED_HOST, host.clone());
-                }
-                Some(header.clone())
-            }
-            None => visitor_host,
-        };
-        let authority = host
-            .as_ref()
+        let headers = &mut parts.headers;
+        strip(headers);
+        let host = host_of(&parts.uri, headers).map(str::as_bytes);
+        let mut hosts = headers.get_all(HOST).iter();
+        if hosts.next().map(HeaderValue::as_bytes) != host || hosts.next().is_some() {
+            let host = host.and_then(|host| HeaderValue::from_bytes(host).ok());
+            headers.remove(HOST);
+            headers.extend(host.map(|host| (HOST, host)));
+        }
+        if let Some(header) = &self.host_header
+            && let Some(host) = headers.insert(HOST, header.clone())
+        {
+            headers.insert(FORWARDED_HOST, host);
+        }
+        let authority = headers
+            .get(HOST)
             .filter(|_| by_host)
             .and_then(|host| Authority::try_from(host.as_bytes()).ok())
             .unwrap_or_else(|| self.authority.clone());
-        let host = host.or_else(|| HeaderValue::from_str(authority.as_str()).ok());
+        if !headers.contains_key(HOST) {
+            headers.extend(HeaderValue::from_str(authority.as_str()).ok().map(|host| (HOST, host)));
+        }
+        one_length(headers)?;
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(path);
         parts.version = Version::HTTP_11;
-        if let Some(host) = host {
-            parts.headers.insert(HOST, host);
-        }
-        // Consumed by the agent: the body is asked for when the origin's connection takes it (section 5.1).
-        parts.headers.remove(EXPECT);
-        one_length(&mut parts.headers)?;
         Ok((authority, Request::from_parts(parts, body)))
     }
 
@@ -199,7 +190,7 @@ impl HttpOrigin {
     }
 }
 
-/// An origin that never comes to its answer.
+/// An origin that never comes to its answer, over HTTP/2.
 struct Flood(Arc<Notify>);
 
 impl Flood {
@@ -223,10 +214,7 @@ impl Flood {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = self.0.notified() => {
-                let text = "the origin sends one interim answer after the other";
-                Err(OriginError::new(OriginFault::Nonsense, text).into())
-            }
+            () = self.0.notified() => Err(error::flood().into()),
         }
     }
 }
@@ -274,10 +262,10 @@ fn client(options: &OriginOptions) -> Builder {
         // Zero is no limit, as in the reference.
         .pool_idle_timeout(Some(options.keep_alive_timeout).filter(|age| !age.is_zero()))
         .http1_title_case_headers(true)
-        .http1_max_headers(MAX_ANSWER_HEADERS)
-        .http1_max_buf_size(MAX_ANSWER_HEAD as usize)
+        .http1_max_headers(MAX_FIELDS)
+        .http1_max_buf_size(MAX_HEAD)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
-        .http2_max_header_list_size(MAX_ANSWER_HEAD);
+        .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
     builder
 }
 
@@ -287,6 +275,19 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
+/// Takes out hop-by-hop headers, which an edge has removed: what a broken one left must not reach the origin's parser. And
+/// `expect`, which is the agent's: the body is asked for when the origin's connection takes it (section 5.1).
+fn strip(headers: &mut HeaderMap) {
+    let unwanted = |name: &HeaderName| match *name {
+        CONNECTION | EXPECT | TRANSFER_ENCODING | UPGRADE => true,
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+    };
+    // The common case has none and allocates nothing.
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
 /// Leaves one `content-length` at most. Different ones, and what is no number, are how requests are smuggled.
 fn one_length(headers: &mut HeaderMap) -> Result<(), OriginError> {
     let Some(length) = headers.get(CONTENT_LENGTH).cloned() else { return Ok(()) };
@@ -294,7 +295,9 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), OriginError> {
     if !digits || headers.get_all(CONTENT_LENGTH).iter().any(|other| other != length) {
         return Err(OriginError::new(OriginFault::Unknown, "the request's content-length is no single number"));
     }
-    headers.insert(CONTENT_LENGTH, length);
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        headers.insert(CONTENT_LENGTH, length);
+    }
     Ok(())
 }
 

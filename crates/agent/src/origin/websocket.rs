@@ -8,22 +8,21 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wire::{Body, BodyError, OriginError, OriginFault};
+use wire::{Body, BodyError};
+
+use super::connect::Io;
 
 /// How long an origin may still speak after the visitor's side has ended: time for a Close frame.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Bytes read from the origin at once.
 const CHUNK: usize = 16 * 1024;
 
-type Socket = TokioIo<Upgraded>;
+type Socket = Box<dyn Io>;
 
 /// Adds what HTTP/1.1 demands of an upgrade and no tunnel carries.
 pub(super) fn complete_request(parts: &mut Parts) {
@@ -41,17 +40,14 @@ pub(super) fn complete_request(parts: &mut Parts) {
     });
 }
 
-/// Joins the visitor's bytes with the upgraded connection. The answer's body holds the origin's bytes.
-pub(super) async fn join(mut response: Response<Incoming>, from_visitor: Body) -> Result<Response<Body>, OriginError> {
-    let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| {
-        OriginError::new(OriginFault::Closed, format!("the origin accepted the WebSocket and closed it: {error}"))
-    })?;
-    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+/// Joins the visitor's bytes with the upgraded connection, which has `said` something already. The answer's body holds the
+/// origin's bytes.
+pub(super) fn join(socket: Socket, said: BytesMut, from_visitor: Body) -> Body {
+    let (reader, writer) = tokio::io::split(socket);
     let over = CancellationToken::new();
     let gone = CancellationToken::new();
     tokio::spawn(towards_origin(from_visitor, writer, over.clone(), gone.clone()));
-    let body = from_origin(reader, over, gone.drop_guard());
-    Ok(response.map(|_| body))
+    from_origin(reader, said, over, gone.drop_guard())
 }
 
 /// Writes until the visitor ends, fails, or the answer's body is dropped (`gone`); then tells the other way (`over`).
@@ -84,10 +80,14 @@ async fn towards_origin(
 }
 
 /// The origin's bytes until it ends, or the visitor's side is over.
-fn from_origin(reader: ReadHalf<Socket>, over: CancellationToken, gone: DropGuard) -> Body {
-    let state = (reader, BytesMut::new(), over, gone);
+fn from_origin(reader: ReadHalf<Socket>, said: BytesMut, over: CancellationToken, gone: DropGuard) -> Body {
+    let state = (reader, said, over, gone);
     let frames = futures_util::stream::unfold(Some(state), |state| async {
         let (mut reader, mut buffer, over, gone) = state?;
+        if !buffer.is_empty() {
+            let bytes = buffer.split().freeze();
+            return Some((Ok(Frame::data(bytes)), Some((reader, buffer, over, gone))));
+        }
         buffer.reserve(CHUNK);
         let read = tokio::select! {
             read = reader.read_buf(&mut buffer) => read,

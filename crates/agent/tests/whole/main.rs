@@ -96,7 +96,7 @@ async fn event<T>(events: &mut broadcast::Receiver<Event>, mut wanted: impl FnMu
 /// The next request that is told.
 async fn request_told(events: &mut broadcast::Receiver<Event>) -> RequestEvent {
     event(events, |event| match event {
-        Event::Request(request) => Some(*request),
+        Event::Request(request) => Some(RequestEvent::clone(&request)),
         _ => None,
     })
     .await
