@@ -1,6 +1,7 @@
 //! Diagnostics: to standard error or a file, as text or JSON.
 
 mod pile;
+mod plain;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::problem::Problem;
 use pile::Pile;
 pub(crate) use pile::flush;
+use plain::Plain;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,7 +98,8 @@ impl Logging {
             .with_writer(Pile::start(out).context("no thread can be started")?);
         // A second start in one process can only be a test; the first stays in force.
         let _ = match self.form.unwrap_or_default() {
-            Form::Default => builder.finish().with(filter).try_init(),
+            Form::Default if colour => builder.finish().with(filter).try_init(),
+            Form::Default => builder.event_format(Plain).finish().with(filter).try_init(),
             Form::Json => builder.json().finish().with(filter).try_init(),
         };
         Ok(())
