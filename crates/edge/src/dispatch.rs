@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use http::{Request, Response, request};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 use wire::{Body, ExchangeError, Interim, Kind};
@@ -124,34 +125,39 @@ impl From<&'static Refusal> for Failure {
 /// Sends the order over one connection after the other until one brings an answer, or it must not be tried again.
 pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -> Result<Response<Body>, Failure> {
     let Order { kind, head, body, interim } = order;
-    let replay = Replay::new(body, limits.replay_bytes, Instant::now());
+    // Most requests have no body.
+    let replay = (!body.is_end_stream()).then(|| Replay::new(body, limits.replay_bytes, Instant::now()));
     let mut tried = Vec::new();
     let mut spent = Duration::ZERO;
     loop {
         let carrier = match pool.pick(&tried) {
             Some(carrier) => carrier,
-            None => pool.await_one(&tried, limits.reconnect_wait).await.ok_or(&refusal::NO_CONNECTION)?,
+            // Boxed, so that the many that need not wait are no larger for it.
+            None => Box::pin(pool.await_one(&tried, limits.reconnect_wait)).await.ok_or(&refusal::NO_CONNECTION)?,
         };
         let started = Instant::now();
-        let request = Request::from_parts(head.clone(), replay.body(started));
+        let body = replay.as_ref().map_or_else(Body::empty, |replay| replay.body(started));
+        let request = Request::from_parts(head.clone(), body);
         let exchange = carrier.exchange(kind, request, interim.clone());
-        let waiting = |now: Instant| match kind {
-            Kind::Http => replay.waiting(now),
+        let waiting = |now: Instant| match (kind, &replay) {
+            (Kind::Http, Some(replay)) => replay.waiting(now),
             // What a WebSocket's visitor sends comes only after the answer.
-            Kind::WebSocket => Waiting::Origin(now - started),
+            (Kind::Http, None) | (Kind::WebSocket, _) => Waiting::Origin(now - started),
         };
         tried.push(carrier.identity());
         let number = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         let may_leave = || {
-            let attempt =
-                Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
+            let replayable = replay.as_ref().is_none_or(Replay::is_whole);
+            let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable };
             retry::may_leave(attempt) && pool.has_other(&tried)
         };
         let vigil = Vigil::new(&carrier, started);
         let times = (limits.response.saturating_sub(spent), limits.body_pause);
         let (error, why) = match in_time(exchange, waiting, times, vigil, may_leave).await? {
             Ok(Ok(answer)) => {
-                replay.settle();
+                if let Some(replay) = &replay {
+                    replay.settle();
+                }
                 return Ok(answer);
             }
             Ok(Err(error)) => {
@@ -163,7 +169,8 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
         if let Waiting::Origin(time) = waiting(Instant::now()) {
             spent += time;
         }
-        let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable: replay.is_whole() };
+        let replayable = replay.as_ref().is_none_or(Replay::is_whole);
+        let attempt = Attempt { method: &head.method, number, allowed: limits.attempts, replayable };
         match retry::after(&error, attempt) {
             Verdict::Again => {
                 pool.retried(why);
@@ -200,6 +207,7 @@ async fn in_time<T>(
             return Err(refusal);
         }
         tokio::select! {
+            biased;
             outcome = &mut exchange => return Ok(Ok(outcome)),
             // Who waits for whom may change meanwhile.
             () = sleep_until(vigil.due().min(now + left.min(pause))) => (),

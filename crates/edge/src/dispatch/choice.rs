@@ -2,25 +2,25 @@
 /// number below its argument, and decides between equals, so that idle connections share the work.
 pub(crate) fn least_loaded(
     loads: impl Iterator<Item = Option<usize>>,
-    random: impl FnOnce(usize) -> usize,
+    mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
+    let mut chosen = None;
     let mut least = usize::MAX;
-    let mut equals: Vec<usize> = Vec::new();
+    let mut equals = 0;
     for (index, load) in loads.enumerate() {
         let Some(load) = load else { continue };
         if load < least {
-            least = load;
-            equals.clear();
+            (least, equals) = (load, 0);
         }
         if load == least {
-            equals.push(index);
+            equals += 1;
+            // The n-th takes the place with a chance of one in n, which leaves all with the same.
+            if equals == 1 || random(equals) == 0 {
+                chosen = Some(index);
+            }
         }
     }
-    match equals.len() {
-        0 => None,
-        1 => Some(equals[0]),
-        several => equals.get(random(several)).copied(),
-    }
+    chosen
 }
 
 #[cfg(test)]
@@ -46,7 +46,12 @@ mod tests {
 
     #[test]
     fn equals_share() {
-        let loads = [Some(1), Some(0), Some(2), Some(0)];
-        assert_eq!([0, 1, 2, 3].map(|chance| pick(&loads, chance)), [Some(1), Some(3), Some(1), Some(3)]);
+        let mut picked = [0; 4];
+        for (second, third) in (0..2).flat_map(|second| (0..3).map(move |third| (second, third))) {
+            let loads = [Some(0), Some(1), Some(0), Some(0)];
+            let index = least_loaded(loads.into_iter(), |below| if below == 2 { second } else { third });
+            picked[index.unwrap()] += 1;
+        }
+        assert_eq!(picked, [2, 0, 2, 2]);
     }
 }

@@ -119,12 +119,12 @@ impl Carrier for Arc<Live> {
         Live::is_doubted(self)
     }
 
-    async fn exchange(
+    fn exchange(
         &self,
         kind: Kind,
         request: Request<Body>,
         interim: Interim,
-    ) -> Result<Response<Body>, ExchangeError> {
-        self.connection.exchange(kind, request, interim).await
+    ) -> impl Future<Output = Result<Response<Body>, ExchangeError>> + Send {
+        self.connection.exchange(kind, request, interim)
     }
 }
