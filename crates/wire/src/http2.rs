@@ -5,7 +5,6 @@
 pub mod agent;
 pub mod edge;
 
-mod cork;
 mod duplex;
 mod incoming;
 mod link;
@@ -13,7 +12,6 @@ mod liveness;
 mod outgoing;
 mod stream;
 
-pub use cork::{Corked, Uncork};
 pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
@@ -31,9 +29,6 @@ const CONNECTION_WINDOW: u32 = 128 << 20;
 /// What readers who take nothing may hold of it at the edge; the other half is for everybody else.
 const HELD: usize = CONNECTION_WINDOW as usize / 2;
 
-/// Bytes of one stream that may wait for the socket beyond the peer's window.
-const SEND_BUFFER: usize = 256 << 10;
-
 /// Bytes of the largest frame that either end takes: a body in fewer pieces costs less, and one of this size keeps nobody
 /// waiting, for 5 ms at 100 Mbit/s.
 const FRAME: u32 = 64 << 10;
@@ -43,10 +38,13 @@ const FRAME: u32 = 64 << 10;
 const HEADER_LIST: u32 = 1 << 20;
 const _: () = assert!(Limits::HEADERS.serialized() < HEADER_LIST as usize / 2);
 
-/// Accounted cost of small DATA frames that wait for slow readers, at 256 bytes a frame: one million frames. The
-/// library's own measure would let a few stalled WebSockets with short messages end the connection for all.
-const SMALL_FRAMES: usize = 256 << 20;
-
-/// Streams reset by the peer before this end has looked at them: many visitors leaving at once are no attack, since the
-/// peer is an authenticated one.
-const UNSEEN_RESETS: usize = 10_000;
+/// What this end allows the other; `streams` counts at the agent.
+fn settings(streams: u32) -> ::http2::Settings {
+    ::http2::Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        frame: FRAME,
+        header_list: HEADER_LIST,
+        streams,
+    }
+}

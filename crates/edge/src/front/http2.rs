@@ -1,5 +1,6 @@
 //! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
 
+mod cork;
 mod guard;
 
 use std::future::poll_fn;
@@ -20,12 +21,12 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
-use wire::http2::Corked;
 use wire::{Body, BodyError, Interim, Kind};
 
 use super::{Reception, ask};
 use crate::defence::Defence;
 use crate::visit::{Caller, Visit};
+use cork::Corked;
 use guard::{Alarm, Guarded};
 
 /// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.

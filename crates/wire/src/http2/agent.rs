@@ -1,16 +1,16 @@
 //! The agent end of a connection over HTTP/2.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http2::{Accepted, Driver, Handle, Reason, RecvStream, SendStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,14 +18,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::cork::{Corked, Uncork};
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::{Heard, Watched};
-use super::{CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW, UNSEEN_RESETS};
-use super::{outgoing, stream};
+use super::{outgoing, settings, stream};
 use crate::agent_connection;
-use crate::body::{Broken, Promise};
+use crate::body::Broken;
 use crate::exchange::{clean_answer, length_promise, strip_hop_by_hop};
 use crate::flight::Flights;
 use crate::header::{self, ResponseMeta, StreamKind};
@@ -57,37 +55,22 @@ where
     H: Handler,
 {
     let (io, heard) = Watched::new(io);
-    let (io, uncork) = Corked::new(io);
-    let connection = match timeout(PREFACE_LIMIT, uncork.drive(builder().handshake(io))).await {
-        Ok(Ok(connection)) => connection,
+    let (mut driver, handle) = ::http2::server(io, settings(MAX_STREAMS));
+    match timeout(PREFACE_LIMIT, poll_fn(|context| driver.poll_settled(context))).await {
+        Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(ConnectError::Lost(error.to_string())),
         Err(_) => return Err(ConnectError::Lost(format!("the edge said nothing for {PREFACE_LIMIT:?}"))),
-    };
+    }
     let flights = Flights::default();
     let (opened, control) = oneshot::channel();
-    let driver = drive(connection, uncork, heard, handler, flights.clone(), opened);
+    let driver = drive(driver, handle, heard, handler, flights.clone(), opened);
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_frame_size(FRAME)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .data_frame_budget(SMALL_FRAMES)
-        .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .max_local_error_reset_streams(None);
-    builder
 }
 
 /// Serves whatever the edge opens until the connection ends; answers why.
 async fn drive<IO, H>(
-    mut connection: Connection<Corked<Watched<IO>>, Bytes>,
-    uncork: Uncork<Watched<IO>>,
+    mut driver: Driver<Watched<IO>>,
+    handle: Handle,
     heard: Heard,
     handler: Arc<H>,
     flights: Flights,
@@ -97,8 +80,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
-    let ping = connection.ping_pong().expect("a fresh connection has its ping handle");
-    let vanished = heard.vanished(ping);
+    let vanished = heard.vanished(handle);
     let mut vanished = std::pin::pin!(vanished);
     let mut opened = Some(opened);
     // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
@@ -110,19 +92,19 @@ where
         tokio::select! {
             biased;
             Some(_) = exchanges.next() => {}
-            accepted = uncork.drive(connection.accept()) => match accepted {
+            accepted = poll_fn(|context| driver.poll_accept(context)) => match accepted {
                 None => return "the edge closed the connection".into(),
                 Some(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
-                Some(Ok((request, respond))) => match StreamKind::of(request.headers()) {
-                    StreamKind::Control => open_control(request, respond, &mut opened),
+                Some(Ok(accepted)) => match StreamKind::of(accepted.head.headers()) {
+                    StreamKind::Control => open_control(accepted, &mut opened),
                     StreamKind::Configuration => {
-                        others.spawn(configure(Arc::clone(&handler), Arc::clone(&room), request, respond));
+                        others.spawn(configure(Arc::clone(&handler), Arc::clone(&room), accepted));
                     }
                     StreamKind::Stream => {
                         let ticket = flights.board();
                         let handler = Arc::clone(&handler);
                         others.spawn(async move {
-                            stream::serve(&*handler, request, respond).await;
+                            stream::serve(&*handler, accepted).await;
                             drop(ticket);
                         });
                     }
@@ -130,7 +112,7 @@ where
                         let ticket = flights.board();
                         let handler = Arc::clone(&handler);
                         let exchange = async move {
-                            exchange(&*handler, kind, request, respond).await;
+                            exchange(&*handler, kind, accepted).await;
                             drop(ticket);
                         };
                         // A panic ends its request alone, as it would end a task.
@@ -145,40 +127,39 @@ where
 }
 
 /// Accepts the control stream; there is one on a connection.
-fn open_control(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    opened: &mut Option<oneshot::Sender<Duplex>>,
-) {
+fn open_control(Accepted { mut send, recv, .. }: Accepted, opened: &mut Option<oneshot::Sender<Duplex>>) {
     let Some(opened) = opened.take() else {
         tracing::debug!("the edge opened a second control stream");
-        respond.send_reset(Reason::REFUSED_STREAM);
+        send.reset(Reason::REFUSED_STREAM);
         return;
     };
     let mut response = Response::new(());
     let octets = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(http::header::CONTENT_TYPE, octets);
-    if let Ok(send) = respond.send_response(response, false) {
+    if send.answer(&response, false).is_ok() {
         // Nobody listening means that the connection is being given up.
-        let _ = opened.send(Duplex::new(send, request.into_body()));
+        let _ = opened.send(Duplex::new(send, recv));
     }
 }
 
 /// Serves a request until its answer is sent, or the edge cancels it.
-async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (head, recv) = request.into_parts();
+async fn exchange<H: Handler>(handler: &H, kind: Kind, accepted: Accepted) {
+    let Accepted { head, mut send, recv } = accepted;
+    let (head, ()) = head.into_parts();
     let extensions = marked(&head.headers);
     let mut call = Call::new(kind, head, extensions);
-    let body = if recv.is_end_stream() {
+    let body = if recv.is_end() {
         Body::empty()
     } else {
-        // The library has refused a length that is not one number.
-        let promise = length_promise(&call.head.headers).unwrap_or(Promise::Open);
+        let Ok(promise) = length_promise(&call.head.headers) else {
+            let fault = OriginError::new(OriginFault::Unsupported, "the request's content-length is not one number");
+            return fail(send, &ResponseMeta::Fault(fault), extensions);
+        };
         Body::http2(Incoming::request(recv, promise, call.want.take()))
     };
-    let answer = match call.answer(handler, body, &mut respond).await {
+    let answer = match call.answer(handler, body, &mut send).await {
         None => return,
-        Some(Err(error)) => return fail(respond, &ResponseMeta::Fault(error), extensions),
+        Some(Err(error)) => return fail(send, &ResponseMeta::Fault(error), extensions),
         Some(Ok(answer)) => answer,
     };
     let mut head = Response::new(());
@@ -200,7 +181,9 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
     }
     head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
     // An error means that the edge has cancelled the request.
-    let Ok(mut send) = respond.send_response(head, answer.body.is_none()) else { return };
+    if send.answer(&head, answer.body.is_none()).is_err() {
+        return;
+    }
     if let Some(body) = answer.body
         && let Err(error) = outgoing::send(&mut send, body).await
     {
@@ -209,7 +192,7 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, request: Request<RecvStre
     }
 }
 
-impl Respond for SendResponse<Bytes> {
+impl Respond for SendStream {
     fn poll_cancelled(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.poll_reset(context).map(|_| ())
     }
@@ -220,7 +203,7 @@ impl Respond for SendResponse<Bytes> {
         *head.status_mut() = status;
         *head.headers_mut() = headers;
         // Advice only; an error means that the stream is closed.
-        let _ = self.send_informational(head);
+        let _ = self.answer(&head, false);
     }
 }
 
@@ -233,26 +216,21 @@ pub(super) fn marked(headers: &HeaderMap) -> Extensions {
 }
 
 /// Says that there is no answer of the origin (section 5.6).
-pub(super) fn fail(mut respond: SendResponse<Bytes>, meta: &ResponseMeta, extensions: Extensions) {
+pub(super) fn fail(mut send: SendStream, meta: &ResponseMeta, extensions: Extensions) {
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::BAD_GATEWAY;
     head.headers_mut().insert(header::RESPONSE_META, meta.to_value(extensions));
     // An error means that the edge has cancelled the request.
-    let _ = respond.send_response(head, true);
+    let _ = send.answer(&head, true);
 }
 
 /// Applies a configuration that the edge pushes (section 11.2). It takes of the `room` what it is long, until it is
 /// answered.
-async fn configure<H: Handler>(
-    handler: Arc<H>,
-    room: Arc<Semaphore>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let pushed = timeout(CONFIGURATION_LIMIT, read_configuration(request.into_body(), &room)).await;
+async fn configure<H: Handler>(handler: Arc<H>, room: Arc<Semaphore>, Accepted { mut send, recv, .. }: Accepted) {
+    let pushed = timeout(CONFIGURATION_LIMIT, read_configuration(recv, &room)).await;
     let Ok(Ok((version, config, _taken))) = pushed else {
         let fault = OriginError::new(OriginFault::Unsupported, "the pushed configuration cannot be read");
-        return fail(respond, &ResponseMeta::Fault(fault), Extensions::default());
+        return fail(send, &ResponseMeta::Fault(fault), Extensions::default());
     };
     let (version, error) = match handler.update_configuration(version, config).await {
         Ok(version) => (version, None),
@@ -261,8 +239,8 @@ async fn configure<H: Handler>(
     let answer = serde_json::json!({ "lastAppliedVersion": version, "err": error }).to_string();
     let mut head = Response::new(());
     head.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(mut send) = respond.send_response(head, false) {
-        let _ = send.send_data(answer.into(), true);
+    if send.answer(&head, false).is_ok() {
+        let _ = send.send(answer.into(), true);
     }
 }
 
@@ -280,12 +258,11 @@ async fn read_configuration(
 ) -> Result<(i32, Bytes, SemaphorePermit<'_>), String> {
     let mut whole = BytesMut::new();
     let mut taken = room.try_acquire_many(0).expect("nothing can be had at any time, and the semaphore is not closed");
-    while let Some(bytes) = recv.data().await {
+    while let Some(bytes) = poll_fn(|context| recv.poll_data(context)).await {
         let bytes = bytes.map_err(|error| error.to_string())?;
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let more = room.try_acquire_many(length);
         taken.merge(more.map_err(|_| format!("longer than {CONFIGURATION_SIZE} bytes, with others pushed at once"))?);
-        let _ = recv.flow_control().release_capacity(bytes.len());
         whole.extend_from_slice(&bytes);
     }
     let pushed: Pushed<'_> = serde_json::from_slice(&whole).map_err(|error| error.to_string())?;

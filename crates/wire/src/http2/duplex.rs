@@ -4,29 +4,27 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use ::http2::{RecvStream, SendStream};
 use bytes::{Buf, Bytes};
-use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes asked of flow control, and copied, at a time: RPC messages are small.
+/// Bytes that are sent at a time: those that find no room wait in memory.
 const CHUNK: usize = 16 << 10;
 
 pub(crate) struct Duplex {
-    send: SendStream<Bytes>,
+    send: SendStream,
     recv: RecvStream,
     unread: Bytes,
 }
 
 impl Duplex {
-    pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
+    pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
         Self { send, recv, unread: Bytes::new() }
     }
 
     /// The next bytes; `None`: the end.
     pub(crate) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         while let Some(bytes) = ready!(self.recv.poll_data(context)).transpose().map_err(io::Error::other)? {
-            // Fails only on a stream that is closed, and then the window does not matter.
-            let _ = self.recv.flow_control().release_capacity(bytes.len());
             if !bytes.is_empty() {
                 return Poll::Ready(Ok(Some(bytes)));
             }
@@ -36,30 +34,9 @@ impl Duplex {
 
     /// Sends some of the bytes, off their front.
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
-        let room = ready!(self.poll_room(context, bytes.len()))?;
-        let part = bytes.split_to(room.min(bytes.len()));
-        Poll::Ready(self.send.send_data(part, false).map_err(io::Error::other))
-    }
-
-    /// Waits for room for at least one of so many bytes, and says for how many there is.
-    fn poll_room(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        self.send.reserve_capacity(length);
-        loop {
-            let room = self.send.capacity();
-            if room > 0 {
-                return Poll::Ready(Ok(room));
-            }
-            match self.send.poll_capacity(context) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
-                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                // Closed streams do not always wake whoever waits for capacity with an error.
-                Poll::Pending => {
-                    let _ = ready!(self.send.poll_reset(context));
-                    return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-                }
-            }
-        }
+        ready!(self.send.poll_ready(context)).map_err(io::Error::other)?;
+        let part = bytes.split_to(bytes.len().min(CHUNK));
+        Poll::Ready(self.send.send(part, false).map_err(io::Error::other))
     }
 }
 
@@ -83,9 +60,9 @@ impl AsyncWrite for Duplex {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(this.poll_room(context, bytes.len().min(CHUNK)))?;
-        let length = bytes.len().min(room);
-        this.send.send_data(Bytes::copy_from_slice(&bytes[..length]), false).map_err(io::Error::other)?;
+        ready!(this.send.poll_ready(context)).map_err(io::Error::other)?;
+        let length = bytes.len().min(CHUNK);
+        this.send.send(Bytes::copy_from_slice(&bytes[..length]), false).map_err(io::Error::other)?;
         Poll::Ready(Ok(length))
     }
 
@@ -94,6 +71,6 @@ impl AsyncWrite for Duplex {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().send.send_data(Bytes::new(), true).map_err(io::Error::other))
+        Poll::Ready(self.get_mut().send.send(Bytes::new(), true).map_err(io::Error::other))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::task::{Context, Poll, ready};
 
+use ::http2::RecvStream;
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ enum Stage {
 impl Incoming {
     /// At the edge: an answer's body. It holds on to the request's.
     pub(super) fn answer(recv: RecvStream, promise: Promise, upload: Upload, holders: &Holders<RecvStream>) -> Self {
-        let ended = recv.is_end_stream();
+        let ended = recv.is_end();
         let recv = if ended { Reading::Alone(recv) } else { holders.watch(recv, promise) };
         let mut incoming = Self { recv, promise, stage: Stage::Data, wanted: None, upload: Some(upload) };
         if ended {
@@ -78,8 +78,7 @@ impl Incoming {
             self.stage = Stage::Trailers;
         }
         if self.stage == Stage::Trailers {
-            let trailers = self.recv.read(|recv| recv.poll_trailers(context), Poll::is_ready);
-            let trailers = ready!(trailers.ok_or_else(held::given_up)?).map_err(failed)?;
+            let trailers = self.recv.read(RecvStream::trailers, Option::is_some).ok_or_else(held::given_up)?;
             if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(header::BROKEN)) {
                 return Poll::Ready(Err(BodyError("the agent could not get the rest of it".into())));
             }
@@ -93,14 +92,7 @@ impl Incoming {
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
-        let read = |recv: &mut RecvStream| {
-            let bytes = ready!(recv.poll_data(context)).transpose().map_err(failed)?;
-            if let Some(bytes) = &bytes {
-                // Fails only on a stream that is closed, and then the window does not matter.
-                let _ = recv.flow_control().release_capacity(bytes.len());
-            }
-            Poll::Ready(Ok(bytes))
-        };
+        let read = |recv: &mut RecvStream| recv.poll_data(context).map(|bytes| bytes.transpose().map_err(failed));
         self.recv.read(read, Poll::is_ready).ok_or_else(held::given_up)?
     }
 
@@ -131,10 +123,11 @@ impl Drop for Incoming {
 
 impl held::Stream for RecvStream {
     fn held(&mut self) -> usize {
-        self.flow_control().used_capacity()
+        self.waiting()
     }
 }
 
-fn failed(error: h2::Error) -> BodyError {
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn failed(error: ::http2::Error) -> BodyError {
     BodyError(error.to_string())
 }

@@ -1,11 +1,11 @@
 //! What the edge sends on a connection over HTTP/2.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
+use ::http2::{Error, Handle, Reason, RecvStream, SendStream};
+use bytes::BytesMut;
 use http::uri::{self, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -19,7 +19,7 @@ use super::liveness::Heard;
 use super::outgoing;
 use crate::body::Broken;
 use crate::byte_stream::stream_mark;
-use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue};
+use crate::exchange::{answer_promise, clean_answer, clean_request, expects_continue, length_promise};
 use crate::flight::Ticket;
 use crate::header::{self, ResponseMeta};
 use crate::held::Holders;
@@ -36,18 +36,16 @@ const CONFIGURATION_ANSWER_SIZE: usize = 64 << 10;
 /// The edge's sending side of a connection over HTTP/2; clones share it.
 #[derive(Clone)]
 pub(crate) struct Link {
-    /// `None`: the connection is closing. Taken out then, because the library keeps a connection open while one exists.
-    sender: Arc<Mutex<Option<SendRequest<Bytes>>>>,
-    /// Streams that the agent still allows. Whoever waits here has certainly not been sent, which cannot be told of
-    /// whoever waits inside the library.
+    handle: Handle,
+    /// Streams that the agent still allows. Whoever waits here has certainly not been sent.
     slots: Arc<Semaphore>,
     heard: Heard,
     holders: Arc<Holders<RecvStream>>,
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<Bytes>, heard: Heard, holders: Arc<Holders<RecvStream>>) -> Self {
-        Self { sender: Arc::new(Mutex::new(Some(sender))), slots: Arc::new(Semaphore::new(0)), heard, holders }
+    pub(super) fn new(handle: Handle, heard: Heard, holders: Arc<Holders<RecvStream>>) -> Self {
+        Self { handle, slots: Arc::new(Semaphore::new(0)), heard, holders }
     }
 
     pub(crate) fn signs(&self) -> u64 {
@@ -58,33 +56,28 @@ impl Link {
         self.heard.ask()
     }
 
-    fn sender(&self) -> Option<SendRequest<Bytes>> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub(super) fn close(&self) {
         self.slots.close();
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.handle.close();
     }
 
     /// Obeys MAX_CONCURRENT_STREAMS, which has come in with the agent's first frame; the control stream counts.
     pub(super) fn limit_streams(&self) {
-        let limit = self.sender().map_or(0, |sender| sender.current_max_send_streams());
+        let limit = self.handle.allowed_streams().map_or(Semaphore::MAX_PERMITS, |limit| limit as usize);
         self.slots.add_permits(limit.saturating_sub(1).min(Semaphore::MAX_PERMITS));
     }
 
     pub(super) async fn open_control(&self) -> Result<Duplex, String> {
-        let mut sender = self.sender().ok_or("the connection is closed")?;
         let mut request = Request::new(());
         *request.uri_mut() = Uri::from_static("https://edge.invalid/");
         request.headers_mut().insert(header::UPGRADE, header::UPGRADE_CONTROL);
-        let failed = |error: h2::Error| format!("the control stream failed: {error}");
-        let (response, send) = sender.send_request(request, false).map_err(failed)?;
-        let response = response.await.map_err(failed)?;
+        let failed = |error: Error| format!("the control stream failed: {error}");
+        let (send, mut recv) = self.handle.request(&request, false).map_err(failed)?;
+        let response = poll_fn(|context| recv.poll_head(context)).await.map_err(failed)?;
         if response.status() != StatusCode::OK {
             return Err(format!("the agent answered the control stream with status {}", response.status()));
         }
-        Ok(Duplex::new(send, response.into_body()))
+        Ok(Duplex::new(send, recv))
     }
 
     pub(crate) async fn exchange(
@@ -100,10 +93,9 @@ impl Link {
         let method = head.method.clone();
         let waits = expects_continue(&head.headers);
         let head = request_head(kind, head, &body, extensions);
-        let (mut sender, slot) = self.place(phase).await?;
+        let slot = self.place(phase).await?;
         let end = kind == Kind::Http && body.is_end_stream();
-        let (mut response, send) =
-            sender.send_request(head, end).map_err(|error| ExchangeError::NotSent(error.to_string()))?;
+        let (send, mut recv) = self.open(&head, end)?;
 
         let ticket = ticket.with(slot);
         let (go, mut upload) = if end {
@@ -112,8 +104,8 @@ impl Link {
             let (go, wanted) = waits.then(oneshot::channel).unzip();
             (go, upload(kind, ticket, send, body, wanted))
         };
-        let answer = upload.answer(answer_head(&mut response, go, &interim)).await?;
-        read_answer(kind, extensions, &method, answer, upload, &self.holders)
+        let answer = upload.answer(answer_head(&mut recv, go, &interim)).await?;
+        read_answer(kind, extensions, &method, answer, recv, upload, &self.holders)
     }
 
     pub(crate) async fn connect_stream(
@@ -124,31 +116,32 @@ impl Link {
         phase: &mut watch::Receiver<Phase>,
     ) -> Result<ByteStream, ExchangeError> {
         let head = stream_head(request, extensions)?;
-        let (mut sender, slot) = self.place(phase).await?;
-        let (response, send) =
-            sender.send_request(head, false).map_err(|error| ExchangeError::NotSent(error.to_string()))?;
-        let answer = response.await.map_err(exchange_error)?;
+        let slot = self.place(phase).await?;
+        let (send, mut recv) = self.open(&head, false)?;
+        let answer = poll_fn(|context| recv.poll_head(context)).await.map_err(exchange_error)?;
         check_meta(answer.headers())?;
         if answer.status() != StatusCode::OK {
             return Err(ExchangeError::Protocol(format!("status {} to a byte stream", answer.status())));
         }
-        Ok(ByteStream::http2(Duplex::new(send, answer.into_body()), Some(ticket.with(slot))))
+        Ok(ByteStream::http2(Duplex::new(send, recv), Some(ticket.with(slot))))
     }
 
     /// Waits for one of the streams that the agent allows.
-    async fn place(
-        &self,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Result<(SendRequest<Bytes>, OwnedSemaphorePermit), ExchangeError> {
-        let slot = tokio::select! {
-            biased;
-            reason = unavailable(phase) => return Err(ExchangeError::NotSent(reason)),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot,
-        };
-        match (self.sender(), slot) {
-            (Some(sender), Ok(slot)) => Ok((sender, slot)),
-            _ => Err(ExchangeError::NotSent("the connection is closed".into())),
+    async fn place(&self, phase: &mut watch::Receiver<Phase>) -> Result<OwnedSemaphorePermit, ExchangeError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
         }
+        tokio::select! {
+            biased;
+            reason = unavailable(phase) => Err(ExchangeError::NotSent(reason)),
+            slot = Arc::clone(&self.slots).acquire_owned() => {
+                slot.map_err(|_| ExchangeError::NotSent("the connection is closed".into()))
+            }
+        }
+    }
+
+    fn open(&self, head: &Request<()>, end: bool) -> Result<(SendStream, RecvStream), ExchangeError> {
+        self.handle.request(head, end).map_err(|error| ExchangeError::NotSent(error.to_string()))
     }
 
     pub(crate) async fn update_configuration(&self, version: i32, config: &[u8]) -> Result<i32, String> {
@@ -168,20 +161,19 @@ impl Link {
         body.extend_from_slice(b"}");
 
         let _slot = self.slots.acquire().await.map_err(|_| "the connection is closed")?;
-        let mut sender = self.sender().ok_or("the connection is closed")?;
         let mut request = Request::new(());
         *request.method_mut() = Method::PUT;
         *request.uri_mut() = Uri::from_static("https://edge.invalid/");
         request.headers_mut().insert(header::UPGRADE, header::UPGRADE_CONFIGURATION);
         request.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let failed = |error: h2::Error| format!("the configuration push failed: {error}");
-        let (response, mut send) = sender.send_request(request, false).map_err(failed)?;
-        send.send_data(body.freeze(), true).map_err(failed)?;
-        let response = response.await.map_err(failed)?;
+        let failed = |error: Error| format!("the configuration push failed: {error}");
+        let (mut send, mut recv) = self.handle.request(&request, false).map_err(failed)?;
+        send.send(body.freeze(), true).map_err(failed)?;
+        let response = poll_fn(|context| recv.poll_head(context)).await.map_err(failed)?;
         if response.status() != StatusCode::OK {
             return Err(format!("the agent answered the configuration with status {}", response.status()));
         }
-        let answer = collect(response.into_body()).await?;
+        let answer = collect(recv).await?;
         let answer: ConfigurationAnswer = serde_json::from_slice(&answer)
             .map_err(|error| format!("the agent's answer to the configuration cannot be read: {error}"))?;
         match answer.err {
@@ -203,12 +195,11 @@ struct ConfigurationAnswer {
 
 async fn collect(mut recv: RecvStream) -> Result<BytesMut, String> {
     let mut whole = BytesMut::new();
-    while let Some(bytes) = recv.data().await {
+    while let Some(bytes) = poll_fn(|context| recv.poll_data(context)).await {
         let bytes = bytes.map_err(|error| format!("the agent's answer to the configuration broke off: {error}"))?;
         if whole.len() + bytes.len() > CONFIGURATION_ANSWER_SIZE {
             return Err("the agent's answer to the configuration is too long".into());
         }
-        let _ = recv.flow_control().release_capacity(bytes.len());
         whole.extend_from_slice(&bytes);
     }
     Ok(whole)
@@ -218,8 +209,6 @@ async fn collect(mut recv: RecvStream) -> Result<BytesMut, String> {
 fn request_head(kind: Kind, mut head: http::request::Parts, body: &Body, extensions: Extensions) -> Request<()> {
     clean_request(kind, &mut head, body);
     let mut request = Request::from_parts(head, ());
-    // The library refuses a URI without a host only for this version.
-    *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(http::header::HOST);
     match kind {
         Kind::Http => {}
@@ -253,7 +242,7 @@ fn stream_head(request: &StreamRequest, extensions: Extensions) -> Result<Reques
 fn upload(
     kind: Kind,
     ticket: Ticket,
-    mut send: h2::SendStream<Bytes>,
+    mut send: SendStream,
     mut body: Body,
     wanted: Option<oneshot::Receiver<()>>,
 ) -> Upload {
@@ -262,7 +251,7 @@ fn upload(
         && let Some(bytes) = body.take_full()
     {
         // Fails only on a stream that is closed, which its answer tells as well.
-        let _ = send.send_data(bytes, true);
+        let _ = send.send(bytes, true);
         return Upload::sent(kind, ticket);
     }
     Upload::spawn(kind, ticket, wanted, |failed| async move {
@@ -276,12 +265,12 @@ fn upload(
 
 /// Waits for the head of an answer. `go` is told when the agent wants the request's body.
 async fn answer_head(
-    response: &mut ResponseFuture,
+    recv: &mut RecvStream,
     mut go: Option<oneshot::Sender<()>>,
     interim: &Interim,
-) -> Result<Response<RecvStream>, ExchangeError> {
-    while let Some(early) = std::future::poll_fn(|context| response.poll_informational(context)).await {
-        let (head, ()) = early.map_err(exchange_error)?.into_parts();
+) -> Result<Response<()>, ExchangeError> {
+    while let Some(early) = poll_fn(|context| recv.poll_early(context)).await {
+        let (head, ()) = early.into_parts();
         if head.status == StatusCode::CONTINUE {
             if let Some(go) = go.take() {
                 let _ = go.send(());
@@ -293,19 +282,22 @@ async fn answer_head(
             interim.send(head.status, headers);
         }
     }
-    response.await.map_err(exchange_error)
+    poll_fn(|context| recv.poll_head(context)).await.map_err(exchange_error)
 }
 
 fn read_answer(
     kind: Kind,
     extensions: Extensions,
     method: &Method,
-    answer: Response<RecvStream>,
+    answer: Response<()>,
+    recv: RecvStream,
     upload: Upload,
     holders: &Holders<RecvStream>,
 ) -> Result<Response<Body>, ExchangeError> {
-    let (head, recv) = answer.into_parts();
+    let (head, ()) = answer.into_parts();
     check_meta(&head.headers)?;
+    // Of the head that travels; what the origin said is looked at below.
+    length_promise(&head.headers).map_err(|error| ExchangeError::Protocol(error.to_string()))?;
     let mut headers = match head.headers.get(header::RESPONSE_HEADERS) {
         Some(packed) => header::deserialize(packed.as_bytes(), header::Limits::HEADERS)
             .map_err(|error| ExchangeError::Protocol(error.to_string()))?,
@@ -348,15 +340,11 @@ fn flow_limited() -> OriginError {
 
 /// Whether the agent can have seen a request whose stream failed.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn exchange_error(error: h2::Error) -> ExchangeError {
-    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    // The library fails streams with the agent's GOAWAY only beyond the last one that the agent processed.
-    let beyond = error.is_go_away();
-    if error.is_remote() && (refused || beyond) {
-        ExchangeError::NotSent(error.to_string())
-    } else if error.is_library() && error.is_reset() {
-        ExchangeError::Protocol(error.to_string())
-    } else {
-        ExchangeError::Lost(error.to_string())
+fn exchange_error(error: Error) -> ExchangeError {
+    match error {
+        // Streams fail with the agent's leave only beyond the last one that the agent processed.
+        Error::Reset(Reason::REFUSED_STREAM) | Error::GoneAway(_) => ExchangeError::NotSent(error.to_string()),
+        Error::Broken(_) => ExchangeError::Protocol(error.to_string()),
+        Error::Reset(_) | Error::Lost(_) => ExchangeError::Lost(error.to_string()),
     }
 }

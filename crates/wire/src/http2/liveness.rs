@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http2::Handle;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -56,28 +57,23 @@ impl Heard {
 
     /// Returns once the other end has vanished. Any byte counts as life, so a ping goes out only into silence; so does room
     /// for bytes that had to wait, because a ping and its answer wait behind them on a slow connection.
-    pub(super) async fn vanished(&self, mut ping: h2::PingPong) {
-        let (mut asked, mut wanted) = (false, false);
+    pub(super) async fn vanished(&self, handle: Handle) {
+        let (mut asked, mut wanted) = (None, false);
         loop {
             let last = self.last();
-            if last.elapsed() >= VANISHED {
+            let silence = last.elapsed();
+            if silence >= VANISHED {
                 return;
             }
-            if !asked && (wanted || last.elapsed() >= SILENCE) {
-                if ping.send_ping(h2::Ping::opaque()).is_err() {
-                    // The connection is closing, which is for its driver to find out.
-                    return std::future::pending().await;
-                }
-                asked = true;
+            // Once for each silence.
+            if (wanted || silence >= SILENCE) && asked != Some(last) {
+                handle.ping();
+                asked = Some(last);
             }
             wanted = false;
             tokio::select! {
-                pong = std::future::poll_fn(|context| ping.poll_pong(context)), if asked => match pong {
-                    Ok(_) => asked = false,
-                    Err(_) => return std::future::pending().await,
-                },
-                () = self.wanted.notified(), if !asked => wanted = true,
-                () = sleep_until(last + if asked { VANISHED } else { SILENCE }) => {}
+                () = self.wanted.notified(), if asked != Some(last) => wanted = true,
+                () = sleep_until(last + if asked == Some(last) { VANISHED } else { SILENCE }) => {}
             }
         }
     }

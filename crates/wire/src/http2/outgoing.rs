@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ::http2::{Reason, SendStream};
 use bytes::Bytes;
-use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 
@@ -13,16 +13,16 @@ use crate::{Body, BodyError, header};
 
 /// Sends a body to its end, or as far as the other end wants it. Polls it only when the other end's window, and the local
 /// buffer, have room. The error is the body's own; the stream is still to be [broken off](break_off) then.
-pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Result<(), BodyError> {
+pub(super) async fn send(stream: &mut SendStream, mut body: Body) -> Result<(), BodyError> {
     loop {
-        if !std::future::poll_fn(|context| poll_room(stream, context)).await {
+        if std::future::poll_fn(|context| stream.poll_ready(context)).await.is_err() {
             return Ok(());
         }
         let next = std::future::poll_fn(|context| poll_next(stream, &mut body, context)).await;
         let sent = match next {
             Next::Unwanted => return Ok(()),
             Next::Frame(None) => {
-                let _ = stream.send_data(Bytes::new(), true);
+                let _ = stream.send(Bytes::new(), true);
                 return Ok(());
             }
             Next::Frame(Some(Err(error))) => return Err(error),
@@ -31,11 +31,10 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Resu
                 Ok(bytes) if bytes.is_empty() => Ok(false),
                 Ok(bytes) => {
                     let end = body.is_end_stream();
-                    stream.send_data(bytes, end).map(|()| end)
+                    stream.send(bytes, end).map(|()| end)
                 }
                 Err(frame) => match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        // The library refuses some of them and would leave the stream open.
                         header::strip_forbidden_trailers(&mut trailers);
                         stream.send_trailers(trailers).map(|()| true)
                     }
@@ -51,29 +50,13 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut body: Body) -> Resu
 }
 
 /// Ends a stream whose body broke off.
-pub(super) fn break_off(stream: &mut SendStream<Bytes>, broken: Broken) {
+pub(super) fn break_off(stream: &mut SendStream, broken: Broken) {
     match broken {
-        Broken::Reset => stream.send_reset(Reason::INTERNAL_ERROR),
+        Broken::Reset => stream.reset(Reason::INTERNAL_ERROR),
         Broken::Visible => {
             let mark = [(header::BROKEN, HeaderValue::from_static("1"))];
             // An error means that the stream is closed already.
             let _ = stream.send_trailers(HeaderMap::from_iter(mark));
-        }
-    }
-}
-
-/// Waits for room for at least one byte; `false`: the stream is closed.
-fn poll_room(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<bool> {
-    stream.reserve_capacity(1);
-    loop {
-        if stream.capacity() > 0 {
-            return Poll::Ready(true);
-        }
-        match stream.poll_capacity(context) {
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
-            // Closed streams do not always wake whoever waits for capacity with an error.
-            Poll::Pending => return stream.poll_reset(context).map(|_| false),
         }
     }
 }
@@ -84,7 +67,7 @@ enum Next {
 }
 
 /// The body's next frame, unless the other end resets the stream first.
-fn poll_next(stream: &mut SendStream<Bytes>, body: &mut Body, context: &mut Context<'_>) -> Poll<Next> {
+fn poll_next(stream: &mut SendStream, body: &mut Body, context: &mut Context<'_>) -> Poll<Next> {
     if stream.poll_reset(context).is_ready() {
         return Poll::Ready(Next::Unwanted);
     }

@@ -1,9 +1,7 @@
 //! The agent's end of a byte stream over HTTP/2 (section 5.5).
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderValue, Request, Response};
+use ::http2::Accepted;
+use http::{HeaderValue, Response};
 
 use super::agent::{fail, marked};
 use super::duplex::Duplex;
@@ -14,8 +12,8 @@ use crate::service;
 use crate::{ByteStream, Destination, Handler, OriginError, OriginFault, StreamRefusal, StreamRequest};
 
 /// Serves a byte stream to its end.
-pub(super) async fn serve<H: Handler>(handler: &H, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (head, recv) = request.into_parts();
+pub(super) async fn serve<H: Handler>(handler: &H, Accepted { head, send: mut respond, recv }: Accepted) {
+    let (head, ()) = head.into_parts();
     let extensions = marked(&head.headers);
     let service = head.headers.get(header::EXTENSIONS).is_some_and(|mark| marks_service(mark.as_bytes()));
     let flow = head.headers.get(header::RAY).map(|ray| stream_flow(ray.as_bytes())).unwrap_or_default();
@@ -34,6 +32,7 @@ pub(super) async fn serve<H: Handler>(handler: &H, request: Request<RecvStream>,
     head.headers_mut().insert(header::RESPONSE_HEADERS, HeaderValue::from_static(""));
     head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
     // An error means that the edge has cancelled the stream.
-    let Ok(send) = respond.send_response(head, false) else { return };
-    service::relay(ByteStream::http2(Duplex::new(send, recv), None), origin).await;
+    if respond.answer(&head, false).is_ok() {
+        service::relay(ByteStream::http2(Duplex::new(respond, recv), None), origin).await;
+    }
 }

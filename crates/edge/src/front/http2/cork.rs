@@ -14,24 +14,26 @@ const FULL: usize = 64 << 10;
 /// A stream for the HTTP/2 library, which flushes after nearly each frame. What it writes is held back until whoever drives
 /// the connection says that nothing more comes at once ([`Uncork::drive`]): one TLS record and one system call then carry the
 /// frames of many streams.
-pub struct Corked<IO>(Shared<IO>);
+pub(super) struct Corked<IO>(Shared<IO>);
 
 /// Lets out what a [`Corked`] stream holds back.
-pub struct Uncork<IO>(Shared<IO>);
+pub(super) struct Uncork<IO>(Shared<IO>);
 
 type Shared<IO> = Arc<Mutex<State<IO>>>;
 
 struct State<IO> {
     io: IO,
     held: BytesMut,
+    /// Whether the driver has let others go first since something was last written.
+    waited: bool,
     /// What ended the way out; the library learns it from its next call.
     error: Option<io::Error>,
 }
 
 impl<IO> Corked<IO> {
     /// Takes a stream, and gives the handle that lets out what it holds back.
-    pub fn new(io: IO) -> (Self, Uncork<IO>) {
-        let shared = Arc::new(Mutex::new(State { io, held: BytesMut::new(), error: None }));
+    pub(super) fn new(io: IO) -> (Self, Uncork<IO>) {
+        let shared = Arc::new(Mutex::new(State { io, held: BytesMut::new(), waited: false, error: None }));
         (Self(Arc::clone(&shared)), Uncork(shared))
     }
 }
@@ -43,7 +45,7 @@ fn lock<IO>(shared: &Shared<IO>) -> MutexGuard<'_, State<IO>> {
 
 impl<IO: AsyncWrite + Unpin> Uncork<IO> {
     /// Runs something that polls the connection, and lets out what that has written each time that it is pending.
-    pub async fn drive<F: Future>(&self, driven: F) -> F::Output {
+    pub(super) async fn drive<F: Future>(&self, driven: F) -> F::Output {
         let mut driven = pin!(driven);
         std::future::poll_fn(|context| {
             let polled = driven.as_mut().poll(context);
@@ -56,8 +58,16 @@ impl<IO: AsyncWrite + Unpin> Uncork<IO> {
     }
 
     /// Writes what is held back, as far as there is room; the task is woken when there is room for the rest.
+    ///
+    /// Whoever else is ready on this thread goes first, once: under load they have more to say, and nobody waits otherwise.
     fn poll(&self, context: &mut Context<'_>) {
         let mut state = lock(&self.0);
+        if !state.held.is_empty() && !state.waited && state.held.len() < FULL {
+            state.waited = true;
+            context.waker().wake_by_ref();
+            return;
+        }
+        state.waited = false;
         if let Poll::Ready(Err(error)) = state.poll_flush(context) {
             state.error = Some(error);
             context.waker().wake_by_ref();
@@ -154,8 +164,10 @@ mod tests {
 
     use super::*;
 
+    /// Polls twice: at first, others are let go before.
     async fn let_out<IO: AsyncWrite + Unpin>(uncork: &Uncork<IO>) {
         poll_fn(|context| {
+            uncork.poll(context);
             uncork.poll(context);
             Poll::Ready(())
         })

@@ -1,0 +1,543 @@
+//! What comes.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri};
+
+use super::{Block, Core, Fatal, MAX, Received, Role, Stream};
+use crate::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
+use crate::hpack::{Fields, Undecodable};
+use crate::{Error, Reason};
+
+/// Payloads up to this size are copied, so that few bytes do not hold on to all that was read with them.
+const SMALL: usize = 4 << 10;
+
+/// What one connection may have to say of its own accord before the other end reads any of it: answers to pings, resets.
+const CONTROL: usize = 1 << 20;
+
+/// Interim answers that wait for somebody; more are dropped, since they are advice.
+const EARLY: usize = 32;
+
+/// CONTINUATION frames of one header block that bring next to nothing.
+const SMALL_PARTS: u32 = 16;
+
+/// A part of a header block that brings next to nothing.
+const SMALL_PART: usize = 1 << 10;
+
+impl Core {
+    /// Takes all whole frames off the input.
+    pub(crate) fn feed(&mut self, input: &mut BytesMut) -> Result<(), Fatal> {
+        if self.preface > 0 {
+            let length = self.preface.min(input.len());
+            let begun = PREFACE.len() - self.preface;
+            if input[..length] != PREFACE[begun..begun + length] {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "it does not begin as HTTP/2 does"));
+            }
+            input.advance(length);
+            self.preface -= length;
+        }
+        while let Some(head) = Head::read(input) {
+            if head.length > self.settings.frame as usize {
+                return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a frame larger than allowed"));
+            }
+            if input.len() < HEADER + head.length {
+                input.reserve(HEADER + head.length - input.len());
+                break;
+            }
+            if !self.settled && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "the first frame holds no settings"));
+            }
+            if self.block.is_some() && head.kind != kind::CONTINUATION {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "a frame in the middle of a header block"));
+            }
+            input.advance(HEADER);
+            self.frame(head, input)?;
+            if self.out.len() > CONTROL {
+                return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "it asks and does not read the answers"));
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, head: Head, input: &mut BytesMut) -> Result<(), Fatal> {
+        match head.kind {
+            kind::DATA if head.length > SMALL => {
+                let payload = input.split_to(head.length).freeze();
+                return self.data(head, payload);
+            }
+            kind::DATA => self.data(head, Bytes::copy_from_slice(&input[..head.length]))?,
+            kind::HEADERS => self.headers(head, &input[..head.length])?,
+            kind::CONTINUATION => self.continuation(head, &input[..head.length])?,
+            kind::WINDOW_UPDATE => self.window_update(head, &input[..head.length])?,
+            kind::RST_STREAM => self.stream_reset(head, &input[..head.length])?,
+            kind::SETTINGS => self.settings(head, &input[..head.length])?,
+            kind::PING => self.pinged(head, &input[..head.length])?,
+            kind::GOAWAY => self.go_away(head, &input[..head.length])?,
+            kind::PUSH_PROMISE => return Err(Fatal(Reason::PROTOCOL_ERROR, "a push, which is not allowed")),
+            kind::PRIORITY if head.stream == 0 => {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "a priority of no stream"));
+            }
+            kind::PRIORITY if head.length != 5 => {
+                return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a priority of a wrong size"));
+            }
+            // Priorities are deprecated; unknown kinds are to be ignored.
+            _ => {}
+        }
+        input.advance(head.length);
+        Ok(())
+    }
+
+    /// The stream that a frame is for; `None`: it has ended, and what is still under way for it goes nowhere.
+    fn stream_of(&self, head: Head) -> Result<Option<usize>, Fatal> {
+        let id = head.stream;
+        let known = match self.role {
+            Role::Client => id % 2 == 1 && id < self.next,
+            Role::Server => id % 2 == 1 && id <= self.last,
+        };
+        if known { Ok(self.open.get(&id).copied()) } else { Err(Fatal(Reason::PROTOCOL_ERROR, "a frame of no stream")) }
+    }
+
+    fn data(&mut self, head: Head, mut payload: Bytes) -> Result<(), Fatal> {
+        let key = self.stream_of(head)?;
+        self.window -= head.length as i64;
+        if self.window < 0 {
+            return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "more bytes than the connection's window allows"));
+        }
+        if head.has(flag::PADDED) {
+            let padding = payload.first().map_or(usize::MAX, |length| usize::from(*length));
+            if padding >= payload.len() {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "more padding than payload"));
+            }
+            payload.advance(1);
+            payload.truncate(payload.len() - padding);
+        }
+        let Some(key) = key else {
+            self.take(head.length);
+            return Ok(());
+        };
+        let stream = &mut self.streams[key];
+        let broken = if stream.ended {
+            Some((Reason::STREAM_CLOSED, "bytes behind the end"))
+        } else if !stream.headed {
+            Some((Reason::PROTOCOL_ERROR, "bytes before the head"))
+        } else if stream.window < head.length as i64 {
+            Some((Reason::FLOW_CONTROL_ERROR, "more bytes than the stream's window allows"))
+        } else {
+            None
+        };
+        if let Some((reason, text)) = broken {
+            self.take(head.length);
+            self.reset(key, reason, Error::Broken(text));
+            return Ok(());
+        }
+        stream.window -= head.length as i64;
+        // What was padding is nobody's to take.
+        let mut taken = head.length - payload.len();
+        if stream.unread {
+            taken = head.length;
+        } else {
+            stream.taken += taken as u32;
+            if !payload.is_empty() {
+                push(&mut stream.data, payload);
+            }
+        }
+        if head.has(flag::END_STREAM) {
+            stream.ended = true;
+        }
+        self.woken.extend(stream.reader.take());
+        self.take(taken);
+        self.settle(key);
+        Ok(())
+    }
+
+    /// Counts bytes that make room for others on the connection.
+    fn take(&mut self, length: usize) {
+        self.taken += length as u32;
+        if self.taken >= self.settings.connection_window / 2 {
+            frame::put_window_update(&mut self.out, 0, self.taken);
+            self.window += i64::from(self.taken);
+            self.taken = 0;
+            self.wake_driver();
+        }
+    }
+
+    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        if head.stream.is_multiple_of(2) {
+            return Err(Fatal(Reason::PROTOCOL_ERROR, "a header of no stream"));
+        }
+        let mut block = payload;
+        let mut padding = 0;
+        if head.has(flag::PADDED) {
+            let (length, rest) = block.split_first().ok_or(Fatal(Reason::FRAME_SIZE_ERROR, "a header without size"))?;
+            (padding, block) = (usize::from(*length), rest);
+        }
+        if head.has(flag::PRIORITY) {
+            block = block.get(5..).ok_or(Fatal(Reason::FRAME_SIZE_ERROR, "a header without its priority"))?;
+        }
+        let length = block.len().checked_sub(padding);
+        let length = length.ok_or(Fatal(Reason::PROTOCOL_ERROR, "more padding than payload"))?;
+        let (block, end_stream) = (&block[..length], head.has(flag::END_STREAM));
+        if head.has(flag::END_HEADERS) {
+            return self.block(head.stream, end_stream, block);
+        }
+        let (stream, bytes) = (head.stream, BytesMut::from(block));
+        self.block = Some(Block { stream, end_stream, bytes, small: 0 });
+        Ok(())
+    }
+
+    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        let Some(mut block) = self.block.take().filter(|block| block.stream == head.stream) else {
+            return Err(Fatal(Reason::PROTOCOL_ERROR, "the continuation of nothing"));
+        };
+        let ends = head.has(flag::END_HEADERS);
+        block.small += u32::from(!ends && payload.len() < SMALL_PART);
+        if block.bytes.len() + payload.len() > self.settings.header_list as usize || block.small > SMALL_PARTS {
+            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "a header block without end"));
+        }
+        block.bytes.extend_from_slice(payload);
+        if ends {
+            return self.block(block.stream, block.end_stream, &block.bytes);
+        }
+        self.block = Some(block);
+        Ok(())
+    }
+
+    fn block(&mut self, id: u32, end_stream: bool, block: &[u8]) -> Result<(), Fatal> {
+        let decoded = self.decoder.decode(block, self.settings.header_list as usize);
+        let fields = decoded.map_err(|Undecodable(why)| Fatal(Reason::COMPRESSION_ERROR, why))?;
+        if self.role == Role::Server && id > self.last {
+            self.last = id;
+            self.opened(id, end_stream, fields);
+            return Ok(());
+        }
+        let head = Head { length: block.len(), kind: kind::HEADERS, flags: 0, stream: id };
+        let Some(key) = self.stream_of(head)? else { return Ok(()) };
+        let stream = &mut self.streams[key];
+        if let Err((reason, text)) = stream.take_fields(end_stream, fields) {
+            self.reset(key, reason, Error::Broken(text));
+            return Ok(());
+        }
+        self.woken.extend(stream.reader.take());
+        self.settle(key);
+        Ok(())
+    }
+
+    /// A client has opened a stream.
+    fn opened(&mut self, id: u32, end_stream: bool, fields: Fields) {
+        if self.closing || self.open.len() >= self.settings.streams as usize {
+            return frame::put_reset(&mut self.out, id, Reason::REFUSED_STREAM);
+        }
+        let too_large = fields.too_large;
+        match request(fields) {
+            Err(_) => {
+                let reason = if too_large { Reason::ENHANCE_YOUR_CALM } else { Reason::PROTOCOL_ERROR };
+                frame::put_reset(&mut self.out, id, reason);
+            }
+            Ok(request) => {
+                let key = self.add(id);
+                let stream = &mut self.streams[key];
+                (stream.head, stream.headed, stream.ended) = (Some(Received::Request(request)), true, end_stream);
+                self.accepted.push_back(key);
+            }
+        }
+    }
+
+    /// The next stream that the client has opened.
+    pub(crate) fn accept(&mut self) -> Option<(usize, Request<()>)> {
+        loop {
+            let key = self.accepted.pop_front()?;
+            match self.streams[key].head.take() {
+                Some(Received::Request(request)) if self.streams[key].error.is_none() => return Some((key, request)),
+                _ => {
+                    // Reset before anybody has seen it.
+                    let unread: usize = self.streams.remove(key).data.iter().map(Bytes::len).sum();
+                    self.take(unread);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn has_accepted(&self) -> bool {
+        !self.accepted.is_empty()
+    }
+
+    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        let increment = number(payload, "a window of a wrong size")? & MAX;
+        if head.stream == 0 {
+            self.send_window += i64::from(increment);
+            if increment == 0 || self.send_window > i64::from(MAX) {
+                return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that does not grow, or too far"));
+            }
+            return Ok(());
+        }
+        let Some(key) = self.stream_of(head)? else { return Ok(()) };
+        let stream = &mut self.streams[key];
+        stream.send_window += i64::from(increment);
+        if increment == 0 || stream.send_window > i64::from(MAX) {
+            let reason = if increment == 0 { Reason::PROTOCOL_ERROR } else { Reason::FLOW_CONTROL_ERROR };
+            self.reset(key, reason, Error::Broken("a window that does not grow, or too far"));
+        } else {
+            self.enqueue_stalled(key);
+        }
+        Ok(())
+    }
+
+    fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        let reason = Reason(number(payload, "a reset of a wrong size")?);
+        if let Some(key) = self.stream_of(head)? {
+            self.fail(key, Error::Reset(reason));
+        }
+        Ok(())
+    }
+
+    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        if head.stream != 0 {
+            return Err(Fatal(Reason::PROTOCOL_ERROR, "settings of a stream"));
+        }
+        let (settings, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() || (head.has(flag::ACK) && !payload.is_empty()) {
+            return Err(Fatal(Reason::FRAME_SIZE_ERROR, "settings of a wrong size"));
+        }
+        if head.has(flag::ACK) {
+            return Ok(());
+        }
+        for [a, b, value @ ..] in settings {
+            self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))?;
+        }
+        self.settled = true;
+        frame::put(&mut self.out, kind::SETTINGS, flag::ACK, 0, &[]);
+        Ok(())
+    }
+
+    fn set(&mut self, name: u16, value: u32) -> Result<(), Fatal> {
+        match name {
+            setting::HEADER_TABLE_SIZE => self.encoder.allow(value as usize),
+            setting::ENABLE_PUSH if value > 1 => {
+                return Err(Fatal(Reason::PROTOCOL_ERROR, "a setting that is neither on nor off"));
+            }
+            setting::MAX_CONCURRENT_STREAMS => self.allowed_streams = Some(value),
+            setting::INITIAL_WINDOW_SIZE => {
+                if value > MAX {
+                    return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
+                }
+                let change = i64::from(value) - self.initial_window;
+                self.initial_window = value.into();
+                let open: Vec<usize> = self.open.values().copied().collect();
+                for key in open {
+                    let stream = &mut self.streams[key];
+                    stream.send_window += change;
+                    if stream.send_window > i64::from(MAX) {
+                        return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
+                    }
+                    self.enqueue_stalled(key);
+                }
+            }
+            setting::MAX_FRAME_SIZE => {
+                if !(1 << 14..1 << 24).contains(&value) {
+                    return Err(Fatal(Reason::PROTOCOL_ERROR, "a largest frame that is not allowed"));
+                }
+                self.largest_frame = value as usize;
+            }
+            // Limits on headers are advice; the other end says so if it minds. Unknown settings are to be ignored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pinged(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        if head.stream != 0 {
+            return Err(Fatal(Reason::PROTOCOL_ERROR, "a ping of a stream"));
+        }
+        if payload.len() != 8 {
+            return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a ping of a wrong size"));
+        }
+        if !head.has(flag::ACK) {
+            frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
+        }
+        Ok(())
+    }
+
+    fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+        if head.stream != 0 {
+            return Err(Fatal(Reason::PROTOCOL_ERROR, "a stream that goes away"));
+        }
+        let size = Fatal(Reason::FRAME_SIZE_ERROR, "a leave of a wrong size");
+        let (last, rest) = payload.split_at_checked(4).ok_or(size)?;
+        let last = number(last, size.1)? & MAX;
+        let reason = Reason(number(rest.get(..4).ok_or(size)?, size.1)?);
+        self.gone = Some(reason);
+        if self.role == Role::Client {
+            let unseen: Vec<usize> = self.open.iter().filter(|(id, _)| **id > last).map(|(_, key)| *key).collect();
+            for key in unseen {
+                self.fail(key, Error::GoneAway(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of the answer.
+    pub(crate) fn poll_head(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        let stream = &mut self.streams[key];
+        match stream.head.take() {
+            Some(Received::Response(head)) => Poll::Ready(Ok(head)),
+            _ => match &stream.error {
+                Some(error) => Poll::Ready(Err(error.clone())),
+                None => stream.wait_to_read(context),
+            },
+        }
+    }
+
+    /// The next interim answer; `None`: the answer itself, or an error, is next.
+    pub(crate) fn poll_early(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Option<Response<()>>> {
+        let stream = &mut self.streams[key];
+        match stream.early.pop_front() {
+            Some(head) => Poll::Ready(Some(head)),
+            None if stream.headed || stream.error.is_some() => Poll::Ready(None),
+            None => stream.wait_to_read(context),
+        }
+    }
+
+    /// The next bytes; the other end may send as many more. `None`: no more come.
+    pub(crate) fn poll_data(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let half = self.settings.stream_window / 2;
+        let stream = &mut self.streams[key];
+        let Some(bytes) = stream.data.pop_front() else {
+            return match &stream.error {
+                _ if stream.ended => Poll::Ready(None),
+                Some(error) => Poll::Ready(Some(Err(error.clone()))),
+                None => stream.wait_to_read(context),
+            };
+        };
+        stream.taken += bytes.len() as u32;
+        if stream.taken >= half && !stream.ended && stream.error.is_none() {
+            frame::put_window_update(&mut self.out, stream.id, stream.taken);
+            stream.window += i64::from(stream.taken);
+            stream.taken = 0;
+            self.wake_driver();
+        }
+        self.take(bytes.len());
+        Poll::Ready(Some(Ok(bytes)))
+    }
+
+    /// What came behind the last bytes.
+    pub(crate) fn trailers(&mut self, key: usize) -> Option<HeaderMap> {
+        self.streams[key].trailers.take()
+    }
+
+    /// Nothing more comes, and all that came has been taken.
+    pub(crate) fn is_read(&self, key: usize) -> bool {
+        let stream = &self.streams[key];
+        stream.ended && stream.data.is_empty() && stream.trailers.is_none()
+    }
+
+    /// Bytes that have come and were not taken.
+    pub(crate) fn unread(&self, key: usize) -> usize {
+        self.streams[key].data.iter().map(Bytes::len).sum()
+    }
+
+    /// Nobody reads on.
+    pub(crate) fn release_reader(&mut self, key: usize) {
+        let stream = &mut self.streams[key];
+        stream.unread = true;
+        stream.reader = None;
+        let unread: usize = std::mem::take(&mut stream.data).iter().map(Bytes::len).sum();
+        stream.handles -= 1;
+        self.take(unread);
+        self.settle(key);
+    }
+}
+
+impl Stream {
+    fn wait_to_read<T>(&mut self, context: &Context<'_>) -> Poll<T> {
+        if !self.reader.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.reader = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The head of an answer, one before it, or trailers.
+    fn take_fields(&mut self, end_stream: bool, fields: Fields) -> Result<(), (Reason, &'static str)> {
+        let wrong = |text| Err((Reason::PROTOCOL_ERROR, text));
+        if self.ended {
+            return Err((Reason::STREAM_CLOSED, "a header behind the end"));
+        }
+        if fields.too_large {
+            return Err((Reason::ENHANCE_YOUR_CALM, "its header is too large"));
+        }
+        if let Some(why) = fields.malformed {
+            return wrong(why);
+        }
+        if fields.has_request_pseudo() {
+            return wrong("a pseudo-header field where it does not belong");
+        }
+        if self.headed {
+            if fields.status.is_some() {
+                return wrong("a second head");
+            }
+            if !end_stream {
+                return wrong("trailers that do not end it");
+            }
+            (self.trailers, self.ended) = (Some(fields.headers), true);
+            return Ok(());
+        }
+        let Some(status) = fields.status else { return wrong("a head without status") };
+        let mut head = Response::new(());
+        (*head.status_mut(), *head.headers_mut()) = (status, fields.headers);
+        if status.is_informational() {
+            if end_stream || status == StatusCode::SWITCHING_PROTOCOLS {
+                return wrong("an interim answer that can be none");
+            }
+            if self.early.len() < EARLY {
+                self.early.push_back(head);
+            }
+            return Ok(());
+        }
+        (self.head, self.headed, self.ended) = (Some(Received::Response(head)), true, end_stream);
+        Ok(())
+    }
+}
+
+/// Adds bytes to those that wait. What comes in very small pieces is put together, or each would take as much memory again.
+fn push(data: &mut std::collections::VecDeque<Bytes>, bytes: Bytes) {
+    /// Smaller pieces are put together, up to this.
+    const TINY: usize = 256;
+    if bytes.len() < TINY
+        && let Some(last) = data.back_mut()
+        && last.len() < TINY
+    {
+        *last = [&last[..], &bytes].concat().into();
+        return;
+    }
+    data.push_back(bytes);
+}
+
+/// A request of what a client sent (section 8.3.1).
+fn request(fields: Fields) -> Result<Request<()>, &'static str> {
+    if fields.too_large || fields.malformed.is_some() || fields.status.is_some() || fields.protocol {
+        return Err(fields.malformed.unwrap_or("a field that no request has here"));
+    }
+    let method = fields.method.ok_or("no method")?;
+    let mut parts = uri::Parts::default();
+    parts.authority = fields.authority;
+    if method == Method::CONNECT {
+        if fields.scheme.is_some() || fields.path.is_some() {
+            return Err("CONNECT to more than an authority");
+        }
+    } else {
+        let (scheme, path) = (fields.scheme.ok_or("no scheme")?, fields.path.ok_or("no path")?);
+        // Without an authority, the host is a field as in HTTP/1.1.
+        parts.scheme = parts.authority.is_some().then_some(scheme);
+        parts.path_and_query = Some(path);
+    }
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "no URI can be made of it")?;
+    *request.version_mut() = http::Version::HTTP_2;
+    (*request.method_mut(), *request.headers_mut()) = (method, fields.headers);
+    Ok(request)
+}
+
+fn number(payload: &[u8], wrong_size: &'static str) -> Result<u32, Fatal> {
+    let bytes = payload.try_into().map_err(|_| Fatal(Reason::FRAME_SIZE_ERROR, wrong_size))?;
+    Ok(u32::from_be_bytes(bytes))
+}

@@ -1,0 +1,295 @@
+//! The connection's socket, and whoever moves bytes between it and the streams.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, BytesMut};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use crate::core::{Core, Fatal, Role};
+use crate::{Accepted, Error, Reason, RecvStream, SendStream, Settings};
+
+/// Bytes read at once: four full TLS records.
+const READ: usize = 64 << 10;
+
+/// So many waiting bytes are written without regard to who else has something to say: four full TLS records.
+const FULL: usize = 64 << 10;
+
+/// A connection that several tasks share.
+pub(crate) type Shared = Arc<Mutex<Core>>;
+
+/// Does something with a connection, and wakes those who have waited for it.
+pub(crate) fn with<T>(shared: &Shared, act: impl FnOnce(&mut Core) -> T) -> T {
+    let mut core = lock(shared);
+    let result = act(&mut core);
+    while let Some(waker) = core.next_woken() {
+        // Whoever is woken may run at once, and want the lock.
+        drop(core);
+        waker.wake();
+        core = lock(shared);
+    }
+    result
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Core> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens requests on a connection; cheap to clone.
+#[derive(Clone)]
+pub struct Handle(Shared);
+
+impl Handle {
+    /// A client: opens a stream. With `end` the request has no body.
+    ///
+    /// # Errors
+    /// The connection takes no new streams; the other end has seen nothing of this one.
+    pub fn request(&self, head: &Request<()>, end: bool) -> Result<(SendStream, RecvStream), Error> {
+        let key = with(&self.0, |core| core.open(head, end))?;
+        Ok((SendStream::new(Arc::clone(&self.0), key), RecvStream::new(Arc::clone(&self.0), key)))
+    }
+
+    /// Streams that the other end allows at once; `None` if it has not limited them.
+    pub fn allowed_streams(&self) -> Option<u32> {
+        lock(&self.0).allowed_streams()
+    }
+
+    /// Asks the other end for a sign of life.
+    pub fn ping(&self) {
+        with(&self.0, Core::ping);
+    }
+
+    /// Opens no new streams, and ends the connection with its last one.
+    pub fn close(&self) {
+        with(&self.0, Core::close);
+    }
+}
+
+/// Moves the bytes of a connection for as long as it is polled. Dropping it fails all streams.
+pub struct Driver<IO> {
+    io: IO,
+    shared: Shared,
+    input: BytesMut,
+    output: BytesMut,
+    /// Others have had their chance to say something since there was something to write.
+    waited: bool,
+    /// Everything has been said; what is left is to be written.
+    leaving: Option<Result<(), Error>>,
+    woken: Vec<Waker>,
+}
+
+/// The client's end of a connection over a stream that is ready for it.
+pub fn client<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, settings: Settings) -> (Driver<IO>, Handle) {
+    Driver::new(io, Core::new(Role::Client, settings))
+}
+
+/// The server's end of a connection over a stream that is ready for it.
+pub fn server<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, settings: Settings) -> (Driver<IO>, Handle) {
+    Driver::new(io, Core::new(Role::Server, settings))
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    fn new(io: IO, core: Core) -> (Self, Handle) {
+        let shared = Arc::new(Mutex::new(core));
+        let handle = Handle(Arc::clone(&shared));
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        (Self { io, shared, input, output, waited: false, leaving: None, woken: Vec::new() }, handle)
+    }
+
+    /// Drives the connection to its end.
+    ///
+    /// # Errors
+    /// It did not end in order.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        lock(&self.shared).rise();
+        if self.leaving.is_none()
+            && let Poll::Ready(ended) = self.poll_input(context)
+        {
+            self.leave(ended);
+        }
+        let flushed = self.poll_output(context);
+        match self.leaving.take() {
+            None => match flushed {
+                Poll::Ready(Err(error)) => {
+                    let error = lost(&error);
+                    self.fail(&error);
+                    Poll::Ready(Err(error))
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            },
+            // A leave that finds no room for itself is not waited for.
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            Some(Ok(())) => {
+                if flushed.is_ready() && Pin::new(&mut self.io).poll_shutdown(context).is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.leaving = Some(Ok(()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A server: the next request; `None`: the connection has ended in order.
+    ///
+    /// # Errors
+    /// It has ended otherwise.
+    pub fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
+        loop {
+            let accepted = lock(&self.shared).accept();
+            if let Some((key, head)) = accepted {
+                let send = SendStream::new(Arc::clone(&self.shared), key);
+                let recv = RecvStream::new(Arc::clone(&self.shared), key);
+                return Poll::Ready(Some(Ok(Accepted { head, send, recv })));
+            }
+            match self.poll(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(None),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending if lock(&self.shared).has_accepted() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Drives the connection until the other end has said what it allows.
+    ///
+    /// # Errors
+    /// The connection ended before.
+    pub fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let polled = self.poll(context);
+        if lock(&self.shared).is_settled() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(polled)?;
+        Poll::Ready(Err(Error::Lost("the other end closed the connection at its start".into())))
+    }
+
+    /// Reads all that is there. Ready at the end.
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
+        loop {
+            if self.input.capacity() - self.input.len() < READ / 4 {
+                self.input.reserve(READ);
+            }
+            let read = match poll_read_buf(Pin::new(&mut self.io), context, &mut self.input) {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        // An idle connection needs no buffer.
+                        self.input = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            };
+            match read {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(_) => {
+                    let mut core = lock(&self.shared);
+                    let fed = core.feed(&mut self.input);
+                    core.woken(&mut self.woken);
+                    drop(core);
+                    self.woken.drain(..).for_each(Waker::wake);
+                    if let Err(fatal) = fed {
+                        return Poll::Ready(Err(fatal));
+                    }
+                }
+                Err(error) => {
+                    self.fail(&lost(&error));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Writes all that there is to say. Pending: nothing more can be done for now.
+    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.output.is_empty() && !self.poll_more(context) {
+                return if self.leaving.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            while !self.output.is_empty() {
+                let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.output))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.output.advance(written);
+                if self.output.is_empty() {
+                    lock(&self.shared).written(0);
+                }
+            }
+            self.output = BytesMut::new();
+            ready!(Pin::new(&mut self.io).poll_flush(context))?;
+        }
+    }
+
+    /// Takes what is to be written next; `false`: nothing for now.
+    ///
+    /// Whoever else is ready on this thread goes first, once: under load they have more to say, which then leaves in one
+    /// write, and otherwise nobody waits.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> bool {
+        let mut core = lock(&self.shared);
+        if core.is_done() && self.leaving.is_none() {
+            core.say_goodbye(Reason::NO_ERROR, "");
+            core.die(&Error::Lost("the connection was closed".into()));
+            self.leaving = Some(Ok(()));
+        }
+        if !core.has_output() {
+            self.waited = false;
+            core.rest(context);
+            return false;
+        }
+        if !self.waited && self.leaving.is_none() && core.waiting_output() < FULL {
+            self.waited = true;
+            context.waker().wake_by_ref();
+            return false;
+        }
+        self.waited = false;
+        self.output = core.take_out();
+        core.woken(&mut self.woken);
+        drop(core);
+        self.woken.drain(..).for_each(Waker::wake);
+        if self.output.is_empty() {
+            // Those that were woken have the next word.
+            context.waker().wake_by_ref();
+            return false;
+        }
+        true
+    }
+
+    /// The other end has nothing more to say, or nothing that can be understood.
+    fn leave(&mut self, ended: Result<(), Fatal>) {
+        let mut core = lock(&self.shared);
+        let result = match ended {
+            Ok(()) => match (core.death(), core.complaint()) {
+                (Some(error), _) => Err(error),
+                (None, Some(reason)) => Err(Error::Lost(format!("the other end went away: {reason}").into())),
+                (None, None) if !self.input.is_empty() => Err(Error::Lost("it ended in the middle of a frame".into())),
+                (None, None) => Ok(()),
+            },
+            Err(Fatal(reason, text)) => {
+                core.say_goodbye(reason, text);
+                Err(Error::Lost(format!("the other end broke HTTP/2: {text}").into()))
+            }
+        };
+        drop(core);
+        let error = result.clone().err().unwrap_or_else(|| Error::Lost("the other end closed the connection".into()));
+        self.fail(&error);
+        self.leaving = Some(result);
+    }
+
+    fn fail(&mut self, error: &Error) {
+        with(&self.shared, |core| core.die(error));
+    }
+}
+
+impl<IO> Drop for Driver<IO> {
+    fn drop(&mut self) {
+        with(&self.shared, |core| core.die(&Error::Lost("the connection was closed".into())));
+    }
+}
+
+fn lost(error: &io::Error) -> Error {
+    Error::Lost(error.to_string().into())
+}

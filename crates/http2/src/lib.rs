@@ -1,0 +1,20 @@
+//! HTTP/2 (RFC 9113) over any byte stream, for both ends: a pure core ([`frame`], [`hpack`], [`core`]) that turns bytes into
+//! streams and back, and the thin shell over tokio around it. [`client`] and [`server`] are the entries: each gives the
+//! [`Driver`] that one task polls, and handles on the streams.
+//!
+//! Made for the tunnel, where one connection carries the requests of many: what a stream has to say is written straight
+//! into the connection's next write, and what comes is handed out without a queue in between.
+//!
+//! Left out: server push and priorities (both deprecated), and what HTTP itself says of messages, such as lengths.
+
+mod core;
+mod driver;
+mod error;
+mod frame;
+mod hpack;
+mod stream;
+
+pub use core::Settings;
+pub use driver::{Driver, Handle, client, server};
+pub use error::{Error, Reason};
+pub use stream::{Accepted, RecvStream, SendStream};
