@@ -54,8 +54,8 @@ pub(crate) const CASES: &[Case] = &[
         agents: 2,
         lasts: None,
         note: "Streams and WebSockets that ran over the killed agent end with it, and a POST that it may have seen \
-            is not sent twice. Over QUIC nothing tells of a dead process but its silence: GETs leave after 2 s \
-            of it, and POSTs that begin before that may be lost.",
+            is not sent twice. Over QUIC nothing tells of a dead process but its silence: GETs leave after 1.5 s \
+            of it, which is the slowest, and POSTs that begin before that may be lost.",
     },
     Case {
         what: "the only agent killed, started again after 1 s",
@@ -64,7 +64,7 @@ pub(crate) const CASES: &[Case] = &[
         agents: 1,
         lasts: seconds(1),
         note: "As above; the rest waits for the agent, which is the gap. Over QUIC the old connections look alive \
-            for 2 s beside the new ones.",
+            for 1.5 s, beside the new ones too.",
     },
     Case {
         what: "the edge killed, started again after 1 s",
@@ -81,8 +81,9 @@ pub(crate) const CASES: &[Case] = &[
         transports: BOTH,
         agents: 1,
         lasts: seconds(30),
-        note: "What ran over that connection is cut when it is given up (5 s over QUIC, 9 s over HTTP/2); a POST \
-            that the agent may have seen is not sent twice. GETs leave after 2 s, which is the slowest.",
+        note: "What runs over that connection is cut when it is given up (5 s over QUIC, 9 s over HTTP/2), and a \
+            POST that the agent may have seen is not sent twice. GETs leave after 1.5 and 2 s of silence, which \
+            is the slowest.",
     },
     Case {
         what: "cables of all four pulled for 15 s",
@@ -91,7 +92,7 @@ pub(crate) const CASES: &[Case] = &[
         agents: 1,
         lasts: seconds(15),
         note: "Nobody can be reached. POSTs of the first 2 s may have been seen and are lost; what comes later \
-            waits 5 s for a way, then it is refused (530).",
+            waits 5 s for a way and is refused then (530).",
     },
     Case {
         what: "1 % of packets lost, each way",
@@ -99,10 +100,24 @@ pub(crate) const CASES: &[Case] = &[
         transports: BOTH,
         agents: 1,
         lasts: seconds(45),
-        note: "",
+        note: "TCP holds up everything behind a lost packet, QUIC only the request that it belongs to.",
     },
-    Case { what: "5 % lost", fault: Fault::Lossy(5), transports: BOTH, agents: 1, lasts: seconds(45), note: "" },
-    Case { what: "20 % lost", fault: Fault::Lossy(20), transports: BOTH, agents: 1, lasts: seconds(45), note: "" },
+    Case {
+        what: "5 % lost",
+        fault: Fault::Lossy(5),
+        transports: BOTH,
+        agents: 1,
+        lasts: seconds(45),
+        note: "As above; a GET that TCP holds up is the slowest.",
+    },
+    Case {
+        what: "20 % lost",
+        fault: Fault::Lossy(20),
+        transports: BOTH,
+        agents: 1,
+        lasts: seconds(45),
+        note: "As above.",
+    },
     Case {
         what: "200 ms more to each round trip",
         fault: Fault::Far,
@@ -117,8 +132,8 @@ pub(crate) const CASES: &[Case] = &[
         transports: AUTO,
         agents: 1,
         lasts: None,
-        note: "Until the silence is certain (5 s), UDP may come back; then HTTP/2 is dialled. POSTs of the first 2 \
-            s may have been seen and are lost, the rest waits.",
+        note: "Until the silence is certain (5 s), UDP may come back; then HTTP/2 is dialled, for which the rest \
+            waits. POSTs of the first 1.5 s may have been seen and are lost.",
     },
     Case {
         what: "origin restarted, away for 1 s",
@@ -126,8 +141,8 @@ pub(crate) const CASES: &[Case] = &[
         transports: &[QUIC],
         agents: 1,
         lasts: seconds(1),
-        note: "There is one origin, and who asks while it is away is told so at once (521). Connections that waited \
-            in the agent's pool fail nobody's GET.",
+        note: "There is one origin, and who asks while it is away is told so at once (521). That connections of the \
+            agent's pool ended with it fails nobody.",
     },
     Case {
         what: "origin takes connections and answers nothing for 10 s",
@@ -153,7 +168,7 @@ pub(crate) const CASES: &[Case] = &[
         transports: BOTH,
         agents: 1,
         lasts: seconds(20),
-        note: "",
+        note: "Set by libfaketime for both programs; what measures durations goes on, as when a real clock is set.",
     },
     Case {
         what: "disk of edge and agent full for 20 s",
@@ -161,7 +176,8 @@ pub(crate) const CASES: &[Case] = &[
         transports: &[QUIC],
         agents: 1,
         lasts: seconds(20),
-        note: "",
+        note: "Requests need no disk. A tunnel cannot be made meanwhile, which is said, and can be as soon as there \
+            is room.",
     },
     Case {
         what: "edge at its limit of descriptors for 20 s",
