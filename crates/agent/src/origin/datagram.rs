@@ -149,6 +149,8 @@ async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(address).await?;
+    // Until the runtime knows, it takes every attempt to send for one that has to wait.
+    socket.writable().await?;
     Ok(socket)
 }
 
