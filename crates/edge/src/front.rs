@@ -9,13 +9,14 @@ pub(crate) mod prefixed;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use http::{HeaderValue, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
-use wire::{Body, Kind};
+use wire::Kind;
 
 use crate::Limits;
 use crate::defence::Defence;
-use crate::site::Site;
+use crate::site::{Counted, Site};
 use crate::stop::Stop;
 use crate::visit::{Caller, Visit};
 
@@ -29,13 +30,14 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    async fn answer(&self, visit: Visit) -> http::Response<Body> {
+    fn answer(&self, visit: Visit) -> impl Future<Output = http::Response<Counted>> + Send {
         let over_tls = visit.caller.secure && visit.request.version() != http::Version::HTTP_3;
-        let mut answer = self.site.answer(visit).await;
-        if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
-            answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
-        }
-        answer
+        self.site.answer(visit).map(move |mut answer| {
+            if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
+                answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+            }
+            answer
+        })
     }
 }
 

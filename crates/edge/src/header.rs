@@ -1,7 +1,5 @@
 //! What becomes of the header on its way: a visitor is never believed, and hop-by-hop fields stay on their hop.
 
-use std::net::IpAddr;
-
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use wire::Kind;
@@ -42,6 +40,12 @@ const EDGE_ONLY_PREFIXES: [&str; 4] = ["cf-cloudflared-", "cf-int-", "cf-proxy-"
 /// Families of fields in an answer that are the tunnel protocol's business.
 const TUNNEL_ONLY_PREFIXES: [&str; 3] = ["cf-cloudflared-", "cf-int-", "cf-proxy-"];
 
+const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
+const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
+const CF_VISITOR: HeaderName = HeaderName::from_static("cf-visitor");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Who has passed the request on (RFC 8586).
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
@@ -55,9 +59,10 @@ const MAX_LOOPS: usize = 4;
 /// What the edge tells the origin about a request.
 pub(crate) struct Facts<'a> {
     pub(crate) kind: Kind,
-    pub(crate) visitor: IpAddr,
+    /// The visitor's address.
+    pub(crate) visitor: &'a HeaderValue,
     pub(crate) secure: bool,
-    pub(crate) ray: &'a str,
+    pub(crate) ray: &'a HeaderValue,
 }
 
 /// The request has been through this edge too often.
@@ -82,16 +87,13 @@ pub(crate) fn towards_origin(headers: &mut HeaderMap, facts: &Facts<'_>) -> Resu
     // Without the field a reference agent asks for gzip by itself and unpacks the answer, which loses the length and
     // changes the bytes that the visitor sees.
     headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
-    let visitor = text(facts.visitor.to_canonical().to_string());
-    headers.insert(HeaderName::from_static("cf-connecting-ip"), visitor.clone());
-    headers.insert(HeaderName::from_static("x-forwarded-for"), visitor);
-    let scheme = if facts.secure { "https" } else { "http" };
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(scheme));
-    headers.insert(HeaderName::from_static("cf-visitor"), text(format!("{{\"scheme\":\"{scheme}\"}}")));
-    let mut ray = text(facts.ray.to_owned());
-    // No other request has it: it would only drive what others share out of the tables that compress headers.
-    ray.set_sensitive(true);
-    headers.insert(HeaderName::from_static("cf-ray"), ray);
+    headers.insert(CF_CONNECTING_IP, facts.visitor.clone());
+    headers.insert(X_FORWARDED_FOR, facts.visitor.clone());
+    let (scheme, told) =
+        if facts.secure { ("https", r#"{"scheme":"https"}"#) } else { ("http", r#"{"scheme":"http"}"#) };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    headers.insert(CF_VISITOR, HeaderValue::from_static(told));
+    headers.insert(CF_RAY, facts.ray.clone());
     if facts.kind == Kind::WebSocket {
         complete_websocket(headers);
     }
@@ -104,19 +106,20 @@ pub(crate) fn trailers_towards_origin(trailers: &mut HeaderMap) {
 }
 
 /// Turns an origin's header into the one that the visitor is to see.
-pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &str) {
+pub(crate) fn towards_visitor(headers: &mut HeaderMap, ray: &HeaderValue) {
     strip_named(headers);
-    strip(headers, |name| is_hop_by_hop(name) || TUNNEL_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    strip(headers, |name| is_hop_by_hop(name) || is_of_the_tunnel(name));
     // An alternative service of the origin is not one of this edge.
     headers.remove(header::ALT_SVC);
-    headers.insert(HeaderName::from_static("cf-ray"), text(ray.to_owned()));
+    headers.insert(CF_RAY, ray.clone());
 }
 
 /// Holds a field that only HTTP/1.1 has, and that a request of any other version must not have (RFC 9113 section 8.2.2,
 /// RFC 9114 section 4.2).
 pub(crate) fn is_of_a_connection(headers: &HeaderMap) -> bool {
-    const FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-    FIELDS.iter().any(|name| headers.contains_key(*name))
+    headers.keys().any(|name| {
+        matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+    })
 }
 
 /// Removes what `connection` names.
@@ -126,6 +129,11 @@ fn strip_named(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
+}
+
+/// The tunnel protocol's business.
+fn is_of_the_tunnel(name: &str) -> bool {
+    name.starts_with("cf-") && TUNNEL_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Describes one connection.
@@ -142,8 +150,10 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 /// An origin could take the field for one that the edge has set, or that frames the request.
 fn is_forgery(name: &str) -> bool {
-    // Most fields are told by their first letter.
-    if !matches!(name.as_bytes(), [b'c' | b'f' | b't' | b'x', ..]) && !name.contains('_') {
+    // Most fields are told by their first two letters.
+    if !matches!(name.as_bytes(), [b'c', b'f', ..] | [b'f', b'o', ..] | [b't', b'r', ..] | [b'x', b'-' | b'_', ..])
+        && !name.contains('_')
+    {
         return false;
     }
     let reads_as = |other: &&str| name.len() == other.len() && begins_like(name, other);
@@ -224,7 +234,12 @@ mod tests {
 
     fn sent(fields: &[(&str, &str)], kind: Kind) -> HeaderMap {
         let mut headers = map(fields);
-        let facts = Facts { kind, visitor: "::ffff:192.0.2.7".parse().unwrap(), secure: true, ray: "00ff-LAB01" };
+        let facts = Facts {
+            kind,
+            visitor: &HeaderValue::from_static("192.0.2.7"),
+            secure: true,
+            ray: &HeaderValue::from_static("00ff-LAB01"),
+        };
         towards_origin(&mut headers, &facts).unwrap();
         headers
     }
@@ -333,10 +348,20 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("cdn-loop", HeaderValue::from_static("other, snickety"));
         for _ in 0..MAX_LOOPS {
-            let facts = Facts { kind: Kind::Http, visitor: [192, 0, 2, 7].into(), secure: true, ray: "0-A" };
+            let facts = Facts {
+                kind: Kind::Http,
+                visitor: &HeaderValue::from_static("192.0.2.7"),
+                secure: true,
+                ray: &HeaderValue::from_static("0-A"),
+            };
             assert_eq!(towards_origin(&mut headers, &facts), Ok(()));
         }
-        let facts = Facts { kind: Kind::Http, visitor: [192, 0, 2, 7].into(), secure: true, ray: "0-A" };
+        let facts = Facts {
+            kind: Kind::Http,
+            visitor: &HeaderValue::from_static("192.0.2.7"),
+            secure: true,
+            ray: &HeaderValue::from_static("0-A"),
+        };
         assert_eq!(towards_origin(&mut headers, &facts), Err(Looped));
     }
 
@@ -351,7 +376,7 @@ mod tests {
             ("set-cookie", "a=1"),
             ("set-cookie", "b=2"),
         ]);
-        towards_visitor(&mut headers, "00ff-LAB01");
+        towards_visitor(&mut headers, &HeaderValue::from_static("00ff-LAB01"));
         assert_eq!(headers.len(), 3);
         assert_eq!(headers["cf-ray"], "00ff-LAB01");
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);

@@ -1,7 +1,9 @@
 //! Which site a visitor asks for.
 
-use std::net::IpAddr;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
+use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
 
@@ -11,8 +13,10 @@ const MAX_NAME: usize = 253;
 /// The host of a request: lower case, without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
-    name: String,
-    port: Option<u16>,
+    /// Name and port.
+    authority: Authority,
+    /// Bytes of the name.
+    name: usize,
 }
 
 /// Why a request names no host that could be served.
@@ -52,33 +56,39 @@ impl Host {
         let port = match port {
             None | Some("") => None,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| HostError::Malformed)?)
+                Some(digits.parse::<u16>().map_err(|_| HostError::Malformed)?)
             }
             Some(_) => return Err(HostError::Malformed),
         };
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if !is_name(&name) && !is_bracketed_address(&name) {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if !is_name(name) && !is_bracketed_address(name) {
             return Err(HostError::Malformed);
         }
-        Ok(Self { name, port })
+        let mut authority = String::with_capacity(text.len());
+        authority.push_str(name);
+        authority.make_ascii_lowercase();
+        if let Some(port) = port {
+            // Writing to a string cannot fail.
+            let _ = write!(authority, ":{port}");
+        }
+        let authority = Authority::from_maybe_shared(Bytes::from(authority)).map_err(|_| HostError::Malformed)?;
+        Ok(Self { authority, name: name.len() })
     }
 
     /// The name alone, which chooses the tunnel.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.authority.as_str()[..self.name]
     }
 
     /// The host is a bare address, which no tunnel can have.
     pub(crate) fn is_address(&self) -> bool {
-        self.name.starts_with('[') || self.name.parse::<IpAddr>().is_ok()
+        // One of version 6 stands in brackets.
+        self.name().starts_with('[') || self.name().parse::<Ipv4Addr>().is_ok()
     }
 
     /// Name and port as the origin is to see them.
-    pub(crate) fn authority(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.name),
-            None => self.name.clone(),
-        }
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 }
 
@@ -105,7 +115,7 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
         }
-        Host::of(&uri.parse().unwrap(), &headers).map(|host| host.authority())
+        Host::of(&uri.parse().unwrap(), &headers).map(|host| host.authority().to_string())
     }
 
     #[test]

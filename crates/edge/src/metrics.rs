@@ -1,3 +1,4 @@
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::core::{AtomicU64, GenericCounter, GenericCounterVec};
@@ -8,14 +9,20 @@ use crate::defence::Defence;
 use crate::dispatch::Retry;
 
 type Counters = GenericCounterVec<AtomicU64>;
+type Counter = GenericCounter<AtomicU64>;
 
 /// From what a loopback origin needs to what the time limit allows, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0, 100.0];
+
+/// One more than the highest status that has a meaning.
+const STATUSES: usize = 600;
 
 /// What the node counts; Prometheus reads it at `/metrics` of the API's address.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Counters,
+    /// Those of each status below 600 that has been answered, as finding one by its label costs more than counting.
+    statuses: Box<[OnceLock<Counter>]>,
     refusals: Counters,
     retries: Counters,
     defences: Counters,
@@ -141,6 +148,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             requests: counters("snicket_edge_requests_total", "Requests answered, by status.", "status"),
+            statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             refusals: counters(
                 "snicket_edge_refusals_total",
                 "Requests that the edge itself refused, by code.",
@@ -252,7 +260,11 @@ impl Metrics {
 
     /// A request has its answer's head.
     pub(crate) fn answered(&self, status: u16, refusal: Option<u16>, time: Duration) {
-        self.requests.with_label_values(&[&status.to_string()]).inc();
+        let find = || self.requests.with_label_values(&[&status.to_string()]);
+        match self.statuses.get(usize::from(status)) {
+            Some(counter) => counter.get_or_init(find).inc(),
+            None => find().inc(),
+        }
         if let Some(code) = refusal {
             self.refusals.with_label_values(&[&code.to_string()]).inc();
         }

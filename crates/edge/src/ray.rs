@@ -1,6 +1,9 @@
-use std::fmt;
-
+use bytes::Bytes;
+use http::HeaderValue;
 use rand::Rng;
+
+/// Enough that nobody meets another's.
+const DIGITS: usize = 16;
 
 /// Names one request: sixteen hexadecimal digits, told to the visitor and to the origin as `cf-ray`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +16,18 @@ impl Ray {
     }
 
     /// The value of `cf-ray`, which also says where the request came in.
-    pub(crate) fn at(self, location: &str) -> String {
-        format!("{self}-{}", location.to_ascii_uppercase())
-    }
-}
-
-impl fmt::Display for Ray {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+    ///
+    /// It is marked as sensitive: no other request has it, so that it would only drive what others share out of the tables
+    /// that compress headers.
+    pub(crate) fn at(self, location: &str) -> HeaderValue {
+        let mut text = Vec::with_capacity(DIGITS + 1 + location.len());
+        text.extend((0..DIGITS).rev().map(|place| b"0123456789abcdef"[(self.0 >> (4 * place)) as usize % 16]));
+        text.push(b'-');
+        text.extend(location.bytes().map(|byte| byte.to_ascii_uppercase()));
+        let mut value =
+            HeaderValue::from_maybe_shared(Bytes::from(text)).expect("digits, and a name of printable ASCII");
+        value.set_sensitive(true);
+        value
     }
 }
 

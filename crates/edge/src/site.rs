@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use registry::{Registry, Snapshot};
@@ -75,34 +75,30 @@ pub(crate) fn events() -> broadcast::Sender<RequestEvent> {
 
 impl Site {
     /// Answers one request, whatever happens.
-    pub(crate) async fn answer(&self, visit: Visit) -> Response<Body> {
+    pub(crate) async fn answer(&self, visit: Visit) -> Response<Counted> {
         let under_way = self.metrics.request();
         let ray = Ray::random().at(&self.location);
         let form = form_fields(visit.request.headers());
         let host = Host::of(visit.request.uri(), visit.request.headers());
-        let name = host.as_ref().map(|host| host.name().to_owned()).unwrap_or_default();
         let sees_detail = sees_detail(visit.caller.remote.ip());
-        let mut telling = Telling::new(self, &visit.request, ray.clone(), name);
+        let mut telling = Telling::new(self, &visit.request, &ray, host.as_ref().ok());
 
-        let mut answer = match self.carry(visit, host, &ray).await {
+        let answer = match self.carry(visit, &host, &ray).await {
             Ok(mut answer) => {
                 towards_visitor(answer.headers_mut(), &ray);
-                telling.event.status = answer.status().as_u16();
+                telling.status = answer.status().as_u16();
                 answer
             }
             Err(Stopped::Answered(mut answer)) => {
                 towards_visitor(answer.headers_mut(), &ray);
-                telling.event.status = answer.status().as_u16();
+                telling.status = answer.status().as_u16();
                 *answer
             }
             Err(Stopped::Refused(Failure { refusal, detail })) => {
-                let event = &mut telling.event;
-                (event.status, event.refusal) = (refusal.status, Some(refusal.code));
-                event.detail = detail;
-                let host = Some(event.host.as_str()).filter(|name| !name.is_empty());
-                let detail = event.detail.as_deref().filter(|_| sees_detail);
-                let mut answer =
-                    Page { refusal, ray: &ray, host, detail }.answer(&event.method, &form.into_iter().collect());
+                (telling.status, telling.refusal, telling.detail) = (refusal.status, Some(refusal.code), detail);
+                let detail = telling.detail.as_deref().filter(|_| sees_detail);
+                let page = Page { refusal, ray: telling.ray(), host: telling.host.map(Host::name), detail };
+                let mut answer = page.answer(&telling.method, &form.into_iter().collect());
                 answer.headers_mut().extend(gate::challenge(refusal));
                 if refusal.is_of_the_request() {
                     answer.extensions_mut().insert(refusal::Last);
@@ -111,32 +107,37 @@ impl Site {
             }
         };
         drop(telling);
-        if !answer.body().is_end_stream() {
-            answer = answer.map(|body| Body::wrap(Counted { body, _under_way: under_way }));
-        }
-        answer
+        let under_way = Some(under_way).filter(|_| !answer.body().is_end_stream());
+        answer.map(|body| Counted { body, _under_way: under_way })
     }
 
-    async fn carry(&self, visit: Visit, host: Result<Host, HostError>, ray: &str) -> Result<Response<Body>, Stopped> {
+    async fn carry(
+        &self,
+        visit: Visit,
+        host: &Result<Host, HostError>,
+        ray: &HeaderValue,
+    ) -> Result<Response<Body>, Stopped> {
         check(&visit, &self.limits)?;
-        let host = host.map_err(|error| match error {
+        let host = host.as_ref().map_err(|error| match error {
             HostError::Missing => &refusal::NO_HOST,
             HostError::Conflicting => &refusal::CONFLICTING_HOST,
             HostError::Malformed => &refusal::MALFORMED_HOST,
         })?;
-        let Visit { kind, request, interim, caller } = visit;
+        let Visit { kind, request, interim, caller, address } = visit;
         // One snapshot, so that no request meets a tunnel without its rules.
         let snapshot = self.registry.snapshot();
-        let tunnel = tunnel_of(&snapshot, &host)?;
+        let tunnel = tunnel_of(&snapshot, host)?;
         let access = snapshot.access(tunnel);
         let (mut head, mut body) = request.into_parts();
         if let Some(access) = access {
-            self.gate.pass(access, host.name(), caller, &mut head, &mut body).await?;
+            // Few tunnels have rules, and every request would be as large as what checks them.
+            Box::pin(self.gate.pass(access, host.name(), caller, &mut head, &mut body)).await?;
         }
         let path = access.and_then(|access| access.path(head.uri.path()));
         let path = path.map(|path| rewritten(&path, head.uri.query())).transpose()?;
-        head.uri = origin_uri(&host, path.as_ref().or_else(|| head.uri.path_and_query()), caller.secure)?;
-        let facts = Facts { kind, visitor: caller.remote.ip(), secure: caller.secure, ray };
+        let path = path.or_else(|| head.uri.path_and_query().cloned());
+        head.uri = origin_uri(host, path, caller.secure)?;
+        let facts = Facts { kind, visitor: &address, secure: caller.secure, ray };
         towards_origin(&mut head.headers, &facts).map_err(|_| &refusal::LOOP)?;
         if let Some(access) = access {
             access.change(&mut head.headers);
@@ -184,43 +185,64 @@ fn sees_detail(visitor: IpAddr) -> bool {
 struct Telling<'a> {
     site: &'a Site,
     started: Instant,
-    event: RequestEvent,
+    ray: &'a HeaderValue,
+    method: Method,
+    /// The host, if it could be read.
+    host: Option<&'a Host>,
+    path: Option<PathAndQuery>,
+    status: u16,
+    refusal: Option<u16>,
+    detail: Option<String>,
 }
 
 impl<'a> Telling<'a> {
-    fn new(site: &'a Site, request: &Request<Body>, ray: String, host: String) -> Self {
-        let event = RequestEvent {
+    fn new(site: &'a Site, request: &Request<Body>, ray: &'a HeaderValue, host: Option<&'a Host>) -> Self {
+        Self {
+            site,
+            started: Instant::now(),
             ray,
             method: request.method().clone(),
             host,
-            path: request.uri().path().to_owned(),
+            path: request.uri().path_and_query().cloned(),
             status: VISITOR_LEFT,
             refusal: None,
             detail: None,
-            time: Duration::ZERO,
-        };
-        Self { site, started: Instant::now(), event }
+        }
+    }
+
+    fn ray(&self) -> &'a str {
+        self.ray.to_str().unwrap_or_default()
     }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        let event = &mut self.event;
-        event.time = self.started.elapsed();
-        self.site.metrics.answered(event.status, event.refusal, event.time);
+        let Self { site, status, refusal, .. } = *self;
+        let (ray, host) = (self.ray(), self.host.map(Host::name).unwrap_or_default());
+        let time = self.started.elapsed();
+        site.metrics.answered(status, refusal, time);
         tracing::info!(
-            ray = event.ray,
-            method = %event.method,
-            host = event.host,
-            status = event.status,
-            code = event.refusal,
-            detail = event.detail,
-            ms = u64::try_from(event.time.as_millis()).unwrap_or(u64::MAX),
+            ray,
+            method = %self.method,
+            host,
+            status,
+            code = refusal,
+            detail = self.detail,
+            ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
             "request"
         );
-        if self.site.events.receiver_count() > 0 {
+        if site.events.receiver_count() > 0 {
             // All receivers may have gone meanwhile.
-            let _ = self.site.events.send(event.clone());
+            let _ = site.events.send(RequestEvent {
+                ray: ray.to_owned(),
+                method: self.method.clone(),
+                host: host.to_owned(),
+                path: self.path.as_ref().map_or("", PathAndQuery::path).to_owned(),
+                status,
+                refusal,
+                detail: self.detail.take(),
+                time,
+            });
         }
     }
 }
@@ -279,13 +301,12 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
-fn origin_uri(host: &Host, path: Option<&PathAndQuery>, secure: bool) -> Result<Uri, Failure> {
-    Uri::builder()
-        .scheme(if secure { "https" } else { "http" })
-        .authority(host.authority())
-        .path_and_query(path.map_or("/", PathAndQuery::as_str))
-        .build()
-        .map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
+fn origin_uri(host: &Host, path: Option<PathAndQuery>, secure: bool) -> Result<Uri, Failure> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(host.authority().clone());
+    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
 }
 
 /// What the form of a refusal depends on. A list, as few requests need it in the end.
@@ -295,10 +316,17 @@ fn form_fields(headers: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
     fields(header::ACCEPT).chain(fields(header::CONTENT_TYPE)).collect()
 }
 
-/// A body that counts as under way until it is dropped.
-struct Counted {
+/// The body of an answer. Its request counts as under way until it is dropped, or not at all if it is empty.
+pub(crate) struct Counted {
     body: Body,
-    _under_way: Present,
+    _under_way: Option<Present>,
+}
+
+impl Counted {
+    /// Nothing, which nobody counts.
+    pub(crate) fn nothing() -> Self {
+        Self { body: Body::empty(), _under_way: None }
+    }
 }
 
 impl http_body::Body for Counted {
@@ -335,6 +363,7 @@ mod tests {
             request: request.body(Body::empty()).unwrap(),
             interim: Interim::unwanted(),
             caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), secure: true },
+            address: HeaderValue::from_static("192.0.2.7"),
         };
         check(&visit, &Limits::default()).map_err(|failure| failure.refusal)
     }
@@ -428,7 +457,7 @@ mod tests {
             &HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("A.example:8443"))]),
         );
         let path: PathAndQuery = "/a/../b//c%2fd?x=%zz&y".parse().unwrap();
-        let uri = origin_uri(&host.unwrap(), Some(&path), true).unwrap();
+        let uri = origin_uri(&host.unwrap(), Some(path), true).unwrap();
         assert_eq!(uri.to_string(), "https://a.example:8443/a/../b//c%2fd?x=%zz&y");
     }
 }

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use wire::{Body, Interim, Kind};
 
 /// One request of a visitor, whatever protocol it came by.
@@ -14,6 +14,8 @@ pub(crate) struct Visit {
     pub(crate) interim: Interim,
     /// Who sent it.
     pub(crate) caller: Caller,
+    /// [`Caller::address`]; made once for all requests of a connection.
+    pub(crate) address: HeaderValue,
 }
 
 /// Who is at the other end of a connection.
@@ -23,4 +25,26 @@ pub(crate) struct Caller {
     pub(crate) remote: SocketAddr,
     /// The connection is encrypted.
     pub(crate) secure: bool,
+}
+
+impl Caller {
+    /// The visitor's address as the origin is to see it.
+    pub(crate) fn address(&self) -> HeaderValue {
+        let address = self.remote.ip().to_canonical().to_string();
+        HeaderValue::try_from(address).expect("digits, letters and their separators")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_told_as_what_it_is() {
+        for (remote, told) in
+            [("[::ffff:192.0.2.7]:1", "192.0.2.7"), ("192.0.2.7:1", "192.0.2.7"), ("[2001:db8::7]:1", "2001:db8::7")]
+        {
+            assert_eq!(Caller { remote: remote.parse().unwrap(), secure: true }.address(), told);
+        }
+    }
 }

@@ -19,6 +19,7 @@ use wire::{Body, BodyError, Interim, Kind};
 
 use super::Reception;
 use crate::refusal::Last;
+use crate::site::Counted;
 use crate::visit::{Caller, Visit};
 
 /// Bytes read from a WebSocket's visitor at once.
@@ -34,13 +35,14 @@ where
 {
     let limits = reception.limits;
     let websocket = Afterwards::default();
+    let address = caller.address();
     let service = hyper::service::service_fn({
         let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
         move |request| {
-            let (reception, websocket) = (Arc::clone(&reception), Arc::clone(&websocket));
+            let (reception, websocket, address) = (Arc::clone(&reception), Arc::clone(&websocket), address.clone());
             // A connection has room for this all the time, also while there is no request.
             Box::pin(async move {
-                let mut answer = answer(request, caller, &reception, &websocket).await;
+                let mut answer = answer(request, caller, address, &reception, &websocket).await;
                 if answer.extensions().get::<Last>().is_some() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -77,25 +79,31 @@ type Afterwards = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
 async fn answer(
     mut request: Request<Incoming>,
     caller: Caller,
+    address: HeaderValue,
     reception: &Reception,
     websocket: &Afterwards,
-) -> Response<Body> {
-    let upgrade = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-    let Some(upgrade) = upgrade else {
-        let visit = Visit { kind: Kind::Http, request: request.map(Body::wrap), interim: Interim::unwanted(), caller };
-        return reception.answer(visit).await;
+) -> Response<Counted> {
+    let upgrade = wants_websocket(&request).then(|| (hyper::upgrade::on(&mut request), oneshot::channel()));
+    let (kind, request, upgrade) = match upgrade {
+        None => (Kind::Http, request.map(taken), None),
+        Some((upgrade, (accepted, reader))) => {
+            (Kind::WebSocket, request.map(|_| Body::wrap(Raw::Waiting(reader))), Some((upgrade, accepted)))
+        }
     };
-    let (accepted, reader) = oneshot::channel();
-    let request = request.map(|_| Body::wrap(Raw::Waiting(reader)));
-    let visit = Visit { kind: Kind::WebSocket, request, interim: Interim::unwanted(), caller };
-    let answer = reception.answer(visit).await;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (answer, afterwards) = accept(answer, upgrade, accepted);
-        *websocket.lock().unwrap_or_else(PoisonError::into_inner) = Some(afterwards);
-        answer
-    } else {
-        answer
+    let answer = reception.answer(Visit { kind, request, interim: Interim::unwanted(), caller, address }).await;
+    match upgrade {
+        Some((upgrade, accepted)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let (answer, afterwards) = accept(answer, upgrade, accepted);
+            *websocket.lock().unwrap_or_else(PoisonError::into_inner) = Some(afterwards);
+            answer
+        }
+        Some(_) | None => answer,
     }
+}
+
+/// Most requests have no body.
+fn taken(body: Incoming) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::wrap(body) }
 }
 
 /// RFC 6455 section 4.2.1. With a body it would not be clear where the frames begin.
@@ -120,10 +128,10 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 
 /// Answers 101; what joins the two bodies with the visitor's bytes comes after.
 fn accept(
-    answer: Response<Body>,
+    answer: Response<Counted>,
     upgrade: OnUpgrade,
     accepted: oneshot::Sender<ReadHalf<TokioIo<Upgraded>>>,
-) -> (Response<Body>, BoxFuture<'static, ()>) {
+) -> (Response<Counted>, BoxFuture<'static, ()>) {
     let (mut head, body) = answer.into_parts();
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -137,11 +145,11 @@ fn accept(
             tracing::debug!(%error, "a WebSocket broke");
         }
     };
-    (Response::from_parts(head, Body::empty()), Box::pin(afterwards))
+    (Response::from_parts(head, Counted::nothing()), Box::pin(afterwards))
 }
 
 /// Writes until the origin's side ends, and then ends the visitor's.
-async fn write_out(mut body: Body, mut writer: WriteHalf<TokioIo<Upgraded>>) -> std::io::Result<()> {
+async fn write_out(mut body: Counted, mut writer: WriteHalf<TokioIo<Upgraded>>) -> std::io::Result<()> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(std::io::Error::other)?;
         if let Ok(mut data) = frame.into_data() {

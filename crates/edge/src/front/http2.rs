@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +25,7 @@ use wire::{Body, BodyError, Interim, Kind};
 
 use super::{Reception, ask};
 use crate::defence::Defence;
+use crate::site::Counted;
 use crate::visit::{Caller, Visit};
 use cork::Corked;
 use guard::{Alarm, Guarded};
@@ -76,6 +77,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = reception.limits;
+    let address = caller.address();
     let (io, uncork) = Corked::new(io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
@@ -105,9 +107,9 @@ where
                 None => return Ok(()),
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    let exchange = exchange(request, respond, caller, Arc::clone(&reception));
+                    let exchange = exchange(request, respond, caller, address.clone(), Arc::clone(&reception));
                     // A panic ends its request alone, as it would end a task.
-                    streams.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
+                    streams.push(AssertUnwindSafe(exchange).catch_unwind());
                 }
             },
             () = reception.stop.drained(), if leaving.is_none() => {
@@ -157,14 +159,14 @@ async fn exchange(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     caller: Caller,
+    address: HeaderValue,
     reception: Arc<Reception>,
 ) {
-    let (unread, rest) = oneshot::channel();
-    let (kind, request) = translate(request, unread);
+    let (kind, request, rest) = translate(request);
     let (head, body) = request.into_parts();
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
-    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller };
+    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller, address };
     let mut answering = pin!(reception.answer(visit));
     let answer = loop {
         tokio::select! {
@@ -180,7 +182,11 @@ async fn exchange(
         send_interim(&mut respond, status, headers);
     }
     match send(answer, kind, respond, &reception).await {
-        Ok(()) => _ = timeout(LINGER, pass_over(rest)).await,
+        Ok(()) => {
+            if let Some(rest) = rest {
+                let _ = timeout(LINGER, pass_over(rest)).await;
+            }
+        }
         Err(error) => tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor"),
     }
 }
@@ -193,8 +199,8 @@ async fn pass_over(rest: oneshot::Receiver<RecvStream>) {
 }
 
 /// Turns what came over HTTP/2 into a request of either kind. An extended CONNECT that is no WebSocket's stays a
-/// CONNECT, which no site can serve.
-fn translate(request: Request<RecvStream>, unread: oneshot::Sender<RecvStream>) -> (Kind, Request<Body>) {
+/// CONNECT, which no site can serve. What nobody reads of its body comes back.
+fn translate(request: Request<RecvStream>) -> (Kind, Request<Body>, Option<oneshot::Receiver<RecvStream>>) {
     let (mut head, stream) = request.into_parts();
     let kind = match head.extensions.remove::<h2::ext::Protocol>() {
         Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
@@ -203,12 +209,12 @@ fn translate(request: Request<RecvStream>, unread: oneshot::Sender<RecvStream>) 
         }
         Some(_) | None => Kind::Http,
     };
-    let body = if stream.is_end_stream() {
-        Body::empty()
-    } else {
-        Body::wrap(Incoming { stream: Some(stream), data_ended: false, unread: Some(unread) })
-    };
-    (kind, Request::from_parts(head, body))
+    if stream.is_end_stream() {
+        return (kind, Request::from_parts(head, Body::empty()), None);
+    }
+    let (unread, rest) = oneshot::channel();
+    let body = Body::wrap(Incoming { stream: Some(stream), data_ended: false, unread: Some(unread) });
+    (kind, Request::from_parts(head, body), Some(rest))
 }
 
 /// An interim answer is advice: one that cannot be sent is left out.
@@ -222,7 +228,7 @@ fn send_interim(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: 
 }
 
 async fn send(
-    answer: Response<Body>,
+    answer: Response<Counted>,
     kind: Kind,
     mut respond: SendResponse<Bytes>,
     reception: &Reception,

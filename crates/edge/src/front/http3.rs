@@ -13,17 +13,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use h3::error::{Code, ConnectionError, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use quinn::VarInt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use wire::{Body, Interim, Kind};
+use wire::{Interim, Kind};
 
 use super::bucket::Bucket;
 use super::{Reception, ask};
 use crate::defence::Defence;
+use crate::site::Counted;
 use crate::visit::{Caller, Visit};
 use body::incoming;
 use quic::{Connection, Sender, Sidelight};
@@ -71,6 +72,7 @@ pub(crate) async fn serve(quic: quinn::Connection, caller: Caller, reception: Ar
 
 async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Reception>) -> Result<(), ConnectionError> {
     let limits = reception.limits;
+    let address = caller.address();
     let connection = Connection::new(quic.clone(), limits.header_bytes);
     let requests = connection.requests();
     let flooded = connection.flooded();
@@ -89,7 +91,7 @@ async fn accept(quic: quinn::Connection, caller: Caller, reception: Arc<Receptio
             accepted = connection.accept() => {
                 let Some(resolver) = accepted? else { break };
                 if let Some(sidelight) = requests.latest() {
-                    streams.spawn(exchange(resolver, sidelight, caller, Arc::clone(&reception)));
+                    streams.spawn(exchange(resolver, sidelight, caller, address.clone(), Arc::clone(&reception)));
                 }
             }
             Some(ended) = streams.join_next() => {
@@ -140,6 +142,7 @@ async fn exchange(
     resolver: RequestResolver<Connection, Bytes>,
     sidelight: Sidelight,
     caller: Caller,
+    address: HeaderValue,
     reception: Arc<Reception>,
 ) -> Ended {
     let resolved = timeout(reception.limits.idle, resolver.resolve_request()).await;
@@ -175,7 +178,7 @@ async fn exchange(
     };
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
-    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller };
+    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller, address };
     let mut answering = pin!(reception.answer(visit));
     let answer = loop {
         tokio::select! {
@@ -233,7 +236,7 @@ enum SendError {
 }
 
 async fn send(
-    answer: Response<Body>,
+    answer: Response<Counted>,
     kind: Kind,
     outgoing: &mut Outgoing,
     reception: &Reception,
