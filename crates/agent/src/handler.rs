@@ -126,7 +126,7 @@ impl Requests {
         for (name, value) in &self.tags {
             request.headers_mut().insert(name, value.clone());
         }
-        match active.origins.get(rule).exchange(kind, request, interim).await {
+        match active.origins.get(rule).exchange(kind, &mut request, interim).await {
             Ok(response) => Ok(record.observe(response)),
             Err(error) => {
                 record.failed(&error);

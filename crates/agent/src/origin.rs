@@ -80,11 +80,12 @@ impl Origin {
         })
     }
 
-    /// Gets the answer to one request. Dropping the future, or the answer's body, cancels the request.
+    /// Gets the answer to one request, of which nothing of use is left. Dropping the future, or the answer's body, cancels the
+    /// request.
     pub(crate) async fn exchange(
         &self,
         kind: Kind,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
         match (self, kind) {
@@ -97,10 +98,13 @@ impl Origin {
                 *response.status_mut() = *status;
                 Ok(response)
             }
-            (Self::Hello(started), _) => Ok(hello::answer(kind, request, *started).map(AnswerBody::Own)),
+            (Self::Hello(started), _) => {
+                Ok(hello::answer(kind, std::mem::take(request), *started).map(AnswerBody::Own))
+            }
             // Boxed, because each request would have to hold the room for it.
             (Self::Stream(origin), Kind::WebSocket) => {
-                Box::pin(origin.websocket(request)).await.map(|response| response.map(AnswerBody::Own))
+                let answer = Box::pin(origin.websocket(std::mem::take(request))).await;
+                answer.map(|response| response.map(AnswerBody::Own))
             }
             (Self::Datagram(_), _) => {
                 Err(unsupported("the rule's service takes datagrams (UDP), and no requests".to_owned()))

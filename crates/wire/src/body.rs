@@ -22,7 +22,8 @@ enum Source {
     Empty,
     Full(Option<Bytes>),
     Http2(http2::Incoming),
-    Quic(quic::Incoming),
+    /// Boxed, because all bodies would have to hold the room for it.
+    Quic(Box<quic::Incoming>),
     Other(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -51,7 +52,7 @@ impl Body {
     }
 
     pub(crate) fn quic(incoming: quic::Incoming) -> Self {
-        Self(Source::Quic(incoming))
+        Self(Source::Quic(Box::new(incoming)))
     }
 
     /// All of it is held in memory.
@@ -65,6 +66,12 @@ impl Body {
             Source::Full(bytes) => bytes.take(),
             Source::Empty | Source::Http2(_) | Source::Quic(_) | Source::Other(_) => None,
         }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 

@@ -227,7 +227,8 @@ pub(crate) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
     strip(trailers, |name| is_reserved(name) || FORBIDDEN.contains(name));
 }
 
-fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+/// Removes what is unwanted.
+pub(crate) fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     // The common case has none and allocates nothing.
     while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
         headers.remove(name);

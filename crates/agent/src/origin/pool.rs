@@ -10,9 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::request::Parts;
 use http::uri::Authority;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 use wire::{Body, Interim, OriginError};
 
@@ -79,12 +78,11 @@ impl Pool {
         Arc::new(Self { connector, most, age, idle: Mutex::default() })
     }
 
-    /// Sends a request, whose URI is no more than path and query, on a connection for this host.
+    /// Sends a request, whose URI is no more than path and query, on a connection for this host. The body is taken out.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         host: &Authority,
-        request: &Parts,
-        body: Body,
+        request: &mut Request<Body>,
         interim: &Interim,
     ) -> Result<Response<AnswerBody>, Failure> {
         let (mut line, used) = match std::future::poll_fn(|context| Poll::Ready(self.take(host, context))).await {
@@ -92,7 +90,7 @@ impl Pool {
             // Boxed, because few requests dial, and all would have to hold the room for it.
             None => (Box::pin(self.dial(host.host())).await?, false),
         };
-        let asked = line.ask(request, body, interim).await.map_err(|failed| {
+        let asked = line.ask(request, interim).await.map_err(|failed| {
             let stale = used && matches!(failed, NoAnswer::Closed { silent: true, .. });
             Failure { stale, error: failed.into() }
         })?;
@@ -106,9 +104,14 @@ impl Pool {
     }
 
     /// Sends a request that asks for another protocol, on a connection of its own.
-    pub(super) async fn upgrade(&self, host: &str, request: &Parts, interim: &Interim) -> Result<Upgraded, Failure> {
+    pub(super) async fn upgrade(
+        &self,
+        host: &str,
+        request: &mut Request<Body>,
+        interim: &Interim,
+    ) -> Result<Upgraded, Failure> {
         let mut line = Box::pin(self.dial(host)).await?;
-        let asked = line.ask(request, Body::empty(), interim).await.map_err(OriginError::from)?;
+        let asked = line.ask(request, interim).await.map_err(OriginError::from)?;
         let Head { status, headers, then, .. } = asked.head;
         let mut response = Response::new(());
         *response.status_mut() = status;

@@ -76,28 +76,27 @@ impl HttpOrigin {
 
     pub(super) async fn exchange(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
         if request.method() == Method::CONNECT {
             return Err(OriginError::new(OriginFault::Unsupported, "an origin is no proxy: CONNECT is not passed on"));
         }
         let http2 = self.prefers_http2 || is_grpc(request.headers());
-        let (authority, mut request) = self.prepared(request, http2 || self.by_sni)?;
+        let authority = self.prepare_head(request, http2 || self.by_sni)?;
         if self.collect_bodies && request.body().size_hint().exact().is_none() && !has_length(request.headers()) {
-            request = Box::pin(collected(request)).await?;
+            *request.body_mut() = Box::pin(collected(std::mem::take(request.body_mut()))).await?;
         }
         // A connection may end just as a request goes out on it. Like the reference, a request that may be repeated and
         // has no body is then sent once more.
-        let repeatable = repeatable(&request);
+        let repeatable = repeatable(request);
         // What is rare in here is boxed, because each request would have to hold the room for it.
         let outcome = if http2 {
-            Box::pin(self.over_http2(authority, request, interim, repeatable)).await
+            Box::pin(self.over_http2(authority, std::mem::take(request), interim, repeatable)).await
         } else {
-            let (head, body) = request.into_parts();
-            match self.http1.exchange(&authority, &head, body, &interim).await {
+            match self.http1.exchange(&authority, request, &interim).await {
                 Err(Failure { stale: true, .. }) if repeatable => {
-                    Box::pin(self.http1.exchange(&authority, &head, Body::empty(), &interim)).await
+                    Box::pin(self.http1.exchange(&authority, request, &interim)).await
                 }
                 outcome => outcome,
             }
@@ -131,13 +130,13 @@ impl HttpOrigin {
 
     pub(super) async fn websocket(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         interim: Interim,
     ) -> Result<Response<AnswerBody>, OriginError> {
-        let (authority, request) = self.prepared(request, self.by_sni)?;
-        let (mut head, from_visitor) = request.into_parts();
-        websocket::complete_request(&mut head);
-        let upgraded = self.http1.upgrade(authority.host(), &head, &interim).await;
+        let authority = self.prepare_head(request, self.by_sni)?;
+        let from_visitor = std::mem::take(request.body_mut());
+        websocket::complete_request(request);
+        let upgraded = self.http1.upgrade(authority.host(), request, &interim).await;
         Ok(match upgraded.map_err(|failure| failure.error)? {
             Upgraded::Accepted(response, io, said) => {
                 response.map(|()| AnswerBody::Own(websocket::join(io, said, from_visitor)))
@@ -146,16 +145,18 @@ impl HttpOrigin {
         })
     }
 
-    /// The request as the origin is to see it but for what depends on its kind, and the host whose connection it takes:
-    /// the visitor's (`by_host`), or always the same.
-    fn prepared(&self, request: Request<Body>, by_host: bool) -> Result<(Authority, Request<Body>), OriginError> {
-        let (mut parts, body) = request.into_parts();
-        let headers = &mut parts.headers;
-        strip(headers);
-        let host = host_of(&parts.uri, headers).map(str::as_bytes);
-        let mut hosts = headers.get_all(HOST).iter();
-        if hosts.next().map(HeaderValue::as_bytes) != host || hosts.next().is_some() {
-            let host = host.and_then(|host| HeaderValue::from_bytes(host).ok());
+    /// Makes of the head what the origin is to see but for what depends on the request's kind; answers the host whose
+    /// connection it takes: the visitor's (`by_host`), or always the same.
+    fn prepare_head(&self, request: &mut Request<Body>, by_host: bool) -> Result<Authority, OriginError> {
+        let host = host_of(request.uri(), request.headers()).map(str::as_bytes);
+        let mut hosts = request.headers().get_all(HOST).iter();
+        let other = hosts.next().map(HeaderValue::as_bytes) != host || hosts.next().is_some();
+        let host = host.filter(|_| other).and_then(|host| HeaderValue::from_bytes(host).ok());
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+        *request.version_mut() = Version::HTTP_11;
+        let headers = request.headers_mut();
+        if other {
             headers.remove(HOST);
             headers.extend(host.map(|host| (HOST, host)));
         }
@@ -172,11 +173,9 @@ impl HttpOrigin {
         if !headers.contains_key(HOST) {
             headers.extend(HeaderValue::from_str(authority.as_str()).ok().map(|host| (HOST, host)));
         }
+        strip(headers);
         one_length(headers)?;
-        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
-        parts.version = Version::HTTP_11;
-        Ok((authority, Request::from_parts(parts, body)))
+        Ok(authority)
     }
 
     fn absolute(&self, authority: Authority, path: &Uri) -> Result<Uri, OriginError> {
@@ -306,8 +305,7 @@ fn has_length(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a whole body to learn its length.
-async fn collected(request: Request<Body>) -> Result<Request<Body>, OriginError> {
-    let (parts, body) = request.into_parts();
+async fn collected(body: Body) -> Result<Body, OriginError> {
     let collected = Limited::new(body, MAX_COLLECTED).collect().await.map_err(|error| {
         let text = format!(
             "disableChunkedEncoding needs the body's length, and the visitor sent a body of unknown length that is \
@@ -315,7 +313,7 @@ async fn collected(request: Request<Body>) -> Result<Request<Body>, OriginError>
         );
         OriginError::new(OriginFault::Unsupported, text)
     })?;
-    Ok(Request::from_parts(parts, Body::full(collected.to_bytes())))
+    Ok(Body::full(collected.to_bytes()))
 }
 
 /// Sending it twice does what sending it once does (RFC 9110 section 9.2.2), and there is no body to send again.

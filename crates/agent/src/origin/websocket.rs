@@ -7,8 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -25,9 +24,9 @@ const CHUNK: usize = 16 * 1024;
 type Socket = Box<dyn Io>;
 
 /// Adds what HTTP/1.1 demands of an upgrade and no tunnel carries.
-pub(super) fn complete_request(parts: &mut Parts) {
-    parts.method = Method::GET;
-    let headers = &mut parts.headers;
+pub(super) fn complete_request(request: &mut Request<Body>) {
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

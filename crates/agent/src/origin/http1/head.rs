@@ -4,8 +4,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use wire::Body;
 
@@ -53,15 +52,15 @@ pub(in crate::origin) enum BadHead {
     TooLong,
 }
 
-/// Writes a request's head, whose URI is no more than path and query, and says how its body is to be sent. The headers have
+/// Writes the head of a request with this body, whose URI is no more than path and query, and says how its body is to be sent. The headers have
 /// at most one `content-length`, and it is a number.
-pub(super) fn encode(out: &mut Vec<u8>, head: &Parts, body: &Body) -> Outgoing {
-    out.extend_from_slice(head.method.as_str().as_bytes());
+pub(super) fn encode(out: &mut Vec<u8>, head: &Request<Body>, body: &Body) -> Outgoing {
+    out.extend_from_slice(head.method().as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+    out.extend_from_slice(head.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    encode_fields(out, &head.headers);
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    encode_fields(out, head.headers());
+    let announced = head.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let outgoing = match (announced, body.size_hint().exact()) {
         (Some(length), _) => Outgoing::Length(length),
         (None, Some(0)) => Outgoing::Length(0),
@@ -70,7 +69,7 @@ pub(super) fn encode(out: &mut Vec<u8>, head: &Parts, body: &Body) -> Outgoing {
             Outgoing::Length(length)
         }
         // These have no body as a rule, and origins stumble over one of unknown length.
-        (None, None) if matches!(head.method, Method::GET | Method::HEAD) => Outgoing::Nothing,
+        (None, None) if matches!(*head.method(), Method::GET | Method::HEAD) => Outgoing::Nothing,
         (None, None) => {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             Outgoing::Chunks

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::request::Parts;
+use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf, ReadHalf, WriteHalf};
 use wire::{Body, BodyError, Interim, OriginError, OriginFault};
 
@@ -81,14 +81,15 @@ impl Line {
         self.buffer.is_empty() && Pin::new(&mut self.io).poll_read(context, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    /// Sends a request, whose URI is no more than path and query, until the answer begins.
+    /// Sends a request, whose URI is no more than path and query, until the answer begins. The body is taken out.
     pub(in crate::origin) async fn ask(
         &mut self,
-        request: &Parts,
-        body: Body,
+        request: &mut Request<Body>,
         interim: &Interim,
     ) -> Result<Asked, NoAnswer> {
+        let body = std::mem::take(request.body_mut());
         let mut sending = Some(Sending::new(request, body));
+        let method = request.method();
         let mut reading = Reading { searched: 0, interims: 0, unwritten: None };
         let head = std::future::poll_fn(|context| {
             if let Some(rest) = &mut sending {
@@ -103,7 +104,7 @@ impl Line {
                     }
                 }
             }
-            reading.poll(self, request, interim, context)
+            reading.poll(self, method, interim, context)
         });
         let mut head = head.await?;
         head.keeps &= reading.unwritten.is_none();
@@ -167,14 +168,14 @@ impl Reading {
     fn poll(
         &mut self,
         line: &mut Line,
-        request: &Parts,
+        method: &Method,
         interim: &Interim,
         context: &mut Context<'_>,
     ) -> Poll<Result<Head, NoAnswer>> {
         loop {
             while let Some(end) = head::end(&line.buffer, self.searched) {
                 self.searched = 0;
-                let head = head::decode(&line.buffer.split_to(end).freeze(), &request.method)?;
+                let head = head::decode(&line.buffer.split_to(end).freeze(), method)?;
                 if head.then != Then::Head {
                     return Poll::Ready(Ok(head));
                 }

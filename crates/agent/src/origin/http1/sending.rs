@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderMap;
-use http::request::Parts;
+use http::{HeaderMap, Request};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 use wire::{Body, BodyError};
@@ -45,7 +44,7 @@ pub(in crate::origin) enum Unsent {
 }
 
 impl Sending {
-    pub(super) fn new(request: &Parts, body: Body) -> Self {
+    pub(super) fn new(request: &Request<Body>, body: Body) -> Self {
         let mut head = Vec::with_capacity(HEAD);
         let outgoing = head::encode(&mut head, request, &body);
         let none = outgoing == Outgoing::Nothing || outgoing == Outgoing::Length(0) && body.is_end_stream();

@@ -90,9 +90,8 @@ fn what_is_no_answer_is_refused() {
 }
 
 fn encoded(request: Request<Body>) -> (String, Outgoing) {
-    let (head, body) = request.into_parts();
     let mut out = Vec::new();
-    let outgoing = head::encode(&mut out, &head, &body);
+    let outgoing = head::encode(&mut out, &request, request.body());
     (String::from_utf8(out).unwrap(), outgoing)
 }
 
