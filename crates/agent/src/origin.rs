@@ -205,7 +205,6 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn broken(error: impl Display) -> BodyError {
     BodyError(format!("the origin's answer broke off: {error}"))
 }

@@ -10,5 +10,5 @@ mod tests;
 
 pub(super) use coding::{Part, Rest};
 pub(super) use head::{Head, MAX_FIELDS, MAX_HEAD, Then};
-pub(super) use line::{Line, NoAnswer};
+pub(super) use line::{Line, NoAnswer, Reader, Writer};
 pub(super) use sending::{Sending, Unsent};

@@ -32,6 +32,10 @@ pub(in crate::origin) struct Line<T = Box<dyn Io>> {
     room: usize,
 }
 
+/// The halves of one.
+pub(in crate::origin) type Reader = ReadHalf<Box<dyn Io>>;
+pub(in crate::origin) type Writer = WriteHalf<Box<dyn Io>>;
+
 /// An answer that begins.
 pub(in crate::origin) struct Asked {
     pub(in crate::origin) head: Head,
@@ -112,7 +116,7 @@ impl Line {
     }
 
     /// One half for whoever reads on, and one for whoever sends the rest of the request.
-    pub(in crate::origin) fn split(self) -> (Line<ReadHalf<Box<dyn Io>>>, WriteHalf<Box<dyn Io>>) {
+    pub(in crate::origin) fn split(self) -> (Line<Reader>, Writer) {
         let (reader, writer) = tokio::io::split(self.io);
         (Line { io: reader, buffer: self.buffer, room: self.room }, writer)
     }
@@ -123,8 +127,8 @@ impl Line {
     }
 }
 
-impl Line<ReadHalf<Box<dyn Io>>> {
-    pub(in crate::origin) fn join(self, writer: WriteHalf<Box<dyn Io>>) -> Line {
+impl Line<Reader> {
+    pub(in crate::origin) fn join(self, writer: Writer) -> Line {
         Line { io: self.io.unsplit(writer), buffer: self.buffer, room: self.room }
     }
 }
@@ -195,7 +199,8 @@ impl Reading {
             let read = ready!(line.poll_fill(context));
             if !matches!(read, Ok(true)) {
                 head::check(&line.buffer)?;
-                let error = self.unwritten.take().or(read.err()).unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                let error =
+                    self.unwritten.take().or_else(|| read.err()).unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 let silent = line.buffer.is_empty() && self.interims == 0;
                 return Poll::Ready(Err(NoAnswer::Closed { silent, error }));
             }

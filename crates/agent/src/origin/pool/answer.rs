@@ -7,13 +7,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::uri::Authority;
 use http_body::{Frame, SizeHint};
-use tokio::io::{ReadHalf, WriteHalf};
 use tokio_util::task::AbortOnDropHandle;
 use wire::{Body, BodyError};
 
 use super::Pool;
-use crate::origin::connect::Io;
-use crate::origin::http1::{Line, Part, Rest, Sending, Unsent};
+use crate::origin::http1::{Line, Part, Reader, Rest, Sending, Unsent, Writer};
 use crate::origin::{AnswerBody, broken};
 
 /// Where a connection goes that takes another request.
@@ -69,15 +67,14 @@ pub(crate) struct Answer {
     home: Option<Home>,
 }
 
-type Half = Line<ReadHalf<Box<dyn Io>>>;
-type Upload = AbortOnDropHandle<Result<WriteHalf<Box<dyn Io>>, Unsent>>;
+type Upload = AbortOnDropHandle<Result<Writer, Unsent>>;
 
 /// Where the rest comes from.
 enum Source {
     Nowhere,
     Line(Line),
     /// The request is still being sent on the other half, or (`None`) was not taken to its end.
-    Half(Half, Option<Upload>),
+    Half(Line<Reader>, Option<Upload>),
 }
 
 impl Answer {
@@ -113,7 +110,7 @@ impl Answer {
     }
 
     /// The request has been sent to its end, or will not be.
-    fn sent(&mut self, sent: Result<WriteHalf<Box<dyn Io>>, Unsent>) -> Result<(), BodyError> {
+    fn sent(&mut self, sent: Result<Writer, Unsent>) -> Result<(), BodyError> {
         match (std::mem::replace(&mut self.source, Source::Nowhere), sent) {
             (Source::Half(line, _), Ok(writer)) => self.source = Source::Line(line.join(writer)),
             // What the origin has to say to it can be read nevertheless.
