@@ -9,7 +9,6 @@ pub(crate) mod prefixed;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use http::{HeaderValue, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::Kind;
@@ -30,14 +29,13 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    fn answer(&self, visit: Visit) -> impl Future<Output = http::Response<Counted>> + Send {
+    async fn answer(&self, visit: Visit) -> http::Response<Counted> {
         let over_tls = visit.caller.secure && visit.request.version() != http::Version::HTTP_3;
-        self.site.answer(visit).map(move |mut answer| {
-            if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
-                answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
-            }
-            answer
-        })
+        let mut answer = self.site.answer(visit).await;
+        if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
+            answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        answer
     }
 }
 
