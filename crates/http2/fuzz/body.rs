@@ -51,7 +51,7 @@ fn greeted(preface: &[u8], data: &[u8]) -> Vec<u8> {
 }
 
 /// A server that answers what it understands.
-pub fn server(data: &[u8]) {
+pub(crate) fn server(data: &[u8]) {
     let input = greeted(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", data);
     let (mut driver, _handle) = server_of(Io { input: &input, written: 0 }, SETTINGS);
     let mut context = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ pub fn server(data: &[u8]) {
 }
 
 /// A client that waits for answers.
-pub fn client(data: &[u8]) {
+pub(crate) fn client(data: &[u8]) {
     let input = greeted(b"", data);
     let (mut driver, handle) = client_of(Io { input: &input, written: 0 }, SETTINGS);
     let mut context = Context::from_waker(Waker::noop());

@@ -14,8 +14,8 @@ const ROUNDS: u64 = 300;
 fn replay(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let mut inputs = 0;
-    for entry in std::fs::read_dir(corpus).unwrap() {
-        let input = std::fs::read(entry.unwrap().path()).unwrap();
+    for entry in std::fs::read_dir(corpus).expect("there is a corpus") {
+        let input = std::fs::read(entry.expect("is readable").path()).expect("is readable");
         target(&input);
         inputs += 1;
         for round in 0..ROUNDS {

@@ -119,7 +119,6 @@ impl Call {
 }
 
 /// What comes next on the way to an answer.
-#[expect(clippy::large_enum_variant, reason = "there is one for a moment")]
 enum Said {
     Cancelled,
     Early(StatusCode, HeaderMap),
