@@ -4,6 +4,8 @@ mod connect;
 mod connected;
 mod datagram;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod hello;
 mod http1;
 mod pool;

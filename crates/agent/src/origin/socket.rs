@@ -176,7 +176,7 @@ impl AsyncRead for Socket {
                 None => match ready!(Pin::new(&mut this.visitor).poll_frame(context)) {
                     Some(Ok(frame)) => {
                         if let Ok(bytes) = frame.into_data() {
-                            this.decoder.frames.input.extend_from_slice(&bytes);
+                            this.decoder.feed(&bytes);
                         }
                     }
                     Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
@@ -249,14 +249,14 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
 
 /// Takes a visitor's frames apart (RFC 6455 section 5), however they are cut.
 #[derive(Default)]
-struct Decoder {
+pub(super) struct Decoder {
     frames: Masked,
     opcode: u8,
     control: BytesMut,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Payload(Bytes),
     Ping(Bytes),
     Close,
@@ -265,7 +265,7 @@ enum Event {
 /// A visitor's bytes are no frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the visitor's WebSocket is broken: {0}")]
-struct Malformed(&'static str);
+pub(super) struct Malformed(&'static str);
 
 impl From<Malformed> for io::Error {
     fn from(malformed: Malformed) -> Self {
@@ -274,8 +274,13 @@ impl From<Malformed> for io::Error {
 }
 
 impl Decoder {
+    /// Takes more input.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.frames.input.extend_from_slice(bytes);
+    }
+
     /// The next event; `None`: more input is needed.
-    fn next(&mut self) -> Result<Option<Event>, Malformed> {
+    pub(super) fn next(&mut self) -> Result<Option<Event>, Malformed> {
         loop {
             if self.frames.is_through() {
                 if !self.head()? {

@@ -6,6 +6,7 @@ mod configuration;
 mod edge;
 mod endpoint;
 mod failures;
+mod flows;
 mod inspector;
 mod lifecycle;
 mod origin;
