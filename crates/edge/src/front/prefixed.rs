@@ -20,6 +20,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Prefixed<IO> {
         Self { read, io }
     }
 
+    /// The same stream, of which this has been read as well, and comes first.
+    pub(super) fn after(mut self, mut read: BytesMut) -> Self {
+        read.extend_from_slice(&self.read);
+        self.read = read;
+        self
+    }
+
     /// Reads until it is clear whether the visitor speaks HTTP/2.
     pub(super) async fn new(mut io: IO) -> io::Result<(Self, bool)> {
         let mut read = BytesMut::with_capacity(PREFACE.len());
@@ -45,6 +52,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
         let length = self.read.len().min(buffer.remaining());
         buffer.put_slice(&self.read[..length]);
         self.read.advance(length);
+        if self.read.is_empty() {
+            // A connection lives long after its beginning.
+            self.read = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -45,7 +45,8 @@ pub(crate) async fn visitors_over_tls(
         let Some(place) = place(&reception, &places, remote) else { continue };
         tcp::tune(&stream, SILENCE);
         let meeting = meet(stream, remote, Arc::clone(&tls), Arc::clone(&handshakes), Arc::clone(&streams));
-        let handshake = timeout(reception.limits.handshake, meeting);
+        // Boxed, so that whoever is through with it does not hold the room.
+        let handshake = Box::pin(timeout(reception.limits.handshake, meeting));
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
@@ -56,7 +57,7 @@ pub(crate) async fn visitors_over_tls(
                     Some(Ok(Ok(Met::Secured(stream)))) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         // Apart, so that whoever has not come so far takes less.
-                        Box::pin(front::serve(*stream, is_http2, Caller { remote, secure: true }, reception)).await;
+                        Box::pin(front::serve(stream, is_http2, Caller { remote, secure: true }, reception)).await;
                     }
                     Some(Ok(Err(error))) => {
                         reception.site.metrics.defended(Defence::BadHandshake);

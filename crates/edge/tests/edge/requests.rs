@@ -1,10 +1,17 @@
 //! What reaches the origin, and what comes back.
 
+use std::time::Duration;
+
 use http::Request;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use wire::{Body, Kind};
 
-use crate::node::{BOTH, Node};
+use crate::node::{BOTH, Node, PATIENCE};
 use crate::visitor::{ALL, Way, get, post};
+
+/// Longer than the edge keeps its buffers for a visitor over HTTP/1.1 who is silent.
+const PAUSE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn every_way_leads_to_the_origin() {
@@ -142,5 +149,36 @@ async fn the_host_chooses_the_tunnel_in_whatever_case() {
         let host = seen.headers.get("host").map(|value| value.to_str().unwrap().to_owned());
         let host = host.or_else(|| seen.uri.authority().map(ToString::to_string)).unwrap();
         assert_eq!(host, format!("app.edge.test:{port}"), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn pauses_of_a_visitor_change_nothing() {
+    let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
+    let plain = TcpStream::connect(node.addresses().http).await.unwrap();
+    tokio::join!(converse_with_pauses(plain), converse_with_pauses(node.tls(b"http/1.1").await));
+    assert_eq!(origin.count(), 6);
+}
+
+/// Pauses before a request, within its head and within its body.
+async fn converse_with_pauses(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let steps = [
+        ("", ""),
+        ("GET /hello HTTP/1.1\r\nhost: app.edge.test\r\n\r\n", "hello"),
+        ("GET /hel", ""),
+        ("lo HTTP/1.1\r\nhost: app.edge.test\r\n\r\n", "hello"),
+        ("POST /echo HTTP/1.1\r\nhost: app.edge.test\r\ncontent-length: 10\r\n\r\nfirst", "first"),
+        ("later", "later"),
+    ];
+    for (said, heard) in steps {
+        io.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.contains(heard) {
+            let mut room = [0; 1024];
+            let length = tokio::time::timeout(PATIENCE, io.read(&mut room)).await.expect("no answer").unwrap();
+            assert_ne!(length, 0, "closed after {said:?}: {answer:?}");
+            answer.push_str(&String::from_utf8_lossy(&room[..length]));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
