@@ -1,16 +1,18 @@
 //! WebSockets to origins (section 5.4): an upgrade request, then raw bytes both ways.
 
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{Body, BodyError};
 
@@ -80,26 +82,31 @@ async fn towards_origin(
 
 /// The origin's bytes until it ends, or the visitor's side is over.
 fn from_origin(reader: ReadHalf<Socket>, said: BytesMut, over: CancellationToken, gone: DropGuard) -> Body {
-    let state = (reader, said, over, gone);
-    let frames = futures_util::stream::unfold(Some(state), |state| async {
-        let (mut reader, mut buffer, over, gone) = state?;
+    let mut over = Box::pin(over.cancelled_owned());
+    let mut source = Some((reader, gone));
+    let mut buffer = said;
+    let frames = futures_util::stream::poll_fn(move |context| {
+        let Some((reader, _)) = &mut source else { return Poll::Ready(None) };
         if !buffer.is_empty() {
-            let bytes = buffer.split().freeze();
-            return Some((Ok(Frame::data(bytes)), Some((reader, buffer, over, gone))));
+            return Poll::Ready(Some(Ok(Frame::data(buffer.split().freeze()))));
         }
-        buffer.reserve(CHUNK);
-        let read = tokio::select! {
-            read = reader.read_buf(&mut buffer) => read,
-            () = over.cancelled() => return None,
-        };
-        match read {
-            Ok(0) => None,
-            Ok(_) => {
-                let bytes = buffer.split().freeze();
-                Some((Ok(Frame::data(bytes)), Some((reader, buffer, over, gone))))
+        let last = if over.as_mut().poll(context).is_ready() {
+            None
+        } else {
+            buffer.reserve(CHUNK);
+            match poll_read_buf(Pin::new(reader), context, &mut buffer) {
+                Poll::Pending => {
+                    // Nobody holds memory for a WebSocket that is silent.
+                    buffer = BytesMut::new();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => None,
+                Poll::Ready(Ok(_)) => return Poll::Ready(Some(Ok(Frame::data(buffer.split().freeze())))),
+                Poll::Ready(Err(error)) => Some(Err(BodyError(format!("the origin's WebSocket broke off: {error}")))),
             }
-            Err(error) => Some((Err(BodyError(format!("the origin's WebSocket broke off: {error}"))), None)),
-        }
+        };
+        source = None;
+        Poll::Ready(last)
     });
-    Body::wrap(StreamBody::new(frames.boxed()))
+    Body::wrap(StreamBody::new(frames))
 }

@@ -28,7 +28,7 @@ use crate::exchange::{clean_answer, length_promise, strip_hop_by_hop};
 use crate::flight::Flights;
 use crate::header::{self, ResponseMeta, StreamKind};
 use crate::registration::{Registered, Registration};
-use crate::service::{Call, Respond};
+use crate::service::{Answer, Call, Respond};
 use crate::{AgentConnection, Body, ConnectError, Extensions, Handler, Kind, OriginError, OriginFault};
 
 /// How long the edge may take to send its preface (section 4).
@@ -157,39 +157,50 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, accepted: Accepted) {
         };
         Body::http2(Incoming::request(recv, promise, call.want.take()))
     };
-    let answer = match call.answer(handler, body, &mut send).await {
+    // Boxed, so that a body, which may take long, does not hold the room that its head took.
+    let answer = match Box::pin(call.answer(handler, body, &mut send)).await {
         None => return,
         Some(Err(error)) => return fail(send, &ResponseMeta::Fault(error), extensions),
         Some(Ok(answer)) => answer,
     };
-    let mut head = Response::new(());
-    *head.status_mut() = match answer.status {
-        StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
-        status => status,
-    };
-    if kind == Kind::Http && extensions.fields {
-        *head.headers_mut() = answer.headers;
-        clean_answer(answer.status, head.headers_mut());
-        header::strip_reserved(head.headers_mut());
-    } else {
-        if answer.status != StatusCode::SWITCHING_PROTOCOLS
-            && let Some(length) = answer.headers.get(http::header::CONTENT_LENGTH)
-        {
-            head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
+    let body = {
+        let (head, body) = answer_head(kind, extensions, answer);
+        // An error means that the edge has cancelled the request.
+        if send.answer(&head, body.is_none()).is_err() {
+            return;
         }
-        head.headers_mut().insert(header::RESPONSE_HEADERS, header::serialize(&answer.headers));
-    }
-    head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
-    // An error means that the edge has cancelled the request.
-    if send.answer(&head, answer.body.is_none()).is_err() {
-        return;
-    }
-    if let Some(body) = answer.body
+        body
+    };
+    if let Some(body) = body
         && let Err(error) = outgoing::send(&mut send, body).await
     {
         outgoing::break_off(&mut send, Broken::of_answer(kind, extensions));
         tracing::debug!(%error, "an origin's answer broke off");
     }
+}
+
+/// The head of the stream that carries an answer, and what follows it (section 5.2).
+fn answer_head(kind: Kind, extensions: Extensions, answer: Answer) -> (Response<()>, Option<Body>) {
+    let Answer { status, headers, body } = answer;
+    let mut head = Response::new(());
+    *head.status_mut() = match status {
+        StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
+        status => status,
+    };
+    if kind == Kind::Http && extensions.fields {
+        *head.headers_mut() = headers;
+        clean_answer(status, head.headers_mut());
+        header::strip_reserved(head.headers_mut());
+    } else {
+        if status != StatusCode::SWITCHING_PROTOCOLS
+            && let Some(length) = headers.get(http::header::CONTENT_LENGTH)
+        {
+            head.headers_mut().insert(http::header::CONTENT_LENGTH, length.clone());
+        }
+        head.headers_mut().insert(header::RESPONSE_HEADERS, header::serialize(&headers));
+    }
+    head.headers_mut().insert(header::RESPONSE_META, ResponseMeta::Origin.to_value(extensions));
+    (head, body)
 }
 
 impl Respond for SendStream {

@@ -28,7 +28,7 @@ use crate::exchange::{length_promise, strip_hop_by_hop, strip_hop_by_hop_of_requ
 use crate::flight::Flights;
 use crate::registration::{Registered, Registration};
 use crate::rpc::{AgentCall, AgentServer, CALL_TIMEOUT, UdpSession};
-use crate::service::{self, Call, Respond};
+use crate::service::{self, Answer, Call, Respond};
 use crate::{
     AgentConnection, Body, ByteStream, ConnectError, Destination, Extensions, Flow, FlowRequest, FlowService, Handler,
     Kind, OriginError, OriginFault, StreamRefusal, StreamRequest,
@@ -296,22 +296,22 @@ async fn exchange<H: Handler>(handler: &H, head: RequestHead, mut respond: Outgo
         BodyForm::Framed => Body::quic(Incoming::request(reader, true, promise, call.want.take())),
         BodyForm::Bare => Body::quic(Incoming::request(reader, false, promise, call.want.take())),
     };
-    let answer = match call.answer(handler, body, &mut respond).await {
+    // Boxed, so that a body, which may take long, does not hold the room that its head took.
+    let Answer { status, headers, body } = match Box::pin(call.answer(handler, body, &mut respond)).await {
         None => return,
         Some(Err(error)) => return fail(respond, &error, extensions).await,
         Some(Ok(answer)) => answer,
     };
     // A length is never followed by trailers.
-    let framed = extensions.trailers
-        && kind == Kind::Http
-        && answer.body.is_some()
-        && !answer.headers.contains_key(header::CONTENT_LENGTH);
-    let first = ResponseHead::encode_answer(answer.status, &answer.headers, framed);
+    let framed =
+        extensions.trailers && kind == Kind::Http && body.is_some() && !headers.contains_key(header::CONTENT_LENGTH);
+    let first = ResponseHead::encode_answer(status, &headers, framed);
+    drop(headers);
     // An error means that the edge has cancelled the request.
     if respond.write(first).await.is_err() {
         return;
     }
-    match answer.body {
+    match body {
         None => respond.finish(),
         Some(body) => {
             if let Err(error) = respond.send(body, framed).await {
