@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use crate::flight::Ticket;
 use crate::flow::name;
@@ -204,24 +205,23 @@ impl ByteStream {
 
 impl Other {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        // Once the last chunk is gone from memory, this takes its place.
-        self.buffer.resize(self.size, 0);
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        let polled = Pin::new(&mut self.io).poll_read(context, &mut buffer);
-        let length = buffer.filled().len();
-        match polled {
+        // What the last chunk left over will do if it is not little. Once that chunk is gone from memory, this takes its place.
+        if self.buffer.capacity() < self.size / 2 {
+            self.buffer.reserve(self.size);
+        }
+        match poll_read_buf(Pin::new(&mut self.io), context, &mut self.buffer) {
             Poll::Pending => {
                 // Nobody holds memory for a stream that is silent.
                 (self.buffer, self.size) = (BytesMut::new(), FIRST_READ);
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) if length == 0 => Poll::Ready(Ok(None)),
-            Poll::Ready(Ok(())) => {
-                if length == self.size {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(None)),
+            Poll::Ready(Ok(_)) => {
+                if self.buffer.capacity() == self.buffer.len() {
                     self.size = (self.size * 4).min(LARGEST_READ);
                 }
-                Poll::Ready(Ok(Some(self.buffer.split_to(length).freeze())))
+                Poll::Ready(Ok(Some(self.buffer.split().freeze())))
             }
         }
     }
