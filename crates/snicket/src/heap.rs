@@ -1,30 +1,42 @@
-//! Gives memory back to the system after a rush.
+//! Gives memory back to the system after a rush, and after the start.
 //!
 //! The allocator of glibc keeps what was freed between what is still in use: a thousand visitors who have left would count as
-//! ours until the next thousand. Other allocators give it back by themselves.
+//! ours until the next thousand. Other allocators give it back by themselves. And of the program's own pages those stay that
+//! only a rush or the start had a use for; most of a small agent would be these.
+
+mod pages;
 
 use std::time::{Duration, Instant};
 
-/// Between two looks at how many there are.
+use tokio::runtime::RuntimeMetrics;
+
+/// Between two looks at how much there is to do.
 const LOOK: Duration = Duration::from_secs(2);
 /// It has been calm for so long.
 const CALM: Duration = Duration::from_secs(10);
-/// Fewer are no rush: a task of a connection holds some 50 KiB.
+/// Fewer tasks are no rush: one of a connection holds some 10 KiB.
 const RUSH: usize = 100;
-/// Without a rush it is tidied up so often, which takes less than a millisecond then.
+/// Threads that worked for less than this between two looks, all together, are idle: one part in a hundred.
+const IDLE: Duration = Duration::from_millis(20);
+/// While there is little to do it is tidied up so often, which takes less than a millisecond then.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Watches the tasks of the program for as long as it runs.
 pub(crate) async fn keep_small() {
-    let runtime = tokio::runtime::Handle::current();
+    let metrics = tokio::runtime::Handle::current().metrics();
     let mut tide = Tide::new(Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        if tide.has_gone_out(runtime.metrics().num_alive_tasks(), Instant::now()) {
+        if tide.has_gone_out(metrics.num_alive_tasks(), busy(&metrics), Instant::now()) {
             // It may take some milliseconds. Nothing depends on it.
             let _ = tokio::task::spawn_blocking(give_back).await;
         }
     }
+}
+
+/// How long the threads have worked since the start, all together.
+fn busy(metrics: &RuntimeMetrics) -> Duration {
+    (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker)).sum()
 }
 
 /// How high it was, and since when it is not.
@@ -32,39 +44,52 @@ struct Tide {
     peak: usize,
     high_at: Instant,
     tidied_at: Instant,
+    /// At the last look.
+    busy: Duration,
+    /// There was something to do since it was tidied up.
+    stirred: bool,
 }
 
 impl Tide {
     fn new(now: Instant) -> Self {
-        Self { peak: 0, high_at: now, tidied_at: now }
+        Self { peak: 0, high_at: now, tidied_at: now, busy: Duration::ZERO, stirred: true }
     }
 
-    /// Most of the tasks of a rush are gone, and have been for a while; or there are few, and have been for longer: many small
-    /// things that came and went leave gaps as well.
-    fn has_gone_out(&mut self, tasks: usize, now: Instant) -> bool {
+    /// Most of the tasks of a rush are gone, and have been for a while; or there is little to do now, and what was done before has
+    /// left gaps. Where there are few tasks the many small things that come and go are tidied up as well, from time to time.
+    fn has_gone_out(&mut self, tasks: usize, busy: Duration, now: Instant) -> bool {
         self.peak = self.peak.max(tasks);
         let is_high = self.peak < tasks + RUSH || tasks > self.peak / 2;
         if is_high {
             self.high_at = now;
         }
         let gone = !is_high && now.saturating_duration_since(self.high_at) >= CALM;
-        let quiet = tasks < RUSH && now.saturating_duration_since(self.tidied_at) >= QUIET;
+        let idle = busy.saturating_sub(self.busy) < IDLE;
+        self.busy = busy;
+        self.stirred |= !idle;
+        let due = tasks < RUSH && now.saturating_duration_since(self.tidied_at) >= QUIET;
+        let quiet = idle && (self.stirred || due);
         if gone || quiet {
-            *self = Self { peak: tasks, high_at: now, tidied_at: now };
+            *self = Self { peak: tasks, high_at: now, tidied_at: now, busy, stirred: false };
         }
         gone || quiet
     }
 }
 
+fn give_back() {
+    trim();
+    pages::let_go();
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "a function of the C library without a safe form")]
-fn give_back() {
+fn trim() {
     // SAFETY: it takes a number and touches nothing but the allocator's own pages, under the allocator's locks.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_back() {}
+fn trim() {}
 
 #[cfg(test)]
 mod tests {
@@ -75,8 +100,9 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tide = Tide::new(start);
-        let rush = [(20, 0), (1000, 2), (900, 4), (501, 6), (30, 8), (30, 14), (30, 16), (30, 30)];
-        let gone: Vec<bool> = rush.map(|(tasks, seconds)| tide.has_gone_out(tasks, at(seconds))).into();
+        let rush = [(120, 0), (1000, 2), (900, 4), (501, 6), (130, 8), (130, 14), (130, 16), (130, 30)];
+        let gone: Vec<bool> =
+            rush.map(|(tasks, seconds)| tide.has_gone_out(tasks, 10 * IDLE * (seconds as u32 + 1), at(seconds))).into();
         assert_eq!(gone, [false, false, false, false, false, false, true, false]);
     }
 
@@ -85,8 +111,21 @@ mod tests {
         let start = Instant::now();
         let mut tide = Tide::new(start);
         for seconds in 0..100 {
-            let tidied = tide.has_gone_out(20 + seconds as usize % 70, start + Duration::from_secs(seconds));
-            assert_eq!(tidied, seconds > 0 && seconds % QUIET.as_secs() == 0, "{seconds}");
+            let busy = Duration::from_millis(seconds);
+            let tidied = tide.has_gone_out(20 + seconds as usize % 70, busy, start + Duration::from_secs(seconds));
+            assert_eq!(tidied, seconds % QUIET.as_secs() == 0, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn what_was_done_is_tidied_up_when_it_is_done() {
+        let start = Instant::now();
+        let mut tide = Tide::new(start);
+        let mut busy = Duration::ZERO;
+        let work = [(9, false), (9, false), (0, true), (0, false), (0, false), (9, false), (0, true), (0, false)];
+        for (look, (times, expected)) in (1..).zip(work) {
+            busy += IDLE * times;
+            assert_eq!(tide.has_gone_out(20, busy, start + look * LOOK), expected, "{look}");
         }
     }
 }
