@@ -71,20 +71,16 @@ impl Agents {
 
     /// Serves agents over QUIC until the node stops.
     pub(crate) async fn over_quic(self, endpoint: quinn::Endpoint) {
-        loop {
-            let incoming = tokio::select! {
-                () = self.stop.drained() => return,
-                incoming = endpoint.accept() => incoming,
-            };
-            let Some(incoming) = incoming else { return };
-            let remote = incoming.remote_address();
-            let newcomer = match self.handshakes.meet(incoming) {
+        let entrance = self.handshakes.at(endpoint);
+        while let Some(Some(met)) = self.stop.unless_drained(entrance.next()).await {
+            let newcomer = match met {
                 Ok(newcomer) => newcomer,
                 Err(defence) => {
                     self.metrics.defended(defence);
                     continue;
                 }
             };
+            let remote = newcomer.remote();
             let Some(place) = self.place(remote) else {
                 newcomer.refuse();
                 continue;
@@ -94,13 +90,14 @@ impl Agents {
     }
 
     async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place) {
-        let connection = match newcomer.shake_hands(self.limits.handshake).await {
-            Ok(connection) => connection,
+        let established = match newcomer.shake_hands(self.limits.handshake).await {
+            Ok(established) => established,
             Err(error) => {
                 self.metrics.defended(error.defence());
                 return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed");
             }
         };
+        let connection = established.connection.clone();
         let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
             tracing::debug!(agent = %remote, "an agent has tried the way over QUIC");

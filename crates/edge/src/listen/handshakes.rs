@@ -1,9 +1,10 @@
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming};
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,8 +15,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::defence::Defence;
 
-/// QUIC handshakes under way from which on whoever comes shows first that its address is its own. Fewer cost little, and each
-/// keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next to nothing.
+/// QUIC connections without a finished handshake from which on whoever comes shows first that its address is its own. Fewer cost
+/// little, and each keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next
+/// to nothing. Those that have ended count until the library has forgotten them, which takes it three time-outs of a loss: a
+/// second packet that breaks the handshake off costs as little.
 const PROVE_FROM: usize = 100;
 
 /// QUIC handshakes under way beyond which nobody is taken in. With a round trip of 100 ms these are ten thousand a second.
@@ -27,19 +30,43 @@ const MOST: usize = 1_000;
 /// once, whatever else is ready would wait for all of them; here it waits for one per core.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
-    over_quic: AtomicUsize,
     turns: Semaphore,
+}
+
+/// Where QUIC comes in: the handshakes of one endpoint.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    endpoint: Endpoint,
+    handshakes: Arc<Handshakes>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Handshakes that have begun and not ended.
+    under_way: AtomicUsize,
+    /// Connections whose handshake was finished and that are served.
+    established: AtomicUsize,
 }
 
 /// A QUIC handshake that may begin. It counts as under way until this is dropped.
 pub(crate) struct Newcomer {
     incoming: Incoming,
-    under_way: UnderWay,
+    handshakes: Arc<Handshakes>,
+    counts: Arc<Counts>,
+    under_way: Counted,
 }
 
-/// Counts a handshake as long as it lives.
+/// A QUIC connection that counts as established until this is dropped.
+pub(crate) struct Established {
+    /// The connection.
+    pub(crate) connection: Connection,
+    _counted: Counted,
+}
+
+/// Counts one as long as it lives.
 #[derive(Debug)]
-struct UnderWay(Arc<Handshakes>);
+struct Counted(Arc<Counts>, fn(&Counts) -> &AtomicUsize);
 
 /// Why a QUIC handshake has not ended well.
 #[derive(Debug, thiserror::Error)]
@@ -66,31 +93,12 @@ impl Handshakes {
     /// None yet.
     pub(crate) fn new() -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Arc::new(Self { over_quic: AtomicUsize::new(0), turns: Semaphore::new(cores) })
+        Arc::new(Self { turns: Semaphore::new(cores) })
     }
 
-    /// Looks at whoever comes over QUIC. Who is not taken in has been told so: to prove the address first, or to go away.
-    pub(crate) fn meet(self: &Arc<Self>, incoming: Incoming) -> Result<Newcomer, Defence> {
-        match self.admit(incoming.remote_address_validated()) {
-            Ok(under_way) => Ok(Newcomer { incoming, under_way }),
-            Err(Defence::UnprovenAddress) => {
-                // It fails only for addresses that are proven.
-                let _ = incoming.retry();
-                Err(Defence::UnprovenAddress)
-            }
-            Err(defence) => {
-                incoming.refuse();
-                Err(defence)
-            }
-        }
-    }
-
-    fn admit(self: &Arc<Self>, proven: bool) -> Result<UnderWay, Defence> {
-        let (most, beyond) = if proven { (MOST, Defence::Handshakes) } else { (PROVE_FROM, Defence::UnprovenAddress) };
-        let admitted = self
-            .over_quic
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < most).then_some(count + 1));
-        admitted.map(|_| UnderWay(Arc::clone(self))).map_err(|_| beyond)
+    /// For those who come over QUIC at this endpoint.
+    pub(crate) fn at(self: &Arc<Self>, endpoint: Endpoint) -> Entrance {
+        Entrance { endpoint, handshakes: Arc::clone(self), counts: Arc::default() }
     }
 
     /// Shakes hands over TCP. A peer who takes long takes no turn meanwhile.
@@ -107,29 +115,83 @@ impl Handshakes {
     }
 }
 
-impl Drop for UnderWay {
+impl Entrance {
+    /// The next who comes, once looked at; nobody when the endpoint is closed. Who is not taken in has been told so: to prove
+    /// the address first, or to go away.
+    pub(crate) async fn next(&self) -> Option<Result<Newcomer, Defence>> {
+        let incoming = self.endpoint.accept().await?;
+        let established = self.counts.established.load(Ordering::Relaxed);
+        let unfinished = self.endpoint.open_connections().saturating_sub(established);
+        Some(match self.counts.admit(unfinished, incoming.remote_address_validated()) {
+            Ok(under_way) => {
+                let (handshakes, counts) = (Arc::clone(&self.handshakes), Arc::clone(&self.counts));
+                Ok(Newcomer { incoming, handshakes, counts, under_way })
+            }
+            Err(Defence::UnprovenAddress) => {
+                // It fails only for addresses that are proven.
+                let _ = incoming.retry();
+                Err(Defence::UnprovenAddress)
+            }
+            Err(defence) => {
+                incoming.refuse();
+                Err(defence)
+            }
+        })
+    }
+}
+
+impl Counts {
+    /// `unfinished` are the connections that the library knows and that are not established.
+    fn admit(self: &Arc<Self>, unfinished: usize, proven: bool) -> Result<Counted, Defence> {
+        let under_way = self.under_way.load(Ordering::Relaxed);
+        if !proven && under_way.max(unfinished) >= PROVE_FROM {
+            return Err(Defence::UnprovenAddress);
+        }
+        if under_way >= MOST {
+            return Err(Defence::Handshakes);
+        }
+        Ok(Counted::new(self, |counts| &counts.under_way))
+    }
+}
+
+impl Counted {
+    fn new(counts: &Arc<Counts>, which: fn(&Counts) -> &AtomicUsize) -> Self {
+        which(counts).fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counts), which)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.over_quic.fetch_sub(1, Ordering::Relaxed);
+        self.1(&self.0).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Newcomer {
+    /// Who it is.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
     /// Tells it to go away.
     pub(crate) fn refuse(self) {
         self.incoming.refuse();
     }
 
     /// Shakes hands over QUIC for so long at most.
-    pub(crate) async fn shake_hands(self, limit: Duration) -> Result<Connection, HandshakeError> {
-        let Self { incoming, under_way } = self;
+    pub(crate) async fn shake_hands(self, limit: Duration) -> Result<Established, HandshakeError> {
+        let Self { incoming, handshakes, counts, under_way } = self;
         let handshake = async {
-            let turn = under_way.0.turns.acquire().await;
+            let turn = handshakes.turns.acquire().await;
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = incoming.accept();
             drop(turn);
             rest?.await
         };
-        Ok(timeout(limit, handshake).await.map_err(|_| HandshakeError::Slow)??)
+        let connection = timeout(limit, handshake).await.map_err(|_| HandshakeError::Slow)??;
+        let counted = Counted::new(&counts, |counts| &counts.established);
+        drop(under_way);
+        Ok(Established { connection, _counted: counted })
     }
 }
 
@@ -139,20 +201,24 @@ mod tests {
 
     #[test]
     fn many_who_prove_nothing_leave_room_for_those_who_do() {
-        let handshakes = Handshakes::new();
-        let forged: Vec<_> = (0..PROVE_FROM).map(|_| handshakes.admit(false).unwrap()).collect();
-        assert_eq!(handshakes.admit(false).unwrap_err(), Defence::UnprovenAddress);
-        let proven: Vec<_> = (PROVE_FROM..MOST).map(|_| handshakes.admit(true).unwrap()).collect();
-        assert_eq!(handshakes.admit(true).unwrap_err(), Defence::Handshakes);
+        let counts = Arc::<Counts>::default();
+        let forged: Vec<_> = (0..PROVE_FROM).map(|_| counts.admit(0, false).unwrap()).collect();
+        assert_eq!(counts.admit(0, false).unwrap_err(), Defence::UnprovenAddress);
+        let proven: Vec<_> = (PROVE_FROM..MOST).map(|_| counts.admit(0, true).unwrap()).collect();
+        assert_eq!(counts.admit(0, true).unwrap_err(), Defence::Handshakes);
         drop(forged);
-        assert!(handshakes.admit(true).is_ok());
-        assert_eq!(
-            handshakes.admit(false).unwrap_err(),
-            Defence::UnprovenAddress,
-            "those of the others are many enough"
-        );
+        assert!(counts.admit(0, true).is_ok());
+        assert_eq!(counts.admit(0, false).unwrap_err(), Defence::UnprovenAddress, "the others are many enough");
         drop(proven);
-        assert!(handshakes.admit(false).is_ok());
-        assert_eq!(handshakes.over_quic.load(Ordering::Relaxed), 0);
+        assert!(counts.admit(0, false).is_ok());
+        assert_eq!(counts.under_way.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn connections_that_linger_count_too() {
+        let counts = Arc::<Counts>::default();
+        assert_eq!(counts.admit(PROVE_FROM, false).unwrap_err(), Defence::UnprovenAddress);
+        assert!(counts.admit(PROVE_FROM - 1, false).is_ok());
+        assert!(counts.admit(10 * MOST, true).is_ok(), "many who come and leave keep nobody out");
     }
 }

@@ -113,21 +113,17 @@ pub(crate) async fn visitors_over_quic(
     places: Arc<Places>,
     handshakes: Arc<Handshakes>,
 ) {
-    loop {
-        let incoming = tokio::select! {
-            () = reception.stop.drained() => return,
-            incoming = endpoint.accept() => incoming,
-        };
-        let Some(incoming) = incoming else { return };
-        let remote = incoming.remote_address();
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let newcomer = match handshakes.meet(incoming) {
+    let entrance = handshakes.at(endpoint);
+    while let Some(Some(met)) = reception.stop.unless_drained(entrance.next()).await {
+        let newcomer = match met {
             Ok(newcomer) => newcomer,
             Err(defence) => {
                 reception.site.metrics.defended(defence);
                 continue;
             }
         };
+        let remote = newcomer.remote();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let Some(place) = place(&reception, &places, remote) else {
             newcomer.refuse();
             continue;
@@ -137,7 +133,8 @@ pub(crate) async fn visitors_over_quic(
             async move {
                 match reception.stop.unless_drained(newcomer.shake_hands(reception.limits.handshake)).await {
                     None => (),
-                    Some(Ok(connection)) => {
+                    Some(Ok(established)) => {
+                        let connection = established.connection.clone();
                         // Apart, so that whoever has not come so far takes less.
                         Box::pin(front::http3::serve(connection, Caller { remote, secure: true }, reception)).await;
                     }
