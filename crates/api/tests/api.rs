@@ -755,3 +755,44 @@ async fn public_ports_are_given_kept_and_refused() {
     let numbers: Vec<_> = listed.as_array().unwrap().iter().map(|port| port["port"].clone()).collect();
     assert_eq!(numbers, [20_000, 20_002]);
 }
+
+#[tokio::test]
+async fn tunnels_that_are_there_have_ports_given_and_taken_away() {
+    let edge = Edge::with(QuickTunnels::Open, true).await;
+    let bearer = format!("Bearer {}", edge.token);
+    let send = |method: Method, path: String, body: Value| {
+        let (edge, bearer) = (&edge, &bearer);
+        async move {
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            edge.send(method, &path, &[("authorization", bearer)], body).await
+        }
+    };
+    let made = edge.send(Method::POST, "/tunnel", &[], json!({ "name": "one" }).to_string()).await.result();
+    let ports = format!("/snicket/v1/tunnels/{}/ports", made["id"].as_str().unwrap());
+    let udp = json!({ "protocol": "udp", "service": "192.0.2.7:53", "first": 20_000, "last": 20_000 });
+    let given = send(Method::POST, ports.clone(), udp.clone()).await.result();
+    assert_eq!((&given["port"], &given["protocol"]), (&json!(20_000), &json!("udp")));
+    assert_eq!((&given["service"], &given["idle_seconds"]), (&json!("192.0.2.7:53"), &json!(120)));
+    // The same number of TCP is another port, and the first stays.
+    let tcp = json!({ "service": "db.example.test", "first": 20_000, "last": 20_000 });
+    assert_eq!(send(Method::POST, ports.clone(), tcp).await.result()["idle_seconds"], 3600);
+    for (wish, said) in [
+        (udp, "belongs to another tunnel"),
+        (json!({ "service": "a b" }), "service"),
+        (json!({ "service": "192.0.2.7:53", "protocol": "udp", "idle_seconds": 0 }), "idle_seconds"),
+        (json!({ "service": "192.0.2.7:53", "protocol": "udp", "proxy_protocol": "v1" }), "only v2"),
+        (json!({ "service": "192.0.2.7:53", "count": 2 }), "count"),
+        (json!({}), "service"),
+    ] {
+        let refused = send(Method::POST, ports.clone(), wish.clone()).await;
+        assert!(refused.status.is_client_error() && refused.text.contains(said), "{wish}: {}", refused.text);
+    }
+    let listed = async || {
+        let ports = send(Method::GET, "/snicket/v1/ports".to_owned(), Value::Null).await.result();
+        ports.as_array().unwrap().iter().map(|port| port["protocol"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, ["tcp", "udp"]);
+    send(Method::DELETE, format!("{ports}/udp/20000"), Value::Null).await.result();
+    assert_eq!(listed().await, ["tcp"]);
+    assert!(send(Method::DELETE, format!("{ports}/udp/20000"), Value::Null).await.status.is_client_error());
+}
