@@ -72,7 +72,7 @@ impl Heard {
             }
             wanted = false;
             tokio::select! {
-                () = self.wanted.notified(), if asked != Some(last) => wanted = true,
+                () = self.wanted.notified() => wanted = true,
                 () = sleep_until(last + if asked == Some(last) { VANISHED } else { SILENCE }) => {}
             }
         }
