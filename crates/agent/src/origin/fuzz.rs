@@ -1,7 +1,10 @@
 //! What the fuzz targets, and the replay of their corpora, do with one input.
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::{HeaderMap, Method};
 
+use super::http1::{self, Part, Rest, Then};
 use super::socket::{Decoder, Event};
 use super::socks;
 
@@ -64,6 +67,51 @@ pub fn socks(data: &[u8]) {
     }
 }
 
+/// An origin's answer over HTTP/1.1. The first byte says to which method, and how the rest is cut, which must not matter.
+pub fn answer(data: &[u8]) {
+    let Some((first, data)) = data.split_first() else { return };
+    let method = if first % 2 == 0 { Method::GET } else { Method::HEAD };
+    let Some(end) = http1::end(data, 0) else { return };
+    for searched in [end / 2, end - 1] {
+        assert_eq!(http1::end(data, searched), Some(end), "it ends where it ends");
+    }
+    let (head, body) = data.split_at(end);
+    let head = Bytes::copy_from_slice(head);
+    let body = |size| match http1::decode(&head, &method).ok()?.then {
+        Then::Body(rest) => Some(read(rest, body, size)),
+        Then::Head | Then::Switch => None,
+    };
+    assert_eq!(body(usize::from(*first) + 1), body(data.len()));
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    /// Its bytes and trailers, and how many bytes behind it are of another answer.
+    Whole(Vec<u8>, Option<HeaderMap>, usize),
+    Short,
+    Broken,
+}
+
+fn read(mut rest: Rest, body: &[u8], size: usize) -> Read {
+    let (mut data, mut trailers, mut behind) = (Vec::new(), None, 0);
+    for piece in body.chunks(size) {
+        let mut input = Bytes::copy_from_slice(piece);
+        loop {
+            match rest.take(&mut input) {
+                Ok(Part::Data(bytes)) => data.extend_from_slice(&bytes),
+                Ok(Part::Trailers(fields)) => trailers = Some(fields),
+                Ok(Part::Missing) => break,
+                Ok(Part::End) => {
+                    behind += input.len();
+                    break;
+                }
+                Err(_) => return Read::Broken,
+            }
+        }
+    }
+    if rest.end().is_ok() { Read::Whole(data, trailers, behind) } else { Read::Short }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
@@ -104,5 +152,6 @@ mod tests {
     fn the_corpora_are_survived() {
         replay("frames", super::frames);
         replay("socks", super::socks);
+        replay("answer", super::answer);
     }
 }

@@ -10,5 +10,7 @@ mod tests;
 
 pub(super) use coding::{Part, Rest};
 pub(super) use head::{Head, MAX_FIELDS, MAX_HEAD, Then};
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) use head::{decode, end};
 pub(super) use line::{Line, NoAnswer, Reader, Writer};
 pub(super) use sending::{Sending, Unsent};

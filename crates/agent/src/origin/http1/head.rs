@@ -102,7 +102,7 @@ fn encode_name(out: &mut Vec<u8>, name: &HeaderName) {
 }
 
 /// Where the first head in these bytes ends, if it does; in the first `searched` of them it does not.
-pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
+pub(in crate::origin) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     // Empty lines before the status line end no head.
     let before = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let mut at = searched.saturating_sub(2).max(before);
@@ -124,7 +124,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), BadHead> {
 }
 
 /// Takes a head apart that has [ended](end).
-pub(super) fn decode(bytes: &Bytes, method: &Method) -> Result<Head, BadHead> {
+pub(in crate::origin) fn decode(bytes: &Bytes, method: &Method) -> Result<Head, BadHead> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let (version, code, fields) = parse(bytes, &mut fields)?.ok_or(BadHead::Status)?;
     let status = StatusCode::from_u16(code).map_err(|_| BadHead::Status)?;
