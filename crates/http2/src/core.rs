@@ -73,20 +73,24 @@ pub(crate) struct Core {
     taken: u32,
 
     out: BytesMut,
+    /// Bytes of it that the other end has made us say.
+    control: usize,
     /// Bytes that have been taken out and not been written.
     writing: usize,
     encoder: Encoder,
     send_window: i64,
     /// Of new streams.
     initial_window: i64,
+    /// How often the other end has changed that, which goes over all streams.
+    window_changes: u32,
     largest_frame: usize,
     allowed_streams: Option<u32>,
     /// Streams that wait for room, in the order in which they get some.
     waiting: VecDeque<(usize, u32)>,
 
     closing: bool,
-    /// The other end takes no more streams.
-    gone: Option<Reason>,
+    /// The other end takes no more streams; why, and which was the last.
+    gone: Option<(Reason, u32)>,
     dead: Option<Error>,
     /// Whoever drives the connection, while there is nothing to do.
     driver: Option<Waker>,
@@ -118,6 +122,8 @@ pub(crate) struct Stream {
     /// The head has come, whether or not it has been taken.
     headed: bool,
     early: VecDeque<Response<()>>,
+    /// Bytes of the fields of all interim answers.
+    early_size: usize,
     data: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     /// Nothing more comes.
@@ -164,7 +170,9 @@ impl Core {
             Role::Server => said.push((setting::MAX_CONCURRENT_STREAMS, settings.streams)),
         }
         frame::put_settings(&mut out, &said);
-        frame::put_window_update(&mut out, 0, settings.connection_window - DEFAULT_WINDOW);
+        if settings.connection_window > DEFAULT_WINDOW {
+            frame::put_window_update(&mut out, 0, settings.connection_window - DEFAULT_WINDOW);
+        }
         Self {
             role,
             settings,
@@ -180,10 +188,12 @@ impl Core {
             window: settings.connection_window.into(),
             taken: 0,
             out,
+            control: 0,
             writing: 0,
             encoder: Encoder::new(),
             send_window: DEFAULT_WINDOW.into(),
             initial_window: DEFAULT_WINDOW.into(),
+            window_changes: 0,
             largest_frame: DEFAULT_FRAME,
             allowed_streams: None,
             waiting: VecDeque::new(),
@@ -221,7 +231,7 @@ impl Core {
 
     /// Why the other end went away, if it said that something was wrong.
     pub(crate) fn complaint(&self) -> Option<Reason> {
-        self.gone.filter(|reason| *reason != Reason::NO_ERROR)
+        self.gone.map(|(reason, _)| reason).filter(|reason| *reason != Reason::NO_ERROR)
     }
 
     /// Fails all streams, and those that are yet to be opened.
@@ -282,6 +292,7 @@ impl Core {
             head: None,
             headed: false,
             early: VecDeque::new(),
+            early_size: 0,
             data: VecDeque::new(),
             trailers: None,
             ended: false,

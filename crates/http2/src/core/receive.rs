@@ -5,19 +5,26 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri};
 
-use super::{Block, Core, Fatal, MAX, Received, Role, Stream};
+use super::{Block, Core, DEFAULT_WINDOW, Fatal, MAX, Received, Role, Stream};
 use crate::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
 use crate::hpack::{Fields, Undecodable};
 use crate::{Error, Reason};
 
 /// Payloads up to this size are copied, so that few bytes do not hold on to all that was read with them.
-const SMALL: usize = 4 << 10;
+const SMALL: usize = 16 << 10;
 
 /// What one connection may have to say of its own accord before the other end reads any of it: answers to pings, resets.
 const CONTROL: usize = 1 << 20;
 
-/// Interim answers that wait for somebody; more are dropped, since they are advice.
+/// Interim answers of one stream, and bytes of their fields; more are dropped, since they are advice.
 const EARLY: usize = 32;
+const EARLY_SIZE: usize = 64 << 10;
+
+/// Settings in one frame; there are not half as many kinds.
+const MAX_SETTINGS: usize = 32;
+
+/// Changes of the window of new streams in a connection's life; each goes over all streams.
+const WINDOW_CHANGES: u32 = 100;
 
 /// CONTINUATION frames of one header block that bring next to nothing.
 const SMALL_PARTS: u32 = 16;
@@ -52,8 +59,10 @@ impl Core {
                 return Err(Fatal(Reason::PROTOCOL_ERROR, "a frame in the middle of a header block"));
             }
             input.advance(HEADER);
+            let before = self.out.len();
             self.frame(head, input)?;
-            if self.out.len() > CONTROL {
+            self.control += self.out.len() - before;
+            if self.control > CONTROL {
                 return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "it asks and does not read the answers"));
             }
         }
@@ -146,15 +155,29 @@ impl Core {
             stream.ended = true;
         }
         self.woken.extend(stream.reader.take());
+        self.widen(key);
         self.take(taken);
         self.settle(key);
         Ok(())
     }
 
-    /// Counts bytes that make room for others on the connection.
+    /// Tells the other end of the room that there is on a stream again, once it is worth a frame.
+    fn widen(&mut self, key: usize) {
+        let stream = &mut self.streams[key];
+        if stream.taken >= self.settings.stream_window / 2 && !stream.ended && stream.error.is_none() {
+            frame::put_window_update(&mut self.out, stream.id, stream.taken);
+            stream.window += i64::from(stream.taken);
+            stream.taken = 0;
+            self.wake_driver();
+        }
+    }
+
+    /// Counts bytes that make room for others on the connection. The other end is told when it is worth a frame: what is left to
+    /// it may be little, while others hold the rest.
     fn take(&mut self, length: usize) {
         self.taken += length as u32;
-        if self.taken >= self.settings.connection_window / 2 {
+        let left = self.window.clamp(DEFAULT_WINDOW.into(), MAX.into()) as u32;
+        if self.taken >= left.min(self.settings.connection_window / 2) {
             frame::put_window_update(&mut self.out, 0, self.taken);
             self.window += i64::from(self.taken);
             self.taken = 0;
@@ -225,7 +248,9 @@ impl Core {
 
     /// A client has opened a stream.
     fn opened(&mut self, id: u32, end_stream: bool, fields: Fields) {
-        if self.closing || self.open.len() >= self.settings.streams as usize {
+        // Those that were reset unseen are still to be taken off the line.
+        let streams = self.open.len().max(self.accepted.len());
+        if self.closing || streams >= self.settings.streams as usize {
             return frame::put_reset(&mut self.out, id, Reason::REFUSED_STREAM);
         }
         let too_large = fields.too_large;
@@ -302,6 +327,9 @@ impl Core {
         if head.has(flag::ACK) {
             return Ok(());
         }
+        if settings.len() > MAX_SETTINGS {
+            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "more settings than there are"));
+        }
         for [a, b, value @ ..] in settings {
             self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))?;
         }
@@ -322,6 +350,13 @@ impl Core {
                     return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
                 }
                 let change = i64::from(value) - self.initial_window;
+                if change == 0 {
+                    return Ok(());
+                }
+                self.window_changes += 1;
+                if self.window_changes > WINDOW_CHANGES {
+                    return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "a window that is changed again and again"));
+                }
                 self.initial_window = value.into();
                 let open: Vec<usize> = self.open.values().copied().collect();
                 for key in open {
@@ -366,8 +401,9 @@ impl Core {
         let (last, rest) = payload.split_at_checked(4).ok_or(size)?;
         let last = number(last, size.1)? & MAX;
         let reason = Reason(number(rest.get(..4).ok_or(size)?, size.1)?);
-        self.gone = Some(reason);
-        if self.role == Role::Client {
+        let falls = self.gone.is_none_or(|(_, before)| last < before);
+        self.gone = Some((reason, last));
+        if self.role == Role::Client && falls {
             let unseen: Vec<usize> = self.open.iter().filter(|(id, _)| **id > last).map(|(_, key)| *key).collect();
             for key in unseen {
                 self.fail(key, Error::GoneAway(reason));
@@ -380,7 +416,10 @@ impl Core {
     pub(crate) fn poll_head(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
         let stream = &mut self.streams[key];
         match stream.head.take() {
-            Some(Received::Response(head)) => Poll::Ready(Ok(head)),
+            Some(Received::Response(head)) => {
+                stream.early = std::collections::VecDeque::new();
+                Poll::Ready(Ok(head))
+            }
             _ => match &stream.error {
                 Some(error) => Poll::Ready(Err(error.clone())),
                 None => stream.wait_to_read(context),
@@ -400,7 +439,6 @@ impl Core {
 
     /// The next bytes; the other end may send as many more. `None`: no more come.
     pub(crate) fn poll_data(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let half = self.settings.stream_window / 2;
         let stream = &mut self.streams[key];
         let Some(bytes) = stream.data.pop_front() else {
             return match &stream.error {
@@ -410,12 +448,7 @@ impl Core {
             };
         };
         stream.taken += bytes.len() as u32;
-        if stream.taken >= half && !stream.ended && stream.error.is_none() {
-            frame::put_window_update(&mut self.out, stream.id, stream.taken);
-            stream.window += i64::from(stream.taken);
-            stream.taken = 0;
-            self.wake_driver();
-        }
+        self.widen(key);
         self.take(bytes.len());
         Poll::Ready(Some(Ok(bytes)))
     }
@@ -481,6 +514,7 @@ impl Stream {
             (self.trailers, self.ended) = (Some(fields.headers), true);
             return Ok(());
         }
+        let fields_size = fields.size();
         let Some(status) = fields.status else { return wrong("a head without status") };
         let mut head = Response::new(());
         (*head.status_mut(), *head.headers_mut()) = (status, fields.headers);
@@ -488,7 +522,8 @@ impl Stream {
             if end_stream || status == StatusCode::SWITCHING_PROTOCOLS {
                 return wrong("an interim answer that can be none");
             }
-            if self.early.len() < EARLY {
+            if self.early.len() < EARLY && self.early_size + fields_size <= EARLY_SIZE {
+                self.early_size += fields_size;
                 self.early.push_back(head);
             }
             return Ok(());

@@ -14,6 +14,9 @@ use crate::{Error, Reason};
 /// what everything else on the connection waits behind.
 const ROOM: usize = 256 << 10;
 
+/// Bytes that wait for the socket beyond which no new stream is opened: thousands of requests.
+const FULL: usize = 4 << 20;
+
 /// Bytes of one stream that go in its turn while others wait.
 const TURN: usize = 16 << 10;
 
@@ -21,6 +24,7 @@ impl Core {
     /// What is to be written. The caller says by [`Core::written`] how much of it is left.
     pub(crate) fn take_out(&mut self) -> BytesMut {
         self.serve();
+        self.control = 0;
         let out = std::mem::take(&mut self.out);
         self.writing = out.len();
         out
@@ -49,11 +53,14 @@ impl Core {
         if self.closing {
             return Err(Error::Lost("the connection is closing".into()));
         }
-        if let Some(reason) = self.gone {
+        if let Some((reason, _)) = self.gone {
             return Err(Error::GoneAway(reason));
         }
+        if self.out.len() + self.writing > FULL {
+            return Err(Error::Lost("the other end does not keep up with the requests".into()));
+        }
         if self.next > MAX {
-            self.closing = true;
+            self.close();
             return Err(Error::Lost("the connection has carried as many streams as it can".into()));
         }
         let id = self.next;
@@ -210,7 +217,9 @@ impl Core {
 
     /// Sends what a stream has, as far as there is room, in its turn.
     fn push_on(&mut self, key: usize) {
-        if self.waiting.is_empty() && self.write(key, usize::MAX) {
+        // An end alone takes no room, and so waits for no turn.
+        let alone = self.waiting.is_empty() || self.streams[key].pending.is_empty();
+        if alone && self.write(key, usize::MAX) {
             self.settle(key);
         } else if self.streams[key].send_window > 0 {
             self.enqueue(key);

@@ -205,12 +205,13 @@ impl Transfer {
             }
             if answer.sent < answer.read && server.poll_ready(answer.key, &mut idle()).is_ready() {
                 let length = (answer.read - answer.sent).min(random.random_range(1..40_000));
-                let end = answer.sent + length == self.length;
+                // The end may come with the last bytes, or alone.
+                let end = answer.sent + length == self.length && random.random();
                 if server.send(answer.key, piece(answer.sent, length), end).is_ok() {
                     answer.sent += length;
                 }
-            } else if self.length == 0 && answer.sent == 0 && server.is_read(answer.key) {
-                answer.sent = 1;
+            } else if answer.sent == self.length && server.is_read(answer.key) {
+                // Fails if it has ended already.
                 let _ = server.send(answer.key, Bytes::new(), true);
             }
         }
@@ -290,6 +291,74 @@ fn room_is_given_in_turns_and_to_whoever_still_wants_it() {
     }
     assert!(rounds > 1, "not all at once");
     assert!(!client.streams[streams[0]].pending.is_empty(), "a large body does not keep the others waiting");
+}
+
+#[test]
+fn an_end_alone_waits_for_nobody() {
+    let (mut client, mut server) = pair();
+    let streams: Vec<usize> = (0..3).map(|_| client.open(&get("/"), false).unwrap()).collect();
+    pass(&mut client, &mut server).unwrap();
+    let [large, ended, trailed] = [0, 1, 2].map(|_| server.accept().unwrap().0);
+    for key in [large, ended, trailed] {
+        server.answer(key, &Response::new(()), false).unwrap();
+    }
+    // All of the connection's window is taken, and the first waits for more.
+    server.streams[large].send_window = 1 << 30;
+    server.send(large, vec![0; 1 << 20].into(), true).unwrap();
+    assert!(!server.waiting.is_empty() && server.send_window < 1 << 17);
+    // The windows of the others need not have room for an end either.
+    server.streams[ended].send_window = 0;
+    server.send(ended, Bytes::new(), true).unwrap();
+    server.send_trailers(trailed, HeaderMap::new()).unwrap();
+    pass(&mut server, &mut client).ok();
+    for key in &streams[1..] {
+        let _ = client.poll_head(*key, &mut idle());
+        assert_eq!(client.poll_data(*key, &mut idle()), Poll::Ready(None));
+    }
+}
+
+/// Readers who take nothing hold a part of the window, and the others go on with the rest.
+#[test]
+fn the_rest_of_a_window_is_used_on() {
+    let (mut client, mut server) = pair();
+    let [stalled, other] = [0, 1].map(|_| client.open(&get("/"), false).unwrap());
+    pass(&mut client, &mut server).unwrap();
+    let answers = [0, 1].map(|_| server.accept().unwrap().0);
+    for key in answers {
+        server.answer(key, &Response::new(()), false).unwrap();
+    }
+    let mut read = 0;
+    for _ in 0..200 {
+        for key in answers {
+            if server.poll_ready(key, &mut idle()).is_ready() {
+                server.send(key, vec![0; 10_000].into(), false).unwrap();
+            }
+        }
+        pass(&mut server, &mut client).unwrap();
+        let _ = client.poll_head(other, &mut idle());
+        while let Poll::Ready(Some(Ok(bytes))) = client.poll_data(other, &mut idle()) {
+            read += bytes.len();
+        }
+        pass(&mut client, &mut server).unwrap();
+    }
+    assert!(read > 1_000_000, "{read}");
+    assert!(client.unread(stalled) > 60_000);
+}
+
+#[test]
+fn what_waits_for_a_slow_end_is_no_fault_of_its_own() {
+    let (mut client, mut server) = pair();
+    server.settings.streams = 10_000;
+    let mut head = get("/");
+    head.headers_mut().insert("authorization", http::HeaderValue::try_from("x".repeat(8000)).unwrap());
+    let mut opened = 0;
+    while client.open(&head, true).is_ok() {
+        opened += 1;
+    }
+    assert!((400..2000).contains(&opened), "{opened}");
+    client.feed(&mut BytesMut::from(&made(kind::PING, 0, 0, &[0; 8])[..])).expect("one ping is no flood");
+    pass(&mut client, &mut server).unwrap();
+    assert!(client.open(&head, true).is_ok(), "there is room again");
 }
 
 #[test]
@@ -383,6 +452,16 @@ fn mistakes_that_end_the_connection() {
         ("push neither on nor off", Reason::PROTOCOL_ERROR, vec![made(kind::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2])]),
         ("a huge window", Reason::FLOW_CONTROL_ERROR, vec![made(kind::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0])]),
         ("tiny frames", Reason::PROTOCOL_ERROR, vec![made(kind::SETTINGS, 0, 0, &[0, 5, 0, 0, 0x3f, 0xff])]),
+        (
+            "settings beyond number",
+            Reason::ENHANCE_YOUR_CALM,
+            vec![made(kind::SETTINGS, 0, 0, &[[0, 4, 0, 0, 0, 1], [0, 4, 0, 0, 0, 2]].concat().repeat(17))],
+        ),
+        (
+            "a window that swings",
+            Reason::ENHANCE_YOUR_CALM,
+            (0..102).map(|number| made(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, number])).collect(),
+        ),
         ("a push", Reason::PROTOCOL_ERROR, vec![made(kind::PUSH_PROMISE, 4, 1, &[0; 4])]),
         ("a ping of a stream", Reason::PROTOCOL_ERROR, vec![made(kind::PING, 0, 1, &[0; 8])]),
         ("a ping of a wrong size", Reason::FRAME_SIZE_ERROR, vec![made(kind::PING, 0, 0, &[0; 7])]),

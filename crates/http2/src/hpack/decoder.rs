@@ -9,6 +9,9 @@ use http::{HeaderMap, Method, StatusCode};
 use super::table::{Field, Name, static_field, static_name};
 use super::{DEFAULT_TABLE, OVERHEAD, STATIC, Undecodable, huffman};
 
+/// Fields of one message; each takes more memory than its bytes say.
+const MOST: usize = 1000;
+
 /// Fields that a usual message has: room for them is made at once.
 const USUAL: usize = 16;
 
@@ -167,7 +170,7 @@ impl Fields {
                 if self.headers.capacity() == 0 {
                     self.headers.reserve(USUAL);
                 }
-                if self.headers.try_append(name, value).is_err() {
+                if self.headers.len() == MOST || self.headers.try_append(name, value).is_err() {
                     self.too_large = true;
                 }
                 true
@@ -191,6 +194,11 @@ impl Fields {
     /// Pseudo-headers come first, and each once (RFC 9113 section 8.3).
     fn pseudo(&mut self, set: impl FnOnce(&mut Self) -> bool) -> bool {
         self.headers.is_empty() && set(self)
+    }
+
+    /// Bytes of it, as RFC 9113 section 6.5.2 counts.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     pub(crate) fn has_request_pseudo(&self) -> bool {
