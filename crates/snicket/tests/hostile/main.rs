@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod answers;
+mod conformance;
 mod framing;
 mod multiplexed;
 mod siege;

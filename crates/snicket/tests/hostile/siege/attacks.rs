@@ -55,6 +55,7 @@ macro_rules! attacks {
 }
 
 attacks! {
+    busy, 4, "nothing, and busy all the same";
     connections, 16, "HTTP/1.1: connections opened and closed";
     slow_headers, 1000, "HTTP/1.1: headers a byte at a time, 1,000 connections";
     slow_bodies, 500, "HTTP/1.1: bodies a byte at a time, 500 connections";
@@ -84,12 +85,26 @@ attacks! {
     tunnel_rpc, 8, "Tunnel port: RPC that is none, over HTTP/2";
 }
 
+/// No attack: honest visitors, as many as the largest attack has connections.
+pub(super) const CROWD: Attack = Attack {
+    name: "crowd",
+    what: "honest visitors",
+    workers: 1000,
+    attacker: |target, number| Box::pin(honest(target, number)),
+};
+
+impl Attack {
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+}
+
 /// Attacks until the process is ended.
 pub(super) async fn attack(told: &Value) {
     let text = |key: &str| told[key].as_str().unwrap().to_owned();
     let address = |key: &str| text(key).parse().unwrap();
     let name = text("attack");
-    let attack = ATTACKS.iter().find(|attack| attack.name == name).unwrap();
+    let attack = ATTACKS.iter().chain([&CROWD]).find(|attack| attack.name == name).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(text("ca")).unwrap()).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -135,6 +150,61 @@ async fn drip(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     for byte in bytes.iter().cycle() {
         stream.write_all(&[*byte]).await?;
         sleep(DRIP).await;
+    }
+    Ok(())
+}
+
+/// Calculates, and leaves the edge alone.
+async fn busy(_: Target, number: usize) -> std::io::Result<()> {
+    for round in 0..100_000_usize {
+        std::hint::black_box(round.wrapping_mul(number));
+    }
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+/// How long an honest visitor stays after its answer.
+const VISIT: Duration = Duration::from_secs(2);
+
+/// Fetches 100 KB over one of the ways there are, and stays for a while.
+async fn honest(target: Target, number: usize) -> std::io::Result<()> {
+    const LENGTH: usize = 100_000;
+    let ask = |host: &str| format!("GET /bytes?n={LENGTH} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    match number % 4 {
+        0 => {
+            let mut stream = TcpStream::connect(target.http).await?;
+            stream.write_all(ask(&target.host).as_bytes()).await?;
+            stream.read_exact(&mut vec![0; LENGTH]).await?;
+            sleep(VISIT).await;
+        }
+        1 => {
+            let mut stream = handshake(&target, target.https, &target.host, &[]).await?;
+            stream.write_all(ask(&target.host).as_bytes()).await?;
+            stream.read_exact(&mut vec![0; LENGTH]).await?;
+            sleep(VISIT).await;
+        }
+        2 => {
+            // Windows for all of it, as far as the connection goes.
+            let mut stream = TcpStream::connect(target.http).await?;
+            let path = format!("/bytes?n={LENGTH}");
+            let mut sent = [PREFACE, &frame(8, 0, 0, &1_000_000_u32.to_be_bytes())].concat();
+            sent.extend(frame(1, 5, 1, &header(0x82, &target, &path)));
+            sent.extend(frame(8, 0, 1, &1_000_000_u32.to_be_bytes()));
+            stream.write_all(&sent).await?;
+            stream.read_exact(&mut vec![0; LENGTH]).await?;
+            sleep(VISIT).await;
+        }
+        _ => {
+            let (_endpoint, connection) = dial(&target, quic_config(&target, b"h3")).await?;
+            let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
+            control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;
+            let (mut sending, mut receiving) = connection.open_bi().await.map_err(std::io::Error::other)?;
+            let head = http3_headers(&target, &format!("/bytes?n={LENGTH}"), GET);
+            sending.write_all(&head).await.map_err(std::io::Error::other)?;
+            let _ = sending.finish();
+            receiving.read_to_end(2 * LENGTH).await.map_err(std::io::Error::other)?;
+            sleep(VISIT).await;
+        }
     }
     Ok(())
 }
