@@ -25,28 +25,29 @@ const ANSWER: Duration = Duration::from_millis(1750);
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     start: Instant,
-    millis: Arc<AtomicU64>,
+    /// Since the start; a sign and the answer to the next question must not look the same.
+    nanos: Arc<AtomicU64>,
     /// Somebody wants to know now.
     wanted: Arc<Notify>,
 }
 
 impl Heard {
     fn new() -> Self {
-        Self { start: Instant::now(), millis: Arc::default(), wanted: Arc::default() }
+        Self { start: Instant::now(), nanos: Arc::default(), wanted: Arc::default() }
     }
 
     fn note(&self) {
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.millis.store(millis, Ordering::Relaxed);
+        let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.store(nanos, Ordering::Relaxed);
     }
 
     fn last(&self) -> Instant {
-        self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+        self.start + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
-    /// Changes with whatever is heard, unless that comes within a millisecond of what was heard before.
+    /// Changes with whatever is heard.
     pub(super) fn signs(&self) -> u64 {
-        self.millis.load(Ordering::Relaxed)
+        self.nanos.load(Ordering::Relaxed)
     }
 
     /// Has the other end asked for a sign of life before it has been silent for long; answers how long one may take.
