@@ -305,7 +305,12 @@ fn origin_uri(host: &Host, path: Option<PathAndQuery>, secure: bool) -> Result<U
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(host.authority().clone());
-    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    parts.path_and_query = Some(match path {
+        None => PathAndQuery::from_static("/"),
+        Some(path) if path.as_str().starts_with('/') => path,
+        // An absolute URI may have a query and no path.
+        Some(query) => format!("/{}", query.as_str()).parse().map_err(|_| Failure::from(&refusal::MALFORMED))?,
+    });
     Uri::from_parts(parts).map_err(|_| Failure::from(&refusal::MALFORMED_HOST))
 }
 
@@ -389,6 +394,15 @@ mod tests {
             checked(Request::builder().uri("/a?b").header("content-length", "7").header("expect", "100-Continue")),
             Ok(())
         );
+    }
+
+    #[test]
+    fn an_origin_is_asked_for_a_path_whatever_the_visitor_wrote() {
+        let host = Host::of(&Uri::from_static("http://a.test/"), &HeaderMap::new()).unwrap();
+        for (asked, passed_on) in [("http://a.test", "/"), ("http://a.test?q", "/?q"), ("/a?q", "/a?q")] {
+            let path = Uri::try_from(asked).unwrap().into_parts().path_and_query;
+            assert_eq!(origin_uri(&host, path, true).unwrap(), format!("https://a.test{passed_on}"), "{asked}");
+        }
     }
 
     #[test]
