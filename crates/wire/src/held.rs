@@ -83,10 +83,11 @@ impl<S: Stream> Holders<S> {
 
     /// Answers whether there is anybody to look at.
     fn look(&self, now: Instant) -> bool {
-        let slots: Vec<_> = {
+        let (slots, any): (Vec<_>, _) = {
             let mut slots = lock(&self.slots);
             slots.retain(|slot| slot.strong_count() > 0);
-            slots.iter().filter_map(Weak::upgrade).collect()
+            // Whoever comes next tells of it only if the list is empty, whatever becomes of those in it meanwhile.
+            (slots.iter().filter_map(Weak::upgrade).collect(), !slots.is_empty())
         };
         let mut idle: Vec<_> = slots.iter().filter_map(|slot| slot.idle()).filter(|(_, held, _)| *held > 0).collect();
         let mut held: usize = idle.iter().map(|(_, held, _)| held).sum();
@@ -97,11 +98,12 @@ impl<S: Stream> Holders<S> {
                 if held <= self.most / 2 || now.saturating_duration_since(since) < PATIENCE {
                     break;
                 }
-                slot.give_up();
-                held -= bytes;
+                if slot.give_up(since) {
+                    held -= bytes;
+                }
             }
         }
-        !slots.is_empty()
+        any
     }
 }
 
@@ -113,10 +115,13 @@ impl<S: Stream> Slot<S> {
         Some((since, held, self))
     }
 
-    fn give_up(&self) {
-        // Outside of the lock.
-        let stream = lock(&self.0).stream.take();
-        drop(stream);
+    /// Unless its reader has come back since.
+    fn give_up(&self, since: Instant) -> bool {
+        let mut state = lock(&self.0);
+        let given_up = if state.idle_since == Some(since) { state.stream.take() } else { None };
+        // Dropped outside of the lock.
+        drop(state);
+        given_up.is_some()
     }
 }
 

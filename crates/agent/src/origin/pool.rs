@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::uri::Authority;
 use http::{Request, Response, StatusCode};
+use tokio::task::coop;
 use tokio::time::Instant;
 use wire::{Body, Interim, OriginError};
 
@@ -85,7 +86,9 @@ impl Pool {
         request: &mut Request<Body>,
         interim: &Interim,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let (mut line, used) = match std::future::poll_fn(|context| Poll::Ready(self.take(host, context))).await {
+        // Without a budget a connection that has something to say would seem silent.
+        let taken = coop::unconstrained(std::future::poll_fn(|context| Poll::Ready(self.take(host, context)))).await;
+        let (mut line, used) = match taken {
             Some(line) => (line, true),
             // Boxed, because few requests dial, and all would have to hold the room for it.
             None => (Box::pin(self.dial(host.host())).await?, false),
@@ -195,7 +198,8 @@ impl Pool {
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        if !pool.upgrade().is_some_and(|pool| pool.tidy()) {
+        let tidied = coop::unconstrained(async { pool.upgrade().is_some_and(|pool| pool.tidy()) });
+        if !tidied.await {
             return;
         }
     }

@@ -105,7 +105,8 @@ impl<W: Write> Write for Escaped<W> {
         }
         for character in text.chars() {
             match character {
-                '\x1b' | '\x07' | '\x08' | '\x0c' | '\x7f' => write!(self.0, "\\x{:02x}", u32::from(character))?,
+                // A line feed would begin a line of its own.
+                '\0'..='\x08' | '\n'..='\x1f' | '\x7f' => write!(self.0, "\\x{:02x}", u32::from(character))?,
                 '\u{80}'..='\u{9f}' => write!(self.0, "\\u{{{:x}}}", u32::from(character))?,
                 _ => self.0.write_char(character)?,
             }

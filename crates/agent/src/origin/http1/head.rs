@@ -164,7 +164,8 @@ pub(in crate::origin) fn decode(bytes: &Bytes, method: &Method) -> Result<Head, 
         _ if lengths => Then::Body(Rest::Length(length(&headers)?)),
         _ => Then::Body(Rest::UntilEnd),
     };
-    Ok(Head { status, headers, then, keeps: keep_alive && !close })
+    let keeps = keep_alive && !close && then != Then::Body(Rest::UntilEnd);
+    Ok(Head { status, headers, then, keeps })
 }
 
 type Parsed<'h, 'b> = (u8, u16, &'h [httparse::Header<'b>]);

@@ -3,16 +3,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use http_body::{Frame, SizeHint};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use wire::{Body, BodyError};
 
 use super::Pool;
 use crate::origin::http1::{Line, Part, Reader, Rest, Sending, Unsent, Writer};
 use crate::origin::{AnswerBody, broken};
+
+/// How long an origin may take for the rest of a request once its answer is complete: as long as the edge may take to send it.
+const AFTER_ANSWER: Duration = Duration::from_secs(5 * 60);
 
 /// Where a connection goes that takes another request.
 pub(super) struct Home {
@@ -136,7 +141,7 @@ impl Answer {
             }
             Source::Half(line, Some(upload)) => {
                 tokio::spawn(async move {
-                    if let (Ok(Ok(writer)), Some(home)) = (upload.await, home) {
+                    if let (Ok(Ok(Ok(writer))), Some(home)) = (timeout(AFTER_ANSWER, upload).await, home) {
                         home.receive(line.join(writer));
                     }
                 });
