@@ -47,8 +47,8 @@ fn an_answers_framing_is_read_in_one_way() {
     assert_eq!(framing("Content-Length: 5\r\nConnection: x, Close\r\n"), Ok((length(5), false)));
     assert_eq!(framing("Connection: close\r\nConnection: keep-alive\r\nContent-Length: 5\r\n"), Ok((length(5), false)));
     assert_eq!(framing("Transfer-Encoding: gzip, chunked\r\n"), Ok((Then::Body(Rest::chunks()), true)));
-    assert_eq!(framing("Transfer-Encoding: chunked, gzip\r\n"), Ok((Then::Body(Rest::UntilEnd), true)));
-    assert_eq!(framing(""), Ok((Then::Body(Rest::UntilEnd), true)));
+    assert_eq!(framing("Transfer-Encoding: chunked, gzip\r\n"), Ok((Then::Body(Rest::UntilEnd), false)));
+    assert_eq!(framing(""), Ok((Then::Body(Rest::UntilEnd), false)));
     for lengths in ["5, 5", "+5", "-5", "0x5", "", "18446744073709551616", "5\r\nContent-Length: 6"] {
         assert_eq!(framing(&format!("Content-Length: {lengths}\r\n")), Err(BadHead::Length), "{lengths}");
     }
