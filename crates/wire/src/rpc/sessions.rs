@@ -89,7 +89,6 @@ pub(super) fn write_session(session: &UdpSession, mut params: register_udp_sessi
     }
     params.set_dst_port(session.destination.port());
     params.set_close_after_idle_hint(i64::try_from(session.idle.as_nanos()).unwrap_or(i64::MAX));
-    params.set_trace_context("");
 }
 
 pub(super) fn read_session(params: register_udp_session_params::Reader<'_>) -> Result<UdpSession, ProtocolError> {
