@@ -336,9 +336,10 @@ impl Carried {
     }
 
     fn answer(&self, payload: &[u8]) {
+        // Before it is on its way: what the visitor says to it may come at once.
+        self.activity.note();
         match self.socket.send(self.way, payload) {
             Ok(()) => {
-                self.activity.note();
                 self.flows.streams.metrics.datagram_out();
             }
             Err(error) => {
