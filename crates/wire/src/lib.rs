@@ -10,6 +10,7 @@
 //! Facts: `spec/tunnel-protocol.md`; section numbers in this crate's comments are of that page.
 
 mod agent_connection;
+mod backlog;
 mod body;
 mod byte_stream;
 pub mod connect;
@@ -34,6 +35,7 @@ mod session;
 mod upload;
 
 pub use agent_connection::{AgentConnection, ConnectError};
+pub use backlog::{Backlog, Budget, Inlet};
 pub use body::{Body, BodyError};
 pub use byte_stream::{ByteStream, Destination, Relayed, StreamRefusal, StreamRequest};
 pub use connection::{Connection, Registrar, Transport};

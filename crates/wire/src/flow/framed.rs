@@ -9,9 +9,9 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use super::{Dropped, MAX_DATAGRAM};
 use crate::ByteStream;
 
-/// Bytes of datagrams that wait for room in the stream; more are dropped. Enough for a burst of a few round trips' worth,
-/// and little beside the connection's own buffers.
-const QUEUE: usize = 256 << 10;
+/// Bytes of datagrams that wait for room in the stream; more are dropped. As much as waits at the other end, and room for
+/// one of the longest.
+const QUEUE: usize = 128 << 10;
 
 const LENGTH: usize = 2;
 

@@ -8,16 +8,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
 use super::outgoing::Outgoing;
-use super::sessions::{Closing, Farewells, Request, Sessions};
+use super::sessions::{Closing, FAREWELLS_AT_ONCE, Farewells, Request, Sessions};
 use super::{AGENT, Cut, HELD, closed};
 use crate::connect::RPC_SIGNATURE;
 use crate::held::Holders;
 use crate::rpc::{CALL_TIMEOUT, SessionServer};
 use crate::session::{REGISTRATION_LIMIT, Session};
 use crate::{Connection, Registrar, connection};
-
-/// Calls about sessions at once: an agent takes each in a moment, and they wait for no one.
-const TELLING: usize = 16;
 
 /// Serves one connection of an agent until it ends; answers why it ended.
 ///
@@ -62,7 +59,7 @@ async fn control<R: Registrar>(session: &mut Session<R>, connection: &quinn::Con
 
 /// Gives flows their datagrams, and tells and hears which sessions have ended.
 async fn carry(connection: &quinn::Connection, sessions: &Arc<Sessions>, mut farewells: Farewells) -> ConnectionError {
-    let mut telling = JoinSet::new();
+    let (mut telling, mut hearing) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             request = sessions.next() => match request {
@@ -71,14 +68,15 @@ async fn carry(connection: &quinn::Connection, sessions: &Arc<Sessions>, mut far
                 Err(error) => return error,
             },
             accepted = connection.accept_bi() => match accepted {
-                Ok((send, recv)) => drop(telling.spawn(listen(Arc::clone(sessions), send, recv))),
+                Ok((send, recv)) => drop(hearing.spawn(listen(Arc::clone(sessions), send, recv))),
                 Err(error) => return error,
             },
-            session = farewells.next(), if telling.len() < TELLING => {
+            session = farewells.next(), if telling.len() < FAREWELLS_AT_ONCE => {
                 let sessions = Arc::clone(sessions);
                 telling.spawn(async move { sessions.unregister(session, "the edge ended the flow").await });
             }
             Some(_) = telling.join_next() => {}
+            Some(_) = hearing.join_next() => {}
         }
     }
 }

@@ -9,18 +9,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{ConnectionError, SendDatagramError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::closed;
-use crate::Dropped;
 use crate::connect::RPC_SIGNATURE;
 use crate::datagram::{Version, v2, v3};
 use crate::rpc::{CALL_TIMEOUT, SessionClient, UdpSession};
+use crate::{Backlog, Budget, Dropped, Inlet};
 
-/// Datagrams of one flow that wait to be taken: a burst of some 150 KiB. The rest is dropped.
-const INBOX: usize = 128;
+/// Bytes of one flow's datagrams that wait to be taken: a burst of some hundred. The rest is dropped.
+const INBOX: usize = 128 << 10;
+
+/// Bytes that wait for all flows of a connection: so many bursts at once, and no more memory than a stream's window.
+const INBOXES: usize = 16 << 20;
+
+/// Registrations by RPC under way: each has a stream of its own, of which our agents serve 16 at once. With
+/// [`FAREWELLS_AT_ONCE`] and a configuration there is room to spare.
+const REGISTRATIONS_AT_ONCE: usize = 8;
+
+/// Farewells by RPC under way. An agent takes each in a moment.
+pub(super) const FAREWELLS_AT_ONCE: usize = 4;
 
 /// Sessions that have ended here and of which the other end has to be told. What finds no room there ends by being idle.
 const FAREWELLS: usize = 256;
@@ -33,6 +43,9 @@ pub(crate) struct Sessions {
     connection: quinn::Connection,
     version: OnceLock<Version>,
     table: Mutex<Table>,
+    /// For the inboxes of all flows.
+    budget: Arc<Budget>,
+    registrations: Semaphore,
     farewells: mpsc::Sender<Uuid>,
 }
 
@@ -46,7 +59,7 @@ struct Table {
 }
 
 struct Entry {
-    inbox: mpsc::Sender<Bytes>,
+    inbox: Inlet,
     lost: Arc<AtomicU64>,
 }
 
@@ -72,7 +85,14 @@ pub(super) enum Request {
 impl Sessions {
     pub(super) fn new(connection: quinn::Connection) -> (Arc<Self>, Farewells) {
         let (farewells, receiver) = mpsc::channel(FAREWELLS);
-        let sessions = Self { connection, version: OnceLock::new(), table: Mutex::default(), farewells };
+        let sessions = Self {
+            connection,
+            version: OnceLock::new(),
+            table: Mutex::default(),
+            budget: Budget::new(INBOXES),
+            registrations: Semaphore::new(REGISTRATIONS_AT_ONCE),
+            farewells,
+        };
         (Arc::new(sessions), Farewells(receiver))
     }
 
@@ -96,9 +116,9 @@ impl Sessions {
         if table.closed || table.open.contains_key(&id) {
             return None;
         }
-        let (sender, inbox) = mpsc::channel(INBOX);
+        let (inlet, inbox) = Backlog::open(INBOX, &self.budget);
         let lost = Arc::new(AtomicU64::new(0));
-        table.open.insert(id, Entry { inbox: sender, lost: Arc::clone(&lost) });
+        table.open.insert(id, Entry { inbox: inlet, lost: Arc::clone(&lost) });
         drop(table);
         Some(Datagrams { sessions: Arc::clone(self), id, stock, inbox, lost })
     }
@@ -114,6 +134,7 @@ impl Sessions {
 
     /// Ends all of them, and lets none begin.
     pub(super) fn close(&self) {
+        self.registrations.close();
         let mut table = self.table();
         table.closed = true;
         table.open.clear();
@@ -151,7 +172,7 @@ impl Sessions {
     fn deliver(&self, id: Uuid, payload: Bytes) {
         let table = self.table();
         let Some(entry) = table.open.get(&id) else { return };
-        if entry.inbox.try_send(payload).is_err() {
+        if entry.inbox.push(payload).is_err() {
             entry.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -197,7 +218,9 @@ impl Sessions {
         }
     }
 
+    /// Waits for its turn, which has no time limit in here.
     async fn register_by_rpc(&self, session: &UdpSession) -> Result<Result<(), String>, String> {
+        let _turn = self.registrations.acquire().await.map_err(|_| "the connection is gone".to_owned())?;
         let mut client = self.rpc().await?;
         let answer = client.register(session).await.map_err(|error| error.to_string());
         client.shutdown().await;
@@ -275,7 +298,7 @@ pub(crate) struct Datagrams {
     sessions: Arc<Sessions>,
     id: Uuid,
     stock: Option<Stock>,
-    inbox: mpsc::Receiver<Bytes>,
+    inbox: Backlog,
     lost: Arc<AtomicU64>,
 }
 

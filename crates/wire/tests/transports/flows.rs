@@ -1,10 +1,11 @@
 //! Flows of datagrams: between our own ends on both transports, and sessions as stock agents have them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use wire::datagram::V3_FEATURE;
 use wire::{
@@ -232,6 +233,43 @@ async fn sessions_lead_to_addresses_in_both_versions() {
         }
         rig.idle().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_wait_for_their_turn() {
+    let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let gate = watch::Sender::new(false);
+    let origin = Origin::accepting({
+        let (under_way, most, gate) = (Arc::clone(&under_way), Arc::clone(&most), gate.clone());
+        move |_| {
+            let (under_way, most, mut open) = (Arc::clone(&under_way), Arc::clone(&most), gate.subscribe());
+            async move {
+                most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                open.wait_for(|open| *open).await.unwrap();
+                under_way.fetch_sub(1, Ordering::SeqCst);
+                let service: FlowService = Box::new(|mut flow| {
+                    Box::pin(async move {
+                        while flow.recv().await.is_some() {}
+                        None
+                    })
+                });
+                Ok(service)
+            }
+        }
+    });
+    let rig = Rig::announcing(Transport::Quic, origin, registration(Extensions::default())).await;
+    // An agent serves 16 streams for RPC at once, and refuses more.
+    let edge = rig.edge.clone();
+    let opening = tokio::spawn(async move {
+        let request = address();
+        let flows = (0..40).map(|_| edge.open_flow(&request));
+        futures_util::future::join_all(flows).await
+    });
+    until(|| under_way.load(Ordering::SeqCst) == 8).await;
+    gate.send_replace(true);
+    let flows = soon(opening).await.unwrap();
+    assert_eq!(flows.iter().filter(|flow| flow.is_ok()).count(), 40);
+    assert_eq!(most.load(Ordering::SeqCst), 8);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
