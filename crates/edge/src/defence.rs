@@ -7,6 +7,8 @@ pub(crate) enum Defence {
     AddressFull,
     /// [`registry::PortOptions::max_connections`] of one public port are open.
     PortFull,
+    /// So many flows of one public port of UDP are being opened.
+    PortOpenings,
     /// The access rules of a public port's tunnel keep the visitor out.
     NotAllowed,
     /// [`crate::Limits::unregistered`] connections of agents have not registered, in all or of one network.
@@ -44,10 +46,11 @@ pub(crate) enum Defence {
 
 impl Defence {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Full,
         Self::AddressFull,
         Self::PortFull,
+        Self::PortOpenings,
         Self::NotAllowed,
         Self::Unregistered,
         Self::NoRegistration,
@@ -72,6 +75,7 @@ impl Defence {
             Self::Full => "connections",
             Self::AddressFull => "connections_per_address",
             Self::PortFull => "connections_per_port",
+            Self::PortOpenings => "openings_per_port",
             Self::NotAllowed => "not_allowed",
             Self::Unregistered => "unregistered",
             Self::NoRegistration => "no_registration",

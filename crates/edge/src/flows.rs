@@ -1,47 +1,59 @@
 //! Flows of datagrams of a public port's visitors: which there are, over which connection each goes, and when it ends.
 //!
-//! One task owns the port's socket and its [`Table`]; each flow has a task of its own, which the table's end of its queue
-//! keeps alive. Nobody waits for anybody: what finds no room is dropped and counted. Answers go only to the visitor whose
-//! datagram has made the flow.
+//! One task owns the port's socket and its [`Table`]; each flow has a task of its own ([`Carried`]), which the table's end of
+//! its queue keeps alive. Nobody waits for anybody: what finds no room is dropped and counted. Answers go only to the visitor
+//! whose datagram has made the flow.
+//!
+//! What visitors can use up before they have shown that answers reach them is each port's own share of what all ports have,
+//! so that a flood at one port is not felt at another.
 
+mod carried;
+mod credit;
 mod socket;
 mod table;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use registry::PortId;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use wire::{Connection, Dropped, ExchangeError, Flow, FlowRequest};
+use bytes::Bytes;
+use registry::{Change, Event, Port, PortId};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wire::{Backlog, Budget, Inlet};
 
 use crate::defence::Defence;
-use crate::dispatch::{Carrier as _, Pool as _};
 use crate::listen::{Place, Places};
 use crate::metrics::{FlowEnd, Loss, Present};
 use crate::stop::Stop;
 use crate::streams::{Streams, Target, proxy_header};
+use carried::{Carried, Contact};
 use socket::{PortSocket, RECEIVED, Way};
-use table::{Answered, Full, Table};
+use table::{Answered, Bounds, Full, Table};
 
-/// Datagrams of one flow that wait for the tunnel: a burst of some 100 KiB, as much as a flow's agent holds.
-const QUEUE: usize = 64;
+/// Bytes of one flow's datagrams that wait for the tunnel: a burst of some hundred, or one of the longest beside another.
+const QUEUE: usize = 128 << 10;
 
-/// Longer than agents take to look a name up, and than a node waits for a connector that is about to come back.
-const OPEN: Duration = Duration::from_secs(35);
+/// Bytes that wait in the flows of all ports: as many bursts at once as an agent that is gone for seconds leaves behind.
+const QUEUES: usize = 64 << 20;
 
-/// A flow that leads nowhere is not tried again for this time: visitors of UDP knock often, and each try asks an agent.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that wait in the flows of one port, however many ports there are.
+const LEAST_QUEUES: usize = 4 * QUEUE;
 
-/// How long answers are waited for over a connection that takes nothing new any more.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Flows of all ports that are not proven. Under a flood of 10,000 datagrams a second one lasts for 0.4 s, which is more
+/// than a visitor needs to answer an answer.
+const UNPROVEN: usize = 4_096;
+
+/// Those of one port, however many ports there are.
+const LEAST_UNPROVEN: usize = 64;
+
+/// Flows of one port that are being opened for the first time, so that a flood does not reach the agent as such; no more than half
+/// of those that are not proven, so that newcomers displace none that is about to open. Who finds no turn says it again,
+/// as visitors of UDP do.
+const OPENINGS: usize = 256;
 
 /// Flows that are looked at for being idle before the socket has its turn again.
 const EXPIRE: usize = 256;
@@ -49,12 +61,36 @@ const EXPIRE: usize = 256;
 /// Words of flows' ends that wait for the port's task.
 const ENDS: usize = 256;
 
+/// When the node stops, flows end that say nothing for this time. Their next datagram begins another elsewhere, and whoever
+/// is in the middle of something is not silent for so long.
+const LEAVING_IDLE: Duration = Duration::from_secs(5);
+
+/// Too long a time has no end on the clock.
+const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What the flows of all ports work with.
 pub(crate) struct Flows {
-    pub(crate) streams: Arc<Streams>,
-    /// Apart from those of connections, since the sender's address of a datagram can be forged.
-    pub(crate) places: Arc<Places>,
-    pub(crate) stop: Stop,
+    streams: Arc<Streams>,
+    /// Of flows that are proven, and apart from those of connections.
+    places: Arc<Places>,
+    stop: Stop,
+    /// How many there are.
+    ports: AtomicUsize,
+}
+
+impl Flows {
+    pub(crate) fn new(streams: Arc<Streams>, places: Arc<Places>, stop: Stop) -> Arc<Self> {
+        Arc::new(Self { streams, places, stop, ports: AtomicUsize::new(0) })
+    }
+
+    /// What one port has of what all have.
+    fn share(&self, all: usize, least: usize) -> usize {
+        share(all, self.ports.load(Ordering::Relaxed), least)
+    }
+}
+
+fn share(all: usize, ports: usize, least: usize) -> usize {
+    (all / ports.max(1)).max(least)
 }
 
 /// A public port of UDP, bound.
@@ -62,64 +98,72 @@ pub(crate) struct FlowPort {
     id: PortId,
     socket: Arc<PortSocket>,
     flows: Arc<Flows>,
+    /// Of the queues of all its flows.
+    budget: Arc<Budget>,
+    openings: Arc<Semaphore>,
+}
+
+impl Drop for FlowPort {
+    fn drop(&mut self) {
+        self.flows.ports.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The port's end of a flow. Dropping it ends the flow.
 struct Handle {
-    queue: mpsc::Sender<Bytes>,
-    activity: Arc<Activity>,
-    _place: Place,
+    inlet: Inlet,
+    contact: Arc<Contact>,
+    target: Arc<Target>,
+    /// There is one when the flow is proven.
+    place: Option<Place>,
+    /// It would be proven, but there was no place.
+    refused: bool,
     _present: Present,
+    _gone: DropGuard,
 }
 
 impl Answered for Handle {
     fn answered(&self) -> Option<Instant> {
-        self.activity.answered()
-    }
-}
-
-/// When answers went to a visitor.
-struct Activity {
-    started: Instant,
-    /// Milliseconds since then, and one; zero is never.
-    answered: AtomicU64,
-}
-
-impl Activity {
-    fn note(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.answered.store(now + 1, Ordering::Relaxed);
-    }
-
-    fn answered(&self) -> Option<Instant> {
-        let answered = self.answered.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.started + Duration::from_millis(answered))
+        self.contact.answered()
     }
 }
 
 impl FlowPort {
     /// Binds the socket.
     pub(crate) fn bind(id: PortId, address: SocketAddr, flows: Arc<Flows>) -> io::Result<Self> {
-        Ok(Self { id, socket: Arc::new(PortSocket::bind(address)?), flows })
+        let socket = Arc::new(PortSocket::bind(address)?);
+        flows.ports.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { id, socket, flows, budget: Budget::new(QUEUES), openings: Arc::new(Semaphore::new(OPENINGS)) })
     }
 
-    /// Serves visitors until the port closes or the node stops.
+    /// Serves visitors until the port closes. When the node stops, there are no new ones, and the others go on until they
+    /// are silent.
     pub(crate) async fn serve(self, closing: CancellationToken) {
+        let Flows { streams, stop, .. } = &*self.flows;
+        let Streams { registry, metrics, .. } = &**streams;
+        let mut changes = registry.watch(registry.snapshot().revision());
         let (told, mut ends) = mpsc::channel(ENDS);
-        let mut table = Table::new(0, Duration::ZERO);
+        let mut table = Table::new(Bounds { most: 0, unproven: 0, idle: Duration::ZERO });
         let mut buffer = vec![0; RECEIVED];
-        let stop = self.flows.stop.clone();
-        let stopped = async {
-            stop.drained().await;
-            sleep(LAST_ANSWERS).await;
-        };
-        let mut stopped = std::pin::pin!(stopped);
-        let metrics = Arc::clone(&self.flows.streams.metrics);
+        let mut leaving = false;
         loop {
             let timeout = table.next_timeout();
+            if leaving && timeout.is_none() {
+                break;
+            }
             tokio::select! {
-                () = closing.cancelled() => break,
-                () = &mut stopped => break,
+                () = closed(&closing, stop), if !leaving => {
+                    if !stop.is_draining() {
+                        break;
+                    }
+                    leaving = true;
+                    self.look(&mut table);
+                }
+                change = changes.next() => match change {
+                    Some(event) if self.is_concerned(&event) => self.look(&mut table),
+                    Some(_) => {}
+                    None => break,
+                },
                 Some((visitor, id)) = ends.recv() => drop(table.ended(visitor, id)),
                 () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
                     for _ in table.expire(Instant::now(), EXPIRE) {
@@ -140,6 +184,41 @@ impl FlowPort {
         }
     }
 
+    fn is_concerned(&self, event: &Event) -> bool {
+        let is_ours = |change: &Change| {
+            matches!(change, Change::Port(id, _) if *id == self.id) || matches!(change, Change::Access(..))
+        };
+        match event {
+            Event::Changes { changes, .. } => changes.iter().any(is_ours),
+            Event::Resync(_) => true,
+        }
+    }
+
+    /// Ends the flows that lead where the port does not lead any more, or whose visitors may not come here now.
+    fn look(&self, table: &mut Table<Handle>) {
+        let Streams { registry, metrics, .. } = &*self.flows.streams;
+        let snapshot = registry.snapshot();
+        let port = snapshot.port(self.id);
+        if let Some(port) = port {
+            table.bound(self.bounds(port));
+        }
+        let gone = table.retain(|visitor, flow| {
+            port.is_some_and(|port| flow.target.is_still(port) && Streams::allows(&snapshot, port.tunnel, visitor))
+        });
+        for _ in gone {
+            metrics.flow(FlowEnd::Closed);
+        }
+    }
+
+    fn bounds(&self, port: &Port) -> Bounds {
+        let longest = if self.flows.stop.is_draining() { LEAVING_IDLE } else { LONGEST_IDLE };
+        Bounds {
+            most: port.options.max_connections,
+            unproven: self.flows.share(UNPROVEN, LEAST_UNPROVEN),
+            idle: Duration::from_secs(port.options.idle_seconds.max(1)).min(longest),
+        }
+    }
+
     /// Hands what came from one visitor to its flow.
     fn take(
         &self,
@@ -149,19 +228,24 @@ impl FlowPort {
         stride: usize,
         way: Way,
     ) {
-        let Streams { metrics, .. } = &*self.flows.streams;
         let now = Instant::now();
-        if table.heard(now, way.visitor).is_none()
-            && let Err(defence) = self.begin(table, told, now, way)
-        {
-            metrics.defended(defence);
-            tracing::debug!(visitor = %way.visitor, port = %self.id, limit = defence.label(), "a visitor is refused");
-            return;
+        if let Some(flow) = table.heard(now, way.visitor, |flow| self.admit(flow, way.visitor)) {
+            return self.hand(flow, received, stride);
         }
-        let Some(flow) = table.heard(now, way.visitor) else { return };
+        match self.begin(table, told, now, way) {
+            Ok(flow) => self.hand(flow, received, stride),
+            Err(defence) => {
+                self.flows.streams.metrics.defended(defence);
+                tracing::debug!(visitor = %way.visitor, port = %self.id, limit = defence.label(), "a visitor is refused");
+            }
+        }
+    }
+
+    fn hand(&self, flow: &Handle, received: &[u8], stride: usize) {
+        let Streams { metrics, .. } = &*self.flows.streams;
         let hand = |payload: &[u8]| {
             metrics.datagram_in();
-            if flow.queue.try_send(Bytes::copy_from_slice(payload)).is_err() {
+            if flow.inlet.push(Bytes::copy_from_slice(payload)).is_err() {
                 metrics.lost(Loss::Queue, 1);
             }
         };
@@ -171,15 +255,33 @@ impl FlowPort {
         received.chunks(stride.max(1)).for_each(hand);
     }
 
+    /// Gives a visitor who has shown that answers reach it one of the places, if there is one.
+    fn admit(&self, flow: &mut Handle, visitor: SocketAddr) -> bool {
+        match self.flows.places.take(visitor.ip()) {
+            Ok(place) => {
+                flow.place = Some(place);
+                flow.contact.prove();
+                true
+            }
+            Err(defence) => {
+                // Once, and not with each datagram.
+                if !std::mem::replace(&mut flow.refused, true) {
+                    self.flows.streams.metrics.defended(defence);
+                }
+                false
+            }
+        }
+    }
+
     /// Begins a flow for a visitor, if there is room, and it may come here.
-    fn begin(
+    fn begin<'table>(
         &self,
-        table: &mut Table<Handle>,
+        table: &'table mut Table<Handle>,
         told: &mpsc::Sender<(SocketAddr, u64)>,
         now: Instant,
         way: Way,
-    ) -> Result<(), Defence> {
-        let Flows { streams, places, stop } = &*self.flows;
+    ) -> Result<&'table mut Handle, Defence> {
+        let Flows { streams, stop, .. } = &*self.flows;
         if stop.is_draining() {
             return Err(Defence::NotAllowed);
         }
@@ -188,200 +290,65 @@ impl FlowPort {
         if !Streams::allows(&snapshot, port.tunnel, way.visitor) {
             return Err(Defence::NotAllowed);
         }
-        let idle = Duration::from_secs(port.options.idle_seconds).clamp(Duration::from_secs(1), LONGEST_IDLE);
-        table.limit(port.options.max_connections, idle);
+        let bounds = self.bounds(port);
+        table.bound(bounds);
+        self.budget.limit(self.flows.share(QUEUES, LEAST_QUEUES));
+        let opening = OPENINGS - self.openings.available_permits();
+        let turn = Arc::clone(&self.openings).try_acquire_owned().ok().filter(|_| opening < bounds.unproven / 2);
+        let turn = turn.ok_or(Defence::PortOpenings)?;
+        // Last, so that nobody makes room for a visitor who is refused then.
         match table.make_room() {
             Ok(None) => {}
             Ok(Some(_)) => streams.metrics.flow(FlowEnd::Displaced),
             Err(Full) => return Err(Defence::PortFull),
         }
-        let place = places.take(way.visitor.ip())?;
-        let target = Target::from(&port.value);
+        let target = Arc::new(Target::from(&port.value));
         let prefix = match target.options.proxy_protocol {
             Some(_) => proxy_header::datagram(way.visitor, self.socket.local(way)).into(),
             None => Bytes::new(),
         };
-        let (queue, queued) = mpsc::channel(QUEUE);
-        let activity = Arc::new(Activity { started: now, answered: AtomicU64::new(0) });
+        let (inlet, queue) = Backlog::open(QUEUE, &self.budget);
+        let (contact, gone) = (Contact::new(now), CancellationToken::new());
         let present = streams.metrics.open_flow();
-        table.insert(now, way.visitor, |id| {
+        Ok(table.insert(now, way.visitor, |id| {
             let carried = Carried {
                 flows: Arc::clone(&self.flows),
                 socket: Arc::clone(&self.socket),
-                target,
+                target: Arc::clone(&target),
                 way,
                 prefix,
-                idle,
-                activity: Arc::clone(&activity),
+                idle: bounds.idle,
+                contact: Arc::clone(&contact),
+                gone: gone.clone(),
             };
             let told = told.clone();
             stop.spawn(async move {
-                let Some(end) = carried.run(queued).await else { return };
+                let Some(end) = carried.run(queue, turn).await else { return };
                 carried.flows.streams.metrics.flow(end);
                 // Closed: the port is, too.
                 let _ = told.send((way.visitor, id)).await;
             });
-            Handle { queue, activity, _place: place, _present: present }
-        });
-        Ok(())
+            let gone = gone.drop_guard();
+            Handle { inlet, contact, target, place: None, refused: false, _present: present, _gone: gone }
+        }))
     }
 }
 
-/// Too long a time has no end on the clock.
-const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The task of one flow.
-struct Carried {
-    flows: Arc<Flows>,
-    socket: Arc<PortSocket>,
-    target: Target,
-    way: Way,
-    /// In front of each datagram to the origin.
-    prefix: Bytes,
-    idle: Duration,
-    activity: Arc<Activity>,
-}
-
-/// A flow over one connection, which may take nothing new any more.
-struct Open {
-    flow: Flow,
-    leaving: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-enum Next {
-    Visitor(Option<Bytes>),
-    Origin(Option<Bytes>),
-    Leave,
-}
-
-impl Carried {
-    /// Carries datagrams until the port has given the flow up. `Some`: it leads nowhere.
-    async fn run(&self, mut queue: mpsc::Receiver<Bytes>) -> Option<FlowEnd> {
-        loop {
-            // A connection is looked for only when there is something to carry.
-            let first = queue.recv().await?;
-            let opened = timeout(OPEN, self.open()).await;
-            let open = match opened {
-                Ok(Ok(open)) => open,
-                Ok(Err((end, reason))) => {
-                    let Target { tunnel, service, .. } = &self.target;
-                    tracing::info!(%tunnel, service, %reason, "a visitor's datagrams lead nowhere");
-                    return self.give_up(queue, end).await;
-                }
-                Err(_) => return self.give_up(queue, FlowEnd::Failed).await,
-            };
-            self.carry(open, first, &mut queue).await?;
-        }
-    }
-
-    /// Drops what comes for a moment.
-    async fn give_up(&self, mut queue: mpsc::Receiver<Bytes>, end: FlowEnd) -> Option<FlowEnd> {
-        let dropping = async {
-            while queue.recv().await.is_some() {
-                self.lost(Loss::NoWay, 1)
-            }
-        };
-        self.lost(Loss::NoWay, 1);
-        match timeout(PAUSE, dropping).await {
-            // The port has given it up meanwhile.
-            Ok(()) => None,
-            Err(_) => Some(end),
-        }
-    }
-
-    /// Carries datagrams over one connection until that is gone, or takes nothing new; `None`: until the flow has ended.
-    async fn carry(&self, open: Open, first: Bytes, queue: &mut mpsc::Receiver<Bytes>) -> Option<()> {
-        let Open { mut flow, mut leaving } = open;
-        let mut left = None;
-        self.send(&mut flow, first);
-        loop {
-            let next = tokio::select! {
-                datagram = queue.recv(), if left.is_none() => Next::Visitor(datagram),
-                answer = flow.recv() => Next::Origin(answer),
-                () = &mut leaving, if left.is_none() => Next::Leave,
-                () = sleep_until(left.unwrap_or_else(Instant::now)), if left.is_some() => Next::Origin(None),
-            };
-            match next {
-                Next::Visitor(None) => {
-                    self.lost(Loss::Full, flow.take_lost());
-                    return None;
-                }
-                Next::Visitor(Some(payload)) => self.send(&mut flow, payload),
-                Next::Origin(Some(payload)) => self.answer(&payload),
-                Next::Origin(None) => {
-                    self.lost(Loss::Full, flow.take_lost());
-                    return Some(());
-                }
-                // The rest goes over another connection, once the last answers are here.
-                Next::Leave => left = Some(Instant::now() + LAST_ANSWERS),
-            }
-        }
-    }
-
-    fn send(&self, flow: &mut Flow, payload: Bytes) {
-        let payload = if self.prefix.is_empty() {
-            payload
-        } else {
-            let mut whole = BytesMut::with_capacity(self.prefix.len() + payload.len());
-            whole.extend_from_slice(&self.prefix);
-            whole.extend_from_slice(&payload);
-            whole.freeze()
-        };
-        match flow.send(payload) {
-            Ok(()) => {}
-            Err(Dropped::Full) => self.lost(Loss::Full, 1),
-            Err(Dropped::TooLarge) => self.lost(Loss::TooLarge, 1),
-            Err(Dropped::Ended) => self.lost(Loss::NoWay, 1),
-        }
-    }
-
-    fn answer(&self, payload: &[u8]) {
-        // Before it is on its way: what the visitor says to it may come at once.
-        self.activity.note();
-        match self.socket.send(self.way, payload) {
-            Ok(()) => {
-                self.flows.streams.metrics.datagram_out();
-            }
-            Err(error) => {
-                tracing::trace!(visitor = %self.way.visitor, %error, "an answer was dropped");
-                self.lost(Loss::Visitor, 1);
-            }
-        }
-    }
-
-    fn lost(&self, reason: Loss, count: u64) {
-        self.flows.streams.metrics.lost(reason, count);
-    }
-
-    /// Opens the flow over some connection of the tunnel. Nothing of the visitor's is under way yet, so any may be tried.
-    async fn open(&self) -> Result<Open, (FlowEnd, String)> {
-        let Streams { tunnels, limits, .. } = &*self.flows.streams;
-        let request = FlowRequest {
-            destination: self.target.destination(),
-            flow: self.way.visitor.to_string(),
-            // An agent that ends flows by itself gives the edge's end of it some time to end first.
-            idle: Some(self.idle.saturating_add(LAST_ANSWERS)),
-        };
-        let pool = tunnels.pool(self.target.tunnel);
-        let mut tried = Vec::new();
-        let mut reason = "no connector of its tunnel is connected".to_owned();
-        for _ in 0..limits.attempts {
-            let picked = match pool.pick(&tried) {
-                Some(picked) => Some(picked),
-                None => pool.await_one(&tried, limits.reconnect_wait).await,
-            };
-            let Some(carrier) = picked else { break };
-            tried.push(carrier.identity());
-            match carrier.open_flow(&request).await {
-                Ok((flow, connection)) => return Ok(Open { flow, leaving: Box::pin(left(connection)) }),
-                Err(ExchangeError::Origin(error)) => return Err((FlowEnd::Failed, error.text)),
-                Err(error) => reason = error.to_string(),
-            }
-        }
-        Err((FlowEnd::NoConnector, reason))
+/// Waits until a port closes, be it that the node stops.
+async fn closed(closing: &CancellationToken, stop: &Stop) {
+    tokio::select! {
+        () = closing.cancelled() => {}
+        () = stop.drained() => {}
     }
 }
 
-async fn left(connection: Connection) {
-    connection.unavailable().await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_port_takes_no_other_misses() {
+        assert_eq!((share(4_096, 0, 64), share(4_096, 1, 64), share(4_096, 3, 64)), (4_096, 4_096, 1_365));
+        assert_eq!(share(4_096, 1_000, 64), 64);
+    }
 }

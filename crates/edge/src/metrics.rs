@@ -76,7 +76,7 @@ pub(crate) enum FlowEnd {
     Idle,
     /// Another visitor's took its room, before its own visitor had shown that answers reach it.
     Displaced,
-    /// The port closed, or the node stopped.
+    /// The port closed, was given away or closed to this visitor, or the node stopped.
     Closed,
     /// The agent could not open it.
     Failed,
@@ -109,12 +109,14 @@ pub(crate) enum Loss {
     TooLarge,
     /// The flow leads nowhere just then.
     NoWay,
+    /// It would have been more than is answered to a visitor who has not shown that answers reach it.
+    Unproven,
     /// The system did not send it to the visitor.
     Visitor,
 }
 
 impl Loss {
-    const ALL: [Self; 5] = [Self::Queue, Self::Full, Self::TooLarge, Self::NoWay, Self::Visitor];
+    const ALL: [Self; 6] = [Self::Queue, Self::Full, Self::TooLarge, Self::NoWay, Self::Unproven, Self::Visitor];
 
     fn label(self) -> &'static str {
         match self {
@@ -122,6 +124,7 @@ impl Loss {
             Self::Full => "full",
             Self::TooLarge => "too_large",
             Self::NoWay => "no_way",
+            Self::Unproven => "unproven",
             Self::Visitor => "visitor",
         }
     }

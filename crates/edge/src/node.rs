@@ -132,15 +132,11 @@ impl Edge {
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
         if let Some(range) = config.ports.clone() {
-            let flows = Flows {
-                streams: Arc::clone(&streams),
-                places: listen::Places::of_flows(&limits),
-                stop: visits.clone(),
-            };
+            let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
             let setting = ports::Setting {
                 streams: Arc::clone(&streams),
                 places: Arc::clone(&places),
-                flows: Arc::new(flows),
+                flows,
                 stop: visits.clone(),
                 address: addresses.https.ip(),
                 range,

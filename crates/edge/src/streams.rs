@@ -55,6 +55,13 @@ impl Target {
             Err(_) => Destination::Service(self.service.clone()),
         }
     }
+
+    /// Whether this port still leads here, and in the same way.
+    pub(crate) fn is_still(&self, port: &Port) -> bool {
+        self.tunnel == port.tunnel
+            && self.service == port.service
+            && self.options.proxy_protocol == port.options.proxy_protocol
+    }
 }
 
 impl From<&Port> for Target {

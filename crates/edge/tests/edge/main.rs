@@ -5,6 +5,7 @@
 mod agents;
 mod api;
 mod bodies;
+mod flows;
 mod gate;
 mod hostile;
 mod limits;

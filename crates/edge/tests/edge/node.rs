@@ -1,4 +1,5 @@
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +39,15 @@ impl Node {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::configured(limits, None).await
+    }
+
+    /// A node on which tunnels may have these ports.
+    pub(crate) async fn with_ports(limits: Limits, ports: RangeInclusive<u16>) -> Self {
+        Self::configured(limits, Some(ports)).await
+    }
+
+    async fn configured(limits: Limits, ports: Option<RangeInclusive<u16>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::load_or_create(directory.path(), SystemTime::now()).unwrap());
         let ca = authority.certificate_pem().to_owned();
@@ -46,7 +56,7 @@ impl Node {
         let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let sockets = edge::listen(&Addresses { http: free, https: free, tunnel: vec![free], api: free }).unwrap();
-        let config = Config { location: "lab01".into(), limits, ports: None };
+        let config = Config { location: "lab01".into(), limits, ports };
         let mut handle = None;
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
             handle = Some(connections);

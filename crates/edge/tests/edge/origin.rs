@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::{mpsc, watch};
-use wire::{Body, BodyError, Handler, Interim, Kind, OriginError, OriginFault};
+use wire::{
+    Body, BodyError, FlowRequest, FlowService, Handler, Interim, Kind, OriginError, OriginFault, StreamRefusal,
+};
 
 /// What the origin was asked.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub(crate) struct Origin {
     pub(crate) configurations: watch::Sender<Vec<(i32, Bytes)>>,
     /// Lets `/gate` go on.
     pub(crate) gate: watch::Sender<bool>,
+    /// Flows that were asked for.
+    pub(crate) openings: AtomicUsize,
 }
 
 impl Origin {
@@ -38,6 +42,7 @@ impl Origin {
             pieces: Arc::default(),
             configurations: watch::Sender::new(Vec::new()),
             gate: watch::Sender::new(false),
+            openings: AtomicUsize::new(0),
         })
     }
 
@@ -213,6 +218,32 @@ impl Handler for Origin {
         };
         pending.1 = true;
         Ok(answer)
+    }
+
+    /// Answers each datagram with the service's name and what it said, `many` with much, and `nothing` with nothing.
+    async fn flow(&self, request: FlowRequest) -> Result<FlowService, StreamRefusal> {
+        let service = request.destination.to_string();
+        self.openings.fetch_add(1, Ordering::SeqCst);
+        let mut pending = Pending(self, false);
+        if service == "never" {
+            std::future::pending::<()>().await;
+        }
+        pending.1 = true;
+        Ok(Box::new(move |mut flow| {
+            Box::pin(async move {
+                while let Some(payload) = flow.recv().await {
+                    let answers = match &payload[..] {
+                        b"many" => vec![Bytes::from(vec![0; 1_000]); 20],
+                        b"nothing" => vec![Bytes::new()],
+                        said => vec![Bytes::from([service.as_bytes(), b":", said].concat())],
+                    };
+                    for answer in answers {
+                        let _ = flow.send(answer);
+                    }
+                }
+                None
+            })
+        }))
     }
 
     async fn update_configuration(&self, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
