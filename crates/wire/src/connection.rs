@@ -198,7 +198,9 @@ impl Connection {
             }
             (Link::Quic(link), _) => link.open_flow(extensions, ticket, request, &mut phase).await,
             (Link::Http2(_), Destination::Address(_)) => {
-                Err(ExchangeError::NotSent("over HTTP/2 there are no datagrams to addresses".into()))
+                // Another connection of the tunnel may be of another kind.
+                let text = "over HTTP/2 there are no datagrams to addresses; start the agent with --protocol quic";
+                Err(ExchangeError::NotSent(text.into()))
             }
             (Link::Http2(link), Destination::Service(service)) => {
                 let destination = Destination::Service(name::write(Uuid::new_v4(), service));

@@ -63,8 +63,9 @@ impl OriginError {
 /// Why an exchange brought no response head.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// The connection was lost, refused the stream or is draining, and the agent has certainly not seen the request.
-    #[error("the connection was gone before the request left: {0}")]
+    /// The connection was lost, refused the stream, is draining or cannot carry such a thing, and the agent has certainly not
+    /// seen the request.
+    #[error("the connection did not take it: {0}")]
     NotSent(String),
     /// The connection was lost after the request may have reached the agent.
     #[error("the connection was lost while the request was under way: {0}")]
