@@ -157,17 +157,14 @@ async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Concerns one datagram, and not the socket: too large, no room, or no way there just now.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind;
-    /// EMSGSIZE and ENOBUFS of Linux have no kind of their own.
-    const TOO_LARGE: i32 = 90;
-    const NO_ROOM: i32 = 105;
     matches!(
         error.kind(),
         ErrorKind::WouldBlock
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
             | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied
-    ) || matches!(error.raw_os_error(), Some(TOO_LARGE | NO_ROOM))
+            | ErrorKind::PermissionDenied // Those have no kind of their own.
+    ) || matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS))
 }
 
 /// Whether an error tells that nobody listens.
@@ -203,6 +200,17 @@ mod tests {
         origin.send_to(b"answer", from).await.unwrap();
         assert_eq!(receive(&mut peer).await.unwrap(), "answer");
         assert!(!peer.try_next().await);
+    }
+
+    #[tokio::test]
+    async fn an_empty_datagram_is_one_both_ways() {
+        let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut peer = Peer::at(origin.local_addr().unwrap()).await.unwrap();
+        assert_eq!(peer.send(&Bytes::new()).unwrap(), Sent::Done);
+        let (length, from) = origin.recv_from(&mut [0; 9]).await.unwrap();
+        assert_eq!(length, 0);
+        origin.send_to(b"", from).await.unwrap();
+        assert_eq!(receive(&mut peer).await.unwrap(), "");
     }
 
     #[tokio::test]
