@@ -70,6 +70,7 @@ async fn edge() -> (Registry, Router) {
         registry: registry.clone(),
         close,
         ports: None,
+        most_visitors: 5_000,
         quick_tunnels: QuickTunnels::Token,
         facts,
         draining: Default::default(),

@@ -219,7 +219,7 @@ impl From<ConfigurationError> for ApiError {
 impl From<PortError> for ApiError {
     fn from(error: PortError) -> Self {
         match error {
-            PortError::Taken(_) => Self::taken(error),
+            PortError::Taken(_) | PortError::ItsOwn(_) => Self::taken(error),
             PortError::NotItsPort(id) => Self::no_object(&id.to_string()),
             PortError::NoTunnel(id) => Self::no_object(&id.to_string()),
             PortError::Commit(error) => error.into(),

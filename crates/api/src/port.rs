@@ -44,16 +44,15 @@ pub(crate) struct PortWish {
 }
 
 impl PortWish {
-    fn options(&self) -> Result<PortOptions, ApiError> {
+    /// `most`: visitors at once that one port may have.
+    fn options(&self, most: usize) -> Result<PortOptions, ApiError> {
         let usual = PortOptions::usual(self.protocol);
         let options = PortOptions {
             proxy_protocol: self.proxy_protocol,
-            max_connections: self.max_connections.unwrap_or(usual.max_connections),
+            max_connections: self.max_connections.unwrap_or_else(|| usual.max_connections.min(most)),
             idle_seconds: self.idle_seconds.unwrap_or(usual.idle_seconds),
         };
-        if options.max_connections == 0 {
-            return Err(ApiError::not_valid("port.max_connections: at least 1"));
-        }
+        bounded("port.max_connections", options.max_connections, most)?;
         if self.protocol == PortProtocol::Udp {
             if options.idle_seconds == 0 {
                 return Err(ApiError::not_valid(
@@ -66,6 +65,20 @@ impl PortWish {
         }
         Ok(options)
     }
+}
+
+/// Refuses nobody as well as too many visitors at once.
+pub(crate) fn bounded(field: &str, visitors: usize, most: usize) -> Result<(), ApiError> {
+    if visitors == 0 {
+        return Err(ApiError::not_valid(format!("{field}: at least 1")));
+    }
+    if visitors > most {
+        return Err(ApiError::not_valid(format!(
+            "{field}: at most {most}, which is half of what this edge serves at once, so that one port does not keep \
+             everybody else out; ask for less, or start the edge with a higher --max-connections"
+        )));
+    }
+    Ok(())
 }
 
 /// All public ports.
@@ -114,15 +127,7 @@ pub(crate) async fn add(State(shared): State<Arc<Shared>>, Path(tunnel): Path<St
     }
     // A port that another tunnel has is not chosen, and neither is one of its own.
     let Chosen { ids, options } = choose(&shared, None, port).await?;
-    let snapshot = registry.snapshot();
-    let own = snapshot.ports_of(tunnel).map(|port| NewPort {
-        id: port.id(),
-        service: port.service.clone(),
-        options: port.options.clone(),
-    });
-    let new = NewPort { id: ids[0], service, options };
-    let ports: Vec<NewPort> = own.chain([new]).collect();
-    registry.put_ports(Timestamp::now(), tunnel, &ports).await?;
+    registry.add_port(Timestamp::now(), tunnel, &NewPort { id: ids[0], service, options }).await?;
     let snapshot = registry.snapshot();
     let port = snapshot.port(ids[0]).ok_or_else(|| ApiError::taken("The port was taken away again."))?;
     Ok(success(shown(&snapshot, port)))
@@ -153,11 +158,11 @@ pub(crate) struct Chosen {
 
 /// Chooses and opens ports for a tunnel, which may not exist yet. The ones that it has are kept if they will do.
 pub(crate) async fn choose(shared: &Shared, tunnel: Option<Uuid>, wish: PortWish) -> Result<Chosen, ApiError> {
-    let options = wish.options()?;
-    let PortWish { protocol, first, last, prefer, count, .. } = wish;
     let Some(ports) = &shared.state.ports else {
         return Err(ApiError::not_allowed("This edge has no public ports: `snicket up --ports` was set to off."));
     };
+    let options = wish.options(shared.state.most_visitors)?;
+    let PortWish { protocol, first, last, prefer, count, .. } = wish;
     let count = count.unwrap_or(1);
     let (low, high) = (*ports.range.start(), *ports.range.end());
     let range = first.unwrap_or(low)..=last.unwrap_or(high);

@@ -52,6 +52,11 @@ pub(crate) async fn create(
         .secret
         .map(|text| Secret::from_base64(&text).map_err(|problem| ApiError::not_valid(format!("secret: {problem}"))))
         .transpose()?;
+    if let Some(tls) = &wish.tls {
+        // What was not said is the usual, which an edge with less room does not refuse.
+        let most = shared.state.most_visitors.max(PortOptions::MAX_CONNECTIONS);
+        port::bounded("tls.max_connections", tls.max_connections, most)?;
+    }
     let name = match wish.name {
         Some(label) => QuickName::Wished { label, secret },
         None => QuickName::Random,

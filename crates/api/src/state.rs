@@ -71,6 +71,9 @@ pub struct ApiState {
     pub close: CloseConnections,
     /// The public ports, if there are to be any.
     pub ports: Option<PublicPorts>,
+    /// Visitors at once that one public port may have, or one name whose TLS is its origin's own. What a tunnel asks for beyond it is
+    /// refused.
+    pub most_visitors: usize,
     /// Who may make quick tunnels.
     pub quick_tunnels: QuickTunnels,
     /// What it tells agents.

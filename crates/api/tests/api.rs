@@ -104,6 +104,7 @@ impl Edge {
                 range: 20_000..=20_002,
                 open: Arc::new(|port| Box::pin(std::future::ready(opened(port)))),
             }),
+            most_visitors: 5_000,
             quick_tunnels,
             facts: Facts {
                 api: any(7000),
@@ -738,6 +739,8 @@ async fn public_ports_are_given_kept_and_refused() {
     let other = 40_002 - number;
     let second = ask(json!({ "name": "two", "port": { "prefer": other } })).await.result();
     assert_eq!(second["port"], other);
+    let passed = ask(json!({ "name": "three", "tls": { "max_connections": 5_001 } })).await;
+    assert!(passed.status.is_client_error() && passed.text.contains("at most 5000"), "{}", passed.text);
     for (wish, said) in [
         (json!({}), "20000 to 20002"),
         (json!({ "first": 20_001, "last": 20_001 }), "cannot be opened"),
@@ -745,6 +748,7 @@ async fn public_ports_are_given_kept_and_refused() {
         (json!({ "first": 1, "last": 20_001 }), "public ports 20000 to 20002"),
         (json!({ "first": 20_002, "last": 20_000 }), "public ports 20000 to 20002"),
         (json!({ "max_connections": 0 }), "at least 1"),
+        (json!({ "max_connections": 5_001 }), "at most 5000, which is half of what this edge serves at once"),
         (json!({ "proxy_protocol": "v3" }), "v3"),
     ] {
         let refused = ask(json!({ "name": "three", "secret": secret, "port": wish })).await;

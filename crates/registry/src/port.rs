@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::resource::{Passthrough, Port, Resource};
-use crate::{CommitError, Hostname, Registry, Snapshot, Versioned};
+use crate::{CommitError, Hostname, Registry, Snapshot, Transaction, Versioned};
 
 /// What the visitors of a public port speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -148,6 +148,9 @@ pub enum PortError {
     /// Another tunnel has it.
     #[error("port {0} belongs to another tunnel; choose another one")]
     Taken(PortId),
+    /// This tunnel has it.
+    #[error("port {0} belongs to this tunnel already; choose another one, or remove it first")]
+    ItsOwn(PortId),
     /// Another tunnel, or nobody, has it.
     #[error("port {0} does not belong to this tunnel")]
     NotItsPort(PortId),
@@ -166,34 +169,28 @@ impl Registry {
     /// Another tunnel has one of them, no such tunnel, or the engine fails.
     pub async fn put_ports(&self, now: Timestamp, tunnel: Uuid, ports: &[NewPort]) -> Result<(), PortError> {
         self.change(|snapshot, transaction| {
-            let owner = snapshot.live_tunnel(tunnel).ok_or(PortError::NoTunnel(tunnel))?;
-            for NewPort { id, service, options } in ports {
-                let old = snapshot.port(*id);
-                if old.is_some_and(|old| old.tunnel != tunnel && snapshot.live_tunnel(old.tunnel).is_some()) {
-                    return Err(PortError::Taken(*id));
-                }
-                let created_at = old.filter(|old| old.tunnel == tunnel).map_or(now, |old| old.created_at);
-                let new = Port {
-                    number: id.number,
-                    protocol: id.protocol,
-                    tunnel,
-                    service: service.clone(),
-                    options: options.clone(),
-                    created_at,
-                };
-                if old.is_some_and(|old| old.value == new) {
-                    continue;
-                }
-                match old {
-                    Some(old) => transaction.expect(old),
-                    None => transaction.expect_absent(&new.key()),
-                };
-                transaction.expect(owner).put(&new);
+            snapshot.live_tunnel(tunnel).ok_or(PortError::NoTunnel(tunnel))?;
+            for port in ports {
+                put_port(snapshot, transaction, now, tunnel, port)?;
             }
             for other in snapshot.ports_of(tunnel).filter(|other| ports.iter().all(|port| port.id != other.id())) {
                 transaction.expect(other).delete(&other.key());
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Gives a tunnel one more public port, beside those that it has.
+    ///
+    /// # Errors
+    /// It has this port already, another tunnel has it, no such tunnel, or the engine fails.
+    pub async fn add_port(&self, now: Timestamp, tunnel: Uuid, port: &NewPort) -> Result<(), PortError> {
+        self.change(|snapshot, transaction| {
+            if snapshot.port(port.id).is_some_and(|old| old.tunnel == tunnel) {
+                return Err(PortError::ItsOwn(port.id));
+            }
+            put_port(snapshot, transaction, now, tunnel, port)
         })
         .await
     }
@@ -210,6 +207,39 @@ impl Registry {
         })
         .await
     }
+}
+
+/// Writes a port of a tunnel, unless it is there as it is to be.
+fn put_port(
+    snapshot: &Snapshot,
+    transaction: &mut Transaction,
+    now: Timestamp,
+    tunnel: Uuid,
+    NewPort { id, service, options }: &NewPort,
+) -> Result<(), PortError> {
+    let owner = snapshot.live_tunnel(tunnel).ok_or(PortError::NoTunnel(tunnel))?;
+    let old = snapshot.port(*id);
+    if old.is_some_and(|old| old.tunnel != tunnel && snapshot.live_tunnel(old.tunnel).is_some()) {
+        return Err(PortError::Taken(*id));
+    }
+    let created_at = old.filter(|old| old.tunnel == tunnel).map_or(now, |old| old.created_at);
+    let new = Port {
+        number: id.number,
+        protocol: id.protocol,
+        tunnel,
+        service: service.clone(),
+        options: options.clone(),
+        created_at,
+    };
+    if old.is_some_and(|old| old.value == new) {
+        return Ok(());
+    }
+    match old {
+        Some(old) => transaction.expect(old),
+        None => transaction.expect_absent(&new.key()),
+    };
+    transaction.expect(owner).put(&new);
+    Ok(())
 }
 
 /// Why the TLS of a name was not left to an origin, or to the edge again.

@@ -489,6 +489,25 @@ async fn a_port_belongs_to_one_tunnel_and_goes_with_it() {
     assert_eq!(of(&registry.snapshot()), [(first, two.id)]);
 }
 
+#[tokio::test]
+async fn ports_that_are_added_at_once_are_all_there() {
+    let (registry, _) = open().await;
+    let one = registry.create_tunnel(at(0), named("one")).await.unwrap();
+    let two = registry.create_tunnel(at(0), named("two")).await.unwrap();
+    let options = PortOptions::default();
+    let port = |number| NewPort { id: PortId::tcp(number), service: "one.test".to_owned(), options: options.clone() };
+    let ports: Vec<NewPort> = (20_000..20_008).map(port).collect();
+    let adding = ports.iter().map(|port| registry.add_port(at(1), one.id, port));
+    for added in futures_util::future::join_all(adding).await {
+        added.unwrap();
+    }
+    assert_eq!(registry.snapshot().ports_of(one.id).count(), 8);
+    let again = registry.add_port(at(2), one.id, &port(20_000)).await;
+    assert!(matches!(again, Err(PortError::ItsOwn(id)) if id == PortId::tcp(20_000)));
+    let taken = registry.add_port(at(2), two.id, &port(20_000)).await;
+    assert!(matches!(taken, Err(PortError::Taken(_))));
+}
+
 #[test]
 fn ids_of_ports_lead_back() {
     for id in [PortId::tcp(1), PortId::udp(65_535)] {

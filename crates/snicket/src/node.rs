@@ -159,7 +159,17 @@ impl Blueprint {
                 }),
             });
             let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));
-            api::router(ApiState { registry: state_of_api, close, ports, quick_tunnels, facts, draining })
+            // No port keeps everybody else out.
+            let most_visitors = (limits.connections / 2).max(1);
+            api::router(ApiState {
+                registry: state_of_api,
+                close,
+                ports,
+                most_visitors,
+                quick_tunnels,
+                facts,
+                draining,
+            })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         Ok(Node { running, registry, certificates, ca, first_token })
