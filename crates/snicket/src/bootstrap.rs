@@ -107,7 +107,8 @@ impl PortWish {
         Self { protocol: origin.protocol(), count: origin.count(), range, prefer: None, stream }
     }
 
-    fn json(&self) -> Value {
+    /// As the edge's API takes it.
+    pub(crate) fn json(&self) -> Value {
         let mut wish = self.stream.json();
         if self.protocol != PortProtocol::Tcp {
             wish["protocol"] = self.protocol.to_string().into();

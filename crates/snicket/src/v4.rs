@@ -2,18 +2,23 @@
 
 use anyhow::{Context as _, anyhow};
 use http::{Method, StatusCode};
+use registry::PortProtocol;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
+use crate::bootstrap::PortWish;
 use crate::fetch::{Fetch, TIME_LIMIT, Trust, origin_of};
 use crate::problem::Problem;
 use crate::secret::Secret;
 
 /// Path of the API below scheme, host and port.
 pub(crate) const BASE_PATH: &str = "/client/v4";
+
+/// Path of what only our own edges have.
+const OWN_PATH: &str = "/snicket/v1";
 
 /// Tunnels asked for in one page.
 const PER_PAGE: usize = 100;
@@ -88,6 +93,31 @@ pub(crate) struct Routed {
     /// The public name.
     #[serde(default)]
     pub(crate) name: String,
+}
+
+/// A public port of the edge, as its API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Port {
+    /// Its number.
+    pub(crate) port: u16,
+    /// What its visitors speak.
+    pub(crate) protocol: PortProtocol,
+    /// The tunnel that it leads to.
+    pub(crate) tunnel_id: Uuid,
+    /// The name of that.
+    pub(crate) tunnel_name: Option<String>,
+    /// What it leads to at the agents.
+    pub(crate) service: String,
+    /// Whether an agent is connected.
+    pub(crate) connected: bool,
+    /// What the origin is told about each visitor.
+    pub(crate) proxy_protocol: Option<String>,
+    /// Visitors at once.
+    pub(crate) max_connections: usize,
+    /// Seconds after which what is silent ends.
+    pub(crate) idle_seconds: u64,
+    /// When the tunnel got it.
+    pub(crate) created_at: Option<String>,
 }
 
 /// The answer's envelope. `result` is read only when the call worked.
@@ -234,6 +264,30 @@ impl Api {
         self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 
+    /// The public ports of all tunnels.
+    pub(crate) async fn ports(&self) -> anyhow::Result<Vec<Port>> {
+        self.own(Method::GET, "/ports", None).await
+    }
+
+    /// Gives a tunnel a public port that leads to this service.
+    pub(crate) async fn add_port(&self, tunnel: Uuid, service: &str, wish: &PortWish) -> anyhow::Result<Port> {
+        let mut body = wish.json();
+        body["service"] = service.into();
+        self.own(Method::POST, &format!("/tunnels/{tunnel}/ports"), Some(body)).await
+    }
+
+    /// Takes a public port from a tunnel.
+    pub(crate) async fn remove_port(&self, tunnel: Uuid, protocol: PortProtocol, number: u16) -> anyhow::Result<()> {
+        let path = format!("/tunnels/{tunnel}/ports/{protocol}/{number}");
+        self.own::<Value>(Method::DELETE, &path, None).await.map(drop)
+    }
+
+    async fn own<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{OWN_PATH}{path}"));
+        self.call_at(method, &url, body).await.map(|(result, _)| result)
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
         self.call_paged(method, path, body).await.map(|(result, _)| result)
     }
@@ -245,8 +299,16 @@ impl Api {
         body: Option<Value>,
     ) -> anyhow::Result<(T, Option<PageInfo>)> {
         let url = Url::parse(&format!("{}{path}", self.base)).context("the API's URL")?;
-        let fetch =
-            Fetch { method, url: &url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
+        self.call_at(method, &url, body).await
+    }
+
+    async fn call_at<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<Value>,
+    ) -> anyhow::Result<(T, Option<PageInfo>)> {
+        let fetch = Fetch { method, url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
         let answer = fetch.send().await.with_context(|| {
             Problem::new(
                 format!("cannot reach the edge's API at {}", self.origin()),

@@ -107,6 +107,46 @@ const ANY_TOKEN: &str = "\
     emMzTnpjM056YzNOemMzTnpjM056YzNOemMzTnpjM056YzNNPSJ9";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ports_of_named_tunnels_are_managed_from_the_command_line() {
+    let edge = Edge::start().await;
+    let (web, _) = (create(&edge, "web").await, create(&edge, "api").await);
+    let port = |words: &[&str]| {
+        let words: Vec<String> = ["tunnel", "port"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let edge = &edge;
+        async move { edge.command(&words.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let (code, out, error) = port(&["add", "web", "udp://10.0.0.5:53", "--idle-timeout", "1m", "--json"]).await;
+    assert_eq!(code, 0, "{error}");
+    let added: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&added["event"], &added["protocol"], &added["tunnel_id"]), (&json!("port"), &json!("udp"), &web["id"]));
+    assert_eq!((&added["service"], &added["idle_seconds"]), (&json!("10.0.0.5:53"), &json!(60)));
+    let udp = format!("{}/udp", added["port"]);
+    let (_, out, _) = port(&["add", "api", "tcp://db.example.test", "--max-connections", "7"]).await;
+    assert!(out.contains("db.example.test through tunnel api") && out.contains("tunnel run api"), "{out}");
+
+    let list = edge.said(&["tunnel", "port", "list"]).await;
+    assert!(list.contains(&udp) && list.contains("db.example.test") && list.contains('7'), "{list}");
+    let list = edge.said(&["tunnel", "port", "list", "web"]).await;
+    assert!(list.contains(&udp) && !list.contains("db.example.test"), "{list}");
+
+    for (words, code, said) in [
+        (&["add", "web", "10.0.0.5:53"][..], 2, "udp://10.0.0.5:53"),
+        (&["add", "web", "udp://a b"], 1, "service"),
+        (&["add", "web", "udp://10.0.0.5:53", "--port", "1"], 1, "public ports"),
+        (&["add", "web", "udp://10.0.0.5:53", "--max-connections", "100000"], 1, "at most 5000"),
+        (&["add", "nobody", "udp://10.0.0.5:53"], 1, "no tunnel named"),
+        (&["rm", "web", "20053"], 2, "20053/udp"),
+        (&["rm", "api", &udp], 1, "404"),
+    ] {
+        let (ended, _, error) = port(words).await;
+        assert!(ended == code && error.contains(said), "{words:?}: {error}");
+    }
+    let removed = edge.said(&["tunnel", "port", "rm", "web", &udp]).await;
+    assert!(removed.contains(&udp), "{removed}");
+    assert!(edge.said(&["tunnel", "port", "list", "web"]).await.contains("No ports"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tunnels_are_managed_from_the_command_line() {
     let edge = Edge::start().await;
     let created = create(&edge, "web").await;

@@ -4,6 +4,7 @@ mod flags;
 mod ingress;
 mod login;
 mod manage;
+mod port;
 mod run;
 mod session;
 
@@ -70,6 +71,8 @@ enum Action {
     Run(run::Args),
     /// Give a tunnel a public name
     Route(manage::Route),
+    /// Give a tunnel public ports for TCP or UDP, which cloudflared's commands do not have
+    Port(port::Args),
     /// Look at ingress rules
     Ingress(ingress::Args),
     /// Say whether the agent on this machine is connected
@@ -121,6 +124,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         Some(Action::Cleanup(args)) => manage::cleanup(args, &flags, screen).await,
         Some(Action::Token(args)) => manage::token(args, &flags, screen).await,
         Some(Action::Route(args)) => manage::route(args, &flags, screen).await,
+        Some(Action::Port(args)) => port::run(args, &flags, screen).await,
         Some(Action::Ingress(args)) => ingress::run(args, &flags, screen),
         Some(Action::Ready(Ready {})) => super::health::agent(flags.metrics.as_deref(), screen).await,
         Some(Action::Run(args)) => run::run(args, &flags, log_form, screen).await,

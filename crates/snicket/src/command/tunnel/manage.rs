@@ -451,7 +451,8 @@ fn time(text: Option<&str>) -> String {
         .map_or_else(|_| text.to_owned(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn event(name: &str, value: &impl Serialize) -> anyhow::Result<Value> {
+/// An object as an event of this name.
+pub(super) fn event(name: &str, value: &impl Serialize) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(value)?;
     if let Some(object) = value.as_object_mut() {
         object.insert("event".to_owned(), name.into());
