@@ -28,8 +28,7 @@ Examples:
   snicket tunnel --url http://localhost:3000     a quick tunnel, name chosen by the edge
   snicket tunnel --name web --hostname www.example.com --url http://localhost:3000
 
-Flags may stand before or after the subcommand; flag, then environment, then file, then default.
-All flags and variables: docs/named-tunnels.md";
+Flags may stand before or after the subcommand; flag, environment, file, default: docs/named-tunnels.md";
 
 /// Arguments of `tunnel`.
 #[derive(Debug, clap::Args)]
@@ -71,7 +70,7 @@ enum Action {
     Run(run::Args),
     /// Give a tunnel a public name
     Route(manage::Route),
-    /// Give a tunnel public ports for TCP or UDP, which cloudflared's commands do not have
+    /// Give tunnels public ports for TCP and UDP
     Port(port::Args),
     /// Look at ingress rules
     Ingress(ingress::Args),
