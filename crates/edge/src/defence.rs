@@ -1,3 +1,5 @@
+use http2::Breach;
+
 /// Why a connection of a visitor or an agent was refused or ended in defence of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defence {
@@ -36,8 +38,6 @@ pub(crate) enum Defence {
     IdleFrames,
     /// One header came in too many frames (CVE-2024-27316), or was too large even to be refused.
     HeaderBomb,
-    /// Data came in far too small pieces.
-    SmallData,
     /// The visitor made the edge reset too many streams (CVE-2025-8671).
     MadeReset,
     /// Some other breach of HTTP/2.
@@ -46,7 +46,7 @@ pub(crate) enum Defence {
 
 impl Defence {
     /// All of them.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Full,
         Self::AddressFull,
         Self::PortFull,
@@ -64,7 +64,6 @@ impl Defence {
         Self::Resets,
         Self::IdleFrames,
         Self::HeaderBomb,
-        Self::SmallData,
         Self::MadeReset,
         Self::Http2Malformed,
     ];
@@ -89,22 +88,19 @@ impl Defence {
             Self::Resets => "resets",
             Self::IdleFrames => "idle_frames",
             Self::HeaderBomb => "header_bomb",
-            Self::SmallData => "small_data",
             Self::MadeReset => "made_reset",
             Self::Http2Malformed => "http2_malformed",
         }
     }
 
-    /// Which defence of the HTTP/2 library ended a connection, if one did. The library tells only that something was too
-    /// much; `flood` is what that was.
-    pub(crate) fn of_http2(error: &h2::Error, flood: impl FnOnce() -> Self) -> Option<Self> {
-        if !error.is_library() || !error.is_go_away() {
-            return None;
-        }
-        Some(match error.reason() {
-            Some(h2::Reason::ENHANCE_YOUR_CALM) => flood(),
-            Some(h2::Reason::COMPRESSION_ERROR) => Self::HeaderBomb,
-            _ => Self::Http2Malformed,
+    /// Which defence ended a connection over HTTP/2, if one did.
+    pub(crate) fn of_http2(error: &http2::Error) -> Option<Self> {
+        let http2::Error::Breach(breach) = error else { return None };
+        Some(match breach {
+            Breach::Violation(..) => Self::Http2Malformed,
+            Breach::Header => Self::HeaderBomb,
+            Breach::Mistakes => Self::MadeReset,
+            Breach::Questions | Breach::Settings => Self::IdleFrames,
         })
     }
 

@@ -60,7 +60,7 @@ where
     let (error, defence) = if is_http2 {
         // Each apart, so that a connection takes no more memory than its own protocol needs.
         let Err(error) = Box::pin(http2::serve(io, caller, Arc::clone(&reception))).await else { return };
-        (error.to_string(), error.defence)
+        (error.to_string(), Defence::of_http2(&error))
     } else {
         let Err(error) = Box::pin(http1::serve(io, caller, Arc::clone(&reception))).await else { return };
         (error.to_string(), Defence::of_http1(&error))

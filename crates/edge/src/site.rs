@@ -253,7 +253,8 @@ fn check(visit: &Visit, limits: &Limits) -> Result<(), Failure> {
     if uri.path_and_query().is_some_and(|path| path.as_str().len() > limits.uri_bytes) {
         return Err(Failure::from(&refusal::URI_TOO_LONG));
     }
-    if headers.len() > limits.header_count || size(headers) > limits.header_bytes {
+    let cut = visit.request.extensions().get::<http2::Cut>().is_some();
+    if cut || headers.len() > limits.header_count || size(headers) > limits.header_bytes {
         return Err(Failure::from(&refusal::HEADER_TOO_LARGE));
     }
     // An origin would answer TRACE with the header that it got, cookies and all.

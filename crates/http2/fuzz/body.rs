@@ -9,8 +9,16 @@ use http::{Request, Response};
 use http2::{Settings, client as client_of, server as server_of};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const SETTINGS: Settings =
-    Settings { stream_window: 1 << 16, connection_window: 1 << 17, frame: 1 << 14, header_list: 8 << 10, streams: 16 };
+const SETTINGS: Settings = Settings {
+    stream_window: 1 << 16,
+    connection_window: 1 << 17,
+    frame: 1 << 14,
+    header_list: 8 << 10,
+    streams: 16,
+    mistakes: 64,
+    extended_connect: true,
+    cut_headers: true,
+};
 
 /// Gives its bytes in pieces, whose length the first of each says, and counts what is written.
 struct Io<'a> {

@@ -9,12 +9,12 @@ use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use slab::Slab;
 
 use crate::frame::{self, PREFACE, setting};
 use crate::hpack::{self, Decoder, Encoder};
-use crate::{Error, Reason};
+use crate::{Breach, Error, Reason};
 
 /// The window and the largest frame while nothing else is said (RFC 9113 section 6.5.2).
 const DEFAULT_WINDOW: u32 = (1 << 16) - 1;
@@ -22,6 +22,15 @@ const DEFAULT_FRAME: usize = 1 << 14;
 
 /// The highest identifier of a stream, and the largest window (sections 5.1.1 and 6.9.1).
 const MAX: u32 = (1 << 31) - 1;
+
+/// What a ping says that asks for a sign of life.
+const LIFE: &[u8] = b"snicket?";
+
+/// What a ping says whose answer tells that the client knows of a server's leave (section 6.8).
+const LEAVE: &[u8] = b"snicket!";
+
+/// Streams whose room is kept while there are none.
+const FEW_STREAMS: usize = 16;
 
 /// What one connection allows the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +45,29 @@ pub struct Settings {
     pub header_list: u32,
     /// A server: streams that may be open at once.
     pub streams: u32,
+    /// Streams that may have to be reset because the other end broke the protocol on them; one more ends the connection
+    /// (CVE-2025-8671).
+    pub mistakes: u32,
+    /// A server: requests may be CONNECT with a [`Protocol`] (RFC 8441).
+    pub extended_connect: bool,
+    /// A server: a request whose header is above `header_list` is handed on without the rest of it, marked by [`Cut`], and not
+    /// reset.
+    pub cut_headers: bool,
 }
+
+/// What an extended CONNECT is to lead to (RFC 8441 section 4): an extension of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol(pub HeaderValue);
+
+/// An extension of a request whose header was too large and is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Client,
     Server,
 }
-
-/// A mistake of the other end after which the connection cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fatal(pub(crate) Reason, pub(crate) &'static str);
 
 pub(crate) struct Core {
     role: Role,
@@ -83,18 +104,32 @@ pub(crate) struct Core {
     initial_window: i64,
     /// How often the other end has changed that, which goes over all streams.
     window_changes: u32,
+    /// Streams that were reset for its mistakes.
+    mistakes: u32,
     largest_frame: usize,
     allowed_streams: Option<u32>,
     /// Streams that wait for room, in the order in which they get some.
     waiting: VecDeque<(usize, u32)>,
 
-    closing: bool,
+    closing: Closing,
+    /// An answer to a ping is still to come.
+    asked: bool,
     /// The other end takes no more streams; why, and which was the last.
     gone: Option<(Reason, u32)>,
     dead: Option<Error>,
     /// Whoever drives the connection, while there is nothing to do.
     driver: Option<Waker>,
     woken: Vec<Waker>,
+}
+
+/// How far this end's leave has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Open,
+    /// A server has announced it; what the client opens before it knows is still taken.
+    Announced,
+    /// There are no new streams.
+    Closed,
 }
 
 /// A header block that came in several frames.
@@ -130,6 +165,8 @@ pub(crate) struct Stream {
     ended: bool,
     /// Nobody reads what comes.
     unread: bool,
+    /// Bytes of a request that are still to come, if its head says how many.
+    left: Option<u64>,
     window: i64,
     taken: u32,
     reader: Option<Waker>,
@@ -143,6 +180,8 @@ pub(crate) struct Stream {
     /// Nothing more goes.
     finished: bool,
     writer: Option<Waker>,
+    /// The writer waits for an end.
+    lingers: bool,
 }
 
 /// What ends the sending side of a stream.
@@ -169,6 +208,9 @@ impl Core {
             Role::Client => said.push((setting::ENABLE_PUSH, 0)),
             Role::Server => said.push((setting::MAX_CONCURRENT_STREAMS, settings.streams)),
         }
+        if settings.extended_connect {
+            said.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
+        }
         frame::put_settings(&mut out, &said);
         if settings.connection_window > DEFAULT_WINDOW {
             frame::put_window_update(&mut out, 0, settings.connection_window - DEFAULT_WINDOW);
@@ -194,10 +236,12 @@ impl Core {
             send_window: DEFAULT_WINDOW.into(),
             initial_window: DEFAULT_WINDOW.into(),
             window_changes: 0,
+            mistakes: 0,
             largest_frame: DEFAULT_FRAME,
             allowed_streams: None,
             waiting: VecDeque::new(),
-            closing: false,
+            closing: Closing::Open,
+            asked: false,
             gone: None,
             dead: None,
             driver: None,
@@ -214,15 +258,32 @@ impl Core {
         self.allowed_streams
     }
 
-    /// Takes the connection's leave once the last stream has ended.
+    /// Takes the connection's leave once the last stream has ended. A server takes on what the client opens before it knows.
     pub(crate) fn close(&mut self) {
-        self.closing = true;
+        match (self.role, self.closing) {
+            (Role::Client, _) => self.closing = Closing::Closed,
+            (Role::Server, Closing::Open) => {
+                frame::put_go_away(&mut self.out, MAX, Reason::NO_ERROR, "");
+                frame::put(&mut self.out, frame::kind::PING, 0, 0, LEAVE);
+                self.closing = Closing::Announced;
+            }
+            (Role::Server, Closing::Announced | Closing::Closed) => {}
+        }
         self.wake_driver();
     }
 
     /// Whether all is said and done after [`Core::close`].
     pub(crate) fn is_done(&self) -> bool {
-        self.closing && self.open.is_empty()
+        self.closing == Closing::Closed && self.open.is_empty()
+    }
+
+    /// Ends the connection that is done.
+    pub(crate) fn finish(&mut self) {
+        if self.role == Role::Client {
+            // A server has said so before.
+            self.say_goodbye(Reason::NO_ERROR, "");
+        }
+        self.die(&Error::Lost("the connection was closed".into()));
     }
 
     pub(crate) fn say_goodbye(&mut self, reason: Reason, text: &str) {
@@ -256,8 +317,14 @@ impl Core {
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self) {
-        frame::put(&mut self.out, frame::kind::PING, 0, 0, b"snicket?");
+        frame::put(&mut self.out, frame::kind::PING, 0, 0, LIFE);
+        self.asked = true;
         self.wake_driver();
+    }
+
+    /// Whether the last [`Core::ping`] has not been answered.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
     }
 
     /// Those whose wait is over go to the end of the list.
@@ -281,6 +348,11 @@ impl Core {
 
     /// The driver has nothing to do until it is woken.
     pub(crate) fn rest(&mut self, context: &Context<'_>) {
+        if self.streams.is_empty() && self.streams.capacity() > FEW_STREAMS {
+            // An idle connection needs no room for what was on it.
+            (self.streams, self.open) = (Slab::new(), HashMap::new());
+            (self.accepted, self.waiting) = (VecDeque::new(), VecDeque::new());
+        }
         self.driver = Some(context.waker().clone());
     }
 
@@ -297,6 +369,7 @@ impl Core {
             trailers: None,
             ended: false,
             unread: false,
+            left: None,
             window: self.settings.stream_window.into(),
             taken: 0,
             reader: None,
@@ -306,6 +379,7 @@ impl Core {
             waiting: false,
             finished: false,
             writer: None,
+            lingers: false,
         });
         self.open.insert(id, key);
         key
@@ -330,11 +404,20 @@ impl Core {
         self.fail(key, error);
     }
 
+    /// Counts a mistake of the other end on one stream, for which that is reset.
+    fn mistake(&mut self) -> Result<(), Breach> {
+        self.mistakes += 1;
+        if self.mistakes > self.settings.mistakes { Err(Breach::Mistakes) } else { Ok(()) }
+    }
+
     /// Lets a stream go that has ended, or that nobody wants any more.
     fn settle(&mut self, key: usize) {
-        let stream = &self.streams[key];
+        let stream = &mut self.streams[key];
         let (id, held) = (stream.id, stream.handles > 0);
         if stream.error.is_some() || (stream.ended && stream.finished) {
+            if stream.lingers {
+                self.woken.extend(stream.writer.take());
+            }
             self.open.remove(&id);
             if !held {
                 self.streams.remove(key);

@@ -10,8 +10,8 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use crate::core::{Core, Fatal, Role};
-use crate::{Accepted, Error, Reason, RecvStream, SendStream, Settings};
+use crate::core::{Core, Role};
+use crate::{Accepted, Breach, Error, Reason, RecvStream, SendStream, Settings};
 
 /// Bytes read at once: four full TLS records.
 const READ: usize = 64 << 10;
@@ -63,7 +63,12 @@ impl Handle {
         with(&self.0, Core::ping);
     }
 
-    /// Opens no new streams, and ends the connection with its last one.
+    /// Whether the other end has still to answer the last [`Handle::ping`].
+    pub fn is_asked(&self) -> bool {
+        lock(&self.0).is_asked()
+    }
+
+    /// Opens no new streams, and ends the connection with its last one. A client is told, and may go on until it knows.
     pub fn close(&self) {
         with(&self.0, Core::close);
     }
@@ -133,6 +138,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
+    /// Ends all streams, and the connection as soon as the other end has been told why and [`Driver::poll`] is ready.
+    pub fn abort(&mut self, reason: Reason) {
+        with(&self.shared, |core| core.say_goodbye(reason, ""));
+        self.fail(&Error::Lost("the connection was given up".into()));
+        self.leaving = Some(Ok(()));
+    }
+
     /// A server: the next request; `None`: the connection has ended in order.
     ///
     /// # Errors
@@ -159,16 +171,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// # Errors
     /// The connection ended before.
     pub fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let polled = self.poll(context);
-        if lock(&self.shared).is_settled() {
-            return Poll::Ready(Ok(()));
+        match self.poll(context) {
+            Poll::Pending if lock(&self.shared).is_settled() => return Poll::Ready(Ok(())),
+            polled => ready!(polled)?,
         }
-        ready!(polled)?;
         Poll::Ready(Err(Error::Lost("the other end closed the connection at its start".into())))
     }
 
     /// Reads all that is there. Ready at the end.
-    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Breach>> {
         loop {
             if self.input.capacity() - self.input.len() < READ / 4 {
                 self.input.reserve(READ);
@@ -191,8 +202,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     core.woken(&mut self.woken);
                     drop(core);
                     self.woken.drain(..).for_each(Waker::wake);
-                    if let Err(fatal) = fed {
-                        return Poll::Ready(Err(fatal));
+                    if let Err(breach) = fed {
+                        return Poll::Ready(Err(breach));
                     }
                 }
                 Err(error) => {
@@ -203,7 +214,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Writes all that there is to say. Pending: nothing more can be done for now.
+    /// Writes all that there is to say. Pending: the socket is full, or nothing is left and the connection goes on.
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.output.is_empty() && !self.poll_more(context) {
@@ -224,15 +235,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Takes what is to be written next; `false`: nothing for now.
+    /// Takes what is to be written next; `false`: nothing is, or others go first.
     ///
     /// Whoever else is ready on this thread goes first, once: under load they have more to say, which then leaves in one
     /// write, and otherwise nobody waits.
     fn poll_more(&mut self, context: &mut Context<'_>) -> bool {
         let mut core = lock(&self.shared);
         if core.is_done() && self.leaving.is_none() {
-            core.say_goodbye(Reason::NO_ERROR, "");
-            core.die(&Error::Lost("the connection was closed".into()));
+            core.finish();
             self.leaving = Some(Ok(()));
         }
         if !core.has_output() {
@@ -259,7 +269,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     /// The other end has nothing more to say, or nothing that can be understood.
-    fn leave(&mut self, ended: Result<(), Fatal>) {
+    fn leave(&mut self, ended: Result<(), Breach>) {
         let mut core = lock(&self.shared);
         let result = match ended {
             Ok(()) => match (core.death(), core.complaint()) {
@@ -268,9 +278,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 (None, None) if !self.input.is_empty() => Err(Error::Lost("it ended in the middle of a frame".into())),
                 (None, None) => Ok(()),
             },
-            Err(Fatal(reason, text)) => {
-                core.say_goodbye(reason, text);
-                Err(Error::Lost(format!("the other end broke HTTP/2: {text}").into()))
+            Err(breach) => {
+                core.say_goodbye(breach.reason(), &breach.to_string());
+                Err(Error::Breach(breach))
             }
         };
         drop(core);

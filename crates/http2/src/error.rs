@@ -54,6 +54,35 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What the other end has done that a connection cannot go on after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Breach {
+    /// It broke the protocol.
+    #[error("{1}")]
+    Violation(Reason, &'static str),
+    /// A header that comes in far too many frames, or unpacks to far more than is allowed.
+    #[error("a header without end")]
+    Header,
+    /// More streams had to be reset for its mistakes than [`Settings::mistakes`](crate::Settings::mistakes) allows.
+    #[error("one stream after the other that breaks the protocol")]
+    Mistakes,
+    /// It asks, and does not read the answers.
+    #[error("questions whose answers it does not read")]
+    Questions,
+    /// Settings that change too often or are too many.
+    #[error("settings without end")]
+    Settings,
+}
+
+impl Breach {
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Violation(reason, _) => reason,
+            Self::Header | Self::Mistakes | Self::Questions | Self::Settings => Reason::ENHANCE_YOUR_CALM,
+        }
+    }
+}
+
 /// Why a stream, or a whole connection, came to no good end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -66,6 +95,9 @@ pub enum Error {
     /// The other end goes away, and has not processed the stream.
     #[error("the other end goes away: {0}")]
     GoneAway(Reason),
+    /// The other end did what no connection goes on after.
+    #[error("the other end broke HTTP/2: {0}")]
+    Breach(Breach),
     /// The connection ended under the stream, or can take no new one.
     #[error("{0}")]
     Lost(Arc<str>),

@@ -2,10 +2,11 @@
 //! streams and back, and the thin shell over tokio around it. [`client`] and [`server`] are the entries: each gives the
 //! [`Driver`] that one task polls, and handles on the streams.
 //!
-//! Made for the tunnel, where one connection carries the requests of many: what a stream has to say is written straight
-//! into the connection's next write, and what comes is handed out without a queue in between.
+//! Made for connections that carry the requests of many: what a stream has to say is written straight into the connection's
+//! next write, and what comes is handed out without a queue in between.
 //!
-//! Left out: server push and priorities (both deprecated), and what HTTP itself says of messages, such as lengths.
+//! Left out: server push and priorities (both deprecated), and what HTTP itself says of messages, but for the lengths of
+//! requests: a server hands on no more and no less than what `content-length` says.
 
 mod core;
 mod driver;
@@ -14,7 +15,7 @@ mod frame;
 mod hpack;
 mod stream;
 
-pub use core::Settings;
+pub use core::{Cut, Protocol, Settings};
 pub use driver::{Driver, Handle, client, server};
-pub use error::{Error, Reason};
+pub use error::{Breach, Error, Reason};
 pub use stream::{Accepted, RecvStream, SendStream};

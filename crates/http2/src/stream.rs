@@ -55,6 +55,24 @@ impl SendStream {
         with(&self.shared, |core| core.poll_reset(self.key, context))
     }
 
+    /// Behind the end: waits until it, and all before it, has found room.
+    ///
+    /// # Errors
+    /// The stream is closed.
+    pub fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        with(&self.shared, |core| core.poll_sent(self.key, context))
+    }
+
+    /// Bytes that were given to be sent and have found no room yet.
+    pub fn unsent(&self) -> usize {
+        with(&self.shared, |core| core.unsent(self.key))
+    }
+
+    /// Waits until nothing more goes either way, whatever ended it.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        with(&self.shared, |core| core.poll_ended(self.key, context))
+    }
+
     /// Sends bytes; those for which there is no room are kept until there is. With `end` they are the last ones.
     ///
     /// # Errors
@@ -117,6 +135,11 @@ impl RecvStream {
     /// Bytes that have come and were not taken.
     pub fn waiting(&self) -> usize {
         with(&self.shared, |core| core.unread(self.key))
+    }
+
+    /// A server, before anything is taken: bytes of the request, if its head says how many there are.
+    pub fn promised(&self) -> Option<u64> {
+        with(&self.shared, |core| core.promised(self.key))
     }
 
     /// Nothing more comes, and all that came has been taken.

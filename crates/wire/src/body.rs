@@ -47,6 +47,11 @@ impl Body {
         Self(Source::Other(body.map_err(|error| BodyError(error.to_string())).boxed_unsync()))
     }
 
+    /// The body of a visitor's request as it comes over HTTP/2.
+    pub fn request(stream: ::http2::RecvStream) -> Self {
+        if stream.is_end() { Self::empty() } else { Self::http2(http2::Incoming::request(stream, None)) }
+    }
+
     pub(crate) fn http2(incoming: http2::Incoming) -> Self {
         Self(Source::Http2(incoming))
     }

@@ -38,6 +38,10 @@ const FRAME: u32 = 64 << 10;
 const HEADER_LIST: u32 = 1 << 20;
 const _: () = assert!(Limits::HEADERS.serialized() < HEADER_LIST as usize / 2);
 
+/// Streams that either end may break before the connection ends for it: what an origin sends must not end it for others, and so
+/// many do not come of an origin's mistakes.
+const MISTAKES: u32 = 10_000;
+
 /// What this end allows the other; `streams` counts at the agent.
 fn settings(streams: u32) -> ::http2::Settings {
     ::http2::Settings {
@@ -46,5 +50,8 @@ fn settings(streams: u32) -> ::http2::Settings {
         frame: FRAME,
         header_list: HEADER_LIST,
         streams,
+        mistakes: MISTAKES,
+        extended_connect: false,
+        cut_headers: false,
     }
 }

@@ -1,46 +1,40 @@
 //! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
 
-mod cork;
 mod guard;
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http2::{Accepted, Driver, Error, Handle, Protocol, Reason, SendStream, Settings};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use h2::server::SendResponse;
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
-use wire::{Body, BodyError, Interim, Kind};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use wire::{Body, Interim, Kind};
 
 use super::{Reception, ask};
+use crate::Limits;
 use crate::defence::Defence;
 use crate::site::Counted;
 use crate::visit::{Caller, Visit};
-use cork::Corked;
-use guard::{Alarm, Guarded};
+use guard::Guarded;
 
 /// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for all bodies of a connection together.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of one answer that wait to be written.
-const SEND_BUFFER: usize = 128 * 1024;
-/// Streams that a visitor may open and reset before they are looked at; more is an attack (CVE-2023-44487).
-const RESET_STREAMS: usize = 32;
+/// The largest frame that visitors may send: the least that the standard allows. Larger ones save nobody much.
+const FRAME: u32 = 16 * 1024;
 /// Streams that a visitor may make the edge reset, on one connection: more is an attack (CVE-2025-8671). Each is a breach of the
 /// protocol, which programs do not commit by the dozen.
-const MADE_RESETS: usize = 64;
+const MISTAKES: u32 = 64;
 /// How often a visitor is asked whether it is still there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 
@@ -49,51 +43,26 @@ const PING: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until either side closes it.
-pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), Broken>
+pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>) -> Result<(), Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (io, alarm) = Guarded::new(io, &reception.limits);
-    let served = serve_guarded(io, &alarm, caller, reception).await;
-    served.map_err(|error| Broken { defence: Defence::of_http2(&error, || alarm.seen().too_much()), error })
-}
-
-/// A connection that has not ended well.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub(super) struct Broken {
-    /// What it was that ended it, if the edge did.
-    pub(super) defence: Option<Defence>,
-    error: h2::Error,
-}
-
-async fn serve_guarded<IO>(
-    io: Guarded<IO>,
-    alarm: &Alarm,
-    caller: Caller,
-    reception: Arc<Reception>,
-) -> Result<(), h2::Error>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
     let limits = reception.limits;
     let address = caller.address();
-    let (io, uncork) = Corked::new(io);
-    let handshake = h2::server::Builder::new()
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(Some(MADE_RESETS))
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(io);
-    let handshake = reception.stop.unless_drained(timeout(limits.handshake, uncork.drive(handshake)));
-    let Some(Ok(connection)) = handshake.await else { return Ok(()) };
-    let mut connection = connection?;
-    let mut liveness = pin!(liveness(connection.ping_pong()));
+    let (mut driver, handle) = ::http2::server(io, settings(&limits));
+    let settled = timeout(limits.handshake, poll_fn(|context| driver.poll_settled(context)));
+    tokio::select! {
+        settled = reception.stop.unless_drained(settled) => match settled {
+            Some(Ok(settled)) => settled?,
+            Some(Err(_)) | None => return Ok(()),
+        },
+        defence = alarm.rung() => {
+            calm(driver, defence, caller, &reception).await;
+            return Ok(());
+        }
+    }
+    let mut vanished = pin!(vanished(&handle));
     // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
     // passes from thread to thread no more often than it has to.
     let mut streams = FuturesUnordered::new();
@@ -103,18 +72,17 @@ where
         tokio::select! {
             biased;
             Some(_) = streams.next() => idle_since = Instant::now(),
-            accepted = uncork.drive(connection.accept()) => match accepted {
+            accepted = poll_fn(|context| driver.poll_accept(context)) => match accepted {
                 None => return Ok(()),
                 Some(accepted) => {
-                    let (request, respond) = accepted?;
-                    let exchange = exchange(request, respond, caller, address.clone(), Arc::clone(&reception));
+                    let exchange = exchange(accepted?, caller, address.clone(), Arc::clone(&reception));
                     // A panic ends its request alone, as it would end a task.
                     streams.push(AssertUnwindSafe(exchange).catch_unwind());
                 }
             },
             () = reception.stop.drained(), if leaving.is_none() => {
                 leaving = Some(Instant::now());
-                connection.graceful_shutdown();
+                handle.close();
             }
             () = sleep_until(leaving.unwrap_or(idle_since).max(idle_since) + limits.idle), if streams.is_empty() => {
                 if leaving.is_some() {
@@ -122,18 +90,15 @@ where
                     return Ok(());
                 }
                 leaving = Some(Instant::now());
-                connection.graceful_shutdown();
+                handle.close();
             }
             defence = alarm.rung() => {
-                reception.site.metrics.defended(defence);
-                tracing::debug!(visitor = %caller.remote, limit = defence.label(), "a visitor sends too much of nothing");
-                // What it asked for is given up, and it is told why, if it listens.
+                // What it asked for is given up.
                 streams.clear();
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                let _ = timeout(LINGER, uncork.drive(poll_fn(|context| connection.poll_closed(context)))).await;
+                calm(driver, defence, caller, &reception).await;
                 return Ok(());
             }
-            () = &mut liveness => {
+            () = &mut vanished => {
                 tracing::debug!(visitor = %caller.remote, "a visitor vanished");
                 return Ok(());
             }
@@ -141,225 +106,156 @@ where
     }
 }
 
+/// Ends the connection of a visitor who sends too much of nothing, and tells it why, if it listens.
+async fn calm<IO>(mut driver: Driver<IO>, defence: Defence, caller: Caller, reception: &Reception)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    reception.site.metrics.defended(defence);
+    tracing::debug!(visitor = %caller.remote, limit = defence.label(), "a visitor sends too much of nothing");
+    driver.abort(Reason::ENHANCE_YOUR_CALM);
+    let _ = timeout(LINGER, poll_fn(|context| driver.poll(context))).await;
+}
+
+fn settings(limits: &Limits) -> Settings {
+    Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        frame: FRAME,
+        header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
+        streams: limits.streams,
+        mistakes: MISTAKES,
+        extended_connect: true,
+        cut_headers: true,
+    }
+}
+
 /// Ends when the visitor does not answer any more.
-async fn liveness(pings: Option<PingPong>) {
-    let mut pings = pings.expect("it is taken once");
+async fn vanished(handle: &Handle) {
     loop {
-        tokio::time::sleep(PING).await;
-        match timeout(PING, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => (),
-            // A connection that is closing has its own end.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
+        sleep(PING).await;
+        handle.ping();
+        sleep(PING).await;
+        if handle.is_asked() {
+            return;
         }
     }
 }
 
-async fn exchange(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    caller: Caller,
-    address: HeaderValue,
-    reception: Arc<Reception>,
-) {
-    let (kind, request, rest) = translate(request);
-    let (head, body) = request.into_parts();
-    let (body, mut asked) = ask::asking(&head.headers, body);
+async fn exchange(accepted: Accepted, caller: Caller, address: HeaderValue, reception: Arc<Reception>) {
+    let Accepted { head, mut send, recv } = accepted;
+    let (kind, head) = kind_of(head);
+    let (body, mut asked) = ask::asking(head.headers(), Body::request(recv));
     let (interim, mut interims) = Interim::channel();
-    let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller, address };
+    let visit = Visit { kind, request: head.map(|()| body), interim, caller, address };
     let mut answering = pin!(reception.answer(visit));
     let answer = loop {
         tokio::select! {
             biased;
-            Some((status, headers)) = interims.recv() => send_interim(&mut respond, status, headers),
-            () = ask::asked(&mut asked) => send_interim(&mut respond, StatusCode::CONTINUE, HeaderMap::new()),
+            Some((status, headers)) = interims.recv() => send_interim(&mut send, status, headers),
+            () = ask::asked(&mut asked) => send_interim(&mut send, StatusCode::CONTINUE, HeaderMap::new()),
             // The visitor left: dropping the rest cancels the origin's request.
-            _ = poll_fn(|context| respond.poll_reset(context)) => return,
+            _ = poll_fn(|context| send.poll_reset(context)) => return,
             answer = &mut answering => break answer,
         }
     };
     while let Some((status, headers)) = interims.try_recv() {
-        send_interim(&mut respond, status, headers);
+        send_interim(&mut send, status, headers);
     }
-    match send(answer, kind, respond, &reception).await {
+    match answer_with(answer, kind, &mut send, &reception).await {
         Ok(()) => {
-            if let Some(rest) = rest {
-                let _ = timeout(LINGER, pass_over(rest)).await;
+            let mut ended = poll_fn(|context| send.poll_ended(context));
+            if (&mut ended).now_or_never().is_none() {
+                let _ = timeout(LINGER, ended).await;
             }
         }
         Err(error) => tracing::debug!(visitor = %caller.remote, %error, "an answer did not reach its visitor"),
     }
 }
 
-/// Waits for the end of what nobody reads any more. Its window stays closed.
-async fn pass_over(rest: oneshot::Receiver<RecvStream>) {
-    if let Ok(mut stream) = rest.await {
-        while let Some(Ok(_)) = stream.data().await {}
-    }
-}
-
-/// Turns what came over HTTP/2 into a request of either kind. An extended CONNECT that is no WebSocket's stays a
-/// CONNECT, which no site can serve. What nobody reads of its body comes back.
-fn translate(request: Request<RecvStream>) -> (Kind, Request<Body>, Option<oneshot::Receiver<RecvStream>>) {
-    let (mut head, stream) = request.into_parts();
-    let kind = match head.extensions.remove::<h2::ext::Protocol>() {
-        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
-            head.method = Method::GET;
-            Kind::WebSocket
+/// What came over HTTP/2 as a request of either kind. An extended CONNECT that is no WebSocket's stays a CONNECT, which no
+/// site can serve.
+fn kind_of(mut head: Request<()>) -> (Kind, Request<()>) {
+    match head.extensions_mut().remove::<Protocol>() {
+        Some(Protocol(name)) if name.as_bytes().eq_ignore_ascii_case(b"websocket") => {
+            *head.method_mut() = Method::GET;
+            (Kind::WebSocket, head)
         }
-        Some(_) | None => Kind::Http,
-    };
-    if stream.is_end_stream() {
-        return (kind, Request::from_parts(head, Body::empty()), None);
+        Some(_) | None => (Kind::Http, head),
     }
-    let (unread, rest) = oneshot::channel();
-    let body = Body::wrap(Incoming { stream: Some(stream), data_ended: false, unread: Some(unread) });
-    (kind, Request::from_parts(head, body), Some(rest))
 }
 
 /// An interim answer is advice: one that cannot be sent is left out.
-fn send_interim(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: HeaderMap) {
+fn send_interim(stream: &mut SendStream, status: StatusCode, headers: HeaderMap) {
     let mut answer = Response::new(());
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
-    if let Err(error) = respond.send_informational(answer) {
+    if let Err(error) = stream.answer(&answer, false) {
         tracing::debug!(%error, "an interim answer was left out");
     }
 }
 
-async fn send(
+async fn answer_with(
     answer: Response<Counted>,
     kind: Kind,
-    mut respond: SendResponse<Bytes>,
+    stream: &mut SendStream,
     reception: &Reception,
-) -> Result<(), h2::Error> {
+) -> Result<(), Error> {
     let (head, mut body) = answer.into_parts();
     let head = super::without_upgrade(head, kind);
-    let ends = body.is_end_stream();
-    let mut stream = respond.send_response(Response::from_parts(head, ()), ends)?;
-    if ends {
-        return Ok(());
-    }
-    loop {
+    let mut ends = body.is_end_stream();
+    stream.answer(&Response::from_parts(head, ()), ends)?;
+    while !ends {
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            reason = poll_fn(|context| stream.poll_reset(context)) => return Err(reason?.into()),
+            error = poll_fn(|context| stream.poll_reset(context)) => return Err(error),
         };
         match frame {
-            None => return stream.send_data(Bytes::new(), true),
+            None => {
+                stream.send(Bytes::new(), true)?;
+                ends = true;
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let last = body.is_end_stream();
-                    send_data(&mut stream, data, last, reception).await?;
-                    if last {
-                        return Ok(());
+                    ends = body.is_end_stream();
+                    if !ends && data.is_empty() {
+                        continue;
                     }
+                    room(stream, false, reception).await?;
+                    stream.send(data, ends)?;
                 }
                 Err(frame) => {
-                    return stream.send_trailers(frame.into_trailers().unwrap_or_default());
+                    stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
+                    ends = true;
                 }
             },
             Some(Err(error)) => {
                 tracing::debug!(%error, "an origin's answer broke off");
-                stream.send_reset(Reason::INTERNAL_ERROR);
+                stream.reset(Reason::INTERNAL_ERROR);
                 return Ok(());
             }
         }
     }
+    room(stream, true, reception).await
 }
 
-/// Sends as the visitor's windows allow, so that a slow visitor slows the origin down.
-async fn send_data(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    last: bool,
-    reception: &Reception,
-) -> Result<(), h2::Error> {
-    if data.is_empty() {
-        return if last { stream.send_data(data, true) } else { Ok(()) };
-    }
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        if stream.capacity() == 0 {
-            let capacity = poll_fn(|context| stream_capacity(stream, context));
-            let Ok(capacity) = timeout(reception.limits.stall, capacity).await else {
-                reception.site.metrics.defended(Defence::Stalled);
-                stream.send_reset(Reason::CANCEL);
-                return Err(Reason::CANCEL.into());
-            };
-            capacity?;
+/// Waits until the visitor has room for more, or for all of it, so that a slow visitor slows the origin down. One who takes
+/// nothing for too long is left.
+async fn room(stream: &mut SendStream, all: bool, reception: &Reception) -> Result<(), Error> {
+    loop {
+        let unsent = stream.unsent();
+        let mut room = poll_fn(|context| if all { stream.poll_sent(context) } else { stream.poll_ready(context) });
+        // Mostly there is room, and no clock is needed.
+        if let Some(room) = (&mut room).now_or_never() {
+            return room;
         }
-        let part = data.split_to(stream.capacity().min(data.len()));
-        let ends = last && data.is_empty();
-        stream.send_data(part, ends)?;
-    }
-    Ok(())
-}
-
-/// Ready when there is capacity, or with the reason why there never will be.
-fn stream_capacity(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-    if let Poll::Ready(reason) = stream.poll_reset(context) {
-        return Poll::Ready(Err(reason?.into()));
-    }
-    match ready!(stream.poll_capacity(context)) {
-        Some(Ok(_)) => Poll::Ready(Ok(())),
-        Some(Err(error)) => Poll::Ready(Err(error)),
-        None => Poll::Ready(Err(Reason::CANCEL.into())),
-    }
-}
-
-/// The body of a request. Its window opens again as its bytes are taken.
-struct Incoming {
-    /// There until it is dropped.
-    stream: Option<RecvStream>,
-    data_ended: bool,
-    /// Takes the stream if it is dropped before its end.
-    unread: Option<oneshot::Sender<RecvStream>>,
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if let (Some(stream), Some(unread)) = (self.stream.take(), self.unread.take())
-            && !stream.is_end_stream()
-        {
-            // Nobody takes it when the visitor has left; then it may go.
-            let _ = unread.send(stream);
+        if let Ok(room) = timeout(reception.limits.stall, room).await {
+            return room;
         }
-    }
-}
-
-impl http_body::Body for Incoming {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { stream: Some(stream), data_ended, .. } = &mut *self else { return Poll::Ready(None) };
-        if !*data_ended {
-            match ready!(stream.poll_data(context)) {
-                Some(Ok(data)) => {
-                    // Fails only when the stream is gone, which the next poll tells.
-                    let _ = stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
-                None => *data_ended = true,
-            }
+        if stream.unsent() >= unsent {
+            reception.site.metrics.defended(Defence::Stalled);
+            stream.reset(Reason::CANCEL);
+            return Err(Error::Reset(Reason::CANCEL));
         }
-        match ready!(stream.poll_trailers(context)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }

@@ -3,9 +3,11 @@
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri};
 
-use super::{Block, Core, DEFAULT_WINDOW, Fatal, MAX, Received, Role, Stream};
+use super::{Block, Closing, Core, Cut, DEFAULT_WINDOW, LEAVE, LIFE, MAX, Protocol, Received, Role, Stream};
+use crate::Breach::{self, Violation};
 use crate::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
 use crate::hpack::{Fields, Undecodable};
 use crate::{Error, Reason};
@@ -26,6 +28,9 @@ const MAX_SETTINGS: usize = 32;
 /// Changes of the window of new streams in a connection's life; each goes over all streams.
 const WINDOW_CHANGES: u32 = 100;
 
+/// A header that is so many times as large as allowed was made to be.
+const FAR: usize = 4;
+
 /// CONTINUATION frames of one header block that bring next to nothing.
 const SMALL_PARTS: u32 = 16;
 
@@ -34,42 +39,42 @@ const SMALL_PART: usize = 1 << 10;
 
 impl Core {
     /// Takes all whole frames off the input.
-    pub(crate) fn feed(&mut self, input: &mut BytesMut) -> Result<(), Fatal> {
+    pub(crate) fn feed(&mut self, input: &mut BytesMut) -> Result<(), Breach> {
         if self.preface > 0 {
             let length = self.preface.min(input.len());
             let begun = PREFACE.len() - self.preface;
             if input[..length] != PREFACE[begun..begun + length] {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "it does not begin as HTTP/2 does"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "it does not begin as HTTP/2 does"));
             }
             input.advance(length);
             self.preface -= length;
         }
         while let Some(head) = Head::read(input) {
             if head.length > self.settings.frame as usize {
-                return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a frame larger than allowed"));
+                return Err(Violation(Reason::FRAME_SIZE_ERROR, "a frame larger than allowed"));
             }
             if input.len() < HEADER + head.length {
                 input.reserve(HEADER + head.length - input.len());
                 break;
             }
             if !self.settled && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "the first frame holds no settings"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "the first frame holds no settings"));
             }
             if self.block.is_some() && head.kind != kind::CONTINUATION {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "a frame in the middle of a header block"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "a frame in the middle of a header block"));
             }
             input.advance(HEADER);
             let before = self.out.len();
             self.frame(head, input)?;
             self.control += self.out.len() - before;
             if self.control > CONTROL {
-                return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "it asks and does not read the answers"));
+                return Err(Breach::Questions);
             }
         }
         Ok(())
     }
 
-    fn frame(&mut self, head: Head, input: &mut BytesMut) -> Result<(), Fatal> {
+    fn frame(&mut self, head: Head, input: &mut BytesMut) -> Result<(), Breach> {
         match head.kind {
             kind::DATA if head.length > SMALL => {
                 let payload = input.split_to(head.length).freeze();
@@ -83,12 +88,12 @@ impl Core {
             kind::SETTINGS => self.settings(head, &input[..head.length])?,
             kind::PING => self.pinged(head, &input[..head.length])?,
             kind::GOAWAY => self.go_away(head, &input[..head.length])?,
-            kind::PUSH_PROMISE => return Err(Fatal(Reason::PROTOCOL_ERROR, "a push, which is not allowed")),
+            kind::PUSH_PROMISE => return Err(Violation(Reason::PROTOCOL_ERROR, "a push, which is not allowed")),
             kind::PRIORITY if head.stream == 0 => {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "a priority of no stream"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "a priority of no stream"));
             }
             kind::PRIORITY if head.length != 5 => {
-                return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a priority of a wrong size"));
+                return Err(Violation(Reason::FRAME_SIZE_ERROR, "a priority of a wrong size"));
             }
             // Priorities are deprecated; unknown kinds are to be ignored.
             _ => {}
@@ -98,47 +103,54 @@ impl Core {
     }
 
     /// The stream that a frame is for; `None`: it has ended, and what is still under way for it goes nowhere.
-    fn stream_of(&self, head: Head) -> Result<Option<usize>, Fatal> {
+    fn stream_of(&self, head: Head) -> Result<Option<usize>, Breach> {
         let id = head.stream;
         let known = match self.role {
             Role::Client => id % 2 == 1 && id < self.next,
             Role::Server => id % 2 == 1 && id <= self.last,
         };
-        if known { Ok(self.open.get(&id).copied()) } else { Err(Fatal(Reason::PROTOCOL_ERROR, "a frame of no stream")) }
+        if known {
+            Ok(self.open.get(&id).copied())
+        } else {
+            Err(Violation(Reason::PROTOCOL_ERROR, "a frame of no stream"))
+        }
     }
 
-    fn data(&mut self, head: Head, mut payload: Bytes) -> Result<(), Fatal> {
+    fn data(&mut self, head: Head, mut payload: Bytes) -> Result<(), Breach> {
         let key = self.stream_of(head)?;
         self.window -= head.length as i64;
         if self.window < 0 {
-            return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "more bytes than the connection's window allows"));
+            return Err(Violation(Reason::FLOW_CONTROL_ERROR, "more bytes than the connection's window allows"));
         }
         if head.has(flag::PADDED) {
             let padding = payload.first().map_or(usize::MAX, |length| usize::from(*length));
             if padding >= payload.len() {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "more padding than payload"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "more padding than payload"));
             }
             payload.advance(1);
             payload.truncate(payload.len() - padding);
         }
         let Some(key) = key else {
             self.take(head.length);
+            // It is late, or the other end has lost count: then it is told.
+            frame::put_reset(&mut self.out, head.stream, Reason::STREAM_CLOSED);
             return Ok(());
         };
         let stream = &mut self.streams[key];
+        if !stream.ended && stream.window < head.length as i64 {
+            return Err(Violation(Reason::FLOW_CONTROL_ERROR, "more bytes than the stream's window allows"));
+        }
         let broken = if stream.ended {
             Some((Reason::STREAM_CLOSED, "bytes behind the end"))
         } else if !stream.headed {
             Some((Reason::PROTOCOL_ERROR, "bytes before the head"))
-        } else if stream.window < head.length as i64 {
-            Some((Reason::FLOW_CONTROL_ERROR, "more bytes than the stream's window allows"))
         } else {
-            None
+            stream.count(payload.len(), head.has(flag::END_STREAM)).err()
         };
         if let Some((reason, text)) = broken {
             self.take(head.length);
             self.reset(key, reason, Error::Broken(text));
-            return Ok(());
+            return self.mistake();
         }
         stream.window -= head.length as i64;
         // What was padding is nobody's to take.
@@ -185,21 +197,27 @@ impl Core {
         }
     }
 
-    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         if head.stream.is_multiple_of(2) {
-            return Err(Fatal(Reason::PROTOCOL_ERROR, "a header of no stream"));
+            return Err(Violation(Reason::PROTOCOL_ERROR, "a header of no stream"));
         }
         let mut block = payload;
         let mut padding = 0;
         if head.has(flag::PADDED) {
-            let (length, rest) = block.split_first().ok_or(Fatal(Reason::FRAME_SIZE_ERROR, "a header without size"))?;
+            let (length, rest) =
+                block.split_first().ok_or(Violation(Reason::FRAME_SIZE_ERROR, "a header without size"))?;
             (padding, block) = (usize::from(*length), rest);
         }
         if head.has(flag::PRIORITY) {
-            block = block.get(5..).ok_or(Fatal(Reason::FRAME_SIZE_ERROR, "a header without its priority"))?;
+            let size = Violation(Reason::FRAME_SIZE_ERROR, "a header without its priority");
+            let (parent, rest) = block.split_first_chunk().ok_or(size)?;
+            if u32::from_be_bytes(*parent) & MAX == head.stream {
+                return Err(Violation(Reason::PROTOCOL_ERROR, "a stream that depends on itself"));
+            }
+            block = rest.get(1..).ok_or(size)?;
         }
         let length = block.len().checked_sub(padding);
-        let length = length.ok_or(Fatal(Reason::PROTOCOL_ERROR, "more padding than payload"))?;
+        let length = length.ok_or(Violation(Reason::PROTOCOL_ERROR, "more padding than payload"))?;
         let (block, end_stream) = (&block[..length], head.has(flag::END_STREAM));
         if head.has(flag::END_HEADERS) {
             return self.block(head.stream, end_stream, block);
@@ -209,14 +227,14 @@ impl Core {
         Ok(())
     }
 
-    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         let Some(mut block) = self.block.take().filter(|block| block.stream == head.stream) else {
-            return Err(Fatal(Reason::PROTOCOL_ERROR, "the continuation of nothing"));
+            return Err(Violation(Reason::PROTOCOL_ERROR, "the continuation of nothing"));
         };
         let ends = head.has(flag::END_HEADERS);
         block.small += u32::from(!ends && payload.len() < SMALL_PART);
-        if block.bytes.len() + payload.len() > self.settings.header_list as usize || block.small > SMALL_PARTS {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "a header block without end"));
+        if block.bytes.len() + payload.len() > FAR * self.settings.header_list as usize || block.small > SMALL_PARTS {
+            return Err(Breach::Header);
         }
         block.bytes.extend_from_slice(payload);
         if ends {
@@ -226,20 +244,24 @@ impl Core {
         Ok(())
     }
 
-    fn block(&mut self, id: u32, end_stream: bool, block: &[u8]) -> Result<(), Fatal> {
+    fn block(&mut self, id: u32, end_stream: bool, block: &[u8]) -> Result<(), Breach> {
         let decoded = self.decoder.decode(block, self.settings.header_list as usize);
-        let fields = decoded.map_err(|Undecodable(why)| Fatal(Reason::COMPRESSION_ERROR, why))?;
+        let fields = decoded.map_err(|Undecodable(why)| Violation(Reason::COMPRESSION_ERROR, why))?;
         if self.role == Role::Server && id > self.last {
             self.last = id;
-            self.opened(id, end_stream, fields);
-            return Ok(());
+            return self.opened(id, end_stream, fields);
         }
         let head = Head { length: block.len(), kind: kind::HEADERS, flags: 0, stream: id };
-        let Some(key) = self.stream_of(head)? else { return Ok(()) };
+        let Some(key) = self.stream_of(head)? else {
+            if fields.has_request_pseudo() {
+                return Err(Violation(Reason::PROTOCOL_ERROR, "a stream that was opened before, or passed over"));
+            }
+            return Ok(());
+        };
         let stream = &mut self.streams[key];
         if let Err((reason, text)) = stream.take_fields(end_stream, fields) {
             self.reset(key, reason, Error::Broken(text));
-            return Ok(());
+            return self.mistake();
         }
         self.woken.extend(stream.reader.take());
         self.settle(key);
@@ -247,25 +269,33 @@ impl Core {
     }
 
     /// A client has opened a stream.
-    fn opened(&mut self, id: u32, end_stream: bool, fields: Fields) {
+    fn opened(&mut self, id: u32, end_stream: bool, fields: Fields) -> Result<(), Breach> {
+        if fields.size() > FAR * self.settings.header_list as usize {
+            return Err(Breach::Header);
+        }
         // Those that were reset unseen are still to be taken off the line.
         let streams = self.open.len().max(self.accepted.len());
-        if self.closing || streams >= self.settings.streams as usize {
-            return frame::put_reset(&mut self.out, id, Reason::REFUSED_STREAM);
+        if self.closing == Closing::Closed || streams >= self.settings.streams as usize {
+            frame::put_reset(&mut self.out, id, Reason::REFUSED_STREAM);
+            return Ok(());
         }
-        let too_large = fields.too_large;
-        match request(fields) {
-            Err(_) => {
-                let reason = if too_large { Reason::ENHANCE_YOUR_CALM } else { Reason::PROTOCOL_ERROR };
-                frame::put_reset(&mut self.out, id, reason);
-            }
-            Ok(request) => {
-                let key = self.add(id);
-                let stream = &mut self.streams[key];
-                (stream.head, stream.headed, stream.ended) = (Some(Received::Request(request)), true, end_stream);
-                self.accepted.push_back(key);
-            }
+        if fields.too_large && !self.settings.cut_headers {
+            frame::put_reset(&mut self.out, id, Reason::ENHANCE_YOUR_CALM);
+            return self.mistake();
         }
+        let request = request(fields, self.settings.extended_connect);
+        let Some((request, left)) =
+            request.and_then(|request| length(&request, end_stream).map(|left| (request, left)))
+        else {
+            frame::put_reset(&mut self.out, id, Reason::PROTOCOL_ERROR);
+            return self.mistake();
+        };
+        let key = self.add(id);
+        let stream = &mut self.streams[key];
+        (stream.head, stream.headed, stream.ended) = (Some(Received::Request(request)), true, end_stream);
+        stream.left = left;
+        self.accepted.push_back(key);
+        Ok(())
     }
 
     /// The next stream that the client has opened.
@@ -287,14 +317,17 @@ impl Core {
         !self.accepted.is_empty()
     }
 
-    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         let increment = number(payload, "a window of a wrong size")? & MAX;
         if head.stream == 0 {
             self.send_window += i64::from(increment);
-            if increment == 0 || self.send_window > i64::from(MAX) {
-                return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that does not grow, or too far"));
-            }
-            return Ok(());
+            return match increment {
+                0 => Err(Violation(Reason::PROTOCOL_ERROR, "a window that does not grow")),
+                _ if self.send_window > i64::from(MAX) => {
+                    Err(Violation(Reason::FLOW_CONTROL_ERROR, "a window that is too large"))
+                }
+                _ => Ok(()),
+            };
         }
         let Some(key) = self.stream_of(head)? else { return Ok(()) };
         let stream = &mut self.streams[key];
@@ -302,13 +335,13 @@ impl Core {
         if increment == 0 || stream.send_window > i64::from(MAX) {
             let reason = if increment == 0 { Reason::PROTOCOL_ERROR } else { Reason::FLOW_CONTROL_ERROR };
             self.reset(key, reason, Error::Broken("a window that does not grow, or too far"));
-        } else {
-            self.enqueue_stalled(key);
+            return self.mistake();
         }
+        self.enqueue_stalled(key);
         Ok(())
     }
 
-    fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         let reason = Reason(number(payload, "a reset of a wrong size")?);
         if let Some(key) = self.stream_of(head)? {
             self.fail(key, Error::Reset(reason));
@@ -316,19 +349,19 @@ impl Core {
         Ok(())
     }
 
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         if head.stream != 0 {
-            return Err(Fatal(Reason::PROTOCOL_ERROR, "settings of a stream"));
+            return Err(Violation(Reason::PROTOCOL_ERROR, "settings of a stream"));
         }
         let (settings, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() || (head.has(flag::ACK) && !payload.is_empty()) {
-            return Err(Fatal(Reason::FRAME_SIZE_ERROR, "settings of a wrong size"));
+            return Err(Violation(Reason::FRAME_SIZE_ERROR, "settings of a wrong size"));
         }
         if head.has(flag::ACK) {
             return Ok(());
         }
         if settings.len() > MAX_SETTINGS {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "more settings than there are"));
+            return Err(Breach::Settings);
         }
         for [a, b, value @ ..] in settings {
             self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))?;
@@ -338,16 +371,16 @@ impl Core {
         Ok(())
     }
 
-    fn set(&mut self, name: u16, value: u32) -> Result<(), Fatal> {
+    fn set(&mut self, name: u16, value: u32) -> Result<(), Breach> {
         match name {
             setting::HEADER_TABLE_SIZE => self.encoder.allow(value as usize),
             setting::ENABLE_PUSH if value > 1 => {
-                return Err(Fatal(Reason::PROTOCOL_ERROR, "a setting that is neither on nor off"));
+                return Err(Violation(Reason::PROTOCOL_ERROR, "a setting that is neither on nor off"));
             }
             setting::MAX_CONCURRENT_STREAMS => self.allowed_streams = Some(value),
             setting::INITIAL_WINDOW_SIZE => {
                 if value > MAX {
-                    return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
+                    return Err(Violation(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
                 }
                 let change = i64::from(value) - self.initial_window;
                 if change == 0 {
@@ -355,7 +388,7 @@ impl Core {
                 }
                 self.window_changes += 1;
                 if self.window_changes > WINDOW_CHANGES {
-                    return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "a window that is changed again and again"));
+                    return Err(Breach::Settings);
                 }
                 self.initial_window = value.into();
                 let open: Vec<usize> = self.open.values().copied().collect();
@@ -363,14 +396,14 @@ impl Core {
                     let stream = &mut self.streams[key];
                     stream.send_window += change;
                     if stream.send_window > i64::from(MAX) {
-                        return Err(Fatal(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
+                        return Err(Violation(Reason::FLOW_CONTROL_ERROR, "a window that is too large"));
                     }
                     self.enqueue_stalled(key);
                 }
             }
             setting::MAX_FRAME_SIZE => {
                 if !(1 << 14..1 << 24).contains(&value) {
-                    return Err(Fatal(Reason::PROTOCOL_ERROR, "a largest frame that is not allowed"));
+                    return Err(Violation(Reason::PROTOCOL_ERROR, "a largest frame that is not allowed"));
                 }
                 self.largest_frame = value as usize;
             }
@@ -380,27 +413,34 @@ impl Core {
         Ok(())
     }
 
-    fn pinged(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn pinged(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         if head.stream != 0 {
-            return Err(Fatal(Reason::PROTOCOL_ERROR, "a ping of a stream"));
+            return Err(Violation(Reason::PROTOCOL_ERROR, "a ping of a stream"));
         }
         if payload.len() != 8 {
-            return Err(Fatal(Reason::FRAME_SIZE_ERROR, "a ping of a wrong size"));
+            return Err(Violation(Reason::FRAME_SIZE_ERROR, "a ping of a wrong size"));
         }
         if !head.has(flag::ACK) {
             frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
+        } else if payload == LIFE {
+            self.asked = false;
+        } else if payload == LEAVE && self.closing == Closing::Announced {
+            self.closing = Closing::Closed;
+            self.say_goodbye(Reason::NO_ERROR, "");
         }
         Ok(())
     }
 
-    fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
+    fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         if head.stream != 0 {
-            return Err(Fatal(Reason::PROTOCOL_ERROR, "a stream that goes away"));
+            return Err(Violation(Reason::PROTOCOL_ERROR, "a stream that goes away"));
         }
-        let size = Fatal(Reason::FRAME_SIZE_ERROR, "a leave of a wrong size");
-        let (last, rest) = payload.split_at_checked(4).ok_or(size)?;
-        let last = number(last, size.1)? & MAX;
-        let reason = Reason(number(rest.get(..4).ok_or(size)?, size.1)?);
+        /// The last stream, and why.
+        const FIELDS: usize = 8;
+        let fields = payload.get(..FIELDS).unwrap_or_default();
+        let (last, reason) = fields.split_at(fields.len() / 2);
+        let last = number(last, "a leave of a wrong size")? & MAX;
+        let reason = Reason(number(reason, "a leave of a wrong size")?);
         let falls = self.gone.is_none_or(|(_, before)| last < before);
         self.gone = Some((reason, last));
         if self.role == Role::Client && falls {
@@ -464,6 +504,11 @@ impl Core {
         stream.ended && stream.data.is_empty() && stream.trailers.is_none()
     }
 
+    /// Bytes of a request of which nothing has been taken, if its head says how many.
+    pub(crate) fn promised(&self, key: usize) -> Option<u64> {
+        self.streams[key].left.map(|left| left + self.unread(key) as u64)
+    }
+
     /// Bytes that have come and were not taken.
     pub(crate) fn unread(&self, key: usize) -> usize {
         self.streams[key].data.iter().map(Bytes::len).sum()
@@ -489,6 +534,19 @@ impl Stream {
         Poll::Pending
     }
 
+    /// Counts bytes of a request that says how many there are.
+    fn count(&mut self, length: usize, ends: bool) -> Result<(), (Reason, &'static str)> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        match left.checked_sub(length as u64) {
+            Some(rest) if rest == 0 || !ends => {
+                *left = rest;
+                Ok(())
+            }
+            Some(_) => Err((Reason::PROTOCOL_ERROR, "fewer bytes than its content-length says")),
+            None => Err((Reason::PROTOCOL_ERROR, "more bytes than its content-length says")),
+        }
+    }
+
     /// The head of an answer, one before it, or trailers.
     fn take_fields(&mut self, end_stream: bool, fields: Fields) -> Result<(), (Reason, &'static str)> {
         let wrong = |text| Err((Reason::PROTOCOL_ERROR, text));
@@ -511,6 +569,7 @@ impl Stream {
             if !end_stream {
                 return wrong("trailers that do not end it");
             }
+            self.count(0, true)?;
             (self.trailers, self.ended) = (Some(fields.headers), true);
             return Ok(());
         }
@@ -547,32 +606,51 @@ fn push(data: &mut std::collections::VecDeque<Bytes>, bytes: Bytes) {
     data.push_back(bytes);
 }
 
-/// A request of what a client sent (section 8.3.1).
-fn request(fields: Fields) -> Result<Request<()>, &'static str> {
-    if fields.too_large || fields.malformed.is_some() || fields.status.is_some() || fields.protocol {
-        return Err(fields.malformed.unwrap_or("a field that no request has here"));
+/// A request of what a client sent (section 8.3.1, RFC 8441 section 4); `None`: none can be made of it.
+fn request(fields: Fields, extended_connect: bool) -> Option<Request<()>> {
+    if fields.malformed.is_some() || fields.status.is_some() || (fields.protocol.is_some() && !extended_connect) {
+        return None;
     }
-    let method = fields.method.ok_or("no method")?;
+    let method = fields.method?;
     let mut parts = uri::Parts::default();
     parts.authority = fields.authority;
-    if method == Method::CONNECT {
+    if method == Method::CONNECT && fields.protocol.is_none() {
         if fields.scheme.is_some() || fields.path.is_some() {
-            return Err("CONNECT to more than an authority");
+            return None;
         }
     } else {
-        let (scheme, path) = (fields.scheme.ok_or("no scheme")?, fields.path.ok_or("no path")?);
+        if fields.protocol.is_some() && (method != Method::CONNECT || parts.authority.is_none()) {
+            return None;
+        }
+        let (scheme, path) = (fields.scheme?, fields.path?);
         // Without an authority, the host is a field as in HTTP/1.1.
         parts.scheme = parts.authority.is_some().then_some(scheme);
         parts.path_and_query = Some(path);
     }
     let mut request = Request::new(());
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "no URI can be made of it")?;
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
     (*request.method_mut(), *request.headers_mut()) = (method, fields.headers);
-    Ok(request)
+    if let Some(protocol) = fields.protocol {
+        request.extensions_mut().insert(Protocol(protocol));
+    }
+    if fields.too_large {
+        request.extensions_mut().insert(Cut);
+    }
+    Some(request)
 }
 
-fn number(payload: &[u8], wrong_size: &'static str) -> Result<u32, Fatal> {
-    let bytes = payload.try_into().map_err(|_| Fatal(Reason::FRAME_SIZE_ERROR, wrong_size))?;
+/// How many bytes a request says that it has (section 8.1.1); `None`: it contradicts itself.
+fn length(request: &Request<()>, ended: bool) -> Option<Option<u64>> {
+    let mut values = request.headers().get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Some(None) };
+    let text = value.as_bytes();
+    let is_number = text.iter().all(u8::is_ascii_digit) && values.all(|other| other == value);
+    let length = value.to_str().ok().filter(|_| is_number)?.parse().ok()?;
+    (!ended || length == 0).then_some(Some(length))
+}
+
+fn number(payload: &[u8], wrong_size: &'static str) -> Result<u32, Breach> {
+    let bytes = payload.try_into().map_err(|_| Violation(Reason::FRAME_SIZE_ERROR, wrong_size))?;
     Ok(u32::from_be_bytes(bytes))
 }

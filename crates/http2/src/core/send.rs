@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 
-use super::{Core, Last, MAX, Stream};
+use super::{Closing, Core, Last, MAX, Stream};
 use crate::frame::{self, HEADER, Head, flag, kind};
 use crate::hpack::Encoder;
 use crate::{Error, Reason};
@@ -50,7 +50,7 @@ impl Core {
         if let Some(error) = &self.dead {
             return Err(error.clone());
         }
-        if self.closing {
+        if self.closing == Closing::Closed {
             return Err(Error::Lost("the connection is closing".into()));
         }
         if let Some((reason, _)) = self.gone {
@@ -163,6 +163,36 @@ impl Core {
         }
     }
 
+    /// Ready when all that was given to be sent has found room, its end included.
+    pub(crate) fn poll_sent(&mut self, key: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let stream = &mut self.streams[key];
+        if let Some(error) = &stream.error {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if stream.finished {
+            return Poll::Ready(Ok(()));
+        }
+        stream.lingers = true;
+        stream.wait_to_write(context);
+        Poll::Pending
+    }
+
+    /// Bytes that were given to be sent and have found no room yet.
+    pub(crate) fn unsent(&self, key: usize) -> usize {
+        self.streams[key].pending.len()
+    }
+
+    /// Ready when nothing more goes either way.
+    pub(crate) fn poll_ended(&mut self, key: usize, context: &mut Context<'_>) -> Poll<()> {
+        let stream = &mut self.streams[key];
+        if stream.error.is_some() || (stream.ended && stream.finished) {
+            return Poll::Ready(());
+        }
+        stream.lingers = true;
+        stream.wait_to_write(context);
+        Poll::Pending
+    }
+
     /// Sends bytes, or keeps them until there is room; with `end` they are the last ones.
     pub(crate) fn send(&mut self, key: usize, bytes: Bytes, end: bool) -> Result<(), Error> {
         let stream = &mut self.streams[key];
@@ -262,7 +292,9 @@ impl Core {
                 continue;
             }
             let stream = &mut self.streams[key];
-            if matches!(stream.last, Last::Open) && stream.writer.is_some() {
+            if stream.lingers {
+                self.woken.extend(stream.writer.take());
+            } else if matches!(stream.last, Last::Open) && stream.writer.is_some() {
                 promised += TURN;
                 self.woken.extend(stream.writer.take());
             }

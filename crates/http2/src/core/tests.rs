@@ -10,8 +10,16 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::frame::{Head, flag, kind};
 
-const SETTINGS: Settings =
-    Settings { stream_window: 1 << 16, connection_window: 1 << 17, frame: 1 << 14, header_list: 16 << 10, streams: 8 };
+const SETTINGS: Settings = Settings {
+    stream_window: 1 << 16,
+    connection_window: 1 << 17,
+    frame: 1 << 14,
+    header_list: 16 << 10,
+    streams: 8,
+    mistakes: 64,
+    extended_connect: false,
+    cut_headers: false,
+};
 
 fn idle() -> Context<'static> {
     Context::from_waker(Waker::noop())
@@ -22,7 +30,7 @@ fn get(path: &str) -> Request<()> {
 }
 
 /// Takes what one end says, and gives it to the other.
-fn pass(from: &mut Core, to: &mut Core) -> Result<(), Fatal> {
+fn pass(from: &mut Core, to: &mut Core) -> Result<(), Breach> {
     let mut bytes = from.take_out();
     from.written(0);
     to.feed(&mut bytes)?;
@@ -74,7 +82,7 @@ fn large_headers_go_in_several_frames() {
     let (mut client, mut server) = pair();
     server.settings.header_list = 1 << 20;
     let mut head = get("/");
-    head.headers_mut().insert("x-large", http::HeaderValue::try_from("x".repeat(100_000)).unwrap());
+    head.headers_mut().insert("x-large", HeaderValue::try_from("x".repeat(100_000)).unwrap());
     client.open(&head, true).unwrap();
     pass(&mut client, &mut server).unwrap();
     assert_eq!(server.accept().unwrap().1.headers()["x-large"].len(), 100_000);
@@ -304,6 +312,7 @@ fn an_end_alone_waits_for_nobody() {
     }
     // All of the connection's window is taken, and the first waits for more.
     server.streams[large].send_window = 1 << 30;
+    client.streams[streams[0]].window = 1 << 30;
     server.send(large, vec![0; 1 << 20].into(), true).unwrap();
     assert!(!server.waiting.is_empty() && server.send_window < 1 << 17);
     // The windows of the others need not have room for an end either.
@@ -350,7 +359,7 @@ fn what_waits_for_a_slow_end_is_no_fault_of_its_own() {
     let (mut client, mut server) = pair();
     server.settings.streams = 10_000;
     let mut head = get("/");
-    head.headers_mut().insert("authorization", http::HeaderValue::try_from("x".repeat(8000)).unwrap());
+    head.headers_mut().insert("authorization", HeaderValue::try_from("x".repeat(8000)).unwrap());
     let mut opened = 0;
     while client.open(&head, true).is_ok() {
         opened += 1;
@@ -386,7 +395,7 @@ fn a_stream_of_an_answer_that_nobody_holds_goes_on() {
 }
 
 /// A server that has been greeted, and what it says to these frames of a client.
-fn reaction(frames: &[Vec<u8>]) -> Result<Vec<(u8, u32, Vec<u8>)>, Fatal> {
+fn reaction(frames: &[Vec<u8>]) -> Result<Vec<(u8, u32, Vec<u8>)>, Breach> {
     let (_, mut server) = pair();
     server.feed(&mut BytesMut::from(&frames.concat()[..]))?;
     let mut out = server.take_out();
@@ -420,7 +429,7 @@ fn mistakes_that_end_the_connection() {
         ("bytes of no stream", Reason::PROTOCOL_ERROR, vec![made(kind::DATA, 0, 0, b"x")]),
         ("bytes of an idle stream", Reason::PROTOCOL_ERROR, vec![made(kind::DATA, 0, 1, b"x")]),
         ("too much padding", Reason::PROTOCOL_ERROR, vec![posts.clone(), made(kind::DATA, flag::PADDED, 1, b"\x02x")]),
-        ("no padding", Reason::PROTOCOL_ERROR, vec![posts, made(kind::DATA, flag::PADDED, 1, b"")]),
+        ("no padding", Reason::PROTOCOL_ERROR, vec![posts.clone(), made(kind::DATA, flag::PADDED, 1, b"")]),
         ("a header of no stream", Reason::PROTOCOL_ERROR, vec![asks(0)]),
         ("a header of an even stream", Reason::PROTOCOL_ERROR, vec![asks(2)]),
         ("a broken header", Reason::COMPRESSION_ERROR, vec![made(kind::HEADERS, WHOLE, 1, b"\xff\xff")]),
@@ -467,10 +476,21 @@ fn mistakes_that_end_the_connection() {
         ("a ping of a wrong size", Reason::FRAME_SIZE_ERROR, vec![made(kind::PING, 0, 0, &[0; 7])]),
         ("a leave of a stream", Reason::PROTOCOL_ERROR, vec![made(kind::GOAWAY, 0, 1, &[0; 8])]),
         ("a leave of a wrong size", Reason::FRAME_SIZE_ERROR, vec![made(kind::GOAWAY, 0, 0, &[0; 7])]),
-        ("no growth", Reason::FLOW_CONTROL_ERROR, vec![made(kind::WINDOW_UPDATE, 0, 0, &[0; 4])]),
+        ("no growth", Reason::PROTOCOL_ERROR, vec![made(kind::WINDOW_UPDATE, 0, 0, &[0; 4])]),
+        (
+            "a stream that depends on itself",
+            Reason::PROTOCOL_ERROR,
+            vec![made(kind::HEADERS, WHOLE | flag::PRIORITY, 1, &[&[0, 0, 0, 1, 9], GET].concat())],
+        ),
+        ("an older stream", Reason::PROTOCOL_ERROR, vec![asks(5), asks(3)]),
         ("too much growth", Reason::FLOW_CONTROL_ERROR, vec![made(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 255, 255, 255])]),
         ("growth of an idle stream", Reason::PROTOCOL_ERROR, vec![made(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])]),
         ("growth of a wrong size", Reason::FRAME_SIZE_ERROR, vec![made(kind::WINDOW_UPDATE, 0, 0, &[0; 5])]),
+        (
+            "more than the stream's window",
+            Reason::FLOW_CONTROL_ERROR,
+            std::iter::once(posts).chain((0..5).map(|_| made(kind::DATA, 0, 1, &[0; 1 << 14]))).collect(),
+        ),
         (
             "more than the connection's window",
             Reason::FLOW_CONTROL_ERROR,
@@ -490,7 +510,7 @@ fn mistakes_that_end_the_connection() {
     ];
     for (name, reason, frames) in cases {
         match reaction(&frames) {
-            Err(Fatal(found, _)) => assert_eq!(found, reason, "{name}"),
+            Err(breach) => assert_eq!(breach.reason(), reason, "{name}"),
             Ok(said) => panic!("{name}: {said:?}"),
         }
     }
@@ -505,6 +525,7 @@ fn mistakes_that_end_the_connection() {
 fn mistakes_that_end_the_stream_alone() {
     let posts = made(kind::HEADERS, flag::END_HEADERS, 1, GET);
     let header = |block: &[u8]| vec![made(kind::HEADERS, WHOLE, 1, block)];
+    let two = made(kind::HEADERS, flag::END_HEADERS, 1, &[GET, b"\x0f\x0d\x012"].concat());
     let cases: Vec<(&str, Reason, Vec<Vec<u8>>)> = vec![
         ("no method", Reason::PROTOCOL_ERROR, header(b"\x87\x84\x01\x01a")),
         ("no scheme", Reason::PROTOCOL_ERROR, header(b"\x82\x84\x01\x01a")),
@@ -518,18 +539,24 @@ fn mistakes_that_end_the_stream_alone() {
         ("an unknown protocol", Reason::PROTOCOL_ERROR, header(b"\x82\x87\x84\x00\x09:protocol\x01x")),
         ("bytes behind the end", Reason::STREAM_CLOSED, vec![asks(1), made(kind::DATA, 0, 1, b"x")]),
         ("a header behind the end", Reason::STREAM_CLOSED, vec![asks(1), asks(1)]),
+        (
+            "bytes behind a reset",
+            Reason::STREAM_CLOSED,
+            vec![asks(1), made(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), made(kind::DATA, 0, 1, b"x")],
+        ),
+        ("a length that is none", Reason::PROTOCOL_ERROR, header(b"\x82\x87\x84\x01\x01a\x0f\x0d\x02+0")),
+        ("two lengths", Reason::PROTOCOL_ERROR, header(b"\x82\x87\x84\x01\x01a\x0f\x0d\x010\x0f\x0d\x0200")),
+        ("no bytes where some are said", Reason::PROTOCOL_ERROR, header(b"\x82\x87\x84\x01\x01a\x0f\x0d\x012")),
+        ("too many bytes", Reason::PROTOCOL_ERROR, vec![two.clone(), made(kind::DATA, 0, 1, b"123")]),
+        ("too few bytes", Reason::PROTOCOL_ERROR, vec![two.clone(), made(kind::DATA, flag::END_STREAM, 1, b"1")]),
+        ("too few before trailers", Reason::PROTOCOL_ERROR, vec![two, made(kind::HEADERS, WHOLE, 1, b"")]),
         ("trailers that do not end it", Reason::PROTOCOL_ERROR, vec![posts.clone(), made(kind::HEADERS, 4, 1, b"")]),
         ("a second head", Reason::PROTOCOL_ERROR, vec![posts.clone(), asks(1)]),
         ("no growth", Reason::PROTOCOL_ERROR, vec![posts.clone(), made(kind::WINDOW_UPDATE, 0, 1, &[0; 4])]),
         (
             "too much growth",
             Reason::FLOW_CONTROL_ERROR,
-            vec![posts.clone(), made(kind::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255])],
-        ),
-        (
-            "more than the stream's window",
-            Reason::FLOW_CONTROL_ERROR,
-            std::iter::once(posts).chain((0..5).map(|_| made(kind::DATA, 0, 1, &[0; 1 << 14]))).collect(),
+            vec![posts, made(kind::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255])],
         ),
     ];
     for (name, reason, mut frames) in cases {
@@ -545,11 +572,112 @@ fn mistakes_that_end_the_stream_alone() {
 }
 
 #[test]
+fn one_mistake_too_many_ends_the_connection() {
+    let wrong = |number: u32| made(kind::HEADERS, WHOLE, 2 * number + 1, b"\x82");
+    let frames: Vec<_> = (0..=SETTINGS.mistakes).map(wrong).collect();
+    assert!(reaction(&frames[1..]).is_ok());
+    assert_eq!(reaction(&frames), Err(Breach::Mistakes));
+}
+
+/// A field of 4 KB that a byte each repeats.
+#[test]
+fn a_header_above_the_limit_is_cut_or_refused_or_ends_the_connection() {
+    let block = |repeats: usize| {
+        let field = [&b"\x40\x01x\x7f\xa1\x1e"[..], &[b'v'; 4000]].concat();
+        [GET, &field, &vec![0xbe; repeats]].concat()
+    };
+    let asks = |repeats| [made(kind::HEADERS, WHOLE, 1, &block(repeats))];
+    let refused = (kind::RST_STREAM, 1, Reason::ENHANCE_YOUR_CALM.0.to_be_bytes().to_vec());
+    assert!(!reaction(&asks(2)).unwrap().contains(&refused));
+    assert!(reaction(&asks(8)).unwrap().contains(&refused));
+    assert_eq!(reaction(&asks(20)), Err(Breach::Header));
+
+    let (_, mut server) = pair();
+    server.settings.cut_headers = true;
+    server.feed(&mut BytesMut::from(&asks(8)[0][..])).unwrap();
+    let (_, request) = server.accept().unwrap();
+    assert!(request.extensions().get::<Cut>().is_some());
+    assert!(request.headers().get_all("x").iter().count() < 5);
+}
+
+#[test]
+fn a_protocol_is_asked_for_only_where_there_may_be_one() {
+    let protocol = b"\x00\x09:protocol\x09websocket";
+    let connect = b"\x02\x07CONNECT\x87\x84\x01\x01a";
+    let accepted = |block: &[u8], allowed| {
+        let (_, mut server) = pair();
+        server.settings.extended_connect = allowed;
+        server.feed(&mut BytesMut::from(&made(kind::HEADERS, flag::END_HEADERS, 1, block)[..])).unwrap();
+        server.accept().map(|(_, request)| request)
+    };
+    let request = accepted(&[&connect[..], protocol].concat(), true).unwrap();
+    assert_eq!(request.extensions().get(), Some(&Protocol(HeaderValue::from_static("websocket"))));
+    assert_eq!(request.uri(), "https://a/");
+    assert!(accepted(&[&connect[..], protocol].concat(), false).is_none());
+    assert!(accepted(&[GET, protocol].concat(), true).is_none(), "only CONNECT has one");
+    assert!(accepted(connect, true).is_none(), "without one, CONNECT has an authority and nothing else");
+}
+
+/// What a client opens before it knows of the leave is served; what it opens then is not.
+#[test]
+fn a_server_takes_its_leave_in_two_steps() {
+    let (mut client, mut server) = pair();
+    let before = client.open(&get("/1"), true).unwrap();
+    pass(&mut client, &mut server).unwrap();
+    server.close();
+    let crossing = client.open(&get("/2"), true).unwrap();
+    let mut crossed = client.take_out();
+    client.written(0);
+    pass(&mut server, &mut client).unwrap();
+    assert!(matches!(client.open(&get("/3"), true), Err(Error::GoneAway(Reason::NO_ERROR))));
+    server.feed(&mut crossed).unwrap();
+    let (first, second) = (server.accept().unwrap().0, server.accept().unwrap().0);
+    pass(&mut client, &mut server).unwrap();
+    for key in [first, second] {
+        assert!(!server.is_done());
+        server.answer(key, &Response::new(()), true).unwrap();
+    }
+    assert!(server.is_done());
+    pass(&mut server, &mut client).unwrap();
+    for key in [before, crossing] {
+        assert!(matches!(client.poll_head(key, &mut idle()), Poll::Ready(Ok(_))));
+    }
+}
+
+#[test]
+fn an_end_is_waited_for() {
+    let (mut client, mut server) = pair();
+    let asked = client.open(&get("/"), false).unwrap();
+    pass(&mut client, &mut server).unwrap();
+    let key = server.accept().unwrap().0;
+    server.answer(key, &Response::new(()), false).unwrap();
+    server.send(key, vec![0; 100_000].into(), true).unwrap();
+    assert_eq!(server.poll_sent(key, &mut idle()), Poll::Pending);
+    assert_eq!(server.unsent(key), 100_000 - SETTINGS.stream_window as usize);
+    let woken = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut waiting = Context::from_waker(&waker);
+    assert_eq!(server.poll_sent(key, &mut waiting), Poll::Pending);
+    while !server.streams[key].finished {
+        pass(&mut server, &mut client).unwrap();
+        while let Poll::Ready(Some(Ok(_))) = client.poll_data(asked, &mut idle()) {}
+        pass(&mut client, &mut server).unwrap();
+    }
+    server.next_woken().expect("it waits").wake();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(server.poll_sent(key, &mut waiting), Poll::Ready(Ok(())));
+    assert_eq!(server.poll_ended(key, &mut waiting), Poll::Pending, "the request goes on");
+    client.send(asked, Bytes::new(), true).unwrap();
+    pass(&mut client, &mut server).unwrap();
+    assert!(std::iter::from_fn(|| server.next_woken()).count() > 0);
+    assert_eq!(server.poll_ended(key, &mut waiting), Poll::Ready(()));
+}
+
+#[test]
 fn what_is_late_or_unknown_is_let_pass() {
     let frames = [
         asks(1),
         made(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]),
-        made(kind::DATA, 0, 1, b"late"),
         made(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
         made(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]),
         made(kind::PRIORITY, 0, 5, b"12345"),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::table::{Field, Name, static_field, static_name};
 use super::{DEFAULT_TABLE, OVERHEAD, STATIC, Undecodable, huffman};
@@ -44,7 +44,7 @@ pub(crate) struct Fields {
     pub(crate) scheme: Option<Scheme>,
     pub(crate) authority: Option<Authority>,
     pub(crate) path: Option<PathAndQuery>,
-    pub(crate) protocol: bool,
+    pub(crate) protocol: Option<HeaderValue>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) headers: HeaderMap,
     /// Why no message may be made of it.
@@ -183,7 +183,7 @@ impl Fields {
             Field::Scheme(scheme) => self.pseudo(|fields| fields.scheme.replace(scheme).is_none()),
             Field::Authority(authority) => self.pseudo(|fields| fields.authority.replace(authority).is_none()),
             Field::Path(path) => self.pseudo(|fields| fields.path.replace(path).is_none()),
-            Field::Protocol => self.pseudo(|fields| !std::mem::replace(&mut fields.protocol, true)),
+            Field::Protocol(protocol) => self.pseudo(|fields| fields.protocol.replace(protocol).is_none()),
             Field::Status(status) => self.pseudo(|fields| fields.status.replace(status).is_none()),
         };
         if !placed {
@@ -206,7 +206,7 @@ impl Fields {
             || self.scheme.is_some()
             || self.authority.is_some()
             || self.path.is_some()
-            || self.protocol
+            || self.protocol.is_some()
     }
 }
 

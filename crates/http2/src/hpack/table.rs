@@ -16,7 +16,8 @@ pub(super) enum Field {
     Scheme(Scheme),
     Authority(Authority),
     Path(PathAndQuery),
-    Protocol,
+    /// RFC 8441 section 4.
+    Protocol(HeaderValue),
     Status(StatusCode),
     Header(HeaderName, HeaderValue),
     /// A field that no message may hold (RFC 9113 section 8.2); why.
@@ -63,7 +64,7 @@ impl Name {
             Self::Path if value.first() != Some(&b'/') && value != b"*" => Field::Malformed("no path"),
             Self::Path => PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(value))
                 .map_or(Field::Malformed("no path"), Field::Path),
-            Self::Protocol => Field::Protocol,
+            Self::Protocol => HeaderValue::from_bytes(value).map_or(Field::Malformed("no protocol"), Field::Protocol),
             Self::Status => StatusCode::from_bytes(value).map_or(Field::Malformed("no status"), Field::Status),
             Self::Header(name) if name == header::TE && value != b"trailers" => {
                 Field::Malformed("a field that only HTTP/1.1 has")
@@ -84,7 +85,7 @@ impl Field {
             Self::Scheme(_) => Name::Scheme,
             Self::Authority(_) => Name::Authority,
             Self::Path(_) => Name::Path,
-            Self::Protocol => Name::Protocol,
+            Self::Protocol(_) => Name::Protocol,
             Self::Status(_) => Name::Status,
             Self::Header(name, _) => Name::Header(name.clone()),
             Self::Malformed(why) => Name::Malformed(why),

@@ -230,7 +230,7 @@ cases! {
         frame(HEADERS, WHOLE, 1, &[&[0x20, 0x3f, 0xe1, 0x1f], &s.pseudo("GET")[..]].concat()),
     ] Answered;
     "7541 6.3" "a table larger than allowed" s => [
-        frame(HEADERS, WHOLE, 1, &[&[0x3f, 0xe2, 0x1f], &s.pseudo("GET")[..]].concat()),
+        frame(HEADERS, WHOLE, 1, &[&[0x3f, 0xe2, 0x3f], &s.pseudo("GET")[..]].concat()),
     ] Closes(&[COMPRESSION]);
     "7541 4.2" "a table size at the end" s => [s.get_with(1, &[0x20])] Closes(&[COMPRESSION]);
     "4.3" "an empty header" _ => [frame(HEADERS, WHOLE, 1, &[])] Refused;

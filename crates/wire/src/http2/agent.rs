@@ -24,7 +24,7 @@ use super::liveness::{Heard, Watched};
 use super::{outgoing, settings, stream};
 use crate::agent_connection;
 use crate::body::Broken;
-use crate::exchange::{clean_answer, length_promise, strip_hop_by_hop};
+use crate::exchange::{clean_answer, strip_hop_by_hop};
 use crate::flight::Flights;
 use crate::header::{self, ResponseMeta, StreamKind};
 use crate::registration::{Registered, Registration};
@@ -148,15 +148,7 @@ async fn exchange<H: Handler>(handler: &H, kind: Kind, accepted: Accepted) {
     let (head, ()) = head.into_parts();
     let extensions = marked(&head.headers);
     let mut call = Call::new(kind, head, extensions);
-    let body = if recv.is_end() {
-        Body::empty()
-    } else {
-        let Ok(promise) = length_promise(&call.head.headers) else {
-            let fault = OriginError::new(OriginFault::Unsupported, "the request's content-length is not one number");
-            return fail(send, &ResponseMeta::Fault(fault), extensions);
-        };
-        Body::http2(Incoming::request(recv, promise, call.want.take()))
-    };
+    let body = if recv.is_end() { Body::empty() } else { Body::http2(Incoming::request(recv, call.want.take())) };
     // Boxed, so that a body, which may take long, does not hold the room that its head took.
     let answer = match Box::pin(call.answer(handler, body, &mut send)).await {
         None => return,

@@ -44,8 +44,9 @@ impl Incoming {
         incoming
     }
 
-    /// At the agent: a request's body. `wanted` is told when it is first polled.
-    pub(super) fn request(recv: RecvStream, promise: Promise, wanted: Option<oneshot::Sender<()>>) -> Self {
+    /// A request's body. `wanted` is told when it is first polled.
+    pub(crate) fn request(recv: RecvStream, wanted: Option<oneshot::Sender<()>>) -> Self {
+        let promise = recv.promised().map_or(Promise::Open, Promise::Bytes);
         Self { recv: Reading::Alone(recv), promise, stage: Stage::Data, wanted, upload: None }
     }
 

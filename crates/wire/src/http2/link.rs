@@ -345,6 +345,6 @@ fn exchange_error(error: Error) -> ExchangeError {
         // Streams fail with the agent's leave only beyond the last one that the agent processed.
         Error::Reset(Reason::REFUSED_STREAM) | Error::GoneAway(_) => ExchangeError::NotSent(error.to_string()),
         Error::Broken(_) => ExchangeError::Protocol(error.to_string()),
-        Error::Reset(_) | Error::Lost(_) => ExchangeError::Lost(error.to_string()),
+        Error::Reset(_) | Error::Breach(_) | Error::Lost(_) => ExchangeError::Lost(error.to_string()),
     }
 }

@@ -1,9 +1,8 @@
-//! What the HTTP/2 library does not count: frames that cost work and carry nothing, and requests that are taken back
-//! once they have been looked at.
+//! Frames that cost work and carry nothing, and requests that are taken back, by their rates.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,14 +29,7 @@ mod kind {
 
 const END_STREAM: u8 = 1;
 
-/// From this many on, a flood of that kind is what the library has refused. No honest header needs so many frames; the others
-/// are below the least that the library refuses.
-const CONTINUATIONS: u32 = 5;
-const RESETS: u32 = 16;
-const DATA: u32 = 64;
-const HEADERS: u32 = 64;
-
-/// Follows the frames of a visitor without looking into them. Never fails: what is malformed is the library's to refuse.
+/// Follows the frames of a visitor without looking into them. Never fails: what is malformed is the engine's to refuse.
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Bytes until the next head.
@@ -46,34 +38,6 @@ pub(super) struct Frames {
     filled: usize,
     resets: Bucket,
     idle: Bucket,
-    seen: Seen,
-}
-
-/// How many frames of what kind have come, for the library tells only that it was too much.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {
-    resets: u32,
-    continuations: u32,
-    data: u32,
-    headers: u32,
-}
-
-impl Seen {
-    /// Which defence of the library it was that says so.
-    pub(super) fn too_much(self) -> Defence {
-        if self.continuations >= CONTINUATIONS {
-            Defence::HeaderBomb
-        } else if self.resets >= RESETS {
-            Defence::Resets
-        } else if self.data >= DATA {
-            Defence::SmallData
-        } else if self.headers >= HEADERS {
-            Defence::MadeReset
-        } else {
-            // One header that unpacks to far too much.
-            Defence::HeaderBomb
-        }
-    }
 }
 
 impl Frames {
@@ -84,7 +48,6 @@ impl Frames {
             filled: 0,
             resets: Bucket::new(limits.resets, now),
             idle: Bucket::new(limits.idle_frames, now),
-            seen: Seen::default(),
         }
     }
 
@@ -111,18 +74,8 @@ impl Frames {
     fn count(&mut self) -> Result<(), Defence> {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-        let count = match kind {
-            kind::RST_STREAM => Some(&mut self.seen.resets),
-            kind::CONTINUATION => Some(&mut self.seen.continuations),
-            kind::DATA => Some(&mut self.seen.data),
-            kind::HEADERS => Some(&mut self.seen.headers),
-            _ => None,
-        };
-        if let Some(count) = count {
-            *count = count.saturating_add(1);
-        }
         match kind {
-            // These carry something, or the library counts them itself.
+            // These carry something, or the engine counts them itself.
             kind::HEADERS | kind::CONTINUATION | kind::WINDOW_UPDATE => Ok(()),
             kind::DATA if self.skip > 0 || flags & END_STREAM != 0 => Ok(()),
             kind::RST_STREAM if !self.resets.take(Instant::now()) => Err(Defence::Resets),
@@ -145,7 +98,6 @@ pub(super) struct Guarded<IO> {
 pub(super) struct Alarm {
     defence: OnceLock<Defence>,
     rung: Notify,
-    seen: Mutex<Seen>,
 }
 
 impl Alarm {
@@ -158,11 +110,6 @@ impl Alarm {
             }
             rung.await;
         }
-    }
-
-    /// What has come so far.
-    pub(super) fn seen(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring(&self, defence: Defence) {
@@ -191,7 +138,6 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let passed = self.frames.pass(&buffer.filled()[before..]);
-        *self.alarm.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.frames.seen;
         if let Err(defence) = passed {
             buffer.set_filled(before);
             self.alarm.ring(defence);
@@ -244,27 +190,6 @@ mod tests {
         let mut frames = Frames::new(&limits, Instant::now());
         let all = [&[b'P'; PREFACE][..], &one.repeat(12)].concat();
         all.chunks(piece).try_for_each(|bytes| frames.pass(bytes))
-    }
-
-    #[test]
-    fn the_flood_is_known_by_its_frames() {
-        let of = |frames: &[(u8, u32)]| {
-            let mut seen = Seen::default();
-            for (kind, count) in frames {
-                match *kind {
-                    kind::RST_STREAM => seen.resets += count,
-                    kind::CONTINUATION => seen.continuations += count,
-                    kind::HEADERS => seen.headers += count,
-                    _ => seen.data += count,
-                }
-            }
-            seen.too_much()
-        };
-        assert_eq!(of(&[(kind::HEADERS, 1)]), Defence::HeaderBomb);
-        assert_eq!(of(&[(kind::HEADERS, 65), (kind::DATA, 20), (kind::RST_STREAM, 2)]), Defence::MadeReset);
-        assert_eq!(of(&[(kind::RST_STREAM, 40), (kind::DATA, 100)]), Defence::Resets);
-        assert_eq!(of(&[(kind::CONTINUATION, 9), (kind::RST_STREAM, 40)]), Defence::HeaderBomb);
-        assert_eq!(of(&[(kind::DATA, 1000)]), Defence::SmallData);
     }
 
     #[test]
