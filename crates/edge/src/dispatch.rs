@@ -8,7 +8,7 @@ mod vigil;
 pub(crate) use choice::least_loaded;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::{Request, Response, request};
@@ -123,10 +123,13 @@ impl From<&'static Refusal> for Failure {
 }
 
 /// Sends the order over one connection after the other until one brings an answer, or it must not be tried again.
-pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -> Result<Response<Body>, Failure> {
+/// Takes the order's body.
+pub(crate) async fn dispatch<P: Pool>(pool: &P, order: &mut Order, limits: &Limits) -> Result<Response<Body>, Failure> {
     let Order { kind, head, body, interim } = order;
+    let kind = *kind;
     // Most requests have no body.
-    let replay = (!body.is_end_stream()).then(|| Replay::new(body, limits.replay_bytes, Instant::now()));
+    let replay =
+        (!body.is_end_stream()).then(|| Replay::new(std::mem::take(body), limits.replay_bytes, Instant::now()));
     let mut tried = Vec::new();
     let mut spent = Duration::ZERO;
     loop {
@@ -138,7 +141,7 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
         let started = Instant::now();
         let body = replay.as_ref().map_or_else(Body::empty, |replay| replay.body(started));
         let request = Request::from_parts(head.clone(), body);
-        let exchange = carrier.exchange(kind, request, interim.clone());
+        let mut exchange = pin!(carrier.exchange(kind, request, interim.clone()));
         let waiting = |now: Instant| match (kind, &replay) {
             (Kind::Http, Some(replay)) => replay.waiting(now),
             // What a WebSocket's visitor sends comes only after the answer.
@@ -153,7 +156,7 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: Order, limits: &Limits) -
         };
         let vigil = Vigil::new(&carrier, started);
         let times = (limits.response.saturating_sub(spent), limits.body_pause);
-        let (error, why) = match in_time(exchange, waiting, times, vigil, may_leave).await? {
+        let (error, why) = match in_time(exchange.as_mut(), waiting, times, vigil, may_leave).await? {
             Ok(Ok(answer)) => {
                 if let Some(replay) = &replay {
                     replay.settle();
@@ -187,13 +190,12 @@ struct Silent;
 /// Gives the exchange up when the origin has kept the visitor waiting for longer than the first of `times`, or the visitor the
 /// origin for longer than the second; and when the agent has fallen silent, if the request may go elsewhere.
 async fn in_time<T>(
-    exchange: impl Future<Output = T>,
+    mut exchange: Pin<&mut impl Future<Output = T>>,
     waiting: impl Fn(Instant) -> Waiting,
     (response, pause): (Duration, Duration),
     mut vigil: Vigil<'_, impl Carrier>,
     may_leave: impl Fn() -> bool,
 ) -> Result<Result<T, Silent>, &'static Refusal> {
-    let mut exchange = pin!(exchange);
     loop {
         let now = Instant::now();
         if vigil.is_silent(now) && may_leave() {
@@ -374,8 +376,8 @@ mod tests {
         Order { kind: Kind::Http, head, body, interim: Interim::unwanted() }
     }
 
-    async fn outcome(script: &Script, order: Order) -> Result<(), &'static Refusal> {
-        dispatch(script, order, &Limits::default()).await.map(|_| ()).map_err(|failure| failure.refusal)
+    async fn outcome(script: &Script, mut order: Order) -> Result<(), &'static Refusal> {
+        dispatch(script, &mut order, &Limits::default()).await.map(|_| ()).map_err(|failure| failure.refusal)
     }
 
     /// A body whose end never comes.

@@ -75,7 +75,7 @@ pub(crate) fn events() -> broadcast::Sender<RequestEvent> {
 
 impl Site {
     /// Answers one request, whatever happens.
-    pub(crate) async fn answer(&self, visit: Visit) -> Response<Counted> {
+    pub(crate) async fn answer(&self, visit: Box<Visit>) -> Response<Counted> {
         let under_way = self.metrics.request();
         let ray = Ray::random().at(&self.location);
         let form = form_fields(visit.request.headers());
@@ -113,7 +113,7 @@ impl Site {
 
     async fn carry(
         &self,
-        visit: Visit,
+        visit: Box<Visit>,
         host: &Result<Host, HostError>,
         ray: &HeaderValue,
     ) -> Result<Response<Body>, Stopped> {
@@ -123,16 +123,18 @@ impl Site {
             HostError::Conflicting => &refusal::CONFLICTING_HOST,
             HostError::Malformed => &refusal::MALFORMED_HOST,
         })?;
-        let Visit { kind, request, interim, caller, address } = visit;
+        let Visit { kind, request, interim, caller, address } = *visit;
         // One snapshot, so that no request meets a tunnel without its rules.
         let snapshot = self.registry.snapshot();
         let tunnel = tunnel_of(&snapshot, host)?;
         let access = snapshot.access(tunnel);
-        let (mut head, mut body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let mut order = Order { kind, head, body, interim };
         if let Some(access) = access {
             // Few tunnels have rules, and every request would be as large as what checks them.
-            Box::pin(self.gate.pass(access, host.name(), caller, &mut head, &mut body)).await?;
+            Box::pin(self.gate.pass(access, host.name(), caller, &mut order.head, &mut order.body)).await?;
         }
+        let head = &mut order.head;
         let path = access.and_then(|access| access.path(head.uri.path()));
         let path = path.map(|path| rewritten(&path, head.uri.query())).transpose()?;
         let path = path.or_else(|| head.uri.path_and_query().cloned());
@@ -143,8 +145,7 @@ impl Site {
             access.change(&mut head.headers);
         }
 
-        let order = Order { kind, head, body, interim };
-        let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), order, &self.limits).await?;
+        let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), &mut order, &self.limits).await?;
         // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something
         // else.
         if answer.status().is_informational()

@@ -152,12 +152,12 @@ where
     if !wants_websocket(&request) {
         let (kind, request) = (Kind::Http, request.map(taken));
         let visit = Visit { kind, request, interim: Interim::unwanted(), caller, address };
-        return reception.answer(visit).await;
+        return reception.answer(Box::new(visit)).await;
     }
     let (reader, accepted) = oneshot::channel();
     let request = request.map(|_| Body::wrap(Raw::<IO>::Waiting(accepted)));
     let visit = Visit { kind: Kind::WebSocket, request, interim: Interim::unwanted(), caller, address };
-    let answer = reception.answer(visit).await;
+    let answer = reception.answer(Box::new(visit)).await;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return answer;
     }

@@ -76,8 +76,8 @@ where
                 None => return Ok(()),
                 Some(accepted) => {
                     let exchange = exchange(accepted?, caller, address.clone(), Arc::clone(&reception));
-                    // A panic ends its request alone, as it would end a task.
-                    streams.push(AssertUnwindSafe(exchange).catch_unwind());
+                    // A panic ends its request alone, as it would end a task. Boxed, since the list keeps an empty place for one.
+                    streams.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
                 }
             },
             () = reception.stop.drained(), if leaving.is_none() => {
@@ -148,7 +148,7 @@ async fn exchange(accepted: Accepted, caller: Caller, address: HeaderValue, rece
     let (body, mut asked) = ask::asking(head.headers(), Body::request(recv));
     let (interim, mut interims) = Interim::channel();
     let visit = Visit { kind, request: head.map(|()| body), interim, caller, address };
-    let mut answering = pin!(reception.answer(visit));
+    let mut answering = pin!(reception.answer(Box::new(visit)));
     let answer = loop {
         tokio::select! {
             biased;

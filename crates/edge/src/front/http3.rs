@@ -179,7 +179,7 @@ async fn exchange(
     let (body, mut asked) = ask::asking(&head.headers, body);
     let (interim, mut interims) = Interim::channel();
     let visit = Visit { kind, request: Request::from_parts(head, body), interim, caller, address };
-    let mut answering = pin!(reception.answer(visit));
+    let mut answering = pin!(reception.answer(Box::new(visit)));
     let answer = loop {
         tokio::select! {
             biased;
