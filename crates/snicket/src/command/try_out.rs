@@ -100,7 +100,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let (hostname, credentials) = tunnel(&node.registry, &domain, args.name.as_deref(), &data).await?;
     let inspect = Inspect::from(&args.inspect);
     let agent = connect(&node, credentials, &origin, &args.protocol, inspect).await?;
-    let events = agent.events();
+    // From here on, so that nothing is missed of what happens as soon as the URL is told.
+    let (events, requests) = (agent.events(), node.running.requests());
 
     announce(&node, &token, &agent, &hostname, &origin, screen);
     tell(&notices, screen);
@@ -109,7 +110,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     }
     notify::systemd("READY=1");
     let shown = tokio::spawn(report::answers(events, screen));
-    let refused = tokio::spawn(report::refusals(node.running.requests(), screen));
+    let refused = tokio::spawn(report::refusals(requests, screen));
     tokio::select! {
         () = signals.draining() => (),
         () = node.keep_house(signals.clone()) => (),

@@ -208,12 +208,14 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let local = describe(&node, &settings.domain, token_file);
     let announcement = local.announce(&settings.data)?;
     let _pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    // From here on, so that nothing is missed of what happens as soon as the edge is told of.
+    let requests = node.running.requests();
     announce(&node, &local, &settings.data, screen);
     tell(&notices, screen);
     notify::systemd("READY=1");
     let _watchdog = Watchdog::start();
 
-    let requests = tokio::spawn(show_requests(node.running.requests(), screen));
+    let shown = tokio::spawn(show_requests(requests, screen));
     tokio::select! {
         () = signals.draining() => (),
         () = node.keep_house(signals.clone()) => (),
@@ -223,7 +225,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     notify::systemd("STOPPING=1");
     connector::draining(settings.grace, screen);
     stop(&node.running, settings.grace, &signals).await;
-    requests.abort();
+    shown.abort();
     screen.event(&json!({ "event": "stopped", "time": report::now() }));
     Ok(())
 }
