@@ -2,17 +2,13 @@
 
 mod access;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use agent::ingress::Overrides;
 
 use self::access::{AccessArgs, Wanted};
-use super::share::{self, EdgeArgs, Way};
+use super::share::{self, AgentArgs, EdgeArgs, Way};
 use crate::bootstrap::{self, Wish};
-use crate::connector::{self, Connector};
+use crate::connector;
 use crate::inspect::InspectArgs;
-use crate::logging::{Level, LogArgs, Logging};
 use crate::origin::Origin;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
@@ -42,26 +38,17 @@ pub(crate) struct Args {
     /// Believe any certificate of the origin
     #[arg(long)]
     no_tls_verify: bool,
-    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
-    #[arg(
-        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
-        hide_env_values = true
-    )]
-    metrics: Option<SocketAddr>,
     #[command(flatten)]
     inspect: InspectArgs,
-    /// Time for requests to end after a signal
-    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
-    grace_period: Duration,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
-    log: LogArgs,
+    agent: AgentArgs,
 }
 
 /// Shares.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
-    Logging::from(&args.log).start(Level::Warn)?;
+    args.agent.start_logging()?;
     let Wanted { rules, new_pin } = args.access.read().await?;
     let way = Way::find(&args.edge, Some(&format!("snicket try {}", args.origin.service())))?;
     let known = bootstrap::ask(&way.api, &way.trust).await?;
@@ -75,13 +62,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     };
     let document = connector::single(args.origin.service(), overrides)?;
     let config = share::config(&args.edge, &way, &known, &tunnel, document)?;
-    let connector = Connector {
-        config,
-        metrics: args.metrics,
-        inspect: (&args.inspect).into(),
-        grace: args.grace_period,
-        pidfile: None,
-    };
+    let connector = args.agent.connector(config, (&args.inspect).into());
     let (https, http) = known.ports();
     let ready = |facts: Ready, screen: Screen| {
         let ready = Ready {

@@ -1,6 +1,8 @@
-//! What `http` and `tcp` have in common: an edge to go through, and a tunnel of one's own at it.
+//! What `http`, `tcp` and `udp` have in common: an edge to go through, a tunnel of one's own at it, and an agent.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent::Config;
 use agent::edge::EdgeName;
@@ -9,8 +11,11 @@ use anyhow::Context as _;
 use certs::tls::Roots;
 
 use crate::bootstrap::{self, Known, QuickTunnel, Wish};
+use crate::connector::Connector;
 use crate::fetch::Trust;
+use crate::inspect::Inspect;
 use crate::local::LocalEdge;
+use crate::logging::{Level, LogArgs, Logging};
 use crate::problem::Problem;
 use crate::remembered::Remembered;
 use crate::secret::Secret;
@@ -37,6 +42,34 @@ pub(crate) struct EdgeArgs {
     /// Data directory of the edge on this machine, when it is not the default one
     #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true, hide_short_help = true)]
     data: Option<PathBuf>,
+}
+
+/// The flags that say how the agent runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AgentArgs {
+    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
+    #[arg(
+        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
+        hide_env_values = true
+    )]
+    metrics: Option<SocketAddr>,
+    /// Time for what is under way to end after a signal
+    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
+    grace_period: Duration,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl AgentArgs {
+    /// To be called first.
+    pub(crate) fn start_logging(&self) -> anyhow::Result<()> {
+        Logging::from(&self.log).start(Level::Warn)
+    }
+
+    /// The agent of this configuration.
+    pub(crate) fn connector(&self, config: Config, inspect: Inspect) -> Connector {
+        Connector { config, metrics: self.metrics, inspect, grace: self.grace_period, pidfile: None }
+    }
 }
 
 /// How the edge is reached, and whom to trust.

@@ -1,17 +1,14 @@
 //! `snicket tcp`: a TCP service at a public port of an edge.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use policy::{Access, Network};
 
 use super::place::Place;
-use super::share::{self, EdgeArgs, Way};
+use super::share::{self, AgentArgs, EdgeArgs, Way};
 use crate::bootstrap::{self, PortWish, StreamWish, Wish};
-use crate::connector::{self, Connector};
 use crate::inspect::Inspect;
-use crate::logging::{Level, LogArgs, Logging};
 use crate::ports::PortRange;
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
@@ -57,17 +54,8 @@ pub(crate) struct Args {
     /// Cut connections on which no byte goes either way for this long; 0s is never [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = super::up::duration)]
     idle_timeout: Option<Duration>,
-    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
-    #[arg(
-        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
-        hide_env_values = true
-    )]
-    metrics: Option<SocketAddr>,
-    /// Time for connections to end after a signal
-    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
-    grace_period: Duration,
     #[command(flatten)]
-    log: LogArgs,
+    agent: AgentArgs,
 }
 
 /// Shares.
@@ -86,15 +74,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     } else {
         Wish { access, port: Some(PortWish::new(&args.origin, args.port, stream)), ..Wish::default() }
     };
-    let share = Share {
-        command: "tcp",
-        origin: args.origin,
-        edge: args.edge,
-        wish,
-        metrics: args.metrics,
-        grace: args.grace_period,
-        log: args.log,
-    };
+    let share = Share { command: "tcp", origin: args.origin, edge: args.edge, wish, agent: args.agent };
     share.run(screen).await
 }
 
@@ -104,16 +84,14 @@ pub(super) struct Share {
     pub(super) origin: Place,
     pub(super) edge: EdgeArgs,
     pub(super) wish: Wish,
-    pub(super) metrics: Option<SocketAddr>,
-    pub(super) grace: Duration,
-    pub(super) log: LogArgs,
+    pub(super) agent: AgentArgs,
 }
 
 impl Share {
     /// Shares it.
     pub(super) async fn run(self, screen: Screen) -> anyhow::Result<()> {
-        let Self { command, origin, edge, wish, metrics, grace, log } = self;
-        Logging::from(&log).start(Level::Warn)?;
+        let Self { command, origin, edge, wish, agent } = self;
+        agent.start_logging()?;
         let way = Way::find(&edge, None)?;
         let known = bootstrap::ask(&way.api, &way.trust).await?;
         let by_name = wish.tls.is_some();
@@ -125,7 +103,7 @@ impl Share {
         let port = tunnel.port.unwrap_or(https);
         let last = port.saturating_add(origin.count() - 1);
         let row = if last > port { format!("{port}-{last}") } else { port.to_string() };
-        let connector = Connector { config, metrics, inspect: Inspect::Off, grace, pidfile: None };
+        let connector = agent.connector(config, Inspect::Off);
         let ready = |facts: Ready, screen: Screen| {
             let ready = Ready {
                 command,

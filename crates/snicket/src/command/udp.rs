@@ -1,17 +1,14 @@
 //! `snicket udp`: a UDP service at a public port of an edge.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use policy::{Access, Network};
 
 use super::place::Place;
-use super::share::EdgeArgs;
+use super::share::{AgentArgs, EdgeArgs};
 use super::tcp;
 use crate::bootstrap::{PortWish, StreamWish, Wish};
-use crate::connector;
-use crate::logging::LogArgs;
 use crate::ports::PortRange;
 use crate::problem::Problem;
 use crate::screen::Screen;
@@ -51,17 +48,8 @@ pub(crate) struct Args {
     /// A flow ends when no datagram goes either way for this long [default: 2m]
     #[arg(long, value_name = "TIME", value_parser = super::up::duration)]
     idle_timeout: Option<Duration>,
-    /// Address of /ready and /metrics [default: localhost:20241 to 20245]
-    #[arg(
-        long, value_name = "ADDR", value_parser = connector::metrics_address, env = "SNICKET_METRICS",
-        hide_env_values = true
-    )]
-    metrics: Option<SocketAddr>,
-    /// Time for connections to end after a signal
-    #[arg(long, value_name = "TIME", value_parser = super::up::duration, default_value = "30s", hide_short_help = true)]
-    grace_period: Duration,
     #[command(flatten)]
-    log: LogArgs,
+    agent: AgentArgs,
 }
 
 /// Shares.
@@ -75,14 +63,6 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         StreamWish { proxy_protocol: args.proxy_protocol, max_connections: args.max_flows, idle: args.idle_timeout };
     let port = PortWish::new(&args.origin, args.port, stream);
     let wish = Wish { access, port: Some(port), ..Wish::default() };
-    let share = tcp::Share {
-        command: "udp",
-        origin: args.origin,
-        edge: args.edge,
-        wish,
-        metrics: args.metrics,
-        grace: args.grace_period,
-        log: args.log,
-    };
+    let share = tcp::Share { command: "udp", origin: args.origin, edge: args.edge, wish, agent: args.agent };
     share.run(screen).await
 }
