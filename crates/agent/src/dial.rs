@@ -178,7 +178,8 @@ impl Dialer {
         let endpoint =
             self.endpoint(index, address).await.map_err(|error| unreachable(format!("no UDP socket: {error}")))?;
         let mut settings = quinn::ClientConfig::new(Arc::clone(&self.quic) as Arc<_>);
-        settings.transport_config(Arc::new(wire::quic::agent_transport_config()));
+        let packets = wire::quic::Packets::towards(address);
+        settings.transport_config(Arc::new(wire::quic::agent_transport_config(packets)));
         let connecting = endpoint
             .connect_with(settings, address, certs::tls::TUNNEL_QUIC_NAME)
             .map_err(|error| unreachable(format!("QUIC: {error}")))?;
@@ -200,8 +201,7 @@ impl Dialer {
         }
         let any = if towards.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = std::net::UdpSocket::bind((self.bind.unwrap_or(any), 0))?;
-        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no asynchronous runtime"))?;
-        let endpoint = quinn::Endpoint::new(wire::quic::agent_endpoint_config(), None, socket, runtime)?;
+        let endpoint = wire::quic::endpoint(wire::quic::agent_endpoint_config(), None, socket)?;
         self.endpoints().insert(index, endpoint.clone());
         Ok(endpoint)
     }

@@ -11,6 +11,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
+use wire::quic::Packets;
 
 use crate::connections::Connections;
 use crate::flows::Flows;
@@ -105,14 +106,11 @@ impl Edge {
         let tunnel_tls = tls::tunnel_tls(certificates)?;
         let http = tokio_listener(sockets.http)?;
         let (https, https_udp) = pair(sockets.https)?;
-        let visitors_quic = endpoint(
-            https_udp,
-            certificates,
-            tls::visitor_quic(certificates)?,
-            front::http3::transport_config(config.limits.streams),
-        )?;
+        let visitors_settings =
+            quic_settings(tls::visitor_quic(certificates)?, front::http3::transport_config(config.limits.streams));
+        let visitors_quic = endpoint(https_udp, certificates, visitors_settings)?;
         let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates)?;
-        let dialled = tunnel_listeners.iter().map(|(_, quic)| quic.clone());
+        let dialled = tunnel_listeners.iter().map(|(_, quic, _)| quic.clone());
         let endpoints = std::iter::once(visitors_quic.clone()).chain(dialled).collect();
         let streams = Arc::new(Streams {
             registry,
@@ -151,9 +149,9 @@ impl Edge {
             limits,
             stop: agents.clone(),
         };
-        for (tcp, quic) in tunnel_listeners {
+        for (tcp, quic, jumbo) in tunnel_listeners {
             agents.spawn(listener.clone().over_tls(tcp, Arc::clone(&tunnel_tls)));
-            agents.spawn(listener.clone().over_quic(quic));
+            agents.spawn(listener.clone().over_quic(quic, jumbo));
         }
         visits.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
         visits.spawn(listen::visitors_over_tls(
@@ -230,15 +228,17 @@ fn pair(pair: Pair) -> io::Result<(TcpListener, std::net::UdpSocket)> {
     Ok((tokio_listener(pair.tcp)?, pair.udp))
 }
 
-/// Where agents dial, over either transport.
-fn tunnel_listeners(
-    pairs: Vec<Pair>,
-    certificates: &Arc<Certificates>,
-) -> Result<Vec<(TcpListener, quinn::Endpoint)>, StartError> {
+/// Where agents dial: over TCP, over QUIC, and with which settings over QUIC those whose way may take large packets.
+type TunnelListener = (TcpListener, quinn::Endpoint, Arc<quinn::ServerConfig>);
+
+fn tunnel_listeners(pairs: Vec<Pair>, certificates: &Arc<Certificates>) -> Result<Vec<TunnelListener>, StartError> {
     let listeners = pairs.into_iter().map(|sockets| {
         let (tcp, udp) = pair(sockets)?;
         let crypto = tls::tunnel_quic(certificates)?;
-        Ok((tcp, endpoint(udp, certificates, crypto, wire::quic::edge_transport_config())?))
+        let usual = quic_settings(crypto, wire::quic::edge_transport_config(Packets::Usual));
+        let mut jumbo = usual.clone();
+        jumbo.transport_config(Arc::new(wire::quic::edge_transport_config(Packets::Jumbo)));
+        Ok((tcp, endpoint(udp, certificates, usual)?, Arc::new(jumbo)))
     });
     listeners.collect()
 }
@@ -248,14 +248,16 @@ fn tokio_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
+fn quic_settings(crypto: Arc<QuicServerConfig>, transport: quinn::TransportConfig) -> quinn::ServerConfig {
+    let mut settings = quinn::ServerConfig::with_crypto(crypto);
+    settings.transport_config(Arc::new(transport));
+    settings
+}
+
 fn endpoint(
     socket: std::net::UdpSocket,
     certificates: &Certificates,
-    crypto: Arc<QuicServerConfig>,
-    transport: quinn::TransportConfig,
+    settings: quinn::ServerConfig,
 ) -> io::Result<quinn::Endpoint> {
-    let settings = tls::quic_endpoint(certificates, socket.local_addr()?);
-    let mut config = quinn::ServerConfig::with_crypto(crypto);
-    config.transport_config(Arc::new(transport));
-    quinn::Endpoint::new(settings, Some(config), socket, Arc::new(quinn::TokioRuntime))
+    wire::quic::endpoint(tls::quic_endpoint(certificates, socket.local_addr()?), Some(settings), socket)
 }

@@ -8,6 +8,7 @@ mod incoming;
 mod link;
 mod outgoing;
 mod reader;
+mod runtime;
 mod sessions;
 mod settings;
 
@@ -16,8 +17,9 @@ use quinn::ConnectionError;
 pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
+pub use runtime::endpoint;
 pub(crate) use sessions::{Datagrams, Sessions};
-pub use settings::{ALPN, agent_endpoint_config, agent_transport_config, edge_transport_config};
+pub use settings::{ALPN, Packets, agent_endpoint_config, agent_transport_config, edge_transport_config};
 use settings::{HELD, STREAM_WINDOW};
 
 /// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).

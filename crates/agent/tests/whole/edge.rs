@@ -120,10 +120,8 @@ impl Edge {
         let mut listeners = vec![tokio::spawn(accept_tcp(tcp, tls, Arc::clone(&registry)))];
         if udp {
             let mut settings = quinn::ServerConfig::with_crypto(certs::tls::tunnel_quic(&certificates).unwrap());
-            settings.transport_config(Arc::new(wire::quic::edge_transport_config()));
-            let runtime = quinn::default_runtime().unwrap();
-            let endpoint =
-                quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(settings), quic, runtime).unwrap();
+            settings.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
+            let endpoint = wire::quic::endpoint(quinn::EndpointConfig::default(), Some(settings), quic).unwrap();
             listeners.push(tokio::spawn(accept_quic(endpoint, Arc::clone(&registry))));
         } else {
             listeners.push(tokio::spawn(async move {

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use wire::quic::Packets;
 
 use super::handshakes::{Handshakes, Newcomer};
 use super::places::{Place, Places};
@@ -69,8 +70,8 @@ impl Agents {
         Box::pin(self.serve(serving, &door, remote)).await;
     }
 
-    /// Serves agents over QUIC until the node stops.
-    pub(crate) async fn over_quic(self, endpoint: quinn::Endpoint) {
+    /// Serves agents over QUIC until the node stops. `jumbo` is for those whose way may take large packets.
+    pub(crate) async fn over_quic(self, endpoint: quinn::Endpoint, jumbo: Arc<quinn::ServerConfig>) {
         let entrance = self.handshakes.at(endpoint);
         while let Some(Some(met)) = self.stop.unless_drained(entrance.next()).await {
             let newcomer = match met {
@@ -84,6 +85,10 @@ impl Agents {
             let Some(place) = self.place(remote) else {
                 newcomer.refuse();
                 continue;
+            };
+            let newcomer = match Packets::towards(remote) {
+                Packets::Usual => newcomer,
+                Packets::Jumbo => newcomer.with(Arc::clone(&jumbo)),
             };
             self.stop.spawn(self.clone().dialled_over_quic(newcomer, remote, place));
         }

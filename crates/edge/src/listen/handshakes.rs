@@ -52,6 +52,8 @@ struct Counts {
 /// A QUIC handshake that may begin. It counts as under way until this is dropped.
 pub(crate) struct Newcomer {
     incoming: Incoming,
+    /// Instead of the endpoint's.
+    settings: Option<Arc<quinn::ServerConfig>>,
     handshakes: Arc<Handshakes>,
     counts: Arc<Counts>,
     under_way: Counted,
@@ -125,7 +127,7 @@ impl Entrance {
         Some(match self.counts.admit(unfinished, incoming.remote_address_validated()) {
             Ok(under_way) => {
                 let (handshakes, counts) = (Arc::clone(&self.handshakes), Arc::clone(&self.counts));
-                Ok(Newcomer { incoming, handshakes, counts, under_way })
+                Ok(Newcomer { incoming, settings: None, handshakes, counts, under_way })
             }
             Err(Defence::UnprovenAddress) => {
                 // It fails only for addresses that are proven.
@@ -173,6 +175,11 @@ impl Newcomer {
         self.incoming.remote_address()
     }
 
+    /// Has settings of its own.
+    pub(crate) fn with(self, settings: Arc<quinn::ServerConfig>) -> Self {
+        Self { settings: Some(settings), ..self }
+    }
+
     /// Tells it to go away.
     pub(crate) fn refuse(self) {
         self.incoming.refuse();
@@ -180,11 +187,14 @@ impl Newcomer {
 
     /// Shakes hands over QUIC for so long at most.
     pub(crate) async fn shake_hands(self, limit: Duration) -> Result<Established, HandshakeError> {
-        let Self { incoming, handshakes, counts, under_way } = self;
+        let Self { incoming, settings, handshakes, counts, under_way } = self;
         let handshake = async {
             let turn = handshakes.turns.acquire().await;
             // What costs is done right here if the first packet holds all of the peer's first message.
-            let rest = incoming.accept();
+            let rest = match settings {
+                Some(settings) => incoming.accept_with(settings),
+                None => incoming.accept(),
+            };
             drop(turn);
             rest?.await
         };

@@ -158,10 +158,9 @@ impl Dial {
 
     pub(crate) async fn quic(&self, name: &str) -> (quinn::Endpoint, quinn::Connection) {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let config = wire::quic::agent_endpoint_config();
-        let endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime)).unwrap();
+        let endpoint = wire::quic::endpoint(wire::quic::agent_endpoint_config(), None, socket).unwrap();
         let mut client = quinn::ClientConfig::new(tls::agent_quic(&self.roots, false).unwrap());
-        client.transport_config(Arc::new(wire::quic::agent_transport_config()));
+        client.transport_config(Arc::new(wire::quic::agent_transport_config(wire::quic::Packets::Jumbo)));
         let connection = endpoint.connect_with(client, self.address, name).unwrap().await.unwrap();
         (endpoint, connection)
     }

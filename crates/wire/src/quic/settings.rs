@@ -1,6 +1,10 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TransportConfig, VarInt,
+};
 
 /// The protocol name that both ends offer in the QUIC handshake (section 2.2).
 pub const ALPN: &[u8] = b"argotunnel";
@@ -37,16 +41,69 @@ pub(super) const EDGE_STREAMS: u32 = 256;
 /// Datagrams that wait to be read, or sent: beyond it the oldest are lost, as datagrams are.
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
-/// Settings of a QUIC endpoint that listens for agents.
-pub fn edge_transport_config() -> TransportConfig {
-    let mut config = transport_config();
+/// Bytes of the largest packet: what fits into a jumbo frame of 9,000 with the headers of IPv6 and UDP.
+pub(super) const LARGEST_PACKET: u16 = 9_000 - 40 - 8;
+
+/// Packets that one of our own ends leaves without an acknowledgement until it has something else to say. Alone, an acknowledgement
+/// costs either end as much as a request does. More would hold up a sender that may not have so many under way.
+const UNACKNOWLEDGED: u32 = 8;
+
+/// The longest that an acknowledgement waits for that: a fifth of what it would be otherwise, since it is waited for more often.
+const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(5);
+
+/// How large packets may become on the way to a peer; whether it takes them is tried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packets {
+    /// What Ethernet takes.
+    Usual,
+    /// What jumbo frames take.
+    Jumbo,
+}
+
+impl Packets {
+    /// What the first link towards a peer takes, if the system tells. It is a matter of some calls that wait for nothing.
+    pub fn towards(peer: SocketAddr) -> Self {
+        const ETHERNET: u32 = 1_500;
+        match link_mtu(peer) {
+            Some(mtu) if mtu > ETHERNET => Self::Jumbo,
+            _ => Self::Usual,
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn link_mtu(peer: SocketAddr) -> Option<u32> {
+    use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+
+    use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
+
+    // Nothing is sent: it is about the route.
+    if peer.is_ipv4() {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(peer).ok()?;
+        ip_mtu(socket).ok()
+    } else {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(peer).ok()?;
+        ipv6_mtu(socket).ok()
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn link_mtu(_: SocketAddr) -> Option<u32> {
+    None
+}
+
+/// Settings of a QUIC connection that an agent has dialled, at the edge.
+pub fn edge_transport_config(packets: Packets) -> TransportConfig {
+    let mut config = transport_config(packets);
     config.max_concurrent_bidi_streams(AGENT_STREAMS.into());
     config
 }
 
 /// Settings of a QUIC connection that an agent dials.
-pub fn agent_transport_config() -> TransportConfig {
-    let mut config = transport_config();
+pub fn agent_transport_config(packets: Packets) -> TransportConfig {
+    let mut config = transport_config(packets);
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(AGENT_IDLE_MILLIS))))
         .max_concurrent_bidi_streams(EDGE_STREAMS.into())
@@ -54,7 +111,14 @@ pub fn agent_transport_config() -> TransportConfig {
     config
 }
 
-fn transport_config() -> TransportConfig {
+fn transport_config(packets: Packets) -> TransportConfig {
+    // Stock agents do not know what this is about, and go on as they are.
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(UNACKNOWLEDGED.into()).max_ack_delay(Some(ACKNOWLEDGED_AFTER));
+    let mut discovery = MtuDiscoveryConfig::default();
+    if packets == Packets::Jumbo {
+        discovery.upper_bound(LARGEST_PACKET);
+    }
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MILLIS))))
@@ -63,7 +127,9 @@ fn transport_config() -> TransportConfig {
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .mtu_discovery_config(Some(discovery))
+        .ack_frequency_config(Some(acknowledgements));
     config
 }
 

@@ -232,7 +232,7 @@ async fn our_agent_says_when_it_has_handed_a_request_to_nobody() {
 #[tokio::test]
 async fn a_request_whose_head_did_not_all_leave_was_not_sent() {
     let (endpoint, client) = quic_listener();
-    let mut transport = wire::quic::agent_transport_config();
+    let mut transport = wire::quic::agent_transport_config(wire::quic::Packets::Jumbo);
     transport.stream_receive_window(16u32.into());
     let address = endpoint.local_addr().unwrap();
     let (accepted, agent) = tokio::join!(

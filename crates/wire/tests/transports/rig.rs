@@ -366,12 +366,13 @@ pub fn quic_listener() -> (quinn::Endpoint, rustls::ClientConfig) {
     let (server, client) = tls("quic.cftunnel.com", wire::quic::ALPN);
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(wire::quic::edge_transport_config()));
-    (quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap(), client)
+    config.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    (wire::quic::endpoint(quinn::EndpointConfig::default(), Some(config), socket).unwrap(), client)
 }
 
 pub async fn quic_dial(address: SocketAddr, client: rustls::ClientConfig) -> quinn::Connection {
-    quic_dial_with(address, client, wire::quic::agent_transport_config()).await
+    quic_dial_with(address, client, wire::quic::agent_transport_config(wire::quic::Packets::Jumbo)).await
 }
 
 pub async fn quic_dial_with(
@@ -383,8 +384,7 @@ pub async fn quic_dial_with(
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = quinn::Endpoint::new(wire::quic::agent_endpoint_config(), None, socket, runtime).unwrap();
+    let endpoint = wire::quic::endpoint(wire::quic::agent_endpoint_config(), None, socket).unwrap();
     endpoint.connect_with(config, address, "quic.cftunnel.com").unwrap().await.unwrap()
 }
 

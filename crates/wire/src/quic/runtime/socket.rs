@@ -1,0 +1,132 @@
+//! The UDP socket of an endpoint.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use crate::quic::settings::LARGEST_PACKET;
+
+/// Bytes that the system keeps of what has come, as far as its limits allow: what a busy peer sends in some milliseconds, in
+/// which nobody here has had a turn.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Bytes of packets that the system hands over, or takes, at once: those of the longest datagram (65,507) or fewer.
+const AT_ONCE: usize = 65_000;
+
+/// A socket that takes large packets, and keeps many.
+#[derive(Debug)]
+pub(super) struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    /// The system had no room for the last packet that was to be sent.
+    full: AtomicBool,
+}
+
+impl Socket {
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        // The system may have a lower limit, which is as good as it gets.
+        let _ = state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER);
+        // It does not block since its state was made.
+        Ok(Self { io: UdpSocket::from_std(socket)?, state, full: AtomicBool::new(false) })
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), transmit));
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { socket: self, room: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(size) = transmit.segment_size.filter(|_| transmit.contents.len() > AT_ONCE) else {
+            return self.send(transmit);
+        };
+        for contents in transmit.contents.chunks(size * (AT_ONCE / size).max(1)) {
+            let segment_size = Some(size).filter(|size| contents.len() > *size);
+            // When there is no room halfway, all is sent again, and the peer has some packets twice.
+            self.send(&Transmit { contents, segment_size, ..*transmit })?;
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        about: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(context))?;
+            let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, about));
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// For the size of buffers only: as many of the largest as are no less than what the system joins.
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments().min((1_usize << 16).div_ceil(usize::from(LARGEST_PACKET)))
+    }
+}
+
+type Room = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Waits for room in a socket, for one connection.
+struct Poller {
+    socket: Arc<Socket>,
+    room: Option<Room>,
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, room } = &mut *self;
+        if room.is_none() && !socket.full.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = room.get_or_insert_with(|| {
+            let socket = Arc::clone(socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let outcome = ready!(waiting.as_mut().poll(context));
+        *room = None;
+        socket.full.store(false, Ordering::Relaxed);
+        Poll::Ready(outcome)
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
