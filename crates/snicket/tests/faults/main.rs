@@ -5,6 +5,7 @@ mod blocked;
 mod configuration;
 mod edges;
 mod endpoint;
+mod flows;
 mod rig;
 mod spread;
 mod start;
