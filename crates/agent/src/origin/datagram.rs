@@ -20,6 +20,9 @@ use crate::ingress::OriginOptions;
 /// they wait for an answer.
 const FIRST: usize = 4;
 
+/// Bytes of these: so many full packets.
+const FIRST_BYTES: usize = FIRST * 1_500;
+
 /// An origin of datagrams.
 pub(crate) struct DatagramOrigin {
     host: String,
@@ -88,7 +91,9 @@ impl Peer {
 
     /// Sends a datagram. An error tells of an earlier one.
     pub(crate) fn send(&mut self, payload: &Bytes) -> io::Result<Sent> {
-        if !self.others.is_empty() && self.first.len() < FIRST {
+        let kept: usize = self.first.iter().map(Bytes::len).sum();
+        let has_room = self.first.len() < FIRST && kept + payload.len() <= FIRST_BYTES;
+        if !self.others.is_empty() && has_room {
             self.first.push(payload.clone());
         }
         for _ in 0..2 {

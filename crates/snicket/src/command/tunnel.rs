@@ -28,7 +28,7 @@ Examples:
   snicket tunnel --url http://localhost:3000     a quick tunnel, name chosen by the edge
   snicket tunnel --name web --hostname www.example.com --url http://localhost:3000
 
-Flags may stand before or after the subcommand; flag, environment, file, default: docs/named-tunnels.md";
+Flags stand anywhere; flag, then environment, then file, then default. All: docs/named-tunnels.md";
 
 /// Arguments of `tunnel`.
 #[derive(Debug, clap::Args)]
