@@ -10,13 +10,14 @@
 mod attacks;
 mod report;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use harness::{Agent, Edge, LIMIT, Origin, Process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
@@ -50,6 +51,8 @@ const PACE: Duration = Duration::from_millis(20);
 /// How long what an attack took may take to come back: as long as the longest time-out of an idle connection, and what a
 /// busy machine adds.
 const RECOVERY: Duration = Duration::from_secs(90);
+/// A datagram that is not answered is said again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 /// A request that takes longer has failed.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -115,17 +118,35 @@ impl Served {
     }
 }
 
-/// A visitor who asks at a steady pace, each time on a connection of its own, until the time is over.
-async fn victim(edge: &Edge, host: &str, time: Duration) -> Served {
+/// What a victim asks.
+#[derive(Debug, Clone)]
+enum Way {
+    /// A site, each time on a connection of its own.
+    Site(SocketAddr, String),
+    /// A public port of UDP, each time from a socket of its own.
+    Port(SocketAddr),
+}
+
+impl Way {
+    async fn ask(&self) -> Result<(), String> {
+        match self {
+            Self::Site(address, host) => ask(*address, host).await,
+            Self::Port(address) => say(*address).await,
+        }
+    }
+}
+
+/// A visitor who asks at a steady pace until the time is over.
+async fn victim(way: &Way, time: Duration) -> Served {
     let until = Instant::now() + time;
     let mut pace = interval(PACE);
     let mut asking = JoinSet::new();
     while Instant::now() < until {
         pace.tick().await;
-        let (address, host) = (edge.http(), host.to_owned());
+        let way = way.clone();
         asking.spawn(async move {
             let started = Instant::now();
-            let answer = tokio::time::timeout(LATE, ask(address, &host)).await;
+            let answer = tokio::time::timeout(LATE, way.ask()).await;
             match answer {
                 Ok(Ok(())) => Ok(started.elapsed()),
                 Ok(Err(error)) => Err(error),
@@ -144,7 +165,36 @@ async fn victim(edge: &Edge, host: &str, time: Duration) -> Served {
     served
 }
 
-async fn ask(address: std::net::SocketAddr, host: &str) -> Result<(), String> {
+/// Says something until there is an answer, as visitors of UDP do.
+async fn say(port: SocketAddr) -> Result<(), String> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
+    socket.connect(port).await.map_err(|error| error.to_string())?;
+    loop {
+        let _ = socket.send(b"hello").await;
+        let mut answer = [0; 100];
+        if let Ok(Ok(length)) = tokio::time::timeout(AGAIN, socket.recv(&mut answer)).await {
+            let good = &answer[..length] == b"hello";
+            return if good { Ok(()) } else { Err(format!("{:?}", &answer[..length])) };
+        }
+    }
+}
+
+/// An origin that answers each datagram with itself.
+async fn echo() -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut heard = [0; 2000];
+        loop {
+            if let Ok((length, from)) = socket.recv_from(&mut heard).await {
+                let _ = socket.send_to(&heard[..length], from).await;
+            }
+        }
+    });
+    address
+}
+
+async fn ask(address: SocketAddr, host: &str) -> Result<(), String> {
     let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
@@ -181,13 +231,15 @@ async fn lowest(variable: &str, value: &str, word: &str) -> (Child, String) {
 }
 
 /// Starts the attack.
-async fn attacker(name: &str, edge: &Edge, host: &str) -> Child {
+async fn attacker(name: &str, camp: &Camp) -> Child {
+    let edge = &camp.edge;
     let told = json!({
         "attack": name,
         "http": edge.http().to_string(),
         "https": edge.https().to_string(),
         "tunnel": edge.tunnel().to_string(),
-        "host": host,
+        "port": camp.attacked_port.port().to_string(),
+        "host": camp.attacked.host(),
         "ca": edge.ca().display().to_string(),
     });
     lowest(ATTACK, &told.to_string(), attacks::BEGINS).await.0
@@ -231,6 +283,8 @@ struct Camp {
     edge: Edge,
     victims: Agent,
     attacked: Agent,
+    victims_port: Agent,
+    attacked_port: Agent,
     _victims_origin: Origin,
     _attacked_origin: Child,
 }
@@ -243,8 +297,20 @@ impl Camp {
         let edge = Edge::start_with(&["--loglevel", "warn"]).await;
         let victims = Agent::start(&edge, &origin.service(), &["--protocol", "quic"]).await;
         let attacked = Agent::start(&edge, service, &["--protocol", "http2"]).await;
+        // Flows that are not gone when the attack is are no leak.
+        let port = async |name| {
+            let origin = echo().await.to_string();
+            Agent::udp(&edge, &origin, &["--name", name, "--idle-timeout", "2s", "--protocol", "quic"]).await
+        };
+        let (victims_port, attacked_port) = (port("victims").await, port("attacked").await);
         yields(&attacked.process).await;
-        Self { edge, victims, attacked, _victims_origin: origin, _attacked_origin: attacked_origin }
+        yields(&attacked_port.process).await;
+        let (_victims_origin, _attacked_origin) = (origin, attacked_origin);
+        Self { edge, victims, attacked, victims_port, attacked_port, _victims_origin, _attacked_origin }
+    }
+
+    fn site(&self) -> Way {
+        Way::Site(self.edge.http(), self.victims.host())
     }
 
     /// One attack, so many times.
@@ -256,15 +322,16 @@ impl Camp {
         before: Usage,
         slack_kib: u64,
     ) -> Row {
-        let (edge, host) = (&self.edge, self.victims.host());
+        let edge = &self.edge;
+        let way = if attack.is_upon_ports() { Way::Port(self.victims_port.port()) } else { self.site() };
         let counted = defences(edge).await;
         let mut row = Row::new(attack.what, before);
         for _ in 0..rounds {
             // The short form compares nothing.
-            let idle = if rounds > 1 { victim(edge, &host, time).await } else { Served::default() };
-            let mut attacker = attacker(attack.name, edge, &self.attacked.host()).await;
+            let idle = if rounds > 1 { victim(&way, time).await } else { Served::default() };
+            let mut attacker = attacker(attack.name, self).await;
             let (used, since) = (cpu_seconds(&edge.process), Instant::now());
-            let served = victim(edge, &host, time).await;
+            let served = victim(&way, time).await;
             let cores = (cpu_seconds(&edge.process) - used) / since.elapsed().as_secs_f64();
             let peak = Usage::of(edge).await;
             let _ = attacker.kill().await;
@@ -284,7 +351,7 @@ impl Camp {
     /// As many honest visitors as an attacker has connections come, are served and leave. What stays of them is what a node
     /// needs that has served a crowd.
     async fn crowd(&self) {
-        let mut crowd = attacker(CROWD.name, &self.edge, &self.attacked.host()).await;
+        let mut crowd = attacker(CROWD.name, self).await;
         sleep(CROWDED).await;
         let _ = crowd.kill().await;
     }
@@ -293,7 +360,7 @@ impl Camp {
 async fn siege(time: Duration, rounds: usize) -> (Levels, Vec<Row>) {
     let camp = Camp::pitch().await;
     // Fills pools and caches, which stay.
-    victim(&camp.edge, &camp.victims.host(), time).await;
+    victim(&camp.site(), time).await;
     let cold = Usage::of(&camp.edge).await;
     let is_whole = rounds > 1;
     if is_whole {
@@ -313,7 +380,8 @@ async fn siege(time: Duration, rounds: usize) -> (Levels, Vec<Row>) {
         sleep(MINUTE).await;
     }
     let end = Usage::of(&camp.edge).await;
-    for process in [&camp.edge.process, &camp.victims.process, &camp.attacked.process] {
+    let agents = [&camp.victims, &camp.attacked, &camp.victims_port, &camp.attacked_port];
+    for process in agents.map(|agent| &agent.process).into_iter().chain([&camp.edge.process]) {
         assert!(!process.stderr().contains("panicked"), "{}", process.stderr());
     }
     (Levels { cold, warm, end }, rows)

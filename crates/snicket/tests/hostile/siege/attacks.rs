@@ -24,6 +24,8 @@ struct Target {
     http: SocketAddr,
     https: SocketAddr,
     tunnel: SocketAddr,
+    /// A public port of UDP.
+    port: SocketAddr,
     host: String,
     tls: Arc<rustls::ClientConfig>,
 }
@@ -79,6 +81,7 @@ attacks! {
     http3_resets, 4, "HTTP/3: requests taken back";
     http3_empty_frames, 4, "HTTP/3: frames that carry nothing";
     http3_slow_readers, 20, "HTTP/3: 100 answers that nobody reads on each of 20 connections";
+    udp_forged, 4, "UDP port: one datagram of each forged sender (the victim is at another port)";
     tunnel_scanners, 16, "Tunnel port: scanners and TLS garbage";
     tunnel_silence, 1000, "Tunnel port: handshakes and no registration, 1,000 connections";
     tunnel_initials, 4, "Tunnel port: Initial packets";
@@ -96,6 +99,11 @@ pub(super) const CROWD: Attack = Attack {
 impl Attack {
     pub(super) fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Whether it is one upon public ports of UDP.
+    pub(super) fn is_upon_ports(&self) -> bool {
+        self.name.starts_with("udp_")
     }
 }
 
@@ -116,6 +124,7 @@ pub(super) async fn attack(told: &Value) {
         http: address("http"),
         https: address("https"),
         tunnel: address("tunnel"),
+        port: address("port"),
         host: text("host"),
         tls: Arc::new(tls),
     };
@@ -485,6 +494,20 @@ async fn http3_slow_readers(target: Target, _: usize) -> std::io::Result<()> {
     }
     connection.closed().await;
     drop(kept);
+    Ok(())
+}
+
+/// Every sender says one thing and is never heard again.
+async fn udp_forged(target: Target, number: usize) -> std::io::Result<()> {
+    for round in 0..50_000_u32 {
+        let [_, _, high, low] = round.to_be_bytes();
+        let sender = Ipv4Addr::new(127, 1 + number as u8, high, low);
+        let socket = std::net::UdpSocket::bind((sender, 0))?;
+        socket.send_to(b"x", target.port)?;
+        if round % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
     Ok(())
 }
 
