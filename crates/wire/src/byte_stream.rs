@@ -1,9 +1,10 @@
 //! Byte streams: TCP and its like through the tunnel (sections 5.5 and 7).
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -29,6 +30,9 @@ const MAX_NAME: usize = 253;
 /// the most, so that a busy one costs few calls.
 const FIRST_READ: usize = 4 << 10;
 const LARGEST_READ: usize = 64 << 10;
+
+/// Pieces that are sent at once, if there are more than one. The tunnel brings some in the same moment.
+const PIECES: usize = 8;
 
 /// Where a byte stream, or a flow of datagrams, is to lead.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -187,6 +191,44 @@ impl ByteStream {
         }
     }
 
+    /// Sends some bytes off the front of these pieces; answers how many.
+    fn poll_send_pieces(&mut self, context: &mut Context<'_>, pieces: &mut VecDeque<Bytes>) -> Poll<io::Result<usize>> {
+        let mut sent = match &mut self.source {
+            Source::Http2(stream) => {
+                let Some(first) = pieces.front_mut() else { return Poll::Ready(Ok(0)) };
+                let before = first.len();
+                ready!(stream.poll_send(context, first))?;
+                let sent = before - first.len();
+                if first.is_empty() {
+                    pieces.pop_front();
+                }
+                return Poll::Ready(Ok(sent));
+            }
+            Source::Quic(stream) => return stream.poll_send_pieces(context, pieces),
+            Source::Other(other) => {
+                let mut slices = [IoSlice::new(&[]); PIECES];
+                for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+                    *slice = IoSlice::new(piece);
+                }
+                let count = pieces.len().min(PIECES);
+                ready!(Pin::new(&mut other.io).poll_write_vectored(context, &slices[..count]))?
+            }
+        };
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let all = sent;
+        while let Some(first) = pieces.front_mut() {
+            if first.len() > sent {
+                first.advance(sent);
+                break;
+            }
+            sent -= first.len();
+            pieces.pop_front();
+        }
+        Poll::Ready(Ok(all))
+    }
+
     /// Sends some of the bytes, off their front.
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
         match &mut self.source {
@@ -211,8 +253,8 @@ impl Other {
         }
         match poll_read_buf(Pin::new(&mut self.io), context, &mut self.buffer) {
             Poll::Pending => {
-                // Nobody holds memory for a stream that is silent.
-                (self.buffer, self.size) = (BytesMut::new(), FIRST_READ);
+                // Nobody holds memory for a stream that is silent. One that was busy will mostly be so again.
+                (self.buffer, self.size) = (BytesMut::new(), (self.size / 4).max(FIRST_READ));
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -231,8 +273,11 @@ impl Other {
 #[derive(Default)]
 struct Pump {
     stage: Stage,
-    /// On its way.
-    bytes: Bytes,
+    /// On its way: so many bytes, in pieces.
+    pieces: VecDeque<Bytes>,
+    held: usize,
+    /// How it ended where it comes from. What came before goes on first.
+    end: Option<io::Result<()>>,
     unflushed: bool,
     carried: u64,
 }
@@ -249,29 +294,43 @@ impl Pump {
     fn poll(&mut self, context: &mut Context<'_>, from: &mut ByteStream, to: &mut ByteStream) -> Poll<io::Result<()>> {
         loop {
             match self.stage {
-                Stage::Carrying if !self.bytes.is_empty() => {
-                    ready!(to.poll_send(context, &mut self.bytes))?;
-                    self.unflushed = true;
-                }
-                Stage::Carrying => match from.poll_chunk(context)? {
-                    Poll::Ready(Some(bytes)) => {
-                        self.carried += bytes.len() as u64;
-                        self.bytes = bytes;
-                    }
-                    Poll::Ready(None) => self.stage = Stage::Ending,
-                    Poll::Pending => {
+                Stage::Carrying => {
+                    self.gather(context, from);
+                    if !self.pieces.is_empty() {
+                        self.held -= ready!(to.poll_send_pieces(context, &mut self.pieces))?;
+                        self.unflushed = true;
+                    } else if let Some(end) = self.end.take() {
+                        end?;
+                        self.stage = Stage::Ending;
+                    } else {
                         if self.unflushed {
                             ready!(Pin::new(&mut *to).poll_flush(context))?;
                             self.unflushed = false;
                         }
                         return Poll::Pending;
                     }
-                },
+                }
                 Stage::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(context))?;
                     self.stage = Stage::Ended;
                 }
                 Stage::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Takes what is there, as far as it can be sent at once. With nothing taken, and no end, there will be a wake-up.
+    fn gather(&mut self, context: &mut Context<'_>, from: &mut ByteStream) {
+        while self.end.is_none() && self.held < LARGEST_READ && self.pieces.len() < PIECES {
+            match from.poll_chunk(context) {
+                Poll::Ready(Ok(Some(bytes))) => {
+                    self.carried += bytes.len() as u64;
+                    self.held += bytes.len();
+                    self.pieces.push_back(bytes);
+                }
+                Poll::Ready(Ok(None)) => self.end = Some(Ok(())),
+                Poll::Ready(Err(error)) => self.end = Some(Err(error)),
+                Poll::Pending => return,
             }
         }
     }

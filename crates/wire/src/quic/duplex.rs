@@ -1,5 +1,6 @@
 //! A stream of QUIC as a byte stream both ways, for what is no HTTP.
 
+use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -33,6 +34,17 @@ impl Duplex {
     /// Sends some of the bytes, off their front.
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
         self.send.poll_write(context, bytes).map_err(io::Error::from)
+    }
+
+    /// Sends some bytes off the front of these pieces; answers how many.
+    pub(crate) fn poll_send_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(self.send.poll_write_pieces(context, pieces.make_contiguous()))?;
+        pieces.drain(..written.chunks);
+        Poll::Ready(Ok(written.bytes))
     }
 
     /// Ends the sending, and waits until the other end has all of it.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use quinn::{SendStream, StoppedError, VarInt, WriteError};
+use quinn::{SendStream, StoppedError, VarInt, WriteError, Written};
 
 use super::{CODE, REFUSED};
 use crate::connect::framing;
@@ -38,11 +38,17 @@ impl Outgoing {
 
     /// Writes some of the bytes, off their front.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), WriteError>> {
-        let mut chunks = [std::mem::take(bytes)];
+        self.poll_write_pieces(context, std::slice::from_mut(bytes)).map_ok(|_| ())
+    }
+
+    /// Writes some bytes off the front of these pieces.
+    pub(super) fn poll_write_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &mut [Bytes],
+    ) -> Poll<Result<Written, WriteError>> {
         // The future holds nothing but the borrows, so making a new one for each poll loses nothing.
-        let written = std::pin::pin!(self.send.write_chunks(&mut chunks)).poll(context);
-        [*bytes] = chunks;
-        written.map_ok(|_| ())
+        std::pin::pin!(self.send.write_chunks(pieces)).poll(context)
     }
 
     /// Ends the stream in order.
