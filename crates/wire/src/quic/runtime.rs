@@ -12,7 +12,7 @@ use std::time::Instant;
 use quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 
 use super::settings::LARGEST_PACKET;
-use socket::Socket;
+use socket::{Peers, Socket};
 
 /// An endpoint on Tokio that spares packets and calls of the system while there is much to do.
 ///
@@ -23,11 +23,12 @@ use socket::Socket;
 /// The system does not let the socket be set up.
 pub fn endpoint(mut config: EndpointConfig, server: Option<ServerConfig>, socket: UdpSocket) -> io::Result<Endpoint> {
     config.max_udp_payload_size(LARGEST_PACKET).expect("the size is one that the protocol allows");
-    Endpoint::new(config, server, socket, Arc::new(Runtime))
+    let peers = if server.is_some() { Peers::Many } else { Peers::One };
+    Endpoint::new(config, server, socket, Arc::new(Runtime(peers)))
 }
 
 #[derive(Debug)]
-struct Runtime;
+struct Runtime(Peers);
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
@@ -39,7 +40,7 @@ impl quinn::Runtime for Runtime {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Ok(Arc::new(Socket::new(socket)?))
+        Ok(Arc::new(Socket::new(socket, self.0)?))
     }
 
     fn now(&self) -> Instant {

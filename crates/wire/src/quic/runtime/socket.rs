@@ -22,22 +22,41 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Bytes of packets that the system hands over, or takes, at once: those of the longest datagram (65,507) or fewer.
 const AT_ONCE: usize = 65_000;
 
+/// Whose packets come to a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Peers {
+    One,
+    Many,
+}
+
+impl Peers {
+    /// Batches of packets that are read in one call. The system joins those of one peer into one batch, so that more of them would
+    /// only take memory that was used once.
+    fn batches(self) -> usize {
+        match self {
+            Self::One => 4,
+            Self::Many => quinn::udp::BATCH_SIZE,
+        }
+    }
+}
+
 /// A socket that takes large packets, and keeps many.
 #[derive(Debug)]
 pub(super) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
+    peers: Peers,
     /// The system had no room for the last packet that was to be sent.
     full: AtomicBool,
 }
 
 impl Socket {
-    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub(super) fn new(socket: std::net::UdpSocket, peers: Peers) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         // The system may have a lower limit, which is as good as it gets.
         let _ = state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER);
         // It does not block since its state was made.
-        Ok(Self { io: UdpSocket::from_std(socket)?, state, full: AtomicBool::new(false) })
+        Ok(Self { io: UdpSocket::from_std(socket)?, state, peers, full: AtomicBool::new(false) })
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -72,6 +91,8 @@ impl AsyncUdpSocket for Socket {
         buffers: &mut [IoSliceMut<'_>],
         about: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let batches = self.peers.batches().min(buffers.len());
+        let (buffers, about) = (&mut buffers[..batches], &mut about[..batches]);
         loop {
             ready!(self.io.poll_recv_ready(context))?;
             let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, about));
