@@ -100,6 +100,8 @@ pub(crate) struct Core {
     writing: usize,
     encoder: Encoder,
     send_window: i64,
+    /// Bytes of all bodies that have been sent.
+    sent: u64,
     /// Of new streams.
     initial_window: i64,
     /// How often the other end has changed that, which goes over all streams.
@@ -112,8 +114,8 @@ pub(crate) struct Core {
     waiting: VecDeque<(usize, u32)>,
 
     closing: Closing,
-    /// An answer to a ping is still to come.
-    asked: bool,
+    /// Signs of life of the other end.
+    signs: u64,
     /// The other end takes no more streams; why, and which was the last.
     gone: Option<(Reason, u32)>,
     dead: Option<Error>,
@@ -180,8 +182,17 @@ pub(crate) struct Stream {
     /// Nothing more goes.
     finished: bool,
     writer: Option<Waker>,
-    /// The writer waits for an end.
-    lingers: bool,
+    waits: Waits,
+    /// Bytes of the body that have been sent.
+    sent: u64,
+}
+
+/// What a writer waits for, beside a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Reset,
+    Room,
+    End,
 }
 
 /// What ends the sending side of a stream.
@@ -234,6 +245,7 @@ impl Core {
             writing: 0,
             encoder: Encoder::new(),
             send_window: DEFAULT_WINDOW.into(),
+            sent: 0,
             initial_window: DEFAULT_WINDOW.into(),
             window_changes: 0,
             mistakes: 0,
@@ -241,7 +253,7 @@ impl Core {
             allowed_streams: None,
             waiting: VecDeque::new(),
             closing: Closing::Open,
-            asked: false,
+            signs: 0,
             gone: None,
             dead: None,
             driver: None,
@@ -318,13 +330,17 @@ impl Core {
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self) {
         frame::put(&mut self.out, frame::kind::PING, 0, 0, LIFE);
-        self.asked = true;
         self.wake_driver();
     }
 
-    /// Whether the last [`Core::ping`] has not been answered.
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked
+    /// The other end has given a sign of life.
+    pub(crate) fn hear(&mut self) {
+        self.signs += 1;
+    }
+
+    /// How many it has given.
+    pub(crate) fn signs(&self) -> u64 {
+        self.signs
     }
 
     /// Those whose wait is over go to the end of the list.
@@ -379,7 +395,8 @@ impl Core {
             waiting: false,
             finished: false,
             writer: None,
-            lingers: false,
+            waits: Waits::Reset,
+            sent: 0,
         });
         self.open.insert(id, key);
         key
@@ -415,7 +432,7 @@ impl Core {
         let stream = &mut self.streams[key];
         let (id, held) = (stream.id, stream.handles > 0);
         if stream.error.is_some() || (stream.ended && stream.finished) {
-            if stream.lingers {
+            if stream.waits == Waits::End {
                 self.woken.extend(stream.writer.take());
             }
             self.open.remove(&id);

@@ -17,7 +17,7 @@ use crate::{Accepted, Breach, Error, Reason, RecvStream, SendStream, Settings};
 const READ: usize = 64 << 10;
 
 /// So many waiting bytes are written without regard to who else has something to say: four full TLS records.
-const FULL: usize = 64 << 10;
+const BATCH: usize = 64 << 10;
 
 /// A connection that several tasks share.
 pub(crate) type Shared = Arc<Mutex<Core>>;
@@ -63,9 +63,9 @@ impl Handle {
         with(&self.0, Core::ping);
     }
 
-    /// Whether the other end has still to answer the last [`Handle::ping`].
-    pub fn is_asked(&self) -> bool {
-        lock(&self.0).is_asked()
+    /// Changes with every sign of life of the other end: whatever comes from it, and that it takes what had to wait.
+    pub fn signs(&self) -> u64 {
+        lock(&self.0).signs()
     }
 
     /// Opens no new streams, and ends the connection with its last one. A client is told, and may go on until it knows.
@@ -80,6 +80,12 @@ pub struct Driver<IO> {
     shared: Shared,
     input: BytesMut,
     output: BytesMut,
+    /// What was written may still be held by the stream.
+    flushing: bool,
+    /// The stream took no more.
+    held: bool,
+    /// Nothing was read because too much waits to be written.
+    behind: bool,
     /// Others have had their chance to say something since there was something to write.
     waited: bool,
     /// Everything has been said; what is left is to be written.
@@ -102,7 +108,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let shared = Arc::new(Mutex::new(core));
         let handle = Handle(Arc::clone(&shared));
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        (Self { io, shared, input, output, waited: false, leaving: None, woken: Vec::new() }, handle)
+        let driver = Self {
+            io,
+            shared,
+            input,
+            output,
+            flushing: false,
+            held: false,
+            behind: false,
+            waited: false,
+            leaving: None,
+            woken: Vec::new(),
+        };
+        (driver, handle)
     }
 
     /// Drives the connection to its end.
@@ -117,6 +135,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.leave(ended);
         }
         let flushed = self.poll_output(context);
+        if self.behind && !lock(&self.shared).is_behind() {
+            // There may be something to read, which nobody has asked for.
+            context.waker().wake_by_ref();
+        }
         match self.leaving.take() {
             None => match flushed {
                 Poll::Ready(Err(error)) => {
@@ -181,6 +203,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads all that is there. Ready at the end.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Breach>> {
         loop {
+            self.behind = lock(&self.shared).is_behind();
+            if self.behind {
+                return Poll::Pending;
+            }
             if self.input.capacity() - self.input.len() < READ / 4 {
                 self.input.reserve(READ);
             }
@@ -198,6 +224,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(_) => {
                     let mut core = lock(&self.shared);
+                    core.hear();
                     let fed = core.feed(&mut self.input);
                     core.woken(&mut self.woken);
                     drop(core);
@@ -217,22 +244,35 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Writes all that there is to say. Pending: the socket is full, or nothing is left and the connection goes on.
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if self.output.is_empty() && !self.poll_more(context) {
-                return if self.leaving.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending };
-            }
             while !self.output.is_empty() {
-                let written = ready!(Pin::new(&mut self.io).poll_write(context, &self.output))?;
+                let written = Pin::new(&mut self.io).poll_write(context, &self.output);
+                let written = ready!(self.sent(written))?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.output.advance(written);
                 if self.output.is_empty() {
                     lock(&self.shared).written(0);
+                    (self.output, self.flushing) = (BytesMut::new(), true);
                 }
             }
-            self.output = BytesMut::new();
-            ready!(Pin::new(&mut self.io).poll_flush(context))?;
+            if self.flushing {
+                let flushed = Pin::new(&mut self.io).poll_flush(context);
+                ready!(self.sent(flushed))?;
+                self.flushing = false;
+            }
+            if !self.poll_more(context) {
+                return if self.leaving.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
         }
+    }
+
+    /// Room that was not there before has been made by the other end, which acknowledged what came earlier.
+    fn sent<T>(&mut self, poll: Poll<T>) -> Poll<T> {
+        if std::mem::replace(&mut self.held, poll.is_pending()) && poll.is_ready() {
+            lock(&self.shared).hear();
+        }
+        poll
     }
 
     /// Takes what is to be written next; `false`: nothing is, or others go first.
@@ -250,7 +290,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             core.rest(context);
             return false;
         }
-        if !self.waited && self.leaving.is_none() && core.waiting_output() < FULL {
+        if !self.waited && self.leaving.is_none() && core.waiting_output() < BATCH {
             self.waited = true;
             context.waker().wake_by_ref();
             return false;

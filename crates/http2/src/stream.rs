@@ -63,9 +63,9 @@ impl SendStream {
         with(&self.shared, |core| core.poll_sent(self.key, context))
     }
 
-    /// Bytes that were given to be sent and have found no room yet.
-    pub fn unsent(&self) -> usize {
-        with(&self.shared, |core| core.unsent(self.key))
+    /// Changes while the other end takes something of what this stream waits behind, or of itself.
+    pub fn progress(&self) -> u64 {
+        with(&self.shared, |core| core.progress(self.key))
     }
 
     /// Waits until nothing more goes either way, whatever ended it.

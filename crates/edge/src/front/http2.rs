@@ -134,9 +134,11 @@ fn settings(limits: &Limits) -> Settings {
 async fn vanished(handle: &Handle) {
     loop {
         sleep(PING).await;
+        let before = handle.signs();
         handle.ping();
         sleep(PING).await;
-        if handle.is_asked() {
+        // Any sign will do: the answer waits behind what the visitor is still to take.
+        if handle.signs() == before {
             return;
         }
     }
@@ -243,7 +245,7 @@ async fn answer_with(
 /// nothing for too long is left.
 async fn room(stream: &mut SendStream, all: bool, reception: &Reception) -> Result<(), Error> {
     loop {
-        let unsent = stream.unsent();
+        let before = stream.progress();
         let mut room = poll_fn(|context| if all { stream.poll_sent(context) } else { stream.poll_ready(context) });
         // Mostly there is room, and no clock is needed.
         if let Some(room) = (&mut room).now_or_never() {
@@ -252,7 +254,7 @@ async fn room(stream: &mut SendStream, all: bool, reception: &Reception) -> Resu
         if let Ok(room) = timeout(reception.limits.stall, room).await {
             return room;
         }
-        if stream.unsent() >= unsent {
+        if stream.progress() == before {
             reception.site.metrics.defended(Defence::Stalled);
             stream.reset(Reason::CANCEL);
             return Err(Error::Reset(Reason::CANCEL));

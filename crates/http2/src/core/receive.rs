@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, uri};
 
-use super::{Block, Closing, Core, Cut, DEFAULT_WINDOW, LEAVE, LIFE, MAX, Protocol, Received, Role, Stream};
+use super::{Block, Closing, Core, Cut, DEFAULT_FRAME, LEAVE, MAX, Protocol, Received, Role, Stream};
 use crate::Breach::{self, Violation};
 use crate::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
 use crate::hpack::{Fields, Undecodable};
@@ -188,8 +188,9 @@ impl Core {
     /// it may be little, while others hold the rest.
     fn take(&mut self, length: usize) {
         self.taken += length as u32;
-        let left = self.window.clamp(DEFAULT_WINDOW.into(), MAX.into()) as u32;
-        if self.taken >= left.min(self.settings.connection_window / 2) {
+        let least = (DEFAULT_FRAME as u32).min(self.settings.connection_window / 2);
+        let left = self.window.clamp(0, MAX.into()) as u32;
+        if self.taken >= (left / 2).clamp(least, self.settings.connection_window / 2) {
             frame::put_window_update(&mut self.out, 0, self.taken);
             self.window += i64::from(self.taken);
             self.taken = 0;
@@ -422,8 +423,6 @@ impl Core {
         }
         if !head.has(flag::ACK) {
             frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
-        } else if payload == LIFE {
-            self.asked = false;
         } else if payload == LEAVE && self.closing == Closing::Announced {
             self.closing = Closing::Closed;
             self.say_goodbye(Reason::NO_ERROR, "");

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 
-use super::{Closing, Core, Last, MAX, Stream};
+use super::{Closing, Core, Last, MAX, Role, Stream, Waits};
 use crate::frame::{self, HEADER, Head, flag, kind};
 use crate::hpack::Encoder;
 use crate::{Error, Reason};
@@ -13,6 +13,10 @@ use crate::{Error, Reason};
 /// Bytes of bodies that wait for the socket: what is on its way twice over at 100 Mbit/s and 10 ms. More gains nothing, and is
 /// what everything else on the connection waits behind.
 const ROOM: usize = 256 << 10;
+
+/// Bytes that wait for the socket beyond which a server reads nothing more. What is more than room for bodies is heads of
+/// answers, which no window bounds.
+const BEHIND: usize = 2 * ROOM;
 
 /// Bytes that wait for the socket beyond which no new stream is opened: thousands of requests.
 const FULL: usize = 4 << 20;
@@ -43,6 +47,11 @@ impl Core {
     /// Bytes that are to be written.
     pub(crate) fn waiting_output(&self) -> usize {
         self.out.len()
+    }
+
+    /// A server: the other end does not keep up with the answers.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.role == Role::Server && self.out.len() + self.writing > BEHIND
     }
 
     /// Opens a stream; with `end` nothing follows the head.
@@ -142,8 +151,10 @@ impl Core {
             return Poll::Ready(Err(error.clone()));
         }
         if !stream.waiting && stream.pending.is_empty() && stream.send_window > 0 && window > 0 && room > 0 {
+            stream.waits = Waits::Reset;
             return Poll::Ready(Ok(()));
         }
+        stream.waits = Waits::Room;
         stream.wait_to_write(context);
         if stream.send_window > 0 {
             self.enqueue(key);
@@ -172,14 +183,16 @@ impl Core {
         if stream.finished {
             return Poll::Ready(Ok(()));
         }
-        stream.lingers = true;
+        stream.waits = Waits::End;
         stream.wait_to_write(context);
         Poll::Pending
     }
 
-    /// Bytes that were given to be sent and have found no room yet.
-    pub(crate) fn unsent(&self, key: usize) -> usize {
-        self.streams[key].pending.len()
+    /// Changes while the other end takes what is before the stream's next byte: of the stream itself as far as it is that which
+    /// keeps it waiting, of all otherwise.
+    pub(crate) fn progress(&self, key: usize) -> u64 {
+        let stream = &self.streams[key];
+        if !stream.pending.is_empty() || stream.send_window <= 0 { stream.sent } else { self.sent }
     }
 
     /// Ready when nothing more goes either way.
@@ -188,7 +201,7 @@ impl Core {
         if stream.error.is_some() || (stream.ended && stream.finished) {
             return Poll::Ready(());
         }
-        stream.lingers = true;
+        stream.waits = Waits::End;
         stream.wait_to_write(context);
         Poll::Pending
     }
@@ -272,7 +285,7 @@ impl Core {
     /// Puts a stream in the line whose own window has grown.
     pub(super) fn enqueue_stalled(&mut self, key: usize) {
         let stream = &self.streams[key];
-        if stream.send_window > 0 && (!stream.pending.is_empty() || stream.writer.is_some()) {
+        if stream.send_window > 0 && (!stream.pending.is_empty() || stream.waits == Waits::Room) {
             self.enqueue(key);
         }
     }
@@ -292,10 +305,11 @@ impl Core {
                 continue;
             }
             let stream = &mut self.streams[key];
-            if stream.lingers {
-                self.woken.extend(stream.writer.take());
-            } else if matches!(stream.last, Last::Open) && stream.writer.is_some() {
+            if stream.waits == Waits::Room {
                 promised += TURN;
+            }
+            if stream.waits != Waits::Reset {
+                stream.waits = Waits::Reset;
                 self.woken.extend(stream.writer.take());
             }
             self.settle(key);
@@ -319,6 +333,8 @@ impl Core {
             stream.finished = ends;
             stream.send_window -= length as i64;
             self.send_window -= length as i64;
+            stream.sent += length as u64;
+            self.sent += length as u64;
             room -= length;
             most -= length;
         }

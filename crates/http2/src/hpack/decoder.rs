@@ -15,6 +15,9 @@ const MOST: usize = 1000;
 /// Fields that a usual message has: room for them is made at once.
 const USUAL: usize = 16;
 
+/// Room for a string is kept up to this many bytes: most are shorter.
+const LONG: usize = 4 << 10;
+
 /// The state that header blocks of one direction of a connection share.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -86,6 +89,9 @@ impl Decoder {
                 let (field, _, size) = self.literal(&mut input, 4)?;
                 fields.add_owned(field, size);
             }
+        }
+        if self.string.capacity() > LONG {
+            self.string = BytesMut::new();
         }
         Ok(fields)
     }
@@ -175,7 +181,7 @@ impl Fields {
                 }
                 true
             }
-            Field::Malformed(why) => {
+            Field::Malformed(_, why) => {
                 self.malformed.get_or_insert(why);
                 true
             }
@@ -343,23 +349,45 @@ mod tests {
 
     #[test]
     fn what_no_message_may_hold_is_malformed_and_kept_in_step() {
-        let blocks: [&[u8]; 6] = [
+        let blocks: [&[u8]; 5] = [
             b"\x40\x01A\x01x",
             b"\x40\x0aconnection\x01x",
             b"\x40\x02te\x04gzip",
             b"\x40\x01a\x01\n",
             b"\x40\x04:foo\x01x",
-            b"\x40\x01a\x02 x",
         ];
         for block in blocks {
             let mut decoder = Decoder::new(4096);
             assert!(decoder.decode(block, 4096).unwrap().malformed.is_some(), "{block:?}");
             assert!(decoder.decode(b"\xbe", 4096).unwrap().malformed.is_some(), "the entry is there");
         }
+        // A wrong value says nothing of others.
+        let mut decoder = Decoder::new(4096);
+        assert!(decoder.decode(b"\x40\x01a\x01\n", 4096).unwrap().malformed.is_some());
+        let next = decoder.decode(b"\x7e\x01x", 4096).unwrap();
+        assert_eq!((next.malformed, &next.headers["a"]), (None, &HeaderValue::from_static("x")));
         let twice = Decoder::new(4096).decode(b"\x82\x83", 4096).unwrap();
         assert!(twice.malformed.is_some());
         let late = Decoder::new(4096).decode(b"\x00\x01a\x01b\x82", 4096).unwrap();
         assert!(late.malformed.is_some());
+    }
+
+    #[test]
+    fn blanks_around_a_value_mean_nothing() {
+        for block in [&b"\x00\x01a\x03 \tx"[..], b"\x00\x01a\x02x ", b"\x00\x01a\x04 x \t"] {
+            assert_eq!(Decoder::new(4096).decode(block, 4096).unwrap().headers["a"], "x");
+        }
+    }
+
+    #[test]
+    fn a_long_string_leaves_no_room_behind() {
+        let mut decoder = Decoder::new(4096);
+        // 30,000 letters of five bits each.
+        let text = [0b0001_1000, 0b1100_0110, 0b0011_0001, 0b1000_1100, 0b0110_0011].repeat(3750);
+        let block = [&b"\x00\x01a\xff\xbf\x91\x01"[..], &text].concat();
+        let fields = decoder.decode(&block, 1 << 20).unwrap();
+        assert_eq!(fields.headers["a"].len(), 30_000);
+        assert!(decoder.string.capacity() <= LONG);
     }
 
     #[test]

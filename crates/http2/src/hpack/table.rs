@@ -20,8 +20,8 @@ pub(super) enum Field {
     Protocol(HeaderValue),
     Status(StatusCode),
     Header(HeaderName, HeaderValue),
-    /// A field that no message may hold (RFC 9113 section 8.2); why.
-    Malformed(&'static str),
+    /// A field that no message may hold (RFC 9113 section 8.2); its name, and why.
+    Malformed(Name, &'static str),
 }
 
 /// What stands before the value: for new values of a known name.
@@ -56,25 +56,33 @@ impl Name {
     }
 
     pub(super) fn with(self, value: &[u8]) -> Field {
-        match self {
-            Self::Method => Method::from_bytes(value).map_or(Field::Malformed("no method"), Field::Method),
-            Self::Scheme => Scheme::try_from(value).map_or(Field::Malformed("no scheme"), Field::Scheme),
+        let field = match self {
+            Self::Header(name) => return header_field(name, value),
+            Self::Method => Method::from_bytes(value).map(Field::Method).map_err(|_| "no method"),
+            Self::Scheme => Scheme::try_from(value).map(Field::Scheme).map_err(|_| "no scheme"),
             Self::Authority => Authority::from_maybe_shared(Bytes::copy_from_slice(value))
-                .map_or(Field::Malformed("no authority"), Field::Authority),
-            Self::Path if value.first() != Some(&b'/') && value != b"*" => Field::Malformed("no path"),
-            Self::Path => PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(value))
-                .map_or(Field::Malformed("no path"), Field::Path),
-            Self::Protocol => HeaderValue::from_bytes(value).map_or(Field::Malformed("no protocol"), Field::Protocol),
-            Self::Status => StatusCode::from_bytes(value).map_or(Field::Malformed("no status"), Field::Status),
-            Self::Header(name) if name == header::TE && value != b"trailers" => {
-                Field::Malformed("a field that only HTTP/1.1 has")
+                .map(Field::Authority)
+                .map_err(|_| "no authority"),
+            Self::Path if value.first() != Some(&b'/') && value != b"*" => Err("no path"),
+            Self::Path => {
+                PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(value)).map(Field::Path).map_err(|_| "no path")
             }
-            Self::Header(name) => match HeaderValue::from_bytes(value) {
-                Ok(value) if !is_padded(value.as_bytes()) => Field::Header(name, value),
-                _ => Field::Malformed("a field value with characters that are not allowed"),
-            },
-            Self::Malformed(why) => Field::Malformed(why),
-        }
+            Self::Protocol => HeaderValue::from_bytes(value).map(Field::Protocol).map_err(|_| "no protocol"),
+            Self::Status => StatusCode::from_bytes(value).map(Field::Status).map_err(|_| "no status"),
+            Self::Malformed(why) => Err(why),
+        };
+        // The name stays: other values of it may come behind.
+        field.unwrap_or_else(|why| Field::Malformed(self, why))
+    }
+}
+
+fn header_field(name: HeaderName, value: &[u8]) -> Field {
+    if name == header::TE && value != b"trailers" {
+        return Field::Malformed(Name::Header(name), "a field that only HTTP/1.1 has");
+    }
+    match HeaderValue::from_bytes(trimmed(value)) {
+        Ok(value) => Field::Header(name, value),
+        Err(_) => Field::Malformed(Name::Header(name), "a field value with characters that are not allowed"),
     }
 }
 
@@ -88,7 +96,7 @@ impl Field {
             Self::Protocol(_) => Name::Protocol,
             Self::Status(_) => Name::Status,
             Self::Header(name, _) => Name::Header(name.clone()),
-            Self::Malformed(why) => Name::Malformed(why),
+            Self::Malformed(name, _) => name.clone(),
         }
     }
 }
@@ -98,9 +106,12 @@ fn is_of_connection(name: &HeaderName) -> bool {
     matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
 }
 
-/// RFC 9113 section 8.2.1.
-fn is_padded(value: &[u8]) -> bool {
-    matches!(value.first(), Some(b' ' | b'\t')) || matches!(value.last(), Some(b' ' | b'\t'))
+/// Blanks around a value mean nothing. Many senders leave them, where they should not (RFC 9113 section 8.2.1).
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// An entry of the static table, and its size as the limit on headers counts (RFC 9113 section 6.5.2).
