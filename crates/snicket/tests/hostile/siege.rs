@@ -231,10 +231,12 @@ async fn lowest(variable: &str, value: &str, word: &str) -> (Child, String) {
 }
 
 /// Starts the attack.
-async fn attacker(name: &str, camp: &Camp) -> Child {
+async fn attacker(attack: &Attack, camp: &Camp) -> Child {
     let edge = &camp.edge;
+    let own = if attack.is_from_within() { camp.quick_tunnel().await } else { Value::Null };
     let told = json!({
-        "attack": name,
+        "attack": attack.name,
+        "own": own,
         "http": edge.http().to_string(),
         "https": edge.https().to_string(),
         "tunnel": edge.tunnel().to_string(),
@@ -309,6 +311,13 @@ impl Camp {
         Self { edge, victims, attacked, victims_port, attacked_port, _victims_origin, _attacked_origin }
     }
 
+    /// For an attacker from within.
+    async fn quick_tunnel(&self) -> Value {
+        let (status, answer) = self.edge.call("POST", "/tunnel", Some(json!({}))).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].clone()
+    }
+
     fn site(&self) -> Way {
         Way::Site(self.edge.http(), self.victims.host())
     }
@@ -329,7 +338,7 @@ impl Camp {
         for _ in 0..rounds {
             // The short form compares nothing.
             let idle = if rounds > 1 { victim(&way, time).await } else { Served::default() };
-            let mut attacker = attacker(attack.name, self).await;
+            let mut attacker = attacker(attack, self).await;
             let (used, since) = (cpu_seconds(&edge.process), Instant::now());
             let served = victim(&way, time).await;
             let cores = (cpu_seconds(&edge.process) - used) / since.elapsed().as_secs_f64();
@@ -351,7 +360,7 @@ impl Camp {
     /// As many honest visitors as an attacker has connections come, are served and leave. What stays of them is what a node
     /// needs that has served a crowd.
     async fn crowd(&self) {
-        let mut crowd = attacker(CROWD.name, self).await;
+        let mut crowd = attacker(&CROWD, self).await;
         sleep(CROWDED).await;
         let _ = crowd.kill().await;
     }

@@ -1,4 +1,6 @@
-//! The attacks, from where attackers stand: whatever can be sent to the public ports and the port for agents.
+//! The attacks, from where attackers stand: whatever can be sent to the public ports and the port for agents, and by agents.
+
+mod insider;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +13,11 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep;
+
+use insider::{
+    Tunnel, agent_deaf, agent_endless, agent_floods, agent_frames, agent_headers, agent_quic_heads, agent_quic_streams,
+    tunnel_quic_rpc,
+};
 
 /// What an attacker says when it begins.
 pub(super) const BEGINS: &str = "the attack begins";
@@ -27,6 +34,8 @@ struct Target {
     /// A public port of UDP.
     port: SocketAddr,
     host: String,
+    /// Of whoever attacks from within.
+    own: Option<Arc<Tunnel>>,
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -62,6 +71,7 @@ attacks! {
     slow_headers, 1000, "HTTP/1.1: headers a byte at a time, 1,000 connections";
     slow_bodies, 500, "HTTP/1.1: bodies a byte at a time, 500 connections";
     slow_readers, 200, "HTTP/1.1: answers of 1 GB that nobody reads, 200 connections";
+    downloads, 50, "HTTP/1.1: answers of 10 MB that are read, by 50 visitors of another tenant at once";
     garbage, 16, "HTTP/1.1: garbage";
     smuggling, 8, "HTTP/1.1: requests of two framings";
     tls_garbage, 16, "TLS: garbage";
@@ -86,6 +96,14 @@ attacks! {
     tunnel_silence, 1000, "Tunnel port: handshakes and no registration, 1,000 connections";
     tunnel_initials, 4, "Tunnel port: Initial packets";
     tunnel_rpc, 8, "Tunnel port: RPC that is none, over HTTP/2";
+    tunnel_quic_rpc, 8, "Tunnel port: RPC that is none, and streams before a registration, over QUIC";
+    agent_deaf, 20, "Agent: registered, and reads nothing";
+    agent_headers, 20, "Agent: headers of MBs, of thousands of fields, and such as are none";
+    agent_frames, 20, "Agent: frames that no peer may send";
+    agent_endless, 20, "Agent: interim answers, bodies and trailers without end";
+    agent_floods, 20, "Agent: resets, windows, pings and settings";
+    agent_quic_heads, 20, "Agent, over QUIC: heads that are too much, and such as are none";
+    agent_quic_streams, 20, "Agent, over QUIC: streams and datagrams of its own, without end";
 }
 
 /// No attack: honest visitors, as many as the largest attack has connections.
@@ -99,6 +117,11 @@ pub(super) const CROWD: Attack = Attack {
 impl Attack {
     pub(super) fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Whether it comes from an agent that is registered.
+    pub(super) fn is_from_within(&self) -> bool {
+        self.name.starts_with("agent_")
     }
 
     /// Whether it is one upon public ports of UDP.
@@ -126,6 +149,7 @@ pub(super) async fn attack(told: &Value) {
         tunnel: address("tunnel"),
         port: address("port"),
         host: text("host"),
+        own: Tunnel::read(&told["own"]).map(Arc::new),
         tls: Arc::new(tls),
     };
     println!("{BEGINS}");
@@ -241,6 +265,11 @@ async fn slow_readers(target: Target, _: usize) -> std::io::Result<()> {
     let head = format!("GET /bytes?n=1000000000 HTTP/1.1\r\nHost: {}\r\n\r\n", target.host);
     stream.write_all(head.as_bytes()).await?;
     std::future::pending().await
+}
+
+async fn downloads(target: Target, _: usize) -> std::io::Result<()> {
+    let head = format!("GET /bytes?n=10000000 HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
+    send(target.http, head.as_bytes()).await
 }
 
 async fn garbage(target: Target, number: usize) -> std::io::Result<()> {
