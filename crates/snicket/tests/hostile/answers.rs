@@ -1,10 +1,16 @@
 //! Origins that answer what no web server answers. Whatever they send, a visitor gets one answer that can be read in one way, or
-//! an error; a visitor's next request gets its own answer; and edge and agent stay up.
+//! an error; a visitor's next request gets its own answer; and edge and agent stay up, and as small as they were.
 
-use harness::{Agent, Edge, Http, LIMIT, RawOrigin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harness::{Agent, Edge, Http, LIMIT, Process, RawOrigin};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// What a visitor gets.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +35,16 @@ enum Then {
     Closes,
     /// Sends the same for ever.
     Repeats(&'static str),
+    /// Sends the same so many times, and then this.
+    Counts(&'static str, usize, &'static str),
+    /// Sends this byte by byte.
+    Drips(&'static str),
 }
 
-use Then::{Closes, Repeats, Waits};
+use Then::{Closes, Counts, Drips, Repeats, Waits};
+
+/// Between two bytes.
+const DRIP: Duration = Duration::from_millis(5);
 
 const fn ok(answer: &'static str, body: &'static str) -> (&'static str, Then, Fate) {
     (answer, Waits, Whole(200, body))
@@ -175,6 +188,60 @@ const ANSWERS: &[(&str, (&str, Then, Fate))] = &[
     ("fields for ever", ("HTTP/1.1 200 OK\r\n", Repeats("X-More: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n"), Refused)),
     ("a field for ever", ("HTTP/1.1 200 OK\r\nX-Long: ", Repeats("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"), Refused)),
     ("a status line for ever", ("HTTP/1.1 200 ", Repeats("OKOKOKOKOKOKOKOK"), Refused)),
+    (
+        "two hundred fields",
+        ("HTTP/1.1 200 OK\r\n", Counts("X: y\r\n", 200, "Content-Length: 2\r\n\r\nhi"), Whole(200, "hi")),
+    ),
+    ("a thousand fields", ("HTTP/1.1 200 OK\r\n", Counts("X: y\r\n", 1000, "Content-Length: 2\r\n\r\nhi"), Refused)),
+    (
+        "a field of 4 MB",
+        ("HTTP/1.1 200 OK\r\nX: ", Counts("xxxxxxxxxxxxxxxx", 250_000, "\r\nContent-Length: 2\r\n\r\nhi"), Refused),
+    ),
+    (
+        "two hundred interim answers",
+        ("", Counts("HTTP/1.1 102 Processing\r\n\r\n", 200, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"), Refused),
+    ),
+    // As slow as can be, and still whole.
+    ("a head byte by byte", ("", Drips("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"), Whole(200, "hi"))),
+    (
+        "chunks byte by byte",
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Drips("1;a=b\r\nh\r\n01\r\ni\r\n0\r\nX: y\r\n\r\n"),
+            Whole(200, "hi"),
+        ),
+    ),
+    // Ends in the middle.
+    ("closed within the status line", ("HTTP/1.1 20", Closes, Refused)),
+    ("closed within a field", ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a", Closes, Refused)),
+    ("closed before the head's last line", ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", Closes, Refused)),
+    ("closed behind an interim answer", ("HTTP/1.1 100 Continue\r\n\r\n", Closes, Refused)),
+    ("closed before the first chunk", ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Closes, Cut(200))),
+    ("closed within a chunk", ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhi", Closes, Cut(200))),
+    (
+        "closed within the trailers",
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: y", Closes, Cut(200)),
+    ),
+    (
+        "a chunk without a size",
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\nhi\r\n0\r\n\r\n", Waits, Cut(200)),
+    ),
+    (
+        "a chunk of less than nothing",
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nhi\r\n0\r\n\r\n", Waits, Cut(200)),
+    ),
+    (
+        "TE chunked twice",
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            Closes,
+            OneThing,
+        ),
+    ),
+    (
+        "TE behind a control byte, and CL",
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\nContent-Length: 2\r\n\r\nhi", Closes, OneThing),
+    ),
     ("empty lines for ever", ("", Repeats("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"), Refused)),
 ];
 
@@ -201,6 +268,19 @@ async fn serve(mut stream: TcpStream) {
                 let many = letters(part).repeat(256);
                 while stream.write_all(&many).await.is_ok() {}
                 return;
+            }
+            Counts(part, count, end) => {
+                if stream.write_all(&[letters(part).repeat(count), letters(end)].concat()).await.is_err() {
+                    return;
+                }
+            }
+            Drips(part) => {
+                for byte in letters(part) {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    sleep(DRIP).await;
+                }
             }
         }
     }
@@ -394,4 +474,124 @@ async fn whatever_an_origin_sends_its_visitor_gets_one_answer() {
         agents.push(agent);
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// An answer to nobody's question, as servers give that are tired of waiting for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_request_is_one_answer_or_none() {
+    let early = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&early);
+    let origin = RawOrigin::start(move |mut stream| {
+        let early = Arc::clone(&counted);
+        async move {
+            // Every other connection.
+            if early.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 408 Late\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi").await;
+                return;
+            }
+            serve(stream).await;
+        }
+    })
+    .await;
+    let edge = Edge::start().await;
+    for transport in ["http2", "quic"] {
+        let agent = Agent::start(&edge, &origin.service(), &["--protocol", transport]).await;
+        for round in 0..20 {
+            let path = format!("/{round}");
+            let got = over_http2(&edge, &agent.url(&path)).await;
+            let good = match got.status {
+                200 => got.whole && got.body == format!("own answer to {path}"),
+                408 => got.whole && got.body == "hi",
+                status => status == 502,
+            };
+            assert!(good, "{round} through {transport}: {got:?}");
+        }
+    }
+    assert!(early.load(Ordering::Relaxed) > 2, "every request went to a new connection or to an honest one");
+}
+
+/// What an origin sends without end: before, and then again and again.
+const ENDLESS: &[(&str, &str)] = &[
+    ("HTTP/1.1 200 OK\r\n", "X-More: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n"),
+    ("HTTP/1.1 200 OK\r\nX: ", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+    ("", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+    ("HTTP/1.1 200 OK\r\n\r\n", "a body that nobody reads"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;", "xxxxxxxxxxxxxxxx"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", "X-More: x\r\n"),
+];
+/// Visitors of each of them at once.
+const EACH: usize = 20;
+/// What all that may take of an agent's memory at its most: for each visitor what a stream's window holds, and as much again.
+const MOST_KIB: u64 = (2 * ENDLESS.len() * EACH * 1024) as u64;
+/// How long they all go on.
+const FLOOD: Duration = Duration::from_secs(3);
+
+/// Memory beside the pages of the program's file, in KiB.
+fn memory(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    anonymous.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn descriptors(process: &Process) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count()
+}
+
+/// Sends for ever what the path's number names.
+async fn flood(mut stream: TcpStream) {
+    while let Some(path) = asked(&mut stream).await {
+        let number = path.strip_prefix("/endless/").and_then(|number| number.parse::<usize>().ok());
+        let Some((before, again)) = number.and_then(|number| ENDLESS.get(number)) else {
+            if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let many = again.repeat(16 * 1024 / again.len());
+        let mut sent = stream.write_all(before.as_bytes()).await;
+        while sent.is_ok() {
+            sent = stream.write_all(many.as_bytes()).await;
+        }
+        return;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_without_end_fills_no_agent() {
+    let origin = RawOrigin::start(flood).await;
+    let edge = Edge::start().await;
+    for transport in ["http2", "quic"] {
+        let agent = Agent::start(&edge, &origin.service(), &["--protocol", transport]).await;
+        assert_eq!(over_http2(&edge, &agent.url("/honest")).await.body, "hi");
+        let (before, open) = (memory(&agent.process), descriptors(&agent.process));
+        let mut visitors = JoinSet::new();
+        for number in (0..ENDLESS.len()).cycle().take(EACH * ENDLESS.len()) {
+            let (address, host) = (edge.http(), agent.host());
+            visitors.spawn(async move {
+                loop {
+                    let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+                    let asked = format!("GET /endless/{number} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+                    let _ = stream.write_all(asked.as_bytes()).await;
+                    // The head, or the word that there is no answer, and nothing after it.
+                    let _ = stream.read(&mut [0; 1000]).await;
+                    sleep(FLOOD / 10).await;
+                }
+            });
+        }
+        let until = tokio::time::Instant::now() + FLOOD;
+        let mut most = before;
+        while tokio::time::Instant::now() < until {
+            most = most.max(memory(&agent.process));
+            sleep(FLOOD / 100).await;
+        }
+        visitors.shutdown().await;
+        eprintln!("{transport}: {before} KiB, {most} KiB at its most");
+        assert!(most < before + MOST_KIB, "through {transport}: {before} KiB, then {most} KiB");
+        let is_back = async || descriptors(&agent.process) <= open + 8;
+        harness::until(LIMIT, "the agent lets go of the origin's connections", is_back).await;
+        assert_eq!(over_http2(&edge, &agent.url("/honest")).await.body, "hi");
+        assert!(!agent.process.stderr().contains("panicked"), "{}", agent.process.stderr());
+    }
 }
