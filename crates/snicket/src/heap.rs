@@ -20,6 +20,11 @@ const RUSH: usize = 100;
 const IDLE: Duration = Duration::from_millis(20);
 /// While there is little to do it is tidied up so often, which takes less than a millisecond then.
 const QUIET: Duration = Duration::from_secs(20);
+/// While there is more to do it is tidied up so often all the same: what few connections with much on their way have left is no
+/// rush, and a node that always serves somebody is never idle.
+const BUSY: Duration = Duration::from_secs(30);
+/// It may take such a part of the time then, since whoever needs memory meanwhile waits.
+const PART: u32 = 1000;
 
 /// Watches the tasks of the program for as long as it runs.
 pub(crate) async fn keep_small() {
@@ -30,7 +35,9 @@ pub(crate) async fn keep_small() {
         tokio::time::sleep(LOOK).await;
         if tide.has_gone_out(metrics.num_alive_tasks(), busy(&metrics), Instant::now()) {
             // It may take some milliseconds. Nothing depends on it.
+            let started = Instant::now();
             let _ = tokio::task::spawn_blocking(give_back).await;
+            tide.tidied_within(started.elapsed());
         }
     }
 }
@@ -49,11 +56,18 @@ struct Tide {
     busy: Duration,
     /// There was something to do since it was tidied up.
     stirred: bool,
+    /// Until it is tidied up the next time, with whatever there is to do.
+    pause: Duration,
 }
 
 impl Tide {
     fn new(now: Instant) -> Self {
-        Self { peak: 0, high_at: now, tidied_at: now, busy: Duration::ZERO, stirred: true }
+        Self { peak: 0, high_at: now, tidied_at: now, busy: Duration::ZERO, stirred: true, pause: BUSY }
+    }
+
+    /// It took so long.
+    fn tidied_within(&mut self, time: Duration) {
+        self.pause = BUSY.max(time * PART);
     }
 
     /// Most of the tasks of a rush are gone, and have been for a while; or there is little to do now, and what was done before has
@@ -70,10 +84,12 @@ impl Tide {
         self.stirred |= !idle;
         let due = tasks < RUSH && now.saturating_duration_since(self.tidied_at) >= QUIET;
         let quiet = idle && (self.stirred || due);
-        if gone || quiet {
-            *self = Self { peak: tasks, high_at: now, tidied_at: now, busy, stirred: false };
+        let overdue = self.stirred && now.saturating_duration_since(self.tidied_at) >= self.pause;
+        let has = gone || quiet || overdue;
+        if has {
+            *self = Self { peak: tasks, high_at: now, tidied_at: now, busy, stirred: false, pause: self.pause };
         }
-        gone || quiet
+        has
     }
 }
 
@@ -135,6 +151,21 @@ mod tests {
             let tidied = tide.has_gone_out(20 + seconds as usize % 70, busy, start + Duration::from_secs(seconds));
             assert_eq!(tidied, seconds % QUIET.as_secs() == 0, "{seconds}");
         }
+    }
+
+    #[test]
+    fn a_busy_node_is_tidied_up_as_often_as_it_can_afford() {
+        let start = Instant::now();
+        let mut tide = Tide::new(start);
+        let mut tidied = Vec::new();
+        for seconds in (2..=300).step_by(2) {
+            let busy = 10 * IDLE * seconds;
+            if tide.has_gone_out(20, busy, start + Duration::from_secs(seconds.into())) {
+                tidied.push(seconds);
+                tide.tidied_within(Duration::from_millis(if seconds < 60 { 2 } else { 100 }));
+            }
+        }
+        assert_eq!(tidied, [30, 60, 160, 260]);
     }
 
     #[test]
