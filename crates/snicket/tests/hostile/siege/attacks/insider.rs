@@ -448,7 +448,7 @@ pub(super) async fn agent_quic_heads(target: Target, number: usize) -> Result<()
         if round % 20 < 10 {
             let _ = send.finish();
             let _ = recv.stop(7_u32.into());
-        } else if round % 3 == 0 {
+        } else if round.is_multiple_of(3) {
             let _ = send.reset(7_u32.into());
         }
     }
