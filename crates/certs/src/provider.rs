@@ -1,5 +1,6 @@
 use std::sync::{Arc, LazyLock};
 
+use rustls::CipherSuite;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
@@ -15,5 +16,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// As [`provider`], with these key exchanges only.
 pub(crate) fn with_groups(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() })
+    let mut provider = CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() };
+    // What browsers and reference agents offer first, too: 256 bits cost two fifths more work on every byte. Whoever dials chooses.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use certs::{Authority, Certificates, Names, tls};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
-use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
@@ -131,6 +131,8 @@ async fn agents_are_served_without_alpn_under_their_three_names() {
             let stream = shake(&server, tls::agent_tls(&node.roots(), post_quantum).unwrap(), name).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), None);
             assert_eq!(group(&stream), NamedGroup::X25519MLKEM768);
+            let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap().suite();
+            assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
         }
     }
     let p256 = shake(&server, node.visitor(&[SECP256R1], &[]), tls::TUNNEL_HTTP2_NAME).await.unwrap();
