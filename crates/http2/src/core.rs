@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use slab::Slab;
+use tokio::time::Instant;
 
 use crate::frame::{self, PREFACE, setting};
 use crate::hpack::{self, Decoder, Encoder};
@@ -114,8 +115,9 @@ pub(crate) struct Core {
     waiting: VecDeque<(usize, u32)>,
 
     closing: Closing,
-    /// Signs of life of the other end.
+    /// Signs of life of the other end, and when the last one came.
     signs: u64,
+    heard: Instant,
     /// The other end takes no more streams; why, and which was the last.
     gone: Option<(Reason, u32)>,
     dead: Option<Error>,
@@ -204,7 +206,7 @@ enum Last {
 }
 
 impl Core {
-    pub(crate) fn new(role: Role, settings: Settings) -> Self {
+    pub(crate) fn new(role: Role, settings: Settings, now: Instant) -> Self {
         let mut out = BytesMut::new();
         if role == Role::Client {
             out.extend_from_slice(PREFACE);
@@ -254,6 +256,7 @@ impl Core {
             waiting: VecDeque::new(),
             closing: Closing::Open,
             signs: 0,
+            heard: now,
             gone: None,
             dead: None,
             driver: None,
@@ -334,13 +337,19 @@ impl Core {
     }
 
     /// The other end has given a sign of life.
-    pub(crate) fn hear(&mut self) {
+    pub(crate) fn hear(&mut self, now: Instant) {
         self.signs += 1;
+        self.heard = now;
     }
 
     /// How many it has given.
     pub(crate) fn signs(&self) -> u64 {
         self.signs
+    }
+
+    /// When it gave the last one, or when the connection began.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Those whose wait is over go to the end of the list.

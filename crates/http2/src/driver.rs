@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf as _, BytesMut};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use crate::core::{Core, Role};
@@ -68,6 +69,11 @@ impl Handle {
         lock(&self.0).signs()
     }
 
+    /// When the last of these signs came, or when the connection began.
+    pub fn heard(&self) -> Instant {
+        lock(&self.0).heard()
+    }
+
     /// Opens no new streams, and ends the connection with its last one. A client is told, and may go on until it knows.
     pub fn close(&self) {
         with(&self.0, Core::close);
@@ -95,12 +101,12 @@ pub struct Driver<IO> {
 
 /// The client's end of a connection over a stream that is ready for it.
 pub fn client<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, settings: Settings) -> (Driver<IO>, Handle) {
-    Driver::new(io, Core::new(Role::Client, settings))
+    Driver::new(io, Core::new(Role::Client, settings, Instant::now()))
 }
 
 /// The server's end of a connection over a stream that is ready for it.
 pub fn server<IO: AsyncRead + AsyncWrite + Unpin>(io: IO, settings: Settings) -> (Driver<IO>, Handle) {
-    Driver::new(io, Core::new(Role::Server, settings))
+    Driver::new(io, Core::new(Role::Server, settings, Instant::now()))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -224,7 +230,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(_) => {
                     let mut core = lock(&self.shared);
-                    core.hear();
+                    core.hear(Instant::now());
                     let fed = core.feed(&mut self.input);
                     core.woken(&mut self.woken);
                     drop(core);
@@ -270,7 +276,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Room that was not there before has been made by the other end, which acknowledged what came earlier.
     fn sent<T>(&mut self, poll: Poll<T>) -> Poll<T> {
         if std::mem::replace(&mut self.held, poll.is_pending()) && poll.is_ready() {
-            lock(&self.shared).hear();
+            lock(&self.shared).hear(Instant::now());
         }
         poll
     }

@@ -132,15 +132,15 @@ fn who_does_not_read_is_not_read() {
         }
         served
     };
-    let before = handle.signs();
+    let (before, began) = (handle.signs(), handle.heard());
     assert!(serve(REQUESTS) < 1_000, "it goes on for ever");
     assert!(pipe.with(|state| state.read) < length / 2);
-    assert!(handle.signs() > before);
-    let silent = handle.signs();
+    assert!(handle.signs() > before && handle.heard() > began);
+    let (silent, last) = (handle.signs(), handle.heard());
     assert_eq!(serve(1), 0);
-    assert_eq!(handle.signs(), silent);
+    assert_eq!((handle.signs(), handle.heard()), (silent, last));
 
     pipe.with(|state| state.takes = true);
     assert!((0..10).map(|_| serve(REQUESTS)).sum::<usize>() > 100, "it goes on once there is room");
-    assert!(handle.signs() > silent, "who takes something is there");
+    assert!(handle.signs() > silent && handle.heard() > last, "who takes something is there");
 }

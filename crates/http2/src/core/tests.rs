@@ -39,7 +39,8 @@ fn pass(from: &mut Core, to: &mut Core) -> Result<(), Breach> {
 }
 
 fn pair() -> (Core, Core) {
-    let (mut client, mut server) = (Core::new(Role::Client, SETTINGS), Core::new(Role::Server, SETTINGS));
+    let (mut client, mut server) =
+        (Core::new(Role::Client, SETTINGS, Instant::now()), Core::new(Role::Server, SETTINGS, Instant::now()));
     pass(&mut client, &mut server).unwrap();
     pass(&mut server, &mut client).unwrap();
     (client, server)
@@ -514,9 +515,9 @@ fn mistakes_that_end_the_connection() {
             Ok(said) => panic!("{name}: {said:?}"),
         }
     }
-    let mut server = Core::new(Role::Server, SETTINGS);
+    let mut server = Core::new(Role::Server, SETTINGS, Instant::now());
     assert!(server.feed(&mut BytesMut::from(&b"GET / HTTP/1.1\r\n"[..])).is_err(), "another protocol");
-    let mut server = Core::new(Role::Server, SETTINGS);
+    let mut server = Core::new(Role::Server, SETTINGS, Instant::now());
     server.feed(&mut BytesMut::from(PREFACE)).unwrap();
     assert!(server.feed(&mut BytesMut::from(&asks(1)[..])).is_err(), "no settings");
 }

@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http2::{Accepted, Driver, Handle, Reason, RecvStream, SendStream};
+use ::http2::{Accepted, Driver, Reason, RecvStream, SendStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
-use super::liveness::{Heard, Watched};
+use super::liveness::Liveness;
 use super::{outgoing, settings, stream};
 use crate::agent_connection;
 use crate::body::Broken;
@@ -54,7 +55,6 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let (io, heard) = Watched::new(io);
     let (mut driver, handle) = ::http2::server(io, settings(MAX_STREAMS));
     match timeout(PREFACE_LIMIT, poll_fn(|context| driver.poll_settled(context))).await {
         Ok(Ok(())) => {}
@@ -63,15 +63,14 @@ where
     }
     let flights = Flights::default();
     let (opened, control) = oneshot::channel();
-    let driver = drive(driver, handle, heard, handler, flights.clone(), opened);
+    let driver = drive(driver, Liveness::new(handle), handler, flights.clone(), opened);
     agent_connection::start(driver, control, flights, registration, rpc_timeout).await
 }
 
 /// Serves whatever the edge opens until the connection ends; answers why.
 async fn drive<IO, H>(
-    mut driver: Driver<Watched<IO>>,
-    handle: Handle,
-    heard: Heard,
+    mut driver: Driver<IO>,
+    liveness: Liveness,
     handler: Arc<H>,
     flights: Flights,
     opened: oneshot::Sender<Duplex>,
@@ -80,8 +79,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
-    let vanished = heard.vanished(handle);
-    let mut vanished = std::pin::pin!(vanished);
+    let mut vanished = pin!(liveness.vanished());
     let mut opened = Some(opened);
     // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
     // passes from thread to thread no more often than it has to.

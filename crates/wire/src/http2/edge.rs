@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
-use super::liveness::Watched;
+use super::liveness::Liveness;
 use super::{HELD, settings};
 use crate::held::Holders;
 use crate::session::{REGISTRATION_LIMIT, Session};
@@ -27,12 +27,12 @@ where
     R: Registrar,
 {
     let deadline = Instant::now() + REGISTRATION_LIMIT;
-    let (io, heard) = Watched::new(io);
     let (mut driver, handle) = ::http2::client(io, settings(0));
 
     let mut session = Session::new(registrar);
     let holders = Holders::new(HELD);
-    let link = Link::new(handle.clone(), heard.clone(), Arc::clone(&holders));
+    let liveness = Liveness::new(handle.clone());
+    let link = Link::new(handle, liveness.clone(), Arc::clone(&holders));
     let reason = tokio::select! {
         // The end of the connection shows on the control stream as well, which knows no reason.
         biased;
@@ -40,7 +40,7 @@ where
             Ok(()) => "the agent closed the connection".into(),
             Err(error) => format!("the HTTP/2 connection failed: {error}"),
         },
-        () = heard.vanished(handle) => {
+        () = liveness.vanished() => {
             // Nothing can be sent any more.
             drop(driver);
             return session.end("the agent vanished".into());

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::duplex::Duplex;
 use super::incoming::Incoming;
-use super::liveness::Heard;
+use super::liveness::Liveness;
 use super::outgoing;
 use crate::body::Broken;
 use crate::byte_stream::stream_mark;
@@ -39,21 +39,21 @@ pub(crate) struct Link {
     handle: Handle,
     /// Streams that the agent still allows. Whoever waits here has certainly not been sent.
     slots: Arc<Semaphore>,
-    heard: Heard,
+    liveness: Liveness,
     holders: Arc<Holders<RecvStream>>,
 }
 
 impl Link {
-    pub(super) fn new(handle: Handle, heard: Heard, holders: Arc<Holders<RecvStream>>) -> Self {
-        Self { handle, slots: Arc::new(Semaphore::new(0)), heard, holders }
+    pub(super) fn new(handle: Handle, liveness: Liveness, holders: Arc<Holders<RecvStream>>) -> Self {
+        Self { handle, slots: Arc::new(Semaphore::new(0)), liveness, holders }
     }
 
     pub(crate) fn signs(&self) -> u64 {
-        self.heard.signs()
+        self.liveness.signs()
     }
 
     pub(crate) fn ask(&self) -> Duration {
-        self.heard.ask()
+        self.liveness.ask()
     }
 
     pub(super) fn close(&self) {
