@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use http2::Rate;
+
 /// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,8 +40,8 @@ pub struct Limits {
     pub exempt_loopback: bool,
     /// Requests that a visitor takes back on one HTTP/2 or HTTP/3 connection. More end the connection.
     pub resets: Rate,
-    /// Frames of one HTTP/2 connection that carry neither a request nor data nor room for data. More end the
-    /// connection.
+    /// Frames of one HTTP/2 connection of a visitor that carry neither a request nor data, and that no answer calls for, as
+    /// it calls for room. More end the connection.
     pub idle_frames: Rate,
     /// How long an HTTP/2 or HTTP/3 visitor may take nothing of an answer, then the answer is cut. On HTTP/1.1 the
     /// system's own limit for a peer without room holds (30 s).
@@ -60,8 +62,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// From a finished handshake to the registration of an agent's connection.
     pub registration: Duration,
-    /// A visitor's connection with no request on it is closed after this; on HTTP/1.1 a header has this long to be
-    /// complete.
+    /// A visitor's connection with no request on it, and on which nothing comes of one's body, is closed after this; on
+    /// HTTP/1.1 a header has this long to be complete.
     pub idle: Duration,
     /// From the last byte of the request that the agent took to the head of the origin's answer. Streams are not
     /// limited after.
@@ -76,15 +78,6 @@ pub struct Limits {
     pub attempts: u32,
     /// Bytes of a request's body that are kept for a second attempt.
     pub replay_bytes: usize,
-}
-
-/// So many at once, and so many in a second after that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// At once; at least 1.
-    pub burst: u32,
-    /// Per second from then on; at least 1.
-    pub per_second: u32,
 }
 
 impl Limits {

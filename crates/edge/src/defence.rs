@@ -33,20 +33,22 @@ pub(crate) enum Defence {
     Stalled,
     /// Requests were taken back faster than [`crate::Limits::resets`] allows (CVE-2023-44487).
     Resets,
-    /// Frames that carry nothing came faster than [`crate::Limits::idle_frames`] allows (CVE-2019-9512, -9513, -9515,
-    /// -9518).
+    /// Frames that carry nothing came faster than [`crate::Limits::idle_frames`] allows, or than an agent may send them
+    /// (CVE-2019-9512, -9513, -9515, -9518); or questions whose answers nobody reads, or settings without end.
     IdleFrames,
     /// One header came in too many frames (CVE-2024-27316), or was too large even to be refused.
     HeaderBomb,
-    /// The visitor made the edge reset too many streams (CVE-2025-8671).
+    /// The visitor or agent made the edge reset too many streams (CVE-2025-8671).
     MadeReset,
     /// Some other breach of HTTP/2.
     Http2Malformed,
+    /// A breach of QUIC, by an agent.
+    QuicMalformed,
 }
 
 impl Defence {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Full,
         Self::AddressFull,
         Self::PortFull,
@@ -66,6 +68,7 @@ impl Defence {
         Self::HeaderBomb,
         Self::MadeReset,
         Self::Http2Malformed,
+        Self::QuicMalformed,
     ];
 
     /// The label in the metrics.
@@ -90,18 +93,32 @@ impl Defence {
             Self::HeaderBomb => "header_bomb",
             Self::MadeReset => "made_reset",
             Self::Http2Malformed => "http2_malformed",
+            Self::QuicMalformed => "quic_malformed",
         }
     }
 
     /// Which defence ended a connection over HTTP/2, if one did.
     pub(crate) fn of_http2(error: &http2::Error) -> Option<Self> {
         let http2::Error::Breach(breach) = error else { return None };
-        Some(match breach {
+        Some(Self::of_breach(*breach))
+    }
+
+    /// Which one ended the connection of an agent.
+    pub(crate) fn of_agent(breach: wire::Breach) -> Self {
+        match breach {
+            wire::Breach::Http2(breach) => Self::of_breach(breach),
+            wire::Breach::Quic(_) => Self::QuicMalformed,
+        }
+    }
+
+    fn of_breach(breach: Breach) -> Self {
+        match breach {
             Breach::Violation(..) => Self::Http2Malformed,
             Breach::Header => Self::HeaderBomb,
             Breach::Mistakes => Self::MadeReset,
-            Breach::Questions | Breach::Settings => Self::IdleFrames,
-        })
+            Breach::Resets => Self::Resets,
+            Breach::Idle | Breach::Questions | Breach::Settings => Self::IdleFrames,
+        }
     }
 
     /// The same of the HTTP/1.1 library.

@@ -1,7 +1,6 @@
 //! The protocols of visitors. Each turns what comes into a [`Visit`] and gives the answer back as the protocol has it.
 
 mod ask;
-mod bucket;
 mod http1;
 mod http2;
 pub(crate) mod http3;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http2::{Settings, client as client_of, server as server_of};
+use http2::{Rate, Settings, client as client_of, server as server_of};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const SETTINGS: Settings = Settings {
@@ -15,7 +15,9 @@ const SETTINGS: Settings = Settings {
     frame: 1 << 14,
     header_list: 8 << 10,
     streams: 16,
-    mistakes: 64,
+    mistakes: Rate { burst: 64, per_second: 1 },
+    resets: None,
+    idle_frames: None,
     extended_connect: true,
     cut_headers: true,
 };

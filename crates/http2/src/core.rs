@@ -2,6 +2,7 @@
 //! and between them are the streams. Who waits for something leaves a waker, and whoever calls wakes those that
 //! [`Core::woken`] gives.
 
+mod allowance;
 mod receive;
 mod send;
 
@@ -15,7 +16,8 @@ use tokio::time::Instant;
 
 use crate::frame::{self, PREFACE, setting};
 use crate::hpack::{self, Decoder, Encoder};
-use crate::{Breach, Error, Reason};
+use crate::{Breach, Bucket, Error, Rate, Reason};
+use allowance::Allowance;
 
 /// The window and the largest frame while nothing else is said (RFC 9113 section 6.5.2).
 const DEFAULT_WINDOW: u32 = (1 << 16) - 1;
@@ -29,6 +31,9 @@ const LIFE: &[u8] = b"snicket?";
 
 /// What a ping says whose answer tells that the client knows of a server's leave (section 6.8).
 const LEAVE: &[u8] = b"snicket!";
+
+/// Changes of the window of new streams. Programs that measure the way double it some ten times, and then hardly ever change it.
+const WINDOW_CHANGES: Rate = Rate { burst: 100, per_second: 1 };
 
 /// Streams whose room is kept while there are none.
 const FEW_STREAMS: usize = 16;
@@ -46,9 +51,14 @@ pub struct Settings {
     pub header_list: u32,
     /// A server: streams that may be open at once.
     pub streams: u32,
-    /// Streams that may have to be reset because the other end broke the protocol on them; one more ends the connection
+    /// Streams that may have to be reset because the other end broke the protocol on them; more end the connection
     /// (CVE-2025-8671).
-    pub mistakes: u32,
+    pub mistakes: Rate,
+    /// A server: streams that the client may take back; more end the connection. `None`: any number.
+    pub resets: Option<Rate>,
+    /// Frames that carry neither a message nor bytes, and that nothing which this end has sent calls for; more end the
+    /// connection. `None`: any number.
+    pub idle_frames: Option<Rate>,
     /// A server: requests may be CONNECT with a [`Protocol`] (RFC 8441).
     pub extended_connect: bool,
     /// A server: a request whose header is above `header_list` is handed on without the rest of it, marked by [`Cut`], and not
@@ -105,10 +115,13 @@ pub(crate) struct Core {
     sent: u64,
     /// Of new streams.
     initial_window: i64,
-    /// How often the other end has changed that, which goes over all streams.
-    window_changes: u32,
-    /// Streams that were reset for its mistakes.
-    mistakes: u32,
+    /// How often the other end may change that, which goes over all streams.
+    window_changes: Bucket,
+    /// Streams that may be reset for its mistakes.
+    mistakes: Bucket,
+    /// Streams that it may take back.
+    resets: Option<Bucket>,
+    idle: Allowance,
     largest_frame: usize,
     allowed_streams: Option<u32>,
     /// Streams that wait for room, in the order in which they get some.
@@ -118,6 +131,8 @@ pub(crate) struct Core {
     /// Signs of life of the other end, and when the last one came.
     signs: u64,
     heard: Instant,
+    /// When bytes of a body came last, or when the connection began.
+    fed: Instant,
     /// The other end takes no more streams; why, and which was the last.
     gone: Option<(Reason, u32)>,
     dead: Option<Error>,
@@ -249,14 +264,17 @@ impl Core {
             send_window: DEFAULT_WINDOW.into(),
             sent: 0,
             initial_window: DEFAULT_WINDOW.into(),
-            window_changes: 0,
-            mistakes: 0,
+            window_changes: Bucket::new(WINDOW_CHANGES, now),
+            mistakes: Bucket::new(settings.mistakes, now),
+            resets: settings.resets.map(|rate| Bucket::new(rate, now)),
+            idle: Allowance::new(settings.idle_frames, now),
             largest_frame: DEFAULT_FRAME,
             allowed_streams: None,
             waiting: VecDeque::new(),
             closing: Closing::Open,
             signs: 0,
             heard: now,
+            fed: now,
             gone: None,
             dead: None,
             driver: None,
@@ -280,6 +298,7 @@ impl Core {
             (Role::Server, Closing::Open) => {
                 frame::put_go_away(&mut self.out, MAX, Reason::NO_ERROR, "");
                 frame::put(&mut self.out, frame::kind::PING, 0, 0, LEAVE);
+                self.idle.asked();
                 self.closing = Closing::Announced;
             }
             (Role::Server, Closing::Announced | Closing::Closed) => {}
@@ -333,6 +352,7 @@ impl Core {
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self) {
         frame::put(&mut self.out, frame::kind::PING, 0, 0, LIFE);
+        self.idle.asked();
         self.wake_driver();
     }
 
@@ -350,6 +370,11 @@ impl Core {
     /// When it gave the last one, or when the connection began.
     pub(crate) fn heard(&self) -> Instant {
         self.heard
+    }
+
+    /// When bytes of a body came last, or when the connection began.
+    pub(crate) fn fed(&self) -> Instant {
+        self.fed
     }
 
     /// Those whose wait is over go to the end of the list.
@@ -426,14 +451,15 @@ impl Core {
 
     /// Tells the other end that a stream is over, and ends it.
     fn reset(&mut self, key: usize, reason: Reason, error: Error) {
-        frame::put_reset(&mut self.out, self.streams[key].id, reason);
+        let stream = &self.streams[key];
+        frame::put_reset(&mut self.out, stream.id, reason);
+        self.idle.reset(stream.window);
         self.fail(key, error);
     }
 
     /// Counts a mistake of the other end on one stream, for which that is reset.
     fn mistake(&mut self) -> Result<(), Breach> {
-        self.mistakes += 1;
-        if self.mistakes > self.settings.mistakes { Err(Breach::Mistakes) } else { Ok(()) }
+        if self.mistakes.take(self.heard) { Ok(()) } else { Err(Breach::Mistakes) }
     }
 
     /// Lets a stream go that has ended, or that nobody wants any more.

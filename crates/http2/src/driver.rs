@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use crate::core::{Core, Role};
-use crate::{Accepted, Breach, Error, Reason, RecvStream, SendStream, Settings};
+use crate::{Accepted, Breach, Error, RecvStream, SendStream, Settings};
 
 /// Bytes read at once: four full TLS records.
 const READ: usize = 64 << 10;
@@ -72,6 +72,11 @@ impl Handle {
     /// When the last of these signs came, or when the connection began.
     pub fn heard(&self) -> Instant {
         lock(&self.0).heard()
+    }
+
+    /// When bytes of a body came last on a stream that had not ended, or when the connection began.
+    pub fn fed(&self) -> Instant {
+        lock(&self.0).fed()
     }
 
     /// Opens no new streams, and ends the connection with its last one. A client is told, and may go on until it knows.
@@ -164,13 +169,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Poll::Pending
             }
         }
-    }
-
-    /// Ends all streams, and the connection as soon as the other end has been told why and [`Driver::poll`] is ready.
-    pub fn abort(&mut self, reason: Reason) {
-        with(&self.shared, |core| core.say_goodbye(reason, ""));
-        self.fail(&Error::Lost("the connection was given up".into()));
-        self.leaving = Some(Ok(()));
     }
 
     /// A server: the next request; `None`: the connection has ended in order.

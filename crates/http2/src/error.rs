@@ -72,13 +72,22 @@ pub enum Breach {
     /// Settings that change too often or are too many.
     #[error("settings without end")]
     Settings,
+    /// More streams were taken back than [`Settings::resets`](crate::Settings::resets) allows (CVE-2023-44487).
+    #[error("one stream after the other that is taken back")]
+    Resets,
+    /// More frames that carry nothing than [`Settings::idle_frames`](crate::Settings::idle_frames) allows (CVE-2019-9512,
+    /// -9513, -9515, -9518).
+    #[error("frames without end that carry nothing")]
+    Idle,
 }
 
 impl Breach {
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::Violation(reason, _) => reason,
-            Self::Header | Self::Mistakes | Self::Questions | Self::Settings => Reason::ENHANCE_YOUR_CALM,
+            Self::Header | Self::Mistakes | Self::Questions | Self::Settings | Self::Resets | Self::Idle => {
+                Reason::ENHANCE_YOUR_CALM
+            }
         }
     }
 }

@@ -13,9 +13,11 @@ mod driver;
 mod error;
 mod frame;
 mod hpack;
+mod rate;
 mod stream;
 
 pub use core::{Cut, Protocol, Settings};
 pub use driver::{Driver, Handle, client, server};
 pub use error::{Breach, Error, Reason};
+pub use rate::{Bucket, Rate};
 pub use stream::{Accepted, RecvStream, SendStream};

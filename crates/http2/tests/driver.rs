@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use http::Response;
-use http2::{Settings, server};
+use http2::{Rate, Settings, server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const SETTINGS: Settings = Settings {
@@ -15,7 +15,9 @@ const SETTINGS: Settings = Settings {
     frame: 1 << 14,
     header_list: 16 << 10,
     streams: 100,
-    mistakes: 64,
+    mistakes: Rate { burst: 64, per_second: 1 },
+    resets: None,
+    idle_frames: None,
     extended_connect: false,
     cut_headers: false,
 };

@@ -16,6 +16,8 @@ pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
 
+use ::http2::{Rate, Settings};
+
 use crate::header::Limits;
 
 /// Bytes of one stream's body that may wait for a slow reader, at either end. At a round trip of 100 ms it allows
@@ -40,17 +42,30 @@ const _: () = assert!(Limits::HEADERS.serialized() < HEADER_LIST as usize / 2);
 
 /// Streams that either end may break before the connection ends for it: what an origin sends must not end it for others, and so
 /// many do not come of an origin's mistakes.
-const MISTAKES: u32 = 10_000;
+const MISTAKES: Rate = Rate { burst: 10_000, per_second: 100 };
 
-/// What this end allows the other; `streams` counts at the agent.
-fn settings(streams: u32) -> ::http2::Settings {
-    ::http2::Settings {
+/// Frames of an agent that carry nothing and that nothing which the edge sends calls for; more end its connection. What comes
+/// with requests, such as room for their bodies or streams that are not wanted any more, is called for and does not count, however
+/// busy an agent is: what is left is settings, leaves and pings of its own, of which stock agents and ours send a few
+/// a minute.
+const IDLE_FRAMES: Rate = Rate { burst: 10_000, per_second: 1_000 };
+
+/// What an agent allows the edge, whom it trusts: the edge takes back streams as fast as all of its visitors do together.
+fn agent_settings(streams: u32) -> Settings {
+    Settings { idle_frames: None, streams, ..edge_settings() }
+}
+
+/// What the edge allows an agent.
+fn edge_settings() -> Settings {
+    Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         frame: FRAME,
         header_list: HEADER_LIST,
-        streams,
+        streams: 0,
         mistakes: MISTAKES,
+        resets: None,
+        idle_frames: Some(IDLE_FRAMES),
         extended_connect: false,
         cut_headers: false,
     }

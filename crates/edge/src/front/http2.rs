@@ -1,14 +1,12 @@
 //! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
 
-mod guard;
-
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http2::{Accepted, Driver, Error, Handle, Protocol, Reason, SendStream, Settings};
+use ::http2::{Accepted, Error, Handle, Protocol, Rate, Reason, SendStream, Settings};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -24,7 +22,6 @@ use crate::Limits;
 use crate::defence::Defence;
 use crate::site::Counted;
 use crate::visit::{Caller, Visit};
-use guard::Guarded;
 
 /// What a visitor may send of one body before it is taken: bounds memory, and is enough for 40 Mbit/s at 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -34,7 +31,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const FRAME: u32 = 16 * 1024;
 /// Streams that a visitor may make the edge reset, on one connection: more is an attack (CVE-2025-8671). Each is a breach of the
 /// protocol, which programs do not commit by the dozen.
-const MISTAKES: u32 = 64;
+const MISTAKES: Rate = Rate { burst: 64, per_second: 1 };
 /// How often a visitor is asked whether it is still there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 
@@ -47,20 +44,13 @@ pub(super) async fn serve<IO>(io: IO, caller: Caller, reception: Arc<Reception>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (io, alarm) = Guarded::new(io, &reception.limits);
     let limits = reception.limits;
     let address = caller.address();
     let (mut driver, handle) = ::http2::server(io, settings(&limits));
     let settled = timeout(limits.handshake, poll_fn(|context| driver.poll_settled(context)));
-    tokio::select! {
-        settled = reception.stop.unless_drained(settled) => match settled {
-            Some(Ok(settled)) => settled?,
-            Some(Err(_)) | None => return Ok(()),
-        },
-        defence = alarm.rung() => {
-            calm(driver, defence, caller, &reception).await;
-            return Ok(());
-        }
+    match reception.stop.unless_drained(settled).await {
+        Some(Ok(settled)) => settled?,
+        Some(Err(_)) | None => return Ok(()),
     }
     let mut vanished = pin!(vanished(&handle));
     // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
@@ -68,6 +58,8 @@ where
     let mut streams = FuturesUnordered::new();
     let mut idle_since = Instant::now();
     let mut leaving = None;
+    let idle_until =
+        |since: Instant, leaving: Option<Instant>| leaving.map_or(since, |leaving| since.max(leaving)) + limits.idle;
     loop {
         tokio::select! {
             biased;
@@ -84,7 +76,12 @@ where
                 leaving = Some(Instant::now());
                 handle.close();
             }
-            () = sleep_until(leaving.unwrap_or(idle_since).max(idle_since) + limits.idle), if streams.is_empty() => {
+            () = sleep_until(idle_until(idle_since, leaving)), if streams.is_empty() => {
+                // An upload may go on behind its answer, which nothing but its bytes shows here.
+                idle_since = idle_since.max(handle.fed());
+                if Instant::now() < idle_until(idle_since, leaving) {
+                    continue;
+                }
                 if leaving.is_some() {
                     tracing::debug!(visitor = %caller.remote, "a visitor stays on a connection that is to end");
                     return Ok(());
@@ -92,29 +89,12 @@ where
                 leaving = Some(Instant::now());
                 handle.close();
             }
-            defence = alarm.rung() => {
-                // What it asked for is given up.
-                streams.clear();
-                calm(driver, defence, caller, &reception).await;
-                return Ok(());
-            }
             () = &mut vanished => {
                 tracing::debug!(visitor = %caller.remote, "a visitor vanished");
                 return Ok(());
             }
         }
     }
-}
-
-/// Ends the connection of a visitor who sends too much of nothing, and tells it why, if it listens.
-async fn calm<IO>(mut driver: Driver<IO>, defence: Defence, caller: Caller, reception: &Reception)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    reception.site.metrics.defended(defence);
-    tracing::debug!(visitor = %caller.remote, limit = defence.label(), "a visitor sends too much of nothing");
-    driver.abort(Reason::ENHANCE_YOUR_CALM);
-    let _ = timeout(LINGER, poll_fn(|context| driver.poll(context))).await;
 }
 
 fn settings(limits: &Limits) -> Settings {
@@ -125,6 +105,8 @@ fn settings(limits: &Limits) -> Settings {
         header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),
         streams: limits.streams,
         mistakes: MISTAKES,
+        resets: Some(limits.resets),
+        idle_frames: Some(limits.idle_frames),
         extended_connect: true,
         cut_headers: true,
     }

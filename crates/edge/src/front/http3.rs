@@ -16,12 +16,12 @@ use h3::server::{RequestResolver, RequestStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use http2::Bucket;
 use quinn::VarInt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::{Interim, Kind};
 
-use super::bucket::Bucket;
 use super::{Reception, ask};
 use crate::defence::Defence;
 use crate::site::Counted;

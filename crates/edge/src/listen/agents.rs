@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use wire::Ended;
 use wire::quic::Packets;
 
 use super::handshakes::{Handshakes, Newcomer};
@@ -124,17 +125,21 @@ impl Agents {
     }
 
     /// Serves a connection until it ends, or has not registered in time.
-    async fn serve(&self, serving: impl Future<Output = String>, door: &Door, remote: SocketAddr) {
+    async fn serve(&self, serving: impl Future<Output = Ended>, door: &Door, remote: SocketAddr) {
         tokio::pin!(serving);
-        let reason = tokio::select! {
-            reason = &mut serving => reason,
+        let Ended { reason, breach } = tokio::select! {
+            ended = &mut serving => ended,
             registered = timeout(self.limits.registration, door.registered()) => match registered {
                 Ok(()) => serving.await,
-                Err(_) => "it did not register in time".to_owned(),
+                Err(_) => Ended { reason: "it did not register in time".to_owned(), breach: None },
             },
         };
         if !door.is_registered() {
             self.metrics.defended(Defence::NoRegistration);
+        } else if let Some(breach) = breach {
+            let defence = Defence::of_agent(breach);
+            self.metrics.defended(defence);
+            tracing::info!(agent = %remote, limit = defence.label(), reason, "an agent's connection was ended in defence");
         }
         tracing::debug!(agent = %remote, reason, "an agent's connection has ended");
     }

@@ -1,15 +1,20 @@
-//! Visitors that attack: each ends alone, its reason is counted, and the origin sees nothing of it.
+//! Visitors and agents that attack: each ends alone, its reason is counted, and no origin sees anything of it.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use certs::tls;
 use edge::{Limits, Rate};
 use quinn::crypto::rustls::QuicClientConfig;
 use registry::ConfigSource;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use wire::Transport;
 
 use crate::node::{Agent, BOTH, Node, PATIENCE, eventually};
 use crate::origin::Origin;
@@ -24,6 +29,7 @@ const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -157,7 +163,7 @@ async fn requests_that_are_taken_back_at_once() {
     edge.still_stands().await;
 }
 
-/// The same as slowly as the library that looks only at what has not been looked at yet would let it pass.
+/// The same so slowly that each request has reached the origin before it is taken back.
 #[tokio::test]
 async fn requests_that_are_taken_back_one_by_one() {
     let edge = Besieged::with(Limits { resets: FEW, ..Limits::default() }).await;
@@ -281,6 +287,26 @@ async fn windows_that_cannot_be() {
     edge.still_stands().await;
 }
 
+/// No attack: what comes on a stream whose exchange has ended keeps the connection from being idle.
+#[tokio::test]
+async fn an_upload_behind_its_answer() {
+    const IDLE: Duration = Duration::from_secs(1);
+    const PIECES: usize = 25;
+    let edge = Besieged::with(Limits { idle: IDLE, ..Limits::default() }).await;
+    let mut tcp = TcpStream::connect(edge.node.addresses().http).await.unwrap();
+    let asked = frame(HEADERS, END_HEADERS, 1, &header(POST, "/reads-on"));
+    tcp.write_all(&[PREFACE, &asked].concat()).await.unwrap();
+    // Far longer than an idle connection would be kept, one that was told to leave included.
+    let mut pace = tokio::time::interval(IDLE / 5);
+    for _ in 0..PIECES {
+        pace.tick().await;
+        tcp.write_all(&frame(DATA, 0, 1, b"x")).await.unwrap();
+    }
+    eventually("all of it arrives", async || edge.origin.pieces.load(Ordering::SeqCst) == PIECES).await;
+    let idle = tokio::time::timeout(PATIENCE, tcp.read_to_end(&mut Vec::new())).await;
+    assert!(idle.is_ok(), "and then it is closed");
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_takes() {
     let edge = Besieged::with(Limits { stall: SHORT, idle: SHORT, ..Limits::default() }).await;
@@ -348,9 +374,9 @@ async fn an_upload_of_nothing_over_http3() {
     edge.still_stands().await;
 }
 
-/// The library's own defences, each under its name.
+/// Each under its name.
 #[tokio::test]
-async fn floods_that_the_library_ends_are_told_apart() {
+async fn floods_are_told_apart() {
     let edge = Besieged::with(Limits::default()).await;
     let requests = |what: &dyn Fn(u32) -> Vec<u8>| -> Vec<u8> {
         let one = |number: u32| {
@@ -367,6 +393,67 @@ async fn floods_that_the_library_ends_are_told_apart() {
     edge.attack(upload).await;
     eventually("malformed", async || edge.count("http2_malformed").await == 1).await;
     assert_eq!(edge.count("header_bomb").await, 0);
+    edge.still_stands().await;
+}
+
+/// A stream with something behind what is said on it next.
+struct Flooding<IO> {
+    io: IO,
+    flood: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Flooding<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Flooding<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    /// Between two frames.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { io, flood } = self.get_mut();
+        let mut flood = flood.lock().unwrap();
+        while !flood.is_empty() {
+            let written = ready!(Pin::new(&mut *io).poll_write(context, &flood))?;
+            flood.drain(..written);
+        }
+        Pin::new(io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn agents_that_attack_are_ended_and_told_apart() {
+    let edge = Besieged::with(Limits::default()).await;
+    let tunnel = edge.node.tunnel("hostile", ConfigSource::Local).await;
+    let attacks = [
+        ("idle_frames", frame(PING, 0, 0, &[7; 8]).repeat(40_000)),
+        ("http2_malformed", frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2, 0x82])),
+        ("header_bomb", [frame(HEADERS, 0, 1, &[0x88]), frame(CONTINUATION, 0, 1, &[]).repeat(100)].concat()),
+    ];
+    for (reason, attack) in attacks {
+        let dial = edge.node.agent(&tunnel, Transport::Http2);
+        let flood = Arc::<Mutex<Vec<u8>>>::default();
+        let stream = Flooding { io: dial.tls().await.unwrap(), flood: Arc::clone(&flood) };
+        let connected = wire::http2::agent::connect(stream, &dial.registration, Origin::new(), PATIENCE).await;
+        let (_, connection) = connected.unwrap();
+        *flood.lock().unwrap() = attack;
+        // Whatever it says takes the flood with it.
+        let _ = connection.update_local_configuration("{}".into()).await;
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("the edge keeps the connection");
+        eventually(reason, async || edge.count(reason).await == 1).await;
+    }
     edge.still_stands().await;
 }
 

@@ -150,6 +150,16 @@ impl Handler for Origin {
             }
             // Answers without reading the body.
             "/unread" => text(413, "too much"),
+            // Answers at once, and reads on.
+            "/reads-on" => {
+                let pieces = Arc::clone(&self.pieces);
+                tokio::spawn(async move {
+                    while let Some(Ok(frame)) = body.frame().await {
+                        pieces.fetch_add(frame.data_ref().map_or(0, Bytes::len), Ordering::SeqCst);
+                    }
+                });
+                text(200, "heard enough")
+            }
             "/hints" => {
                 let mut hints = HeaderMap::new();
                 hints.insert("link", HeaderValue::from_static("</style.css>; rel=preload"));

@@ -25,9 +25,6 @@ const EARLY_SIZE: usize = 64 << 10;
 /// Settings in one frame; there are not half as many kinds.
 const MAX_SETTINGS: usize = 32;
 
-/// Changes of the window of new streams in a connection's life; each goes over all streams.
-const WINDOW_CHANGES: u32 = 100;
-
 /// A header that is so many times as large as allowed was made to be.
 const FAR: usize = 4;
 
@@ -96,7 +93,7 @@ impl Core {
                 return Err(Violation(Reason::FRAME_SIZE_ERROR, "a priority of a wrong size"));
             }
             // Priorities are deprecated; unknown kinds are to be ignored.
-            _ => {}
+            _ => self.idle.spend(self.heard)?,
         }
         input.advance(head.length);
         Ok(())
@@ -132,6 +129,7 @@ impl Core {
         }
         let Some(key) = key else {
             self.take(head.length);
+            self.idle.expect(self.heard)?;
             // It is late, or the other end has lost count: then it is told.
             frame::put_reset(&mut self.out, head.stream, Reason::STREAM_CLOSED);
             return Ok(());
@@ -153,6 +151,11 @@ impl Core {
             return self.mistake();
         }
         stream.window -= head.length as i64;
+        if !payload.is_empty() {
+            self.fed = self.heard;
+        } else if !head.has(flag::END_STREAM) {
+            self.idle.spend(self.heard)?;
+        }
         // What was padding is nobody's to take.
         let mut taken = head.length - payload.len();
         if stream.unread {
@@ -257,12 +260,16 @@ impl Core {
             if fields.has_request_pseudo() {
                 return Err(Violation(Reason::PROTOCOL_ERROR, "a stream that was opened before, or passed over"));
             }
-            return Ok(());
+            return self.idle.expect(self.heard);
         };
         let stream = &mut self.streams[key];
-        if let Err((reason, text)) = stream.take_fields(end_stream, fields) {
-            self.reset(key, reason, Error::Broken(text));
-            return self.mistake();
+        match stream.take_fields(end_stream, fields) {
+            Ok(Taken::Used) => {}
+            Ok(Taken::Dropped) => self.idle.spend(self.heard)?,
+            Err((reason, text)) => {
+                self.reset(key, reason, Error::Broken(text));
+                return self.mistake();
+            }
         }
         self.woken.extend(stream.reader.take());
         self.settle(key);
@@ -278,7 +285,7 @@ impl Core {
         let streams = self.open.len().max(self.accepted.len());
         if self.closing == Closing::Closed || streams >= self.settings.streams as usize {
             frame::put_reset(&mut self.out, id, Reason::REFUSED_STREAM);
-            return Ok(());
+            return self.idle.spend(self.heard);
         }
         if fields.too_large && !self.settings.cut_headers {
             frame::put_reset(&mut self.out, id, Reason::ENHANCE_YOUR_CALM);
@@ -296,6 +303,7 @@ impl Core {
         (stream.head, stream.headed, stream.ended) = (Some(Received::Request(request)), true, end_stream);
         stream.left = left;
         self.accepted.push_back(key);
+        self.idle.opened();
         Ok(())
     }
 
@@ -320,6 +328,7 @@ impl Core {
 
     fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         let increment = number(payload, "a window of a wrong size")? & MAX;
+        self.idle.expect(self.heard)?;
         if head.stream == 0 {
             self.send_window += i64::from(increment);
             return match increment {
@@ -344,16 +353,26 @@ impl Core {
 
     fn stream_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         let reason = Reason(number(payload, "a reset of a wrong size")?);
-        if let Some(key) = self.stream_of(head)? {
-            self.fail(key, Error::Reset(reason));
+        let key = self.stream_of(head)?;
+        if let Some(resets) = &mut self.resets
+            && !resets.take(self.heard)
+        {
+            return Err(Breach::Resets);
         }
-        Ok(())
+        match key {
+            Some(key) => {
+                self.fail(key, Error::Reset(reason));
+                Ok(())
+            }
+            None => self.idle.expect(self.heard),
+        }
     }
 
     fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Breach> {
         if head.stream != 0 {
             return Err(Violation(Reason::PROTOCOL_ERROR, "settings of a stream"));
         }
+        self.idle.spend(self.heard)?;
         let (settings, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() || (head.has(flag::ACK) && !payload.is_empty()) {
             return Err(Violation(Reason::FRAME_SIZE_ERROR, "settings of a wrong size"));
@@ -387,8 +406,7 @@ impl Core {
                 if change == 0 {
                     return Ok(());
                 }
-                self.window_changes += 1;
-                if self.window_changes > WINDOW_CHANGES {
+                if !self.window_changes.take(self.heard) {
                     return Err(Breach::Settings);
                 }
                 self.initial_window = value.into();
@@ -422,8 +440,12 @@ impl Core {
             return Err(Violation(Reason::FRAME_SIZE_ERROR, "a ping of a wrong size"));
         }
         if !head.has(flag::ACK) {
+            self.idle.spend(self.heard)?;
             frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
-        } else if payload == LEAVE && self.closing == Closing::Announced {
+            return Ok(());
+        }
+        self.idle.expect(self.heard)?;
+        if payload == LEAVE && self.closing == Closing::Announced {
             self.closing = Closing::Closed;
             self.say_goodbye(Reason::NO_ERROR, "");
         }
@@ -434,6 +456,7 @@ impl Core {
         if head.stream != 0 {
             return Err(Violation(Reason::PROTOCOL_ERROR, "a stream that goes away"));
         }
+        self.idle.spend(self.heard)?;
         /// The last stream, and why.
         const FIELDS: usize = 8;
         let fields = payload.get(..FIELDS).unwrap_or_default();
@@ -525,6 +548,13 @@ impl Core {
     }
 }
 
+/// What became of fields.
+enum Taken {
+    Used,
+    /// They were advice, and too much of it.
+    Dropped,
+}
+
 impl Stream {
     fn wait_to_read<T>(&mut self, context: &Context<'_>) -> Poll<T> {
         if !self.reader.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -547,7 +577,7 @@ impl Stream {
     }
 
     /// The head of an answer, one before it, or trailers.
-    fn take_fields(&mut self, end_stream: bool, fields: Fields) -> Result<(), (Reason, &'static str)> {
+    fn take_fields(&mut self, end_stream: bool, fields: Fields) -> Result<Taken, (Reason, &'static str)> {
         let wrong = |text| Err((Reason::PROTOCOL_ERROR, text));
         if self.ended {
             return Err((Reason::STREAM_CLOSED, "a header behind the end"));
@@ -570,7 +600,7 @@ impl Stream {
             }
             self.count(0, true)?;
             (self.trailers, self.ended) = (Some(fields.headers), true);
-            return Ok(());
+            return Ok(Taken::Used);
         }
         let fields_size = fields.size();
         let Some(status) = fields.status else { return wrong("a head without status") };
@@ -580,14 +610,15 @@ impl Stream {
             if end_stream || status == StatusCode::SWITCHING_PROTOCOLS {
                 return wrong("an interim answer that can be none");
             }
-            if self.early.len() < EARLY && self.early_size + fields_size <= EARLY_SIZE {
-                self.early_size += fields_size;
-                self.early.push_back(head);
+            if self.early.len() >= EARLY || self.early_size + fields_size > EARLY_SIZE {
+                return Ok(Taken::Dropped);
             }
-            return Ok(());
+            self.early_size += fields_size;
+            self.early.push_back(head);
+            return Ok(Taken::Used);
         }
         (self.head, self.headed, self.ended) = (Some(Received::Response(head)), true, end_stream);
-        Ok(())
+        Ok(Taken::Used)
     }
 }
 

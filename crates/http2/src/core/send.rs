@@ -75,6 +75,7 @@ impl Core {
         let id = self.next;
         self.next += 2;
         let key = self.add(id);
+        self.idle.opened();
         self.streams[key].finished = end;
         self.put_block(id, end, |encoder, out| {
             let uri = head.uri();
@@ -335,6 +336,7 @@ impl Core {
             self.send_window -= length as i64;
             stream.sent += length as u64;
             self.sent += length as u64;
+            self.idle.sent(length);
             room -= length;
             most -= length;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Wake};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -16,7 +17,9 @@ const SETTINGS: Settings = Settings {
     frame: 1 << 14,
     header_list: 16 << 10,
     streams: 8,
-    mistakes: 64,
+    mistakes: Rate { burst: 64, per_second: 1 },
+    resets: None,
+    idle_frames: None,
     extended_connect: false,
     cut_headers: false,
 };
@@ -575,9 +578,173 @@ fn mistakes_that_end_the_stream_alone() {
 #[test]
 fn one_mistake_too_many_ends_the_connection() {
     let wrong = |number: u32| made(kind::HEADERS, WHOLE, 2 * number + 1, b"\x82");
-    let frames: Vec<_> = (0..=SETTINGS.mistakes).map(wrong).collect();
+    let frames: Vec<_> = (0..=SETTINGS.mistakes.burst).map(wrong).collect();
     assert!(reaction(&frames[1..]).is_ok());
     assert_eq!(reaction(&frames), Err(Breach::Mistakes));
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// So many more of this are let through.
+fn passes(core: &mut Core, one: impl Fn(u32) -> Vec<u8>) -> (u32, Option<Breach>) {
+    const MANY: u32 = 10_000;
+    for number in 0..MANY {
+        if let Err(breach) = core.feed(&mut BytesMut::from(&one(number)[..])) {
+            return (number, Some(breach));
+        }
+        core.take_out();
+    }
+    (MANY, None)
+}
+
+#[test]
+fn what_long_connections_did_wrong_is_forgotten() {
+    let (_, mut server) = pair();
+    let start = server.heard();
+    for hour in 0..3 {
+        server.hear(start + hour * HOUR);
+        let wrong = |number: u32| made(kind::HEADERS, WHOLE, 1 + 2 * (1_000 * hour + number), b"\x82");
+        assert_eq!(passes(&mut server, wrong), (SETTINGS.mistakes.burst, Some(Breach::Mistakes)));
+        let window = |number: u32| {
+            let value = (1_000 * hour + number).to_be_bytes();
+            made(kind::SETTINGS, 0, 0, &[&[0, 4][..], &value].concat())
+        };
+        // One was in the first settings.
+        let left = WINDOW_CHANGES.burst - u32::from(hour == 0);
+        assert_eq!(passes(&mut server, window), (left, Some(Breach::Settings)));
+    }
+}
+
+/// An end of a connection that lets few frames through which carry nothing, and all of them left.
+fn strict(role: Role) -> Core {
+    const FEW: Rate = Rate { burst: 10, per_second: 1 };
+    let resets = (role == Role::Server).then_some(Rate { burst: 5, ..FEW });
+    let settings = Settings { resets, idle_frames: Some(FEW), ..SETTINGS };
+    let start = Instant::now();
+    let mut core = Core::new(role, settings, start);
+    let preface = if role == Role::Server { PREFACE } else { b"" };
+    core.feed(&mut BytesMut::from(&[preface, &made(kind::SETTINGS, 0, 0, b"")].concat()[..])).unwrap();
+    core.idle = Allowance::new(settings.idle_frames, start);
+    core.take_out();
+    core
+}
+
+#[test]
+fn frames_that_carry_nothing_are_counted() {
+    let frames = [
+        ("settings", made(kind::SETTINGS, 0, 0, b"")),
+        ("known settings", made(kind::SETTINGS, flag::ACK, 0, b"")),
+        ("pings", made(kind::PING, 0, 0, &[0; 8])),
+        ("answers to no ping", made(kind::PING, flag::ACK, 0, &[0; 8])),
+        ("priorities", made(kind::PRIORITY, 0, 1, b"12345")),
+        ("leaves", made(kind::GOAWAY, 0, 0, &[0; 8])),
+        ("unknown frames", made(0x77, 0, 0, b"unknown")),
+        ("room for nothing", made(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+    ];
+    for role in [Role::Client, Role::Server] {
+        for (name, frame) in &frames {
+            let mut core = strict(role);
+            let now = core.heard();
+            assert_eq!(passes(&mut core, |_| frame.clone()), (10, Some(Breach::Idle)), "{name} to a {role:?}");
+            core.hear(now + Duration::from_secs(3));
+            assert_eq!(passes(&mut core, |_| frame.clone()), (3, Some(Breach::Idle)), "{name} to a {role:?}");
+        }
+    }
+}
+
+#[test]
+fn frames_on_streams_are_counted_unless_they_are_called_for() {
+    let posts = || {
+        let mut server = strict(Role::Server);
+        server.feed(&mut BytesMut::from(&made(kind::HEADERS, flag::END_HEADERS, 1, GET)[..])).unwrap();
+        server
+    };
+    let empty = |_| made(kind::DATA, 0, 1, b"");
+    assert_eq!(passes(&mut posts(), empty), (10, Some(Breach::Idle)));
+    assert_eq!(passes(&mut posts(), |_| made(kind::DATA, flag::PADDED, 1, b"\x00")), (10, Some(Breach::Idle)));
+    let taken_back = |_| made(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    assert_eq!(passes(&mut posts(), taken_back), (5, Some(Breach::Resets)));
+
+    // It is over: what was under way when the other end came to know is let pass, and no more.
+    let late = [
+        made(kind::DATA, 0, 1, b"x"),
+        made(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+        made(kind::HEADERS, WHOLE, 1, b"\x00\x01a\x01b"),
+    ];
+    for frame in late {
+        let mut server = posts();
+        let (key, _) = server.accept().unwrap();
+        server.send_reset(key, Reason::CANCEL);
+        let (passed, breach) = passes(&mut server, |_| frame.clone());
+        assert_eq!(breach, Some(Breach::Idle), "{frame:?}");
+        assert!((100..1_000).contains(&passed), "{passed} of {frame:?}");
+    }
+
+    let mut server = strict(Role::Server);
+    let (opened, breach) = passes(&mut server, |number| asks(2 * number + 1));
+    assert_eq!((opened, breach), (SETTINGS.streams + 10, Some(Breach::Idle)), "more streams than allowed");
+
+    let mut client = strict(Role::Client);
+    client.open(&get("/"), true).unwrap();
+    let early = made(kind::HEADERS, flag::END_HEADERS, 1, b"\x08\x03103");
+    let (passed, breach) = passes(&mut client, |_| early.clone());
+    assert_eq!(breach, Some(Breach::Idle), "interim answers");
+    assert!((11..100).contains(&passed), "{passed}");
+}
+
+/// Thousands of requests within one moment, to an agent that says all that an honest one may.
+#[test]
+fn an_honest_busy_end_is_never_counted_out() {
+    let mut client = strict(Role::Client);
+    let room = |stream, bytes: u32| made(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    for number in 0..5_000 {
+        let id = 2 * number + 1;
+        let key = client.open(&get("/"), false).unwrap();
+        let mut said = Vec::new();
+        if number % 2 == 0 {
+            // As stock agents: of each 4 KiB they say so twice.
+            client.send(key, vec![0; 32 << 10].into(), false).unwrap();
+            said.extend((0..8).flat_map(|_| [room(0, 4 << 10), room(id, 4 << 10)]));
+        } else {
+            // A WebSocket's messages, each taken by itself.
+            for _ in 0..20 {
+                client.send(key, Bytes::from_static(b"a message"), false).unwrap();
+                said.extend([room(0, 9), room(id, 9)]);
+            }
+        }
+        client.ping();
+        said.push(made(kind::PING, flag::ACK, 0, LIFE));
+        // The answer comes before the end of the request, which is then taken back, or has ended meanwhile.
+        said.push(made(kind::HEADERS, WHOLE, id, b"\x88"));
+        if number % 3 == 0 {
+            client.send(key, Bytes::new(), true).unwrap();
+        }
+        said.push(made(kind::RST_STREAM, 0, id, &[0; 4]));
+        client.take_out();
+        client.written(0);
+        client.feed(&mut BytesMut::from(&said.concat()[..])).unwrap_or_else(|breach| panic!("{number}: {breach}"));
+        client.release_reader(key);
+        client.release_writer(key);
+    }
+    assert!(client.streams.is_empty());
+    let breach = passes(&mut client, |_| made(kind::PING, 0, 0, &[0; 8]));
+    assert_eq!(breach, (10, Some(Breach::Idle)), "nothing of it counted");
+}
+
+#[test]
+fn the_last_bytes_of_a_body_are_remembered() {
+    let (_, mut server) = pair();
+    let start = server.fed();
+    let mut hear = |hours: u32, frame: Vec<u8>| {
+        server.hear(start + hours * HOUR);
+        server.feed(&mut BytesMut::from(&frame[..])).unwrap();
+        server.fed()
+    };
+    assert_eq!(hear(1, made(kind::HEADERS, flag::END_HEADERS, 1, GET)), start);
+    assert_eq!(hear(2, made(kind::DATA, 0, 1, b"x")), start + 2 * HOUR);
+    assert_eq!(hear(3, made(kind::PING, 0, 0, &[0; 8])), start + 2 * HOUR);
+    assert_eq!(hear(4, made(kind::DATA, flag::END_STREAM, 1, b"x")), start + 4 * HOUR);
+    assert_eq!(hear(5, made(kind::DATA, 0, 1, b"late")), start + 4 * HOUR);
 }
 
 /// A field of 4 KB that a byte each repeats.

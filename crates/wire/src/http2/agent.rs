@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::duplex::Duplex;
 use super::incoming::Incoming;
 use super::liveness::Liveness;
-use super::{outgoing, settings, stream};
+use super::{agent_settings, outgoing, stream};
 use crate::agent_connection;
 use crate::body::Broken;
 use crate::exchange::{clean_answer, strip_hop_by_hop};
@@ -55,7 +55,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let (mut driver, handle) = ::http2::server(io, settings(MAX_STREAMS));
+    let (mut driver, handle) = ::http2::server(io, agent_settings(MAX_STREAMS));
     match timeout(PREFACE_LIMIT, poll_fn(|context| driver.poll_settled(context))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(ConnectError::Lost(error.to_string())),

@@ -10,40 +10,44 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
 use super::liveness::Liveness;
-use super::{HELD, settings};
+use super::{HELD, edge_settings};
 use crate::held::Holders;
 use crate::session::{REGISTRATION_LIMIT, Session};
-use crate::{Connection, Registrar, connection};
+use crate::{Breach, Connection, Ended, Registrar, connection};
 
 /// How long a connection that is closing in order has to send what is left and to take its leave.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves one connection of an agent over a stream that is already secured, until it ends; answers why it ended.
+/// Serves one connection of an agent over a stream that is already secured, until it ends.
 ///
 /// Dropping the future cuts the connection; [`Connection::close`] ends it.
-pub async fn serve<IO, R>(io: IO, remote: SocketAddr, registrar: Arc<R>) -> String
+pub async fn serve<IO, R>(io: IO, remote: SocketAddr, registrar: Arc<R>) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Registrar,
 {
     let deadline = Instant::now() + REGISTRATION_LIMIT;
-    let (mut driver, handle) = ::http2::client(io, settings(0));
+    let (mut driver, handle) = ::http2::client(io, edge_settings());
 
     let mut session = Session::new(registrar);
     let holders = Holders::new(HELD);
     let liveness = Liveness::new(handle.clone());
     let link = Link::new(handle, liveness.clone(), Arc::clone(&holders));
+    let mut breach = None;
     let reason = tokio::select! {
         // The end of the connection shows on the control stream as well, which knows no reason.
         biased;
         ended = poll_fn(|context| driver.poll(context)) => match ended {
             Ok(()) => "the agent closed the connection".into(),
-            Err(error) => format!("the HTTP/2 connection failed: {error}"),
+            Err(error) => {
+                breach = Breach::of_http2(&error);
+                format!("the HTTP/2 connection failed: {error}")
+            }
         },
         () = liveness.vanished() => {
             // Nothing can be sent any more.
             drop(driver);
-            return session.end("the agent vanished".into());
+            return Ended { reason: session.end("the agent vanished".into()), breach };
         }
         never = holders.relieve() => match never {},
         reason = control(&mut session, link.clone(), remote, deadline) => {
@@ -56,7 +60,7 @@ where
     };
     link.close();
     drop(driver);
-    session.end(reason)
+    Ended { reason: session.end(reason), breach }
 }
 
 /// Opens the control stream and serves it until the connection is to be closed.

@@ -14,12 +14,12 @@ use crate::connect::RPC_SIGNATURE;
 use crate::held::Holders;
 use crate::rpc::{CALL_TIMEOUT, SessionServer};
 use crate::session::{REGISTRATION_LIMIT, Session};
-use crate::{Connection, Registrar, connection};
+use crate::{Breach, Connection, Ended, Registrar, connection};
 
-/// Serves one connection of an agent until it ends; answers why it ended.
+/// Serves one connection of an agent until it ends.
 ///
 /// Dropping the future cuts the connection; [`Connection::close`] ends it.
-pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R>) -> String {
+pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R>) -> Ended {
     let deadline = Instant::now() + REGISTRATION_LIMIT;
     let connection = Cut(connection);
     let mut session = Session::new(registrar);
@@ -29,12 +29,12 @@ pub async fn serve<R: Registrar>(connection: quinn::Connection, registrar: Arc<R
         error = connection.0.closed() => closed(&error, AGENT),
     };
     // A lost connection shows first on the control stream, which knows no reason.
-    let reason = match connection.0.close_reason() {
-        None | Some(ConnectionError::LocallyClosed) => reason,
-        Some(error) => closed(&error, AGENT),
+    let (reason, breach) = match connection.0.close_reason() {
+        None | Some(ConnectionError::LocallyClosed) => (reason, None),
+        Some(error) => (closed(&error, AGENT), Breach::of_quic(&error)),
     };
     drop(connection);
-    session.end(reason)
+    Ended { reason: session.end(reason), breach }
 }
 
 /// Takes the control stream and serves it until the connection is to be closed.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::registration::{Refused, Registered};
 use wire::rpc::{CALL_TIMEOUT, ControlCall, ControlClient, ControlServer, RegisterError};
-use wire::{Body, ConnectError, ExchangeError, Extensions, Interim, Kind, header};
+use wire::{Body, Breach, ConnectError, Ended, ExchangeError, Extensions, Interim, Kind, header};
 
 use crate::rig::{Event, Node, Origin, connect_over, data, fed, get, registration, soon, tcp, whole};
 
@@ -90,7 +90,7 @@ async fn found_in_time(prepare: impl AsyncFnOnce(&wire::Connection)) {
     cable.cut.send_replace(true);
     let cut = Instant::now();
     let agent_noticed = tokio::spawn(async move { (agent.closed().await, Instant::now()) });
-    assert_eq!(served.await.unwrap(), "the agent vanished");
+    assert_eq!(served.await.unwrap().reason, "the agent vanished");
     assert!(cut.elapsed() <= Duration::from_secs(10), "{:?}", cut.elapsed());
     let (reason, noticed) = agent_noticed.await.unwrap();
     assert_eq!(reason, "the edge vanished");
@@ -154,7 +154,7 @@ async fn an_agent_that_never_registers_is_dropped_after_ten_seconds() {
     let _open = respond.send_response(Response::new(()), false).unwrap();
     while agent.accept().await.is_some() {}
     drop(request);
-    assert!(soon(served).await.unwrap().contains("in time"));
+    assert!(soon(served).await.unwrap().reason.contains("in time"));
     assert_eq!(start.elapsed().as_secs(), 10);
     assert!(events.recv().await.is_none());
 }
@@ -220,7 +220,7 @@ async fn a_refused_agent_that_stays_is_sent_away() {
     let answer = soon(control.register(&registration(Extensions::default()))).await;
     assert_eq!(answer, Err(RegisterError::Refused(refused)));
     soon(agent).await.unwrap();
-    assert!(soon(served).await.unwrap().contains("Unauthorized"));
+    assert!(soon(served).await.unwrap().reason.contains("Unauthorized"));
 }
 
 /// An edge made by hand, with our agent registered as to a stock edge.
@@ -379,7 +379,9 @@ async fn requests_are_served_though_the_control_stream_has_ended() {
 /// An agent made by hand, registered as a stock one.
 struct Raw {
     edge: wire::Connection,
-    served: JoinHandle<String>,
+    served: JoinHandle<Ended>,
+    /// Its end of the connection, under HTTP/2.
+    line: TcpStream,
     requests: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
     /// Ends the connection as it is, or asks for what needs it.
     commands: mpsc::UnboundedSender<Command>,
@@ -397,6 +399,9 @@ impl Raw {
         let (node, mut events) = Node::new(None);
         let remote = edge.peer_addr().unwrap();
         let served = tokio::spawn(wire::http2::edge::serve(edge, remote, node));
+        let agent = agent.into_std().unwrap();
+        let line = TcpStream::from_std(agent.try_clone().unwrap()).unwrap();
+        let agent = TcpStream::from_std(agent).unwrap();
         let mut connection: Connection<TcpStream, Bytes> = settings.handshake(agent).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
         assert_eq!(request.headers()[&header::UPGRADE], header::UPGRADE_CONTROL);
@@ -423,7 +428,7 @@ impl Raw {
         let registered = soon(control.register(&registration(Extensions::default()))).await.unwrap();
         tokio::spawn(async move { control.ended().await });
         let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("no registration") };
-        Self { edge, served, requests, commands, _registered: registered }
+        Self { edge, served, line, requests, commands, _registered: registered }
     }
 
     fn send(&self, request: Request<Body>) -> JoinHandle<Result<Response<Body>, ExchangeError>> {
@@ -537,6 +542,16 @@ async fn the_agents_stream_limit_is_kept_and_whoever_waits_was_not_sent() {
     ends.sort_unstable();
     assert_eq!(ends, ["answered", "lost", "lost", "not sent"]);
     soon(raw.served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_nothing_without_end_is_ended_for_it() {
+    let mut raw = Raw::new(&h2::server::Builder::new()).await;
+    // Far more than may come at once, between two frames of its own: it has nothing else to say.
+    let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"anything"].concat();
+    let _ = raw.line.write_all(&ping.repeat(40_000)).await;
+    let ended = soon(raw.served).await.unwrap();
+    assert_eq!(ended.breach, Some(Breach::Http2(::http2::Breach::Idle)), "{ended:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn a_refused_agent_learns_why(transport: Transport) {
             Err(ConnectError::Refused(refused)) => assert_eq!(refused, refusal),
             other => panic!("{:?}", other.err()),
         }
-        let reason = soon(served).await.unwrap();
+        let reason = soon(served).await.unwrap().reason;
         assert!(reason.contains("Invalid tunnel secret"), "{reason}");
         let Some(Event::Registered(_, edge)) = events.recv().await else { panic!("not asked") };
         assert!(!edge.is_open());
@@ -71,7 +71,7 @@ async fn drained(mut rig: Rig, answer: Response<Body>, feed: Feed) -> String {
     drop(feed);
     assert!(data(&mut answer).await.is_none());
     drop(answer);
-    let reason = soon(rig.served).await.unwrap();
+    let reason = soon(rig.served).await.unwrap().reason;
     soon(rig.agent.closed()).await;
     let Some(Event::Closed(id, told)) = soon(rig.events.recv()).await else { panic!("not told") };
     assert_eq!((id, &told), (rig.registered.connection, &reason));
@@ -118,7 +118,7 @@ async fn an_edge_that_drains_still_answers_the_agent(transport: Transport) {
     assert!(!rig.served.is_finished());
     drop(feed);
     assert_eq!(whole(answer).await.unwrap().body(), "");
-    assert_eq!(soon(rig.served).await.unwrap(), "the agent unregistered");
+    assert_eq!(soon(rig.served).await.unwrap().reason, "the agent unregistered");
 }
 
 async fn closing_fails_what_is_under_way(transport: Transport) {
@@ -127,7 +127,7 @@ async fn closing_fails_what_is_under_way(transport: Transport) {
     let answer = soon(rig.edge.exchange(Kind::Http, get("https://a.test/"), Interim::unwanted())).await.unwrap();
     let feed = feeds.recv().await.unwrap();
     rig.edge.close("the node is going down");
-    assert_eq!(soon(rig.served).await.unwrap(), "the node is going down");
+    assert_eq!(soon(rig.served).await.unwrap().reason, "the node is going down");
     assert!(whole(answer).await.is_err());
     feed.dropped().await;
     soon(rig.agent.closed()).await;

@@ -375,7 +375,7 @@ async fn found_in_time(saturated: bool) {
     }
     cut.send_replace(true);
     let start = Instant::now();
-    assert_eq!(soon(served).await.unwrap(), "the agent vanished");
+    assert_eq!(soon(served).await.unwrap().reason, "the agent vanished");
     assert_eq!(soon(agent.closed()).await, "the edge vanished");
     assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
 }

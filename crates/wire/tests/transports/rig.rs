@@ -18,8 +18,8 @@ use uuid::Uuid;
 use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, LocalConfiguration, Refused, Registered, Registration};
 use wire::{
-    AgentConnection, Body, BodyError, ByteStream, ConnectError, Connection, Extensions, FlowRequest, FlowService,
-    Handler, Interim, Kind, OriginError, OriginFault, Registrar, StreamRefusal, StreamRequest, Transport,
+    AgentConnection, Body, BodyError, ByteStream, ConnectError, Connection, Ended, Extensions, FlowRequest,
+    FlowService, Handler, Interim, Kind, OriginError, OriginFault, Registrar, StreamRefusal, StreamRequest, Transport,
 };
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -216,7 +216,7 @@ pub struct Rig {
     pub registration: Registration,
     pub events: mpsc::UnboundedReceiver<Event>,
     /// Answers why the edge's end of the connection ended.
-    pub served: JoinHandle<String>,
+    pub served: JoinHandle<Ended>,
 }
 
 impl Rig {
@@ -281,7 +281,7 @@ pub async fn connect(
     node: Arc<Node>,
     origin: Arc<Origin>,
     extensions: Extensions,
-) -> (JoinHandle<String>, Connected) {
+) -> (JoinHandle<Ended>, Connected) {
     connect_as(transport, node, origin, registration(extensions)).await
 }
 
@@ -291,7 +291,7 @@ pub async fn connect_as(
     node: Arc<Node>,
     origin: Arc<Origin>,
     registration: Registration,
-) -> (JoinHandle<String>, Connected) {
+) -> (JoinHandle<Ended>, Connected) {
     match transport {
         Transport::Http2 => {
             let (edge, agent) = tcp().await;
@@ -319,7 +319,7 @@ pub async fn connect_over<E, A>(
     agent: A,
     node: Arc<Node>,
     origin: Arc<Origin>,
-) -> (JoinHandle<String>, Connected)
+) -> (JoinHandle<Ended>, Connected)
 where
     E: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: AsyncRead + AsyncWrite + Unpin + Send + 'static,

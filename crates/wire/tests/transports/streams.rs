@@ -251,7 +251,7 @@ async fn a_stream_keeps_a_draining_connection(transport: Transport) {
     soon(visitor.read_to_end(&mut last)).await.unwrap();
     assert_eq!(last, b"see you");
     assert_eq!(soon(relay).await.unwrap().unwrap(), Relayed { out: 7, back: 3 });
-    assert_eq!(soon(rig.served).await.unwrap(), "the edge drained the connection");
+    assert_eq!(soon(rig.served).await.unwrap().reason, "the edge drained the connection");
 }
 
 #[tokio::test]

@@ -1,12 +1,21 @@
+//! How often something may happen.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::Rate;
+/// So many at once, and so many in a second after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At once; at least 1.
+    pub burst: u32,
+    /// Per second from then on; at least 1.
+    pub per_second: u32,
+}
 
 /// Lets so much through at once, and so much in a second after.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     rate: Rate,
     left: u32,
     /// Up to when it has been filled.
@@ -15,12 +24,12 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+    pub fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, left: rate.burst, since: now }
     }
 
     /// Takes one, if there is one left.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         if self.left == 0 {
             self.fill(now);
         }
