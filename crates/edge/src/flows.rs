@@ -11,6 +11,7 @@ mod carried;
 mod credit;
 mod socket;
 mod table;
+mod vigil;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,23 +1,25 @@
 //! One flow: over which connection its datagrams go, and what is answered.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::{Backlog, Connection, Dropped, ExchangeError, Flow, FlowRequest};
 
 use super::Flows;
 use super::credit::Credit;
 use super::socket::{PortSocket, Way};
+use super::vigil::Vigil;
 use crate::dispatch::{Carrier as _, Pool as _};
 use crate::metrics::{FlowEnd, Loss};
 use crate::streams::{Streams, Target};
+use crate::tunnels::Live;
 
 /// Longer than agents take to look a name up, and than a node waits for a connector that is about to come back.
 const OPEN: Duration = Duration::from_secs(35);
@@ -75,6 +77,7 @@ pub(super) struct Carried {
 /// A flow over one connection, which may take nothing new any more.
 struct Open {
     flow: Flow,
+    carrier: Arc<Live>,
     leaving: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -82,6 +85,8 @@ enum Next {
     Visitor(Option<Bytes>),
     Origin(Option<Bytes>),
     Leave,
+    /// The connection may be silent.
+    Look,
 }
 
 impl Carried {
@@ -131,18 +136,25 @@ impl Carried {
         }
     }
 
-    /// Carries datagrams over one connection until that is gone, or takes nothing new; `None`: until the flow has ended.
+    /// Carries datagrams over one connection until that is gone, takes nothing new, or is silent while another one is not;
+    /// `None`: until the flow has ended.
     async fn carry(&self, open: Open, first: Bytes, queue: &mut Backlog, credit: &mut Credit) -> Option<()> {
-        let Open { mut flow, mut leaving } = open;
+        let Open { mut flow, carrier, mut leaving } = open;
+        let pool = self.flows.streams.tunnels.pool(self.target.tunnel);
         let mut left = None;
+        let mut vigil = Vigil::new(carrier);
+        // Set again only when it is over, and not with each datagram.
+        let mut look = pin!(sleep(Duration::ZERO));
         credit.heard(first.len());
         self.send(&mut flow, first);
+        vigil.said(Instant::now());
         loop {
             let next = tokio::select! {
                 datagram = queue.recv(), if left.is_none() => Next::Visitor(datagram),
                 answer = flow.recv() => Next::Origin(answer),
                 () = &mut leaving, if left.is_none() => Next::Leave,
                 () = sleep_until(left.unwrap_or_else(Instant::now)), if left.is_some() => Next::Origin(None),
+                () = &mut look, if vigil.due().is_some() => Next::Look,
             };
             match next {
                 Next::Visitor(None) => {
@@ -152,14 +164,29 @@ impl Carried {
                 Next::Visitor(Some(payload)) => {
                     credit.heard(payload.len());
                     self.send(&mut flow, payload);
+                    vigil.said(Instant::now());
                 }
-                Next::Origin(Some(payload)) => self.answer(credit, &payload),
+                Next::Origin(Some(payload)) => {
+                    vigil.answered();
+                    self.answer(credit, &payload);
+                }
                 Next::Origin(None) => {
                     self.lost(Loss::Full, flow.take_lost());
                     return Some(());
                 }
                 // The rest goes over another connection, once the last answers are here.
                 Next::Leave => left = Some(Instant::now() + LAST_ANSWERS),
+                Next::Look => {
+                    let own = vigil.carrier().identity();
+                    if vigil.is_over(Instant::now(), || pool.pick(&[own])) {
+                        tracing::debug!(connection = %own.connection, "a flow leaves a silent connection");
+                        self.lost(Loss::Full, flow.take_lost());
+                        return Some(());
+                    }
+                    if let Some(due) = vigil.due() {
+                        look.as_mut().reset(due);
+                    }
+                }
             }
         }
     }
@@ -220,7 +247,7 @@ impl Carried {
             let Some(carrier) = picked else { break };
             tried.push(carrier.identity());
             match carrier.open_flow(&request).await {
-                Ok((flow, connection)) => return Ok(Open { flow, leaving: Box::pin(left(connection)) }),
+                Ok((flow, connection)) => return Ok(Open { flow, carrier, leaving: Box::pin(left(connection)) }),
                 Err(ExchangeError::Origin(error)) => return Err((FlowEnd::Failed, error.text)),
                 Err(error) => reason = error.to_string(),
             }
