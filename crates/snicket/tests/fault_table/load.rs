@@ -1,5 +1,6 @@
 //! Visitors who ask at a steady pace, whatever becomes of the answers.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use harness::{Http, Visitor};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
+use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -22,8 +24,10 @@ const TURNS: [Kind; 10] = {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Pieces of a stream, and messages on a WebSocket.
 const PIECES: usize = 5;
-/// Between two of them.
+/// Between two of them, and between two datagrams of a flow.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Flows of datagrams at once: two for each of an agent's connections.
+pub(crate) const FLOWS: usize = 8;
 
 /// What a visitor wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,16 +40,20 @@ pub(crate) enum Kind {
     Stream,
     /// A WebSocket on which five messages come back within a second.
     Socket,
+    /// A datagram of a flow that goes on all the time, said again until it comes back.
+    Datagram,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Stream, Self::Socket];
+    /// What visitors come for over HTTP.
+    pub(crate) const HTTP: [Self; 4] = [Self::Get, Self::Post, Self::Stream, Self::Socket];
 
     /// How long it takes if nothing is wrong.
     fn usual(self) -> Duration {
         match self {
             Self::Get | Self::Post => Duration::from_millis(20),
             Self::Stream | Self::Socket => PAUSE * PIECES as u32,
+            Self::Datagram => Duration::ZERO,
         }
     }
 }
@@ -109,6 +117,50 @@ pub(crate) async fn load(visitor: Visitor, host: &str, ports: (u16, u16), time: 
     all
 }
 
+/// Talks on flows of a public port until the time is over.
+pub(crate) async fn flows(port: SocketAddr, time: Duration) -> Vec<Visit> {
+    let until = Instant::now() + time;
+    let mut flows = JoinSet::new();
+    for _ in 0..FLOWS {
+        flows.spawn(async move {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            socket.connect(port).await.unwrap();
+            let mut visits = Vec::new();
+            while Instant::now() < until {
+                let begun = Instant::now();
+                let word = visits.len().to_be_bytes();
+                let failure = timeout(PATIENCE, answered(&socket, &word)).await.err();
+                let failure = failure.map(|_| before(format!("no answer within {} s", PATIENCE.as_secs())));
+                visits.push(Visit { kind: Kind::Datagram, begun, ended: Instant::now(), failure });
+                tokio::time::sleep(PAUSE.saturating_sub(begun.elapsed())).await;
+            }
+            visits
+        });
+    }
+    flows.join_all().await.into_iter().flatten().collect()
+}
+
+/// Says a word until it comes back.
+async fn answered(socket: &UdpSocket, word: &[u8]) {
+    let mut heard = [0; 100];
+    loop {
+        // Whoever is refused is told at its next word.
+        let _ = socket.send(word).await;
+        let listening = async {
+            loop {
+                match socket.recv(&mut heard).await {
+                    Ok(length) if &heard[..length] == word => return,
+                    Ok(_) => {}
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        };
+        if timeout(PAUSE, listening).await.is_ok() {
+            return;
+        }
+    }
+}
+
 async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure> {
     match kind {
         Kind::Get => ask(visitor, "GET", &format!("{base}/slow?ms=20"), Bytes::new(), 4).await,
@@ -118,6 +170,7 @@ async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure>
             ask(visitor, "GET", &url, Bytes::new(), PIECES * 4096).await
         }
         Kind::Socket => talk(visitor, base).await,
+        Kind::Datagram => unreachable!("flows have a load of their own"),
     }
 }
 

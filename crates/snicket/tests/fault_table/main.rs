@@ -40,7 +40,8 @@ async fn row(cable: &Cable, case: &Case, transport: &'static str, time: Duration
     if odd_clock && !rig::can_set_clocks() {
         return None;
     }
-    let needs = Needs { agents: case.agents, front: fault.is_in_front_of_the_origin(), odd_clock };
+    let front = fault.is_in_front_of_the_origin();
+    let needs = Needs { agents: case.agents, front, odd_clock, flows: case.flows };
     let mut rig = Rig::start(cable, transport, needs).await;
     let began = Instant::now();
     let over = began + time;
@@ -48,6 +49,7 @@ async fn row(cable: &Cable, case: &Case, transport: &'static str, time: Duration
         let (visitor, host, ports) = (rig.visitor(), rig.host.clone(), rig.ports());
         async move { load::load(visitor, &host, ports, time).await }
     });
+    let flows = rig.port.map(|port| tokio::spawn(load::flows(port, time)));
     // A fifth before, and at least a fifth after.
     sleep_until((began + time / 5).into()).await;
     // The edge's counters go with it.
@@ -60,7 +62,11 @@ async fn row(cable: &Cable, case: &Case, transport: &'static str, time: Duration
     }
     // An agent or edge that has to be started is mended when it is ready.
     let mended = if case.lasts.is_some() { Instant::now() } else { struck };
-    let visits = load.await.unwrap();
+    let mut visits = load.await.unwrap();
+    if let Some(flows) = flows {
+        visits.extend(flows.await.unwrap());
+        visits.sort_by_key(|visit| visit.begun);
+    }
     retried += rig.retries().await;
     if case.lasts.is_some() {
         rig.all_connected(case.agents).await;
@@ -92,12 +98,13 @@ async fn part(network: Network, faults: &[Fault]) {
 fn holds(case: &Case, row: &Row) {
     let (fault, reasons) = (case.fault, row.reasons());
     let name = format!("{} over {}", row.what, row.transport);
-    for kind in Kind::ALL {
+    for kind in Kind::HTTP.into_iter().chain(case.flows.then_some(Kind::Datagram)) {
         assert!(row.tried(kind) > 0, "{name}: {kind:?}");
         assert!(!fault.is_mild() || row.failed(kind).0 == 0, "{name}: something failed: {reasons:?}");
     }
     let (failed, cut) = row.failed(Kind::Get);
     assert!(fault.leaves_nobody_to_ask() || failed == cut, "{name}: a GET failed unanswered: {reasons:?}");
+    assert_eq!(row.failed(Kind::Datagram).0, 0, "{name}: a flow went nowhere: {reasons:?}");
 }
 
 #[test]

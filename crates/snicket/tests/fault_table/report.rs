@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::load::{Kind, PATIENCE, Visit};
+use crate::load::{FLOWS, Kind, PATIENCE, Visit};
 
 /// A visit that takes so much longer than the origin does counts as not yet recovered.
 const LATE: Duration = Duration::from_secs(1);
@@ -60,9 +60,9 @@ impl Row {
         ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// The longest that a GET took which was answered.
-    pub(crate) fn slowest(&self) -> Duration {
-        let answered = self.visits.iter().filter(|visit| visit.kind == Kind::Get && visit.failure.is_none());
+    /// The longest that one took which was answered.
+    pub(crate) fn slowest(&self, kind: Kind) -> Duration {
+        let answered = self.visits.iter().filter(|visit| visit.kind == kind && visit.failure.is_none());
         answered.map(Visit::took).max().unwrap_or_default()
     }
 
@@ -93,17 +93,26 @@ impl Row {
         format!("{failed} / {}{midway}", self.tried(kind))
     }
 
+    /// Datagrams are said again, so that what becomes of a fault is how long they take.
+    fn datagrams(&self) -> String {
+        if self.tried(Kind::Datagram) == 0 {
+            return "-".to_owned();
+        }
+        format!("{}, {}", self.cell(Kind::Datagram), self.slowest(Kind::Datagram).as_millis())
+    }
+
     pub(crate) fn line(&self) -> String {
-        let cells: Vec<String> = Kind::ALL.into_iter().map(|kind| self.cell(kind)).collect();
+        let cells: Vec<String> = Kind::HTTP.into_iter().map(|kind| self.cell(kind)).collect();
         let recovery = self.recovery().map_or_else(|| "no".to_owned(), |time| format!("{:.1}", time.as_secs_f64()));
         format!(
-            "| {} | {} | {} | {} | {} | {} | {recovery} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {recovery} | {} |",
             self.what,
             self.transport,
             cells.join(" | "),
+            self.datagrams(),
             self.retried,
             self.gap().as_millis(),
-            self.slowest().as_millis(),
+            self.slowest(Kind::Get).as_millis(),
             self.note,
         )
     }
@@ -119,8 +128,11 @@ pub(crate) fn page(rows: &[Row], time: Duration) -> String {
          edge lie four strands of a cable (a TUN device whose packets pass through the test, at most 1500 bytes each), one for each of an \
          agent's connections; packets are lost and held up there. Twenty visits begin each second, whatever becomes of them: twelve GETs that \
          the origin takes 20 ms for (a third over HTTP/2 with TLS, the rest over HTTP/1.1), four POSTs of 1 KiB, two downloads \
-         that take a second, two WebSockets on which five messages are sent back within a second. A visitor gives up after {patience} s.\n\n\
+         that take a second, two WebSockets on which five messages are sent back within a second. A visitor gives up after {patience} s. \
+         Where UDP is measured, {FLOWS} flows go on at a public port beside them: each says a datagram again and again until it comes back, \
+         and then the next one, five a second.\n\n\
          - **GET, POST, stream, WebSocket**: failed / tried; *cut*: the answer had begun.\n\
+         - **UDP**: failed / tried datagrams, and the longest that one took, ms.\n\
          - **retried**: requests that the edge sent again, to the same agent or another one (`snicket_edge_retries_total`); what an agent \
          sends again to its origin is not counted.\n\
          - **gap**: the longest time in which no visit at all ended well, ms; 50 to 100 is the pace of the load.\n\
@@ -130,8 +142,8 @@ pub(crate) fn page(rows: &[Row], time: Duration) -> String {
          - **why**: why a number is not the best possible one.\n\n\
          The machine has {cores} cores, which edge, agents, origin, visitors and the cable share with whatever else runs there; \
          latencies are those of a busy machine.\n\n\
-         | fault | transport | GET | POST | stream | WebSocket | retried | gap | slowest | back | why |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
+         | fault | transport | GET | POST | stream | WebSocket | UDP | retried | gap | slowest | back | why |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
         seconds = time.as_secs(),
         patience = PATIENCE.as_secs(),
     );

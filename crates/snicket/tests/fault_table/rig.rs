@@ -1,17 +1,20 @@
 //! An edge, an origin and agents, and everything about them that can break.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::{Cable, Edge, LIMIT, Origin, Passing, Process, Program, Relay, Visitor, Weather, skip, until};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::AbortHandle;
 
 /// Strands of the cable, one for each connection of an agent.
 pub(crate) const STRANDS: u8 = 4;
 /// Where agents go; nobody else is in this network.
 const TUNNEL_PORT: u16 = 7844;
+/// What rules know the origin of flows by.
+const FLOWS_NAME: &str = "flows.table.test";
 /// Of the disk that edge and agents have their files on.
 const DISK: &str = "16m";
 /// Where Debian's package has it.
@@ -31,6 +34,36 @@ pub(crate) struct Needs {
     pub(crate) front: bool,
     /// Clocks that can be set.
     pub(crate) odd_clock: bool,
+    /// A public port of UDP, and an origin that sends everything back.
+    pub(crate) flows: bool,
+}
+
+/// Sends datagrams back to whoever they come from.
+struct Echo {
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Echo {
+    async fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let mut heard = [0; 2000];
+            loop {
+                if let Ok((length, from)) = socket.recv_from(&mut heard).await {
+                    let _ = socket.send_to(&heard[..length], from).await;
+                }
+            }
+        });
+        Self { address, task: task.abort_handle() }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// One row's world.
@@ -45,6 +78,9 @@ pub(crate) struct Rig<'a> {
     origin_address: SocketAddr,
     /// Between agents and origin, where the fault lies there.
     front: Option<Relay>,
+    echo: Option<Echo>,
+    /// Where flows come in.
+    pub(crate) port: Option<SocketAddr>,
     disk: Disk,
 }
 
@@ -73,7 +109,7 @@ impl Drop for Disk {
 impl<'a> Rig<'a> {
     /// All connections stand.
     pub(crate) async fn start(cable: &'a Cable, transport: &'static str, needs: Needs) -> Self {
-        let Needs { agents, front, odd_clock } = needs;
+        let Needs { agents, front, odd_clock, flows } = needs;
         cable.everywhere(Weather::default());
         let disk = Disk::mount();
         std::fs::write(disk.0.path().join("clock"), "+0").unwrap();
@@ -98,8 +134,13 @@ impl<'a> Rig<'a> {
             origin: Some(origin),
             origin_address,
             front,
+            echo: if flows { Some(Echo::start().await) } else { None },
+            port: None,
             disk,
         };
+        if flows {
+            rig.open_port().await;
+        }
         for _ in 0..agents {
             let home = rig.disk.home();
             let agent = rig.agent(home, odd_clock).await;
@@ -107,6 +148,27 @@ impl<'a> Rig<'a> {
         }
         rig.all_connected(agents).await;
         rig
+    }
+
+    /// Has a public port lead to the origin of flows.
+    async fn open_port(&mut self) {
+        let words = ["tunnel", "port", "add", "table", &format!("udp://{FLOWS_NAME}"), "--json"];
+        let (code, out, error) = self.edge.command(&words).await;
+        assert_eq!(code, 0, "{out}{error}");
+        let added: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let port = u16::try_from(added["port"].as_u64().unwrap()).unwrap();
+        self.port = Some((Ipv4Addr::LOCALHOST, port).into());
+    }
+
+    /// Rules for the origin of flows beside the other one.
+    fn rules(&self, service: &str, echo: &Echo) -> String {
+        let rules = format!(
+            "ingress:\n  - hostname: {FLOWS_NAME}\n    service: udp://{}\n  - service: {service}\n",
+            echo.address
+        );
+        let file = self.disk.0.path().join("rules.yml");
+        std::fs::write(&file, rules).unwrap();
+        path(&file)
     }
 
     async fn agent(&self, home: TempDir, odd_clock: bool) -> Connector {
@@ -119,7 +181,11 @@ impl<'a> Rig<'a> {
         let mut words = vec!["tunnel", "--cacert", &ca, "--metrics", "127.0.0.1:0", "--json"];
         words.extend(edges.iter().flat_map(|edge| ["--edge", edge]));
         words.extend(["--loglevel", "warn", "run", "--token-file", &token, "--protocol", self.transport]);
-        words.extend(["--url", &service]);
+        let rules = self.echo.as_ref().map(|echo| self.rules(&service, echo));
+        match &rules {
+            Some(rules) => words.extend(["--config", rules]),
+            None => words.extend(["--url", &service]),
+        }
         let mut program = Program::new(home.path(), &words);
         if odd_clock {
             program = variables(&self.disk.0.path().join("clock"))

@@ -37,6 +37,8 @@ pub(crate) struct Case {
     pub(crate) fault: Fault,
     pub(crate) transports: &'static [&'static str],
     pub(crate) agents: usize,
+    /// Flows of datagrams go on beside the requests.
+    pub(crate) flows: bool,
     /// How long the fault lasts at most, in the whole form; `None`: nobody mends it before the end.
     pub(crate) lasts: Option<Duration>,
     pub(crate) note: &'static str,
@@ -52,6 +54,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::AgentKilled,
         transports: BOTH,
         agents: 2,
+        flows: false,
         lasts: None,
         note: "Streams and WebSockets that ran over the killed agent end with it, and a POST that it may have seen \
             is not sent twice. Over QUIC nothing tells of a dead process but its silence: GETs leave after 1.5 s \
@@ -62,6 +65,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::AgentKilled,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(1),
         note: "As above; the rest waits for the agent, which is the gap. Over QUIC the old connections look alive \
             for 1.5 s, beside the new ones too.",
@@ -71,6 +75,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::EdgeKilled,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(1),
         note: "While nobody listens, visitors are refused: there is one edge here. Once it listens, they wait for \
             the agent.",
@@ -80,16 +85,29 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::StrandPulled,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(30),
         note: "What runs over that connection is cut when it is given up (5 s over QUIC, 9 s over HTTP/2), and a \
             POST that the agent may have seen is not sent twice. GETs leave after 1.5 and 2 s of silence, which \
             is the slowest.",
     },
     Case {
+        what: "cable of one of four connections pulled, with UDP flows",
+        fault: Fault::StrandPulled,
+        transports: BOTH,
+        agents: 1,
+        flows: true,
+        lasts: seconds(30),
+        note: "As above. A flow leaves its connection when that has been silent for 2.75 s over QUIC and 3.75 s over HTTP/2, asked \
+            for a sign of life twice, while another one gives one: the origin takes a flow that moves for another \
+            visitor.",
+    },
+    Case {
         what: "cables of all four pulled for 15 s",
         fault: Fault::CablePulled,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(15),
         note: "Nobody can be reached. POSTs of the first 2 s may have been seen and are lost; what comes later \
             waits 5 s for a way and is refused then (530).",
@@ -99,6 +117,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::Lossy(1),
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(45),
         note: "TCP holds up everything behind a lost packet, QUIC only the request that it belongs to.",
     },
@@ -107,6 +126,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::Lossy(5),
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(45),
         note: "As above; a GET that TCP holds up is the slowest.",
     },
@@ -115,6 +135,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::Lossy(20),
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(45),
         note: "As above.",
     },
@@ -123,6 +144,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::Far,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(45),
         note: "One round trip is the least that a request takes.",
     },
@@ -131,6 +153,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::UdpBlocked,
         transports: AUTO,
         agents: 1,
+        flows: false,
         lasts: None,
         note: "Until the silence is certain (5 s), UDP may come back; then HTTP/2 is dialled, for which the rest \
             waits. POSTs of the first 1.5 s may have been seen and are lost.",
@@ -140,6 +163,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::OriginDown,
         transports: &[QUIC],
         agents: 1,
+        flows: false,
         lasts: seconds(1),
         note: "There is one origin, and who asks while it is away is told so at once (521). That connections of the \
             agent's pool ended with it fails nobody.",
@@ -149,6 +173,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::OriginStalls,
         transports: &[QUIC],
         agents: 1,
+        flows: false,
         lasts: seconds(10),
         note: "The gap is the origin's. It would be given up after 100 s (524), which visitors here do not wait \
             for.",
@@ -158,6 +183,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::OriginResets,
         transports: &[QUIC],
         agents: 1,
+        flows: false,
         lasts: seconds(5),
         note: "The failures are the origin's: all that come while it resets. The agent cannot know whether a reset \
             request was carried out, and tells.",
@@ -167,6 +193,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::ClockJumps,
         transports: BOTH,
         agents: 1,
+        flows: false,
         lasts: seconds(20),
         note: "Set by libfaketime for both programs; what measures durations goes on, as when a real clock is set.",
     },
@@ -175,6 +202,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::DiskFull,
         transports: &[QUIC],
         agents: 1,
+        flows: false,
         lasts: seconds(20),
         note: "Requests need no disk. A tunnel cannot be made meanwhile, which is said, and can be as soon as there \
             is room.",
@@ -184,6 +212,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::FewDescriptorsAtEdge,
         transports: &[HTTP2],
         agents: 1,
+        flows: false,
         lasts: seconds(20),
         note: "Visitors wait in the system's queue until another one leaves.",
     },
@@ -192,6 +221,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::FewDescriptorsAtAgent,
         transports: &[HTTP2],
         agents: 1,
+        flows: false,
         lasts: seconds(20),
         note: "Requests wait for a connection to the origin until another one ends.",
     },
