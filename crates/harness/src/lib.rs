@@ -34,7 +34,7 @@ pub use cable::{Cable, Weather};
 pub use curl::Curl;
 pub use load::{Load, Tally};
 pub use network::Network;
-pub use origin::{Identity, Origin, RawOrigin};
+pub use origin::{DatagramOrigin, Identity, Origin, RawOrigin};
 pub use peer::{peer, skip};
 pub use process::{LIMIT, Process, Program};
 pub use proxy::ForwardProxy;

@@ -21,9 +21,9 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
 use tokio::sync::{broadcast, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -522,4 +522,41 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, first.trim().parse().expect("it came in a header"));
     }
     response
+}
+
+/// An origin of UDP that answers each datagram with itself.
+pub struct DatagramOrigin {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl DatagramOrigin {
+    /// Starts one on a free port of loopback.
+    ///
+    /// # Panics
+    /// No port can be bound.
+    pub async fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        let task = tokio::spawn(async move {
+            let mut heard = vec![0; 1 << 16];
+            loop {
+                // An error is a visitor's who has left.
+                let Ok((length, from)) = socket.recv_from(&mut heard).await else { continue };
+                let _ = socket.send_to(&heard[..length], from).await;
+            }
+        });
+        Self { address, task }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for DatagramOrigin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use harness::{Edge, LIMIT, Passing, Relay, Visitor, until};
+use harness::{DatagramOrigin, Edge, LIMIT, Passing, Relay, Visitor, until};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -15,21 +15,6 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// A flow would have left a silent connection by then.
 const LONG_ENOUGH: Duration = Duration::from_secs(6);
-
-/// Answers each datagram with itself.
-async fn echo() -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
-    let address = socket.local_addr().expect("it is bound");
-    tokio::spawn(async move {
-        let mut heard = [0; 2000];
-        loop {
-            if let Ok((length, from)) = socket.recv_from(&mut heard).await {
-                let _ = socket.send_to(&heard[..length], from).await;
-            }
-        }
-    });
-    address
-}
 
 /// Says something at a steady pace until there is an answer to what was said now, and tells how long that took.
 async fn ask(player: &UdpSocket, word: &str) -> Duration {
@@ -108,9 +93,9 @@ impl Game {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_goes_on_over_another_agent_when_its_own_is_killed() {
     let edge = Edge::start_with(&["--loglevel", "warn"]).await;
-    let origin = echo().await;
+    let origin = DatagramOrigin::start().await;
     for transport in TRANSPORTS {
-        let mut game = Game::start(&edge, origin, transport, [edge.tunnel(); 2]).await;
+        let mut game = Game::start(&edge, origin.address(), transport, [edge.tunnel(); 2]).await;
         ask(&game.player, "before").await;
         let carrier = game.carrier().await;
         game.agents[carrier].process.kill().await;
@@ -123,10 +108,10 @@ async fn a_flow_goes_on_over_another_agent_when_its_own_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_leaves_a_connection_that_is_silent_while_another_is_not() {
     let edge = Edge::start_with(&["--loglevel", "warn"]).await;
-    let origin = echo().await;
+    let origin = DatagramOrigin::start().await;
     for transport in TRANSPORTS {
         let relays = [Relay::start(edge.tunnel(), Passing::All).await, Relay::start(edge.tunnel(), Passing::All).await];
-        let game = Game::start(&edge, origin, transport, [relays[0].address(), relays[1].address()]).await;
+        let game = Game::start(&edge, origin.address(), transport, [relays[0].address(), relays[1].address()]).await;
         ask(&game.player, "before").await;
         let carrier = game.carrier().await;
         relays[carrier].pass(Passing::Nothing);

@@ -5,6 +5,10 @@ use harness::{Agent, Edge, LIMIT};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame,
+};
 use crate::strict::{Seen, Strict};
 use Reaction::{Answered, Bytes, Closes, Passes, Refused, Resets};
 
@@ -35,24 +39,10 @@ const CANCEL: u32 = 8;
 const COMPRESSION: u32 = 9;
 const CALM: u32 = 11;
 
-// Kinds of frames (section 6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-/// Nobody's.
+/// A kind of frame that is nobody's.
 const UNKNOWN: u8 = 0xee;
 
 // Flags.
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const WITH_PRIORITY: u8 = 0x20;
 const WHOLE: u8 = END_STREAM | END_HEADERS;
@@ -65,11 +55,6 @@ const MAX_FRAME: u16 = 5;
 
 /// The stream of the honest request behind each case.
 const NEXT: u32 = 1001;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
 
 fn setting(name: u16, value: u32) -> Vec<u8> {
     let payload = [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();

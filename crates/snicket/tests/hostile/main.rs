@@ -5,6 +5,7 @@
 
 mod answers;
 mod conformance;
+mod frames;
 mod framing;
 mod multiplexed;
 mod siege;

@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Edge, LIMIT, Origin, Process};
+use harness::{Agent, DatagramOrigin, Edge, LIMIT, Origin, Process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -179,21 +179,6 @@ async fn say(port: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// An origin that answers each datagram with itself.
-async fn echo() -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = socket.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut heard = [0; 2000];
-        loop {
-            if let Ok((length, from)) = socket.recv_from(&mut heard).await {
-                let _ = socket.send_to(&heard[..length], from).await;
-            }
-        }
-    });
-    address
-}
-
 async fn ask(address: SocketAddr, host: &str) -> Result<(), String> {
     let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -289,6 +274,7 @@ struct Camp {
     attacked_port: Agent,
     _victims_origin: Origin,
     _attacked_origin: Child,
+    _ports_origins: [DatagramOrigin; 2],
 }
 
 impl Camp {
@@ -300,15 +286,17 @@ impl Camp {
         let victims = Agent::start(&edge, &origin.service(), &["--protocol", "quic"]).await;
         let attacked = Agent::start(&edge, service, &["--protocol", "http2"]).await;
         // Flows that are not gone when the attack is are no leak.
-        let port = async |name| {
-            let origin = echo().await.to_string();
+        let port = async |name, origin: &DatagramOrigin| {
+            let origin = origin.address().to_string();
             Agent::udp(&edge, &origin, &["--name", name, "--idle-timeout", "2s", "--protocol", "quic"]).await
         };
-        let (victims_port, attacked_port) = (port("victims").await, port("attacked").await);
+        let _ports_origins = [DatagramOrigin::start().await, DatagramOrigin::start().await];
+        let victims_port = port("victims", &_ports_origins[0]).await;
+        let attacked_port = port("attacked", &_ports_origins[1]).await;
         yields(&attacked.process).await;
         yields(&attacked_port.process).await;
         let (_victims_origin, _attacked_origin) = (origin, attacked_origin);
-        Self { edge, victims, attacked, victims_port, attacked_port, _victims_origin, _attacked_origin }
+        Self { edge, victims, attacked, victims_port, attacked_port, _victims_origin, _attacked_origin, _ports_origins }
     }
 
     /// For an attacker from within.

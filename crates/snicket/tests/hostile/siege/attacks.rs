@@ -19,6 +19,8 @@ use insider::{
     tunnel_quic_rpc,
 };
 
+use crate::frames::frame;
+
 /// What an attacker says when it begins.
 pub(super) const BEGINS: &str = "the attack begins";
 
@@ -317,11 +319,6 @@ async fn tls_silence(target: Target, _: usize) -> std::io::Result<()> {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
 
 /// A request's header: method by its index in the static table.
 fn header(method: u8, target: &Target, path: &str) -> Vec<u8> {

@@ -20,7 +20,11 @@ use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registration};
 use wire::rpc::ControlClient;
 
-use super::{Target, frame, handshake, quic_config};
+use super::{Target, handshake, quic_config};
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame,
+};
 
 /// How long an attacker waits for anything that the edge owes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,18 +33,6 @@ const VISIT: Duration = Duration::from_secs(1);
 /// The largest frame that an edge takes from an agent.
 const LARGEST: usize = 64 << 10;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 /// `:status: 200` of the static table.
 const OK: u8 = 0x88;
 const ORIGIN: &str = r#"{"src":"origin"}"#;
