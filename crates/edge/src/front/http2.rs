@@ -1,15 +1,13 @@
 //! HTTP/2 for visitors, with interim answers, trailers and WebSockets (RFC 8441).
 
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http2::{Accepted, Error, Handle, Protocol, Rate, Reason, SendStream, Settings};
+use ::http2::{Accepted, Error, Event, Exchanges, Handle, Protocol, Rate, Reason, SendStream, Settings};
 use bytes::Bytes;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -53,9 +51,7 @@ where
         Some(Err(_)) | None => return Ok(()),
     }
     let mut vanished = pin!(vanished(&handle));
-    // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
-    // passes from thread to thread no more often than it has to.
-    let mut streams = FuturesUnordered::new();
+    let mut exchanges = Exchanges::default();
     let mut idle_since = Instant::now();
     let mut leaving = None;
     let idle_until =
@@ -63,20 +59,18 @@ where
     loop {
         tokio::select! {
             biased;
-            Some(_) = streams.next() => idle_since = Instant::now(),
-            accepted = poll_fn(|context| driver.poll_accept(context)) => match accepted {
-                None => return Ok(()),
-                Some(accepted) => {
-                    let exchange = exchange(accepted?, caller, address.clone(), Arc::clone(&reception));
-                    // A panic ends its request alone, as it would end a task. Boxed, since the list keeps an empty place for one.
-                    streams.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
+            event = poll_fn(|context| exchanges.poll(&mut driver, context)) => match event {
+                Event::Over => idle_since = Instant::now(),
+                Event::Ended(ended) => return ended,
+                Event::Accepted(accepted) => {
+                    exchanges.push(exchange(accepted, caller, address.clone(), Arc::clone(&reception)));
                 }
             },
             () = reception.stop.drained(), if leaving.is_none() => {
                 leaving = Some(Instant::now());
                 handle.close();
             }
-            () = sleep_until(idle_until(idle_since, leaving)), if streams.is_empty() => {
+            () = sleep_until(idle_until(idle_since, leaving)), if exchanges.is_empty() => {
                 // An upload may go on behind its answer, which nothing but its bytes shows here.
                 idle_since = idle_since.max(handle.fed());
                 if Instant::now() < idle_until(idle_since, leaving) {

@@ -9,6 +9,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long lines wait for others, so that a busy edge does not pay a system call for each. Nobody reads faster.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// So often in vain the thread looks for lines before it has to be woken for them: waking it takes time from the request that
+/// has something to say.
+const LOOKS: usize = 10;
+
 /// Bytes that wait for whoever reads too slowly; what comes beyond is lost, and counted, so that it holds up no request.
 const ROOM: usize = 1 << 20;
 
@@ -27,6 +31,8 @@ struct Shared {
 struct State {
     lines: Vec<u8>,
     lost: u64,
+    /// The thread has to be woken.
+    sleeps: bool,
 }
 
 static PILE: OnceLock<Pile> = OnceLock::new();
@@ -55,20 +61,29 @@ impl Pile {
 impl Shared {
     fn run(&self) {
         loop {
-            let empty = |state: &mut State| state.lines.is_empty();
-            drop(self.filled.wait_while(lock(&self.state), empty).unwrap_or_else(PoisonError::into_inner));
-            thread::sleep(PAUSE);
-            let lost = self.write_out();
-            if lost > 0 {
-                tracing::warn!(lines = lost, "diagnostics were lost: they are read too slowly");
+            let mut left = LOOKS;
+            while left > 0 {
+                thread::sleep(PAUSE);
+                left = if lock(&self.state).lines.is_empty() { left - 1 } else { LOOKS };
+                let lost = self.write_out();
+                if lost > 0 {
+                    tracing::warn!(lines = lost, "diagnostics were lost: they are read too slowly");
+                }
             }
+            let empty = |state: &mut State| {
+                state.sleeps = state.lines.is_empty();
+                state.sleeps
+            };
+            drop(self.filled.wait_while(lock(&self.state), empty).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
     /// Answers how many lines were lost since the last time.
     fn write_out(&self) -> u64 {
         let mut out = lock(&self.out);
-        let State { lines, lost } = mem::take(&mut *lock(&self.state));
+        let mut state = lock(&self.state);
+        let (lines, lost) = (mem::take(&mut state.lines), mem::take(&mut state.lost));
+        drop(state);
         // There is nowhere else to say that it failed.
         let _ = out.write_all(&lines).and_then(|()| out.flush());
         lost
@@ -86,7 +101,7 @@ impl Write for Pile {
         if state.lines.len() + line.len() > ROOM {
             state.lost += 1;
         } else {
-            if state.lines.is_empty() {
+            if state.sleeps {
                 self.0.filled.notify_one();
             }
             state.lines.extend_from_slice(line);

@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Cable, Edge, LIMIT, Origin, Passing, Process, Program, Relay, Visitor, Weather, skip, until};
+use harness::{
+    Cable, DatagramOrigin, Edge, LIMIT, Origin, Passing, Process, Program, Relay, Visitor, Weather, skip, until,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::AbortHandle;
 
 /// Strands of the cable, one for each connection of an agent.
 pub(crate) const STRANDS: u8 = 4;
@@ -38,34 +39,6 @@ pub(crate) struct Needs {
     pub(crate) flows: bool,
 }
 
-/// Sends datagrams back to whoever they come from.
-struct Echo {
-    address: SocketAddr,
-    task: AbortHandle,
-}
-
-impl Echo {
-    async fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            let mut heard = [0; 2000];
-            loop {
-                if let Ok((length, from)) = socket.recv_from(&mut heard).await {
-                    let _ = socket.send_to(&heard[..length], from).await;
-                }
-            }
-        });
-        Self { address, task: task.abort_handle() }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// One row's world.
 pub(crate) struct Rig<'a> {
     pub(crate) edge: Edge,
@@ -78,7 +51,7 @@ pub(crate) struct Rig<'a> {
     origin_address: SocketAddr,
     /// Between agents and origin, where the fault lies there.
     front: Option<Relay>,
-    echo: Option<Echo>,
+    echo: Option<DatagramOrigin>,
     /// Where flows come in.
     pub(crate) port: Option<SocketAddr>,
     disk: Disk,
@@ -134,7 +107,7 @@ impl<'a> Rig<'a> {
             origin: Some(origin),
             origin_address,
             front,
-            echo: if flows { Some(Echo::start().await) } else { None },
+            echo: if flows { Some(DatagramOrigin::start().await) } else { None },
             port: None,
             disk,
         };
@@ -161,10 +134,10 @@ impl<'a> Rig<'a> {
     }
 
     /// Rules for the origin of flows beside the other one.
-    fn rules(&self, service: &str, echo: &Echo) -> String {
+    fn rules(&self, service: &str, echo: &DatagramOrigin) -> String {
         let rules = format!(
             "ingress:\n  - hostname: {FLOWS_NAME}\n    service: udp://{}\n  - service: {service}\n",
-            echo.address
+            echo.address()
         );
         let file = self.disk.0.path().join("rules.yml");
         std::fs::write(&file, rules).unwrap();

@@ -1,16 +1,13 @@
 //! The agent end of a connection over HTTP/2.
 
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http2::{Accepted, Driver, Reason, RecvStream, SendStream};
+use ::http2::{Accepted, Driver, Event, Exchanges, Reason, RecvStream, SendStream};
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -81,19 +78,17 @@ where
 {
     let mut vanished = pin!(liveness.vanished());
     let mut opened = Some(opened);
-    // Polled here and not by tasks of their own: what several of them have to say is written together, and a request
-    // passes from thread to thread no more often than it has to.
-    let mut exchanges = FuturesUnordered::new();
+    let mut exchanges = Exchanges::default();
     let mut others = JoinSet::new();
     let room = Arc::new(Semaphore::new(CONFIGURATION_SIZE));
     loop {
         tokio::select! {
             biased;
-            Some(_) = exchanges.next() => {}
-            accepted = poll_fn(|context| driver.poll_accept(context)) => match accepted {
-                None => return "the edge closed the connection".into(),
-                Some(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
-                Some(Ok(accepted)) => match StreamKind::of(accepted.head.headers()) {
+            event = poll_fn(|context| exchanges.poll(&mut driver, context)) => match event {
+                Event::Over => {}
+                Event::Ended(Ok(())) => return "the edge closed the connection".into(),
+                Event::Ended(Err(error)) => return format!("the HTTP/2 connection failed: {error}"),
+                Event::Accepted(accepted) => match StreamKind::of(accepted.head.headers()) {
                     StreamKind::Control => open_control(accepted, &mut opened),
                     StreamKind::Configuration => {
                         others.spawn(configure(Arc::clone(&handler), Arc::clone(&room), accepted));
@@ -109,12 +104,10 @@ where
                     StreamKind::Exchange(kind) => {
                         let ticket = flights.board();
                         let handler = Arc::clone(&handler);
-                        let exchange = async move {
+                        exchanges.push(async move {
                             exchange(&*handler, kind, accepted).await;
                             drop(ticket);
-                        };
-                        // A panic ends its request alone, as it would end a task.
-                        exchanges.push(AssertUnwindSafe(exchange).catch_unwind().boxed());
+                        });
                     }
                 },
             },
