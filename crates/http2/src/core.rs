@@ -266,7 +266,7 @@ impl Core {
             initial_window: DEFAULT_WINDOW.into(),
             window_changes: Bucket::new(WINDOW_CHANGES, now),
             mistakes: Bucket::new(settings.mistakes, now),
-            resets: settings.resets.map(|rate| Bucket::new(rate, now)),
+            resets: settings.resets.filter(|_| role == Role::Server).map(|rate| Bucket::new(rate, now)),
             idle: Allowance::new(settings.idle_frames, now),
             largest_frame: DEFAULT_FRAME,
             allowed_streams: None,

@@ -29,3 +29,18 @@ impl Breach {
         Some(Self::Quic(error.code))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_agent_did_wrong_is_a_breach() {
+        let code = TransportErrorCode::FLOW_CONTROL_ERROR;
+        assert_eq!(Breach::of_quic(&ConnectionError::TransportError(code.into())), Some(Breach::Quic(code)));
+        assert_eq!(Breach::of_quic(&ConnectionError::TimedOut), None);
+        let wrong = ::http2::Breach::Idle;
+        assert_eq!(Breach::of_http2(&::http2::Error::Breach(wrong)), Some(Breach::Http2(wrong)));
+        assert_eq!(Breach::of_http2(&::http2::Error::Lost("gone".into())), None);
+    }
+}

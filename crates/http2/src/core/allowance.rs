@@ -8,8 +8,9 @@ const OF_STREAM: u32 = 4;
 /// Frames that one DATA frame calls for: room for as much again, on its stream and on the connection.
 const OF_DATA: u32 = 2;
 
-/// Bytes that call for one more: who takes a large frame in pieces may say so of each. Stock agents do of each 4 KiB, twice.
-const BYTES: usize = 1 << 10;
+/// Bytes that call for one more: who takes a large frame in pieces may say so of each, on its stream and on the connection. Stock
+/// agents do of each 4 KiB, and nobody is known who does of less than one.
+const BYTES: usize = 512;
 
 /// Of a stream that this end has reset, the other end may have this many bytes to a frame under way.
 const LATE_BYTES: i64 = 256;

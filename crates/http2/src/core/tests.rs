@@ -618,8 +618,7 @@ fn what_long_connections_did_wrong_is_forgotten() {
 /// An end of a connection that lets few frames through which carry nothing, and all of them left.
 fn strict(role: Role) -> Core {
     const FEW: Rate = Rate { burst: 10, per_second: 1 };
-    let resets = (role == Role::Server).then_some(Rate { burst: 5, ..FEW });
-    let settings = Settings { resets, idle_frames: Some(FEW), ..SETTINGS };
+    let settings = Settings { resets: Some(Rate { burst: 5, ..FEW }), idle_frames: Some(FEW), ..SETTINGS };
     let start = Instant::now();
     let mut core = Core::new(role, settings, start);
     let preface = if role == Role::Server { PREFACE } else { b"" };
