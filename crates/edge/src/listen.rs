@@ -7,6 +7,7 @@ mod hello;
 mod newcomers;
 mod places;
 mod tcp;
+mod turns;
 mod visitors;
 
 pub(crate) use agents::Agents;
@@ -14,5 +15,6 @@ pub(crate) use api::api;
 pub(crate) use handshakes::Handshakes;
 pub(crate) use newcomers::refuse_newcomers;
 pub(crate) use places::{Place, Places, network};
-pub(crate) use tcp::{accept, tune};
+pub(crate) use tcp::Entrance;
+pub(crate) use turns::Turns;
 pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::defence::Defence;
 use crate::flows::{FlowPort, Flows};
-use crate::listen::{Places, accept, tune};
+use crate::listen::{Entrance, Places};
 use crate::stop::Stop;
 use crate::streams::{Streams, Visitor};
 
@@ -206,13 +206,13 @@ struct PublicPort {
 impl PublicPort {
     /// Serves visitors until the port closes or the node stops. Those that are connected stay so.
     async fn serve(self, listener: TcpListener, closing: CancellationToken) {
+        let entrance = Entrance::new(listener, SILENCE);
         loop {
             let accepted = tokio::select! {
                 () = closing.cancelled() => return,
-                accepted = accept(&listener, &self.setting.stop) => accepted,
+                accepted = entrance.accept(&self.setting.stop) => accepted,
             };
             let Some((stream, remote)) = accepted else { return };
-            tune(&stream, SILENCE);
             if let Err(defence) = self.admit(Visitor::new(stream, BytesMut::new()), remote) {
                 self.setting.streams.metrics.defended(defence);
                 tracing::debug!(visitor = %remote, port = %self.id, limit = defence.label(), "a visitor is refused");

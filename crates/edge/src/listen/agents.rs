@@ -15,6 +15,7 @@ use wire::quic::Packets;
 use super::handshakes::{Handshakes, Newcomer};
 use super::places::{Place, Places};
 use super::tcp;
+use super::turns::Turns;
 use crate::Limits;
 use crate::defence::Defence;
 use crate::metrics::Metrics;
@@ -42,15 +43,15 @@ pub(crate) struct Agents {
 impl Agents {
     /// Serves agents over TCP until the node stops.
     pub(crate) async fn over_tls(self, listener: TcpListener, tls: Arc<ServerConfig>) {
-        while let Some((stream, remote)) = tcp::accept(&listener, &self.stop).await {
+        let entrance = tcp::Entrance::new(listener, SILENCE);
+        while let Some((stream, remote)) = entrance.accept(&self.stop).await {
             let Some(place) = self.place(remote) else { continue };
-            tcp::tune(&stream, SILENCE);
             self.stop.spawn(self.clone().dialled_over_tls(stream, remote, Arc::clone(&tls), place));
         }
     }
 
     async fn dialled_over_tls(self, stream: TcpStream, remote: SocketAddr, tls: Arc<ServerConfig>, place: Place) {
-        let stream = BufReader::with_capacity(READ, stream);
+        let stream = BufReader::with_capacity(READ, Turns::new(stream));
         let stream = match timeout(self.limits.handshake, self.handshakes.shake_hands(stream, tls)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

@@ -32,12 +32,12 @@ const PLAIN_REFUSED: &str = "This API answers without TLS only on this machine i
 pub(crate) async fn api(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, limits: Limits, stop: Stop) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Some((stream, remote)) = tcp::accept(&listener, &stop).await {
+    let entrance = tcp::Entrance::new(listener, SILENCE);
+    while let Some((stream, remote)) = entrance.accept(&stop).await {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             tracing::warn!(caller = %remote, "the limit of the API's connections is reached");
             continue;
         };
-        tcp::tune(&stream, SILENCE);
         let call = Call { remote, router: router.clone(), limits, stop: stop.clone(), _place: place };
         stop.spawn(call.serve(stream, acceptor.clone()));
     }

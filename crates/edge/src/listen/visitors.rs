@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::handshakes::Handshakes;
 use super::places::{Place, Places};
+use super::turns::Turns;
 use super::{hello, tcp};
 use crate::defence::Defence;
 use crate::front::prefixed::Prefixed;
@@ -24,10 +25,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves visitors without TLS until the node stops.
 pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Reception>, places: Arc<Places>) {
-    while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
+    let entrance = tcp::Entrance::new(listener, SILENCE);
+    while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
-        tcp::tune(&stream, SILENCE);
-        let serving = front::serve_plain(stream, Caller { remote, secure: false }, Arc::clone(&reception));
+        let serving = front::serve_plain(Turns::new(stream), Caller { remote, secure: false }, Arc::clone(&reception));
         spawn(&reception, place, serving);
     }
 }
@@ -41,9 +42,9 @@ pub(crate) async fn visitors_over_tls(
     handshakes: Arc<Handshakes>,
     streams: Arc<Streams>,
 ) {
-    while let Some((stream, remote)) = tcp::accept(&listener, &reception.stop).await {
+    let entrance = tcp::Entrance::new(listener, SILENCE);
+    while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
-        tcp::tune(&stream, SILENCE);
         let meeting = meet(stream, remote, Arc::clone(&tls), Arc::clone(&handshakes), Arc::clone(&streams));
         // Boxed, so that whoever is through with it does not hold the room.
         let handshake = Box::pin(timeout(reception.limits.handshake, meeting));
@@ -76,7 +77,7 @@ pub(crate) async fn visitors_over_tls(
 
 /// A visitor who came for TLS.
 enum Met {
-    Secured(Box<TlsStream<Prefixed<TcpStream>>>),
+    Secured(Box<TlsStream<Prefixed<Turns<TcpStream>>>>),
     /// Its TLS is the origin's own.
     Passing(Admitted, Visitor),
     Refused(Defence),
@@ -103,7 +104,7 @@ async fn meet(
             });
         }
     }
-    Ok(Met::Secured(Box::new(handshakes.shake_hands(Prefixed::with(read, stream), tls).await?)))
+    Ok(Met::Secured(Box::new(handshakes.shake_hands(Prefixed::with(read, Turns::new(stream)), tls).await?)))
 }
 
 /// Serves visitors over QUIC until the node stops.

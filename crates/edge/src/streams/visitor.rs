@@ -12,12 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use crate::listen::Turns;
+
 /// A visitor's connection. Dropped before both ways have ended in order, it is reset, so that the visitor does not take
 /// what it has for all there is.
 pub(crate) struct Visitor {
     /// What was read of it already.
     read: BytesMut,
-    stream: TcpStream,
+    stream: Turns<TcpStream>,
     activity: Arc<Activity>,
     heard_end: bool,
     said_end: bool,
@@ -53,7 +55,7 @@ impl Visitor {
     /// A visitor of which the beginning has been read already.
     pub(crate) fn new(stream: TcpStream, read: BytesMut) -> Self {
         let activity = Arc::new(Activity { started: Instant::now(), last: AtomicU64::new(0) });
-        Self { read, stream, activity, heard_end: false, said_end: false }
+        Self { read, stream: Turns::new(stream), activity, heard_end: false, said_end: false }
     }
 
     /// What was read of it already.
@@ -63,7 +65,7 @@ impl Visitor {
 
     /// The address of ours that the visitor reached.
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
-        self.stream.local_addr()
+        self.stream.get_ref().local_addr()
     }
 
     pub(super) fn activity(&self) -> Arc<Activity> {
@@ -75,7 +77,7 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         if !(self.heard_end && self.said_end) {
             // If it fails, the visitor sees an ordinary end.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO));
         }
     }
 }
