@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const SETTINGS: Settings = Settings {
     stream_window: 1 << 16,
+    widest_stream_window: 1 << 16,
     connection_window: 1 << 17,
     frame: 1 << 14,
     header_list: 8 << 10,

@@ -43,6 +43,8 @@ const FEW_STREAMS: usize = 16;
 pub struct Settings {
     /// Bytes of one stream's body that may wait to be taken, from 65,535 to 2³¹−1.
     pub stream_window: u32,
+    /// The same, as long as there is room on the connection, for a reader who takes them as they come; no less.
+    pub widest_stream_window: u32,
     /// Bytes of all bodies together that may wait, from 65,535 to 2³¹−1.
     pub connection_window: u32,
     /// Bytes of the largest frame, from 16 KiB to 16 MiB − 1.
@@ -187,7 +189,11 @@ pub(crate) struct Stream {
     /// Bytes of a request that are still to come, if its head says how many.
     left: Option<u64>,
     window: i64,
+    /// What the window is when nothing waits.
+    width: u32,
     taken: u32,
+    /// Its reader has had to wait for more since that was told the last time.
+    keeps_up: bool,
     reader: Option<Waker>,
 
     send_window: i64,
@@ -421,6 +427,8 @@ impl Core {
             unread: false,
             left: None,
             window: self.settings.stream_window.into(),
+            width: self.settings.stream_window,
+            keeps_up: false,
             taken: 0,
             reader: None,
             send_window: self.initial_window,

@@ -20,13 +20,17 @@ use ::http2::{Rate, Settings};
 
 use crate::header::Limits;
 
-/// Bytes of one stream's body that may wait for a slow reader, at either end. At a round trip of 100 ms it allows
-/// 10 MB/s for one stream; it is also the window of the reference agent.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes of one stream's body that may wait for a reader of whom nothing is known yet, or who is slow: most answers go whole.
+const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes of all bodies together that may wait at this end of a connection. As many stalled readers as fit into it,
-/// each with a full stream window, hold up everybody else on the connection: hence far more than a stream's.
-const CONNECTION_WINDOW: u32 = 128 << 20;
+/// The same, at either end, for a reader who takes them as they come. At a round trip of 100 ms it allows 10 MB/s for one stream; it
+/// is also the window of the reference agent.
+const WIDEST_STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes of all bodies together that may wait at this end of a connection. As many stalled readers as fit into it, each with
+/// a full stream window, hold up everybody else on the connection: hence far more than a stream's. An agent has four connections,
+/// and an edge many agents: hence not more than for a hundred such readers.
+const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// What readers who take nothing may hold of it at the edge; the other half is for everybody else.
 const HELD: usize = CONNECTION_WINDOW as usize / 2;
@@ -59,6 +63,7 @@ fn agent_settings(streams: u32) -> Settings {
 fn edge_settings() -> Settings {
     Settings {
         stream_window: STREAM_WINDOW,
+        widest_stream_window: WIDEST_STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         frame: FRAME,
         header_list: HEADER_LIST,

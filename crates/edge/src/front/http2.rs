@@ -94,6 +94,7 @@ where
 fn settings(limits: &Limits) -> Settings {
     Settings {
         stream_window: STREAM_WINDOW,
+        widest_stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         frame: FRAME,
         header_list: u32::try_from(limits.header_bytes).unwrap_or(u32::MAX),

@@ -178,12 +178,31 @@ impl Core {
 
     /// Tells the other end of the room that there is on a stream again, once it is worth a frame.
     fn widen(&mut self, key: usize) {
+        let stream = &self.streams[key];
+        if stream.taken < stream.width / 2 || stream.ended || stream.error.is_some() {
+            return;
+        }
+        let width = self.width(key);
         let stream = &mut self.streams[key];
-        if stream.taken >= self.settings.stream_window / 2 && !stream.ended && stream.error.is_none() {
-            frame::put_window_update(&mut self.out, stream.id, stream.taken);
-            stream.window += i64::from(stream.taken);
-            stream.taken = 0;
+        // It is narrowed by half at the most, and at least half of it was taken.
+        let more = stream.taken + width - stream.width;
+        (stream.width, stream.taken, stream.keeps_up) = (width, 0, false);
+        if more > 0 {
+            frame::put_window_update(&mut self.out, stream.id, more);
+            stream.window += i64::from(more);
             self.wake_driver();
+        }
+    }
+
+    /// How wide the window of a stream is to be of which half has been taken: twice as wide for whoever has taken all that came, and
+    /// half as wide for whoever always leaves some of it waiting where others need the connection's.
+    fn width(&self, key: usize) -> u32 {
+        let Stream { width, keeps_up, .. } = self.streams[key];
+        let is_scarce = self.window < i64::from(self.settings.connection_window / 2);
+        match (keeps_up, is_scarce) {
+            (true, false) => width.saturating_mul(2).min(self.settings.widest_stream_window).max(width),
+            (false, true) => (width - width / 2).max(self.settings.stream_window),
+            (true, true) | (false, false) => width,
         }
     }
 
@@ -506,7 +525,10 @@ impl Core {
             return match &stream.error {
                 _ if stream.ended => Poll::Ready(None),
                 Some(error) => Poll::Ready(Some(Err(error.clone()))),
-                None => stream.wait_to_read(context),
+                None => {
+                    stream.keeps_up |= stream.taken > 0;
+                    stream.wait_to_read(context)
+                }
             };
         };
         stream.taken += bytes.len() as u32;

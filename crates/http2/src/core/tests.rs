@@ -13,6 +13,7 @@ use crate::frame::{Head, flag, kind};
 
 const SETTINGS: Settings = Settings {
     stream_window: 1 << 16,
+    widest_stream_window: 1 << 16,
     connection_window: 1 << 17,
     frame: 1 << 14,
     header_list: 16 << 10,
@@ -42,8 +43,12 @@ fn pass(from: &mut Core, to: &mut Core) -> Result<(), Breach> {
 }
 
 fn pair() -> (Core, Core) {
-    let (mut client, mut server) =
-        (Core::new(Role::Client, SETTINGS, Instant::now()), Core::new(Role::Server, SETTINGS, Instant::now()));
+    pair_of(SETTINGS)
+}
+
+fn pair_of(settings: Settings) -> (Core, Core) {
+    let now = Instant::now();
+    let (mut client, mut server) = (Core::new(Role::Client, settings, now), Core::new(Role::Server, settings, now));
     pass(&mut client, &mut server).unwrap();
     pass(&mut server, &mut client).unwrap();
     (client, server)
@@ -356,6 +361,66 @@ fn the_rest_of_a_window_is_used_on() {
     }
     assert!(read > 1_000_000, "{read}");
     assert!(client.unread(stalled) > 60_000);
+}
+
+/// An answer without end.
+struct Endless {
+    client: Core,
+    server: Core,
+    asked: usize,
+    answer: usize,
+}
+
+impl Endless {
+    fn new(connection_window: u32) -> Self {
+        let settings = Settings { widest_stream_window: 1 << 20, connection_window, ..SETTINGS };
+        let (mut client, mut server) = pair_of(settings);
+        let asked = client.open(&get("/"), false).unwrap();
+        pass(&mut client, &mut server).unwrap();
+        let (answer, _) = server.accept().unwrap();
+        server.answer(answer, &Response::new(()), false).unwrap();
+        pass(&mut server, &mut client).unwrap();
+        assert!(client.poll_head(asked, &mut idle()).is_ready());
+        Self { client, server, asked, answer }
+    }
+
+    /// In each round comes as much as may, and so many pieces of it are taken. How wide the window is then.
+    fn width_after(&mut self, rounds: usize, pieces: usize) -> u32 {
+        let Self { client, server, asked, answer } = self;
+        for round in 0..rounds {
+            while server.poll_ready(*answer, &mut idle()).is_ready() {
+                server.send(*answer, vec![0; 10_000].into(), false).unwrap();
+            }
+            pass(server, client).unwrap();
+            for _ in 0..pieces {
+                let Poll::Ready(Some(Ok(_))) = client.poll_data(*asked, &mut idle()) else { break };
+            }
+            pass(client, server).unwrap();
+            let stream = &client.streams[*asked];
+            assert_eq!(stream.window, server.streams[*answer].send_window, "{round}: both ends know what may come");
+            let all = stream.window + client.unread(*asked) as i64 + i64::from(stream.taken);
+            assert_eq!(all, stream.width.into(), "{round}: no room is lost");
+        }
+        client.streams[*asked].width
+    }
+}
+
+#[test]
+fn a_window_is_wide_for_readers_who_keep_up() {
+    assert_eq!(Endless::new(8 << 20).width_after(1000, 1), 1 << 16, "much is always waiting");
+    assert_eq!(Endless::new(8 << 20).width_after(100, usize::MAX), 1 << 20);
+}
+
+/// Whoever has become slow leaves room to others, if they need it.
+#[test]
+fn a_wide_window_is_narrowed_where_there_is_little_room() {
+    let mut roomy = Endless::new(8 << 20);
+    assert_eq!(roomy.width_after(100, usize::MAX), 1 << 20);
+    assert_eq!(roomy.width_after(1000, 1), 1 << 20, "nobody else needs it");
+    let mut scarce = Endless::new(1 << 20);
+    let before = scarce.width_after(100, usize::MAX);
+    let after = scarce.width_after(1000, 1);
+    assert!(before > 1 << 19 && after <= 1 << 19, "{before} and then {after}");
 }
 
 #[test]

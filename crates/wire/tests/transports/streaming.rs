@@ -472,7 +472,7 @@ async fn stalled_readers_do_not_take_all_of_a_connection(transport: Transport) {
     let crowding = async {
         let mut stalled = Vec::new();
         // The last ones wait until the first ones are given up.
-        for _ in 0..150 {
+        for _ in 0..200 {
             let asked = rig.edge.exchange(Kind::Http, get("https://a.test/big"), Interim::unwanted()).await.unwrap();
             let mut answer = asked.into_body();
             assert!(answer.frame().await.unwrap().is_ok());
