@@ -8,7 +8,7 @@ use harness::{
     Cable, DatagramOrigin, Edge, LIMIT, Origin, Passing, Process, Program, Relay, Visitor, Weather, skip, until,
 };
 use tempfile::TempDir;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 
 /// Strands of the cable, one for each connection of an agent.
 pub(crate) const STRANDS: u8 = 4;
