@@ -184,6 +184,7 @@ mod tests {
 
     const SETTINGS: Settings = Settings {
         stream_window: 1 << 16,
+        widest_stream_window: 1 << 16,
         connection_window: 1 << 20,
         frame: 1 << 14,
         header_list: 16 << 10,
