@@ -21,6 +21,7 @@ use crate::Limits;
 use crate::refusal::{self, Refusal};
 use replay::{Replay, Waiting};
 use retry::{Attempt, Verdict};
+pub(crate) use vigil::FIRST_LOOK;
 use vigil::Vigil;
 
 /// The connections of one tunnel.

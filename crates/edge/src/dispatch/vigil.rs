@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::Carrier;
 
 /// Most answers are here by then, and cost no look at the connection.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(250);
 
 /// Watches the connection of a request that has no answer yet.
 pub(super) struct Vigil<'a, C> {

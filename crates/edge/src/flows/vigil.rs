@@ -1,11 +1,6 @@
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use crate::dispatch::Carrier;
-
-/// Most answers are here by then, and cost no look at the connection.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
+use crate::dispatch::{Carrier, FIRST_LOOK};
 
 /// Watches the connection of a flow whose visitor has no answer. An origin need not answer, and to the origin a flow that
 /// moves is another visitor: so it moves only if the connection gives no sign of life, asked for one twice, while another
@@ -105,6 +100,7 @@ impl<C: Carrier> Vigil<C> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
 
     use http::{Request, Response};
     use uuid::Uuid;
