@@ -12,12 +12,13 @@
 //! ```
 //!
 //! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is
-//! shown when the test fails. Real programs are found by [`peer`]; [`Curl`] and [`Browser`] (chromium) are two of them. Deliberately absent: anything of
+//! shown when the test fails. Real programs are found by [`peer`]; [`Curl`], [`Browser`] (chromium) and [`Etcd`] are three of them. Deliberately absent: anything of
 //! the program itself; tests see it from outside only.
 
 mod browser;
 mod cable;
 mod curl;
+mod etcd;
 mod load;
 mod network;
 mod origin;
@@ -32,6 +33,7 @@ mod wait;
 pub use browser::{Browser, Page};
 pub use cable::{Cable, Weather};
 pub use curl::Curl;
+pub use etcd::{Etcd, EtcdCertificates};
 pub use load::{Load, Tally};
 pub use network::Network;
 pub use origin::{DatagramOrigin, Identity, Origin, RawOrigin};

@@ -2,14 +2,16 @@
 //! of changes to follow. The terms are those of etcd, so that one suite of tests can run against any engine.
 
 mod embedded;
+mod etcd;
 
 use futures_util::future::BoxFuture;
 
 use crate::{CommitError, EngineError};
 
 pub use embedded::Embedded;
+pub use etcd::{BadEtcdSettings, Etcd, EtcdIdentity, EtcdLogin, EtcdSettings, EtcdTls};
 
-/// Counts transactions, from 1. 0 is before everything: as a guard it means "no such entry".
+/// Grows with each transaction, by one or more. 0 is before everything: as a guard it means "no such entry".
 pub type Revision = u64;
 
 /// A condition of a transaction: the entry was last written at this revision (0: there is none).
@@ -75,10 +77,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Everything, as of now.
     fn load(&self) -> BoxFuture<'_, Result<State, EngineError>>;
 
-    /// Carries out a transaction, durably, if every guard holds.
+    /// Carries out a transaction, durably, if every guard holds. Followers see every one that writes, in whatever state
+    /// its entries were; one that does not answers the latest revision.
     fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, CommitError>>;
 
-    /// Follows the changes after this revision.
+    /// Follows the changes after this revision, which [`Engine::load`] or [`Engine::commit`] gave.
     fn follow(&self, after: Revision) -> Box<dyn Feed>;
 }
 

@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
-use crate::engine::Revision;
+use crate::engine::{BadEtcdSettings, Revision};
 
-/// The engine could not do its work. What it was asked to write may have been kept nevertheless: it failed while, or
-/// after, it was writing.
+/// The engine could not do its work. Unless the variant says otherwise, what it was asked to write may have been kept
+/// nevertheless: it failed while, or after, it was writing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The disk failed, is full, or the file is damaged.
@@ -15,6 +15,18 @@ pub enum EngineError {
     /// No answer came in time.
     #[error("the registry takes too long to write; its disk may be failing")]
     Slow,
+    /// No member of etcd that knows a leader can be reached. Nothing was written.
+    #[error(
+        "etcd cannot be reached: {0}; nothing was changed. What is configured goes on working, and changes are possible \
+         again as soon as a majority of its members runs"
+    )]
+    Unavailable(String),
+    /// etcd broke off.
+    #[error("etcd did not say whether it kept the change: {0}; look whether it is there before you try again")]
+    Uncertain(String),
+    /// etcd does not do it, and will not until somebody changes something. Nothing was written.
+    #[error("etcd refuses: {0}")]
+    Refused(String),
 }
 
 /// Why the registry could not be opened.
@@ -52,6 +64,9 @@ pub enum OpenError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The settings for etcd are of no use.
+    #[error(transparent)]
+    Settings(#[from] BadEtcdSettings),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -70,6 +85,17 @@ pub enum CommitError {
         key: String,
         /// The latest revision at that time: a snapshot that has it shows the change.
         revision: Revision,
+    },
+    /// It is more than the engine takes at once. Nothing was written.
+    #[error(
+        "the change is too large for etcd ({operations} operations, {bytes} bytes); make it in smaller steps, or raise etcd's \
+         --max-txn-ops (128 by default) and --max-request-bytes (1.5 MiB)"
+    )]
+    TooLarge {
+        /// Entries that are compared, or written.
+        operations: usize,
+        /// The request.
+        bytes: usize,
     },
     /// The engine failed.
     #[error(transparent)]

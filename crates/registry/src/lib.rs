@@ -6,7 +6,8 @@
 //! [`Registry::watch`] tells others. Live state ([`Registry::connect`]) is kept beside it in memory, and ends with its
 //! holder.
 //!
-//! Deliberately absent: sockets, HTTP, the tunnel protocol, and any clock (the time is passed in).
+//! Deliberately absent: HTTP, the tunnel protocol, any clock (the time is passed in), and sockets but for those to
+//! etcd.
 
 mod access;
 mod change;
@@ -34,7 +35,7 @@ mod zone;
 pub use access::AccessError;
 pub use change::Change;
 pub use configuration::{ConfigurationError, ConfigurationWrite};
-pub use engine::{Embedded, Engine, Revision};
+pub use engine::{BadEtcdSettings, Embedded, Engine, Etcd, EtcdIdentity, EtcdLogin, EtcdSettings, EtcdTls, Revision};
 pub use error::{CommitError, EngineError, OpenError};
 pub use id::{AccountId, BadId, TokenId, ZoneId};
 pub use live::{Activity, ConnectionRecord};

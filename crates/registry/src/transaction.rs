@@ -1,4 +1,4 @@
-use crate::engine::{Guard, Write};
+use crate::engine::{Guard, Revision, Write};
 use crate::resource::{Key, Resource, Versioned};
 
 /// Several changes that happen all together or not at all, and only if what they were decided on still holds.
@@ -16,14 +16,18 @@ impl Transaction {
 
     /// Only if this entry is still as it was read.
     pub fn expect<R: Resource>(&mut self, seen: &Versioned<R>) -> &mut Self {
-        self.guards.push(Guard { key: seen.value.key().0, revision: seen.revision });
+        self.expect_at(&seen.value.key(), seen.revision)
+    }
+
+    /// Only if this entry was last written at this revision.
+    pub(crate) fn expect_at(&mut self, key: &Key, revision: Revision) -> &mut Self {
+        self.guards.push(Guard { key: key.0.clone(), revision });
         self
     }
 
     /// Only if there is no entry of this key.
     pub fn expect_absent(&mut self, key: &Key) -> &mut Self {
-        self.guards.push(Guard { key: key.0.clone(), revision: 0 });
-        self
+        self.expect_at(key, 0)
     }
 
     /// Writes a resource.

@@ -102,6 +102,9 @@ pub enum TunnelRefused {
 /// of all others for long.
 const UNSERVED_QUICK_TUNNEL: SignedDuration = SignedDuration::from_hours(1);
 
+/// What is removed of a tunnel in one transaction; etcd takes 128 operations in one, and the tunnel itself needs some.
+const BELONGINGS: usize = 100;
+
 impl Registry {
     /// More quick tunnels than this are not made: whoever may make them need not prove anything, and each costs memory.
     pub const MAX_QUICK_TUNNELS: usize = 10_000;
@@ -181,18 +184,19 @@ impl Registry {
                 Ok(new)
             })
             .await?;
-        self.remove_latecomers(id).await?;
+        self.remove_leftovers(id).await?;
         Ok(deleted)
     }
 
-    /// Removes what another writer gave to a tunnel while it was being deleted. From then on nobody can: they all expect
-    /// the tunnel as it was.
-    async fn remove_latecomers(&self, tunnel: Uuid) -> Result<(), CommitError> {
-        self.change(|snapshot, transaction| {
+    /// Removes what a tunnel that was deleted still has: more than goes with it at once, or what another writer gave it
+    /// meanwhile. From then on nobody can: they all expect the tunnel as it was.
+    async fn remove_leftovers(&self, tunnel: Uuid) -> Result<(), CommitError> {
+        let remove = |snapshot: &Snapshot, transaction: &mut Transaction| -> Result<bool, CommitError> {
             remove_belongings(snapshot, transaction, tunnel);
-            Ok(())
-        })
-        .await
+            Ok(!transaction.writes.is_empty())
+        };
+        while self.change(remove).await? {}
+        Ok(())
     }
 
     /// Makes a quick tunnel with a host name directly under this domain, routed to it.
@@ -274,7 +278,7 @@ impl Registry {
                 })
                 .await?;
             if gone {
-                self.remove_latecomers(id).await?;
+                self.remove_leftovers(id).await?;
                 removed.push(id);
             }
         }
@@ -318,22 +322,17 @@ fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tun
     }
 }
 
-/// Removes a tunnel's routes, configuration, access rules and ports, if they are still as they were read.
+/// Removes a tunnel's routes, configuration, access rules and ports, if they are still as they were read; no more of them
+/// than [`BELONGINGS`].
 fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: Uuid) {
-    for route in snapshot.routes_of(tunnel) {
-        transaction.expect(route).delete(&route.key());
-    }
-    if let Some(configuration) = snapshot.configuration(tunnel) {
-        transaction.expect(configuration).delete(&configuration.key());
-    }
-    if let Some(access) = snapshot.access_entry(tunnel) {
-        transaction.expect(access).delete(&access.key());
-    }
-    for port in snapshot.ports_of(tunnel) {
-        transaction.expect(port).delete(&port.key());
-    }
-    for name in snapshot.passthrough_of(tunnel) {
-        transaction.expect(name).delete(&name.key());
+    let routes = snapshot.routes_of(tunnel).map(|route| (route.key(), route.revision));
+    let configuration = snapshot.configuration(tunnel).map(|entry| (entry.key(), entry.revision));
+    let access = snapshot.access_entry(tunnel).map(|entry| (entry.key(), entry.revision));
+    let ports = snapshot.ports_of(tunnel).map(|port| (port.key(), port.revision));
+    let names = snapshot.passthrough_of(tunnel).map(|name| (name.key(), name.revision));
+    let all = configuration.into_iter().chain(access).chain(routes).chain(ports).chain(names);
+    for (key, revision) in all.take(BELONGINGS) {
+        transaction.expect_at(&key, revision).delete(&key);
     }
 }
 

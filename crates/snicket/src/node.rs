@@ -220,6 +220,7 @@ async fn open_registry(data: &Path, keep: Keep) -> anyhow::Result<Registry> {
                     OpenError::Schema { .. } => "update this program, or choose another directory with --data",
                     OpenError::File { .. }
                     | OpenError::Entry { .. }
+                    | OpenError::Settings(_)
                     | OpenError::Engine(_)
                     | OpenError::Founding(_) => {
                         "check the disk; a damaged file is restored from a copy, or moved away to start anew without its tunnels"

@@ -408,6 +408,7 @@ fn compact(transaction: &WriteTransaction, until: Revision) -> Result<(), redb::
     Ok(())
 }
 
+/// What all engines have in common is tested in `tests/engines.rs`.
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -481,17 +482,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transaction_is_all_or_nothing() {
-        let engine = Embedded::in_memory().unwrap();
-        assert_eq!(engine.commit(vec![guard("a", 0)], vec![put("a", "1"), put("b", "1")]).await.unwrap(), 1);
-        let refused = engine.commit(vec![guard("b", 1), guard("a", 0)], vec![put("b", "2"), put("c", "2")]).await;
-        assert!(matches!(refused, Err(CommitError::Conflict { key, revision: 1 }) if key == "a"));
-        let state = engine.load().await.unwrap();
-        let entries: Vec<_> = state.entries.iter().map(|entry| (entry.key.as_str(), entry.revision)).collect();
-        assert_eq!((state.revision, entries), (1, vec![("a", 1), ("b", 1)]));
-    }
-
-    #[tokio::test]
     async fn a_follower_sees_every_batch_in_order_and_learns_of_compaction() {
         let engine = Embedded::start(Place::Memory, 5).unwrap();
         for value in ["1", "2", "3"] {
@@ -514,22 +504,6 @@ mod tests {
         assert!(matches!(engine.follow(3).next().await, Err(FeedError::Compacted)));
         assert!(matches!(engine.follow(10).next().await, Err(FeedError::Compacted)));
         assert_eq!(engine.follow(4).next().await.unwrap().len(), 5);
-    }
-
-    #[tokio::test]
-    async fn concurrent_writers_lose_nothing() {
-        let engine = Arc::new(Embedded::in_memory().unwrap());
-        let writers = (0..200).map(|index| {
-            let engine = engine.clone();
-            tokio::spawn(async move { engine.commit(vec![], vec![put(&format!("{index}"), "x")]).await })
-        });
-        let mut revisions = Vec::new();
-        for writer in writers.collect::<Vec<_>>() {
-            revisions.push(writer.await.unwrap().unwrap());
-        }
-        revisions.sort_unstable();
-        assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
-        assert_eq!(engine.load().await.unwrap().entries.len(), 200);
     }
 
     #[tokio::test]
