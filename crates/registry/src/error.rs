@@ -13,7 +13,7 @@ pub enum EngineError {
     #[error("the registry has been closed")]
     Closed,
     /// No answer came in time.
-    #[error("the registry takes too long to write; its disk may be failing")]
+    #[error("the registry takes too long to write; its disk, or etcd, may be failing")]
     Slow,
     /// No member of etcd that knows a leader can be reached. Nothing was written.
     #[error(

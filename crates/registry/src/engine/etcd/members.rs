@@ -102,9 +102,12 @@ impl Members {
         A: Message + Default + 'static,
     {
         let give_up = Instant::now() + LEADERLESS;
+        let mut last = no_member();
         loop {
-            let mut last = no_member();
             for index in self.order() {
+                if Instant::now() >= give_up {
+                    return Err(last);
+                }
                 let member = &self.members[index];
                 let mut outcome = self.ask(member, path, request.clone()).await;
                 if matches!(outcome, Err(Fault::Token)) {
@@ -114,9 +117,6 @@ impl Members {
                     ControlFlow::Break(settled) => return settled,
                     ControlFlow::Continue(fault) => last = fault,
                 }
-            }
-            if Instant::now() >= give_up {
-                return Err(last);
             }
             tokio::time::sleep(jitter(ROUND)).await;
         }
