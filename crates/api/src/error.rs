@@ -5,8 +5,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use registry::{
-    AccessError, CommitError, ConfigurationError, DeleteTunnelError, PassthroughError, PortError, QuickTunnelError,
-    RouteError, TunnelError,
+    AccessError, CommitError, ConfigurationError, DeleteTunnelError, EngineError, PassthroughError, PortError,
+    QuickTunnelError, RouteError, TunnelError,
 };
 use serde_json::json;
 
@@ -45,6 +45,8 @@ const ENGINE: u32 = 1503;
 
 /// When to try again what met another change.
 const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+/// When to try again what no etcd took: an election takes a few seconds.
+const AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// When to ask again whether there is room: soon for whoever waits, and seldom for an edge that is full.
 const AFTER_FULL: Duration = Duration::from_secs(60);
 
@@ -150,10 +152,14 @@ impl IntoResponse for ApiError {
 
 impl From<CommitError> for ApiError {
     fn from(error: CommitError) -> Self {
-        let conflict = matches!(error, CommitError::Conflict { .. });
-        let unavailable = Self::new(StatusCode::SERVICE_UNAVAILABLE, ENGINE, error);
-        // Nothing was written in a conflict, so it may be tried again.
-        Self { retry_after: conflict.then_some(AFTER_CONFLICT), ..unavailable }
+        // Where nothing was written it may be tried again.
+        let retry_after = match error {
+            CommitError::TooLarge { .. } => return Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, error),
+            CommitError::Conflict { .. } => Some(AFTER_CONFLICT),
+            CommitError::Engine(EngineError::Unavailable(_)) => Some(AFTER_OUTAGE),
+            CommitError::Engine(_) => None,
+        };
+        Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, ENGINE, error) }
     }
 }
 

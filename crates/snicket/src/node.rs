@@ -10,7 +10,7 @@ use api::{ApiState, Facts, PublicPorts, QuickTunnels};
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
-use registry::{Hostname, OpenError, Registry};
+use registry::{EngineError, Etcd, EtcdSettings, Hostname, NewToken, OpenError, Registry};
 
 use crate::ports::{Bound, PortRange, Wish, bind};
 use crate::problem::Problem;
@@ -77,12 +77,14 @@ fn note<T>(notices: &mut Vec<String>, purpose: &str, bound: &Bound<T>, address: 
 }
 
 /// Where the registry is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Keep {
     /// In the data directory.
     OnDisk,
     /// For this process only.
     InMemory,
+    /// In etcd, together with other nodes.
+    Etcd(Box<EtcdSettings>),
 }
 
 /// What a node is made of, before it starts.
@@ -117,6 +119,8 @@ pub(crate) struct Node {
     pub(crate) ca: PathBuf,
     /// The API token, if it was made just now.
     pub(crate) first_token: Option<String>,
+    /// Others have the same registry, and connections that are not known here.
+    is_one_of_many: bool,
 }
 
 impl Blueprint {
@@ -128,14 +132,23 @@ impl Blueprint {
         })?;
         let addresses = sockets.addresses().context("the sockets were bound above")?;
         let (ca, certificates) = certificates(&data, &domain, &addresses, own)?;
-        let registry = open_registry(&data, keep).await?;
+        let registry = open_registry(&data, &keep).await?;
         let now = Timestamp::now();
         registry.ensure_zone(now, &domain).await.context("the registry takes no changes")?;
+        let token_file = data.join(TOKEN_FILE);
         let write = |token: &str| match keep {
-            Keep::OnDisk => secret::write_private(&data.join(TOKEN_FILE), format!("{token}\n").as_bytes()),
+            Keep::OnDisk | Keep::Etcd(_) => secret::write_private(&token_file, format!("{token}\n").as_bytes()),
             Keep::InMemory => Ok(()),
         };
-        let first_token = registry.create_first_token(now, write).await?;
+        let is_one_of_many = matches!(keep, Keep::Etcd(_));
+        let mut first_token = registry.create_first_token(now, write).await?;
+        if first_token.is_none() && is_one_of_many && !token_file.exists() {
+            // Another node made the first one, and nobody can read it out of the registry.
+            let new = NewToken { name: format!("first token at {location}"), expires_at: None };
+            let (_, secret) = registry.create_token(now, new).await?;
+            write(&secret)?;
+            first_token = Some(secret);
+        }
         let config = edge::Config { location: location.clone(), limits, ports: ports.map(PortRange::numbers) };
         let facts = Facts {
             api: addresses.api,
@@ -172,7 +185,7 @@ impl Blueprint {
             })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
-        Ok(Node { running, registry, certificates, ca, first_token })
+        Ok(Node { running, registry, certificates, ca, first_token, is_one_of_many })
     }
 }
 
@@ -208,29 +221,38 @@ fn certificates(
     Ok((ca, certificates))
 }
 
-async fn open_registry(data: &Path, keep: Keep) -> anyhow::Result<Registry> {
+async fn open_registry(data: &Path, keep: &Keep) -> anyhow::Result<Registry> {
     let now = Timestamp::now();
     match keep {
         Keep::InMemory => Registry::in_memory(now).await.context("the registry cannot be made"),
         Keep::OnDisk => {
             let path = data.join(REGISTRY_FILE);
-            Registry::open_file(&path, now).await.map_err(|error| {
-                let advice = match &error {
-                    OpenError::InUse { .. } => "stop the edge that uses this directory, or give this one its own with --data",
-                    OpenError::Schema { .. } => "update this program, or choose another directory with --data",
-                    OpenError::File { .. }
-                    | OpenError::Entry { .. }
-                    | OpenError::Settings(_)
-                    | OpenError::Engine(_)
-                    | OpenError::Founding(_) => {
-                        "check the disk; a damaged file is restored from a copy, or moved away to start anew without its tunnels"
-                    }
-                };
-                let what = format!("the registry {} cannot be opened", path.display());
-                anyhow::Error::new(error).context(Problem::new(what, advice))
-            })
+            let what = format!("the registry {} cannot be opened", path.display());
+            Registry::open_file(&path, now).await.map_err(|error| unopened(error, what))
+        }
+        Keep::Etcd(settings) => {
+            let open = async { Registry::open(Etcd::open(settings).await?, now).await };
+            open.await.map_err(|error| unopened(error, "the registry in etcd cannot be opened".to_owned()))
         }
     }
+}
+
+fn unopened(error: OpenError, what: String) -> anyhow::Error {
+    let advice = match &error {
+        OpenError::InUse { .. } => "stop the edge that uses this directory, or give this one its own with --data",
+        OpenError::Schema { .. } => "update this program, or choose another directory (--data) or prefix (--registry)",
+        OpenError::Settings(_) => "correct what --registry, --registry-ca, --registry-cert and --registry-key say",
+        OpenError::Engine(EngineError::Unavailable(_) | EngineError::Uncertain(_)) => {
+            "start etcd, or correct --registry; edges that run already do without it meanwhile"
+        }
+        OpenError::Engine(EngineError::Refused(_)) => "give this node what etcd asks for",
+        OpenError::Entry { .. } | OpenError::Founding(_) => "see the reason above; a copy brings back what is damaged",
+        OpenError::File { .. }
+        | OpenError::Engine(EngineError::Storage(_) | EngineError::Closed | EngineError::Slow) => {
+            "check the disk; a damaged file is restored from a copy, or moved away to start anew without its tunnels"
+        }
+    };
+    anyhow::Error::new(error).context(Problem::new(what, advice))
 }
 
 /// An address that this machine can dial: a listener on all addresses is reached by loopback.
@@ -286,6 +308,10 @@ impl Node {
     }
 
     async fn sweep(&self) {
+        // A quick tunnel that nobody serves here may be served at another node.
+        if self.is_one_of_many {
+            return;
+        }
         match self.registry.sweep_quick_tunnels(Timestamp::now(), QUICK_TUNNEL_LIFE).await {
             Ok(removed) if removed.is_empty() => (),
             Ok(removed) => {

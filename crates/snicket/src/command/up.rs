@@ -1,4 +1,4 @@
-//! `snicket up`: an edge of one node.
+//! `snicket up`: a node of the edge.
 
 mod file;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::QuickTunnels;
 use edge::Running;
-use registry::Hostname;
+use registry::{EtcdIdentity, EtcdSettings, EtcdTls, Hostname};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 
@@ -72,6 +72,21 @@ pub(crate) struct Args {
     /// Registry, CA and token [default: $XDG_DATA_HOME/snicket/edge]
     #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
     data: Option<PathBuf>,
+    /// Registry shared with other nodes: etcd://HOST:PORT[,HOST:PORT][/PREFIX] [default: a file in --data]
+    #[arg(
+        long, value_name = "ETCD", value_parser = registry_address, env = "SNICKET_REGISTRY", hide_env_values = true,
+        hide_short_help = true
+    )]
+    registry: Option<EtcdSettings>,
+    /// The authority of etcd's certificates (PEM); TLS, and this, is for every etcd beyond this machine
+    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_CA", hide_env_values = true, hide_short_help = true)]
+    registry_ca: Option<PathBuf>,
+    /// This node's certificate for etcd (PEM, leaf first)
+    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_CERT", hide_env_values = true, hide_short_help = true)]
+    registry_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_KEY", hide_env_values = true, hide_short_help = true)]
+    registry_key: Option<PathBuf>,
     /// Configuration file (YAML)
     #[arg(long, value_name = "FILE", env = "SNICKET_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -150,6 +165,11 @@ fn public_ports(text: &str) -> Result<PublicPorts, String> {
     if text == "off" { Ok(PublicPorts::Off) } else { text.parse().map(PublicPorts::Range) }
 }
 
+/// Reads where the registry is.
+fn registry_address(text: &str) -> Result<EtcdSettings, String> {
+    EtcdSettings::parse(text).map_err(|error| error.to_string())
+}
+
 fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
@@ -184,13 +204,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// What a service of this edge depends on, its configuration file included.
 pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
     let config = args.config.clone();
-    let Settings { wishes, blueprint, grace, .. } = Settings::merge(args)?;
+    let Settings { wishes, blueprint, grace, registry_files, .. } = Settings::merge(args)?;
     let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
     let lowest_public = blueprint.ports.map(|range| *range.numbers().start());
     let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel);
     Ok(Facts {
         config,
-        files: own.into_iter().flatten().collect(),
+        files: own.into_iter().flatten().chain(registry_files).collect(),
         ports: listeners.map(|wish| wish.address().port()).chain(lowest_public).collect(),
         grace: Some(grace),
         ..Facts::default()
@@ -264,6 +284,8 @@ struct Settings {
     grace: Duration,
     pidfile: Option<PathBuf>,
     logging: Logging,
+    /// What TLS to etcd was read from, by flag.
+    registry_files: Vec<(&'static str, PathBuf)>,
 }
 
 impl Settings {
@@ -279,6 +301,15 @@ impl Settings {
             (None, None) => None,
             _ => return Err(Problem::usage("--cert and --key belong together", "give both, or neither").into()),
         };
+        let registry_files: Vec<_> = [
+            ("registry-ca", args.registry_ca.or(file.registry_ca)),
+            ("registry-cert", args.registry_cert.or(file.registry_cert)),
+            ("registry-key", args.registry_key.or(file.registry_key)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, path)| Some((flag, path?)))
+        .collect();
+        let keep = keep(args.registry.or(file.registry), &registry_files)?;
         let public = if domain.as_str() == DOMAIN { Ipv4Addr::LOCALHOST.into() } else { everywhere() };
         let tunnel = if args.tunnel.is_empty() { file.tunnel } else { args.tunnel };
         let mut tunnel: Vec<Wish> =
@@ -302,7 +333,7 @@ impl Settings {
                 domain: domain.clone(),
                 location: args.location.or(file.location).unwrap_or_else(|| LOCATION.to_owned()),
                 data: data.clone(),
-                keep: Keep::OnDisk,
+                keep,
                 own,
                 ports: match args.ports.or(file.ports).unwrap_or(PublicPorts::Range(PORTS)) {
                     PublicPorts::Off => None,
@@ -328,8 +359,41 @@ impl Settings {
             grace: args.grace_period.or(file.grace_period).unwrap_or(GRACE_PERIOD),
             pidfile: args.pidfile.or(file.pidfile),
             logging,
+            registry_files,
         })
     }
+}
+
+/// Where the registry is to be kept, with what the files for TLS to etcd hold.
+fn keep(registry: Option<EtcdSettings>, files: &[(&'static str, PathBuf)]) -> anyhow::Result<Keep> {
+    let read = |flag: &str| -> anyhow::Result<Option<Vec<u8>>> {
+        let Some((_, path)) = files.iter().find(|(name, _)| *name == flag) else { return Ok(None) };
+        let content = std::fs::read(path).with_context(|| {
+            let what = format!("cannot read {}, which --{flag} names", path.display());
+            Problem::usage(what, "check the path and who may read it")
+        })?;
+        Ok(Some(content))
+    };
+    let (ca, certificate, key) = (read("registry-ca")?, read("registry-cert")?, read("registry-key")?);
+    let Some(settings) = registry else {
+        return match files.first() {
+            None => Ok(Keep::OnDisk),
+            Some((flag, _)) => {
+                let what = format!("--{flag} belongs to --registry");
+                Err(Problem::usage(what, "say as well where etcd is: --registry etcd://HOST:PORT").into())
+            }
+        };
+    };
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(EtcdIdentity { certificate, key }),
+        (None, None) => None,
+        _ => {
+            let what = "--registry-cert and --registry-key belong together";
+            return Err(Problem::usage(what, "give both, or neither").into());
+        }
+    };
+    let settings = if files.is_empty() { settings } else { settings.with_tls(EtcdTls { ca, identity }) };
+    Ok(Keep::Etcd(Box::new(settings)))
 }
 
 /// All addresses of both families, or of IPv4 alone where the system has no IPv6.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use api::QuickTunnels;
 use clap::ValueEnum as _;
 use config::Mapping;
+use registry::EtcdSettings;
 
 use super::PublicPorts;
 use crate::logging::{Form, Level};
@@ -19,6 +20,10 @@ use crate::problem::Problem;
 pub(super) struct File {
     pub(super) domain: Option<String>,
     pub(super) data: Option<PathBuf>,
+    pub(super) registry: Option<EtcdSettings>,
+    pub(super) registry_ca: Option<PathBuf>,
+    pub(super) registry_cert: Option<PathBuf>,
+    pub(super) registry_key: Option<PathBuf>,
     pub(super) http: Option<Listen>,
     pub(super) https: Option<Listen>,
     pub(super) tunnel: Vec<Listen>,
@@ -59,6 +64,10 @@ impl File {
         config::read(name, text, |file| Self {
             domain: file.optional("domain"),
             data: file.optional("data"),
+            registry: file.parsed("registry", super::registry_address),
+            registry_ca: file.optional("registry-ca"),
+            registry_cert: file.optional("registry-cert"),
+            registry_key: file.optional("registry-key"),
             http: listen(file, "http"),
             https: listen(file, "https"),
             tunnel: listens(file, "tunnel"),
@@ -113,6 +122,7 @@ mod tests {
                 "output" => "json",
                 "quick-tunnels" => "token",
                 "ports" => "20000-20010",
+                "registry" => "etcd://127.0.0.1:2379",
                 "http" | "https" | "tunnel" | "api" => "127.0.0.1:0",
                 _ => "x",
             };
