@@ -59,9 +59,9 @@ impl Drop for Origin {
     }
 }
 
-/// Dials the edge, whatever name is asked for.
+/// Dials the edge, whatever name is asked for, with TLS of its own.
 #[derive(Clone)]
-struct Dialer(Visitor);
+struct Dialer(Visitor, Uri);
 
 impl tower_service::Service<Uri> for Dialer {
     type Response = TokioIo<Box<dyn Stream>>;
@@ -72,15 +72,18 @@ impl tower_service::Service<Uri> for Dialer {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let visitor = self.0.clone();
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self(visitor, uri) = self.clone();
         Box::pin(async move { Ok(TokioIo::new(visitor.dial(&uri).await)) })
     }
 }
 
 async fn channel(way: &Way<'_>) -> Channel {
-    let endpoint = Endpoint::from(way.url("/")).timeout(LIMIT);
-    endpoint.connect_with_connector(Dialer(way.edge.visitor().over(Http::Two))).await.expect("a channel to the edge")
+    let uri = way.url("/");
+    // The library refuses https without TLS of its own, whoever dials.
+    let endpoint = Endpoint::from_static("http://dialled.test").origin(uri.clone()).timeout(LIMIT);
+    let dialer = Dialer(way.edge.visitor().over(Http::Two), uri);
+    endpoint.connect_with_connector(dialer).await.expect("a channel to the edge")
 }
 
 /// Over TLS, and with prior knowledge of HTTP/2 over none.
