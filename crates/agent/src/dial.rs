@@ -210,6 +210,15 @@ impl Dialer {
         self.endpoints.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Closes a connection over QUIC that is being dialled, for good. To be called before the dial is dropped: what its streams
+    /// say when they end counts as something to send, and the library lets the end of the connection wait for room for that,
+    /// which may never come; the edge would have the connection for one that is there until it has been silent for long.
+    pub(crate) fn abandon(&self, index: u8) {
+        if let Some(endpoint) = self.endpoints().get(&index) {
+            endpoint.close(wire::quic::CODE, b"");
+        }
+    }
+
     /// Lets the last packets of closed connections leave.
     pub(crate) async fn flush(&self) {
         let endpoints: Vec<quinn::Endpoint> = self.endpoints().drain().map(|(_, endpoint)| endpoint).collect();

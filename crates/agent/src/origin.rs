@@ -38,6 +38,7 @@ pub(crate) use datagram::{Peer, Sent, is_refusal};
 use error::ConnectFailure;
 pub use error::PrepareError;
 use stream::StreamOrigin;
+pub(crate) use tls::EdgeAuthority;
 use tls::Trust;
 use web::HttpOrigin;
 
@@ -46,8 +47,8 @@ pub(crate) struct Origins(Vec<Origin>);
 
 impl Origins {
     /// Prepares clients; nothing is connected yet.
-    pub(crate) fn prepare(rules: &Rules, proxies: &Proxies) -> Result<Self, PrepareError> {
-        let mut trust = Trust::default();
+    pub(crate) fn prepare(rules: &Rules, proxies: &Proxies, edge: &EdgeAuthority) -> Result<Self, PrepareError> {
+        let mut trust = Trust::new(edge.clone());
         let origins = rules.iter().map(|rule| Origin::prepare(rule, &mut trust, proxies));
         origins.collect::<Result<_, _>>().map(Self)
     }

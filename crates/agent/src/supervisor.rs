@@ -28,6 +28,8 @@ const RECONNECT_WINDOW: Duration = Duration::from_millis(500);
 const FOLLOW_WINDOW: Duration = Duration::from_millis(250);
 /// The window of the pause after a first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Connections elsewhere that are enough for one to wait for its node: as many as a tunnel has to have to be safe.
+const ENOUGH: usize = 2;
 /// How often the window doubles unless told otherwise: half a minute at its widest keeps a fleet from hurting an edge
 /// that comes back.
 const DOUBLINGS: u32 = 5;
@@ -393,10 +395,19 @@ impl Supervisor {
         self.places.choose(&used, &mut self.random)
     }
 
-    /// Gives the place up for another, unless all others are much fuller: so the last connection of a dead place goes
-    /// on trying it, and finds the node when it is back.
+    /// Gives the place up for another, unless all others are much fuller. The last connection of a dead place goes on
+    /// trying it while enough others stand, and finds the node when it is back: nobody else would, and what comes to that
+    /// node would find no connection there.
     fn leave_place(&mut self, index: u8) {
         let index = usize::from(index);
+        let own = self.slots[index].place;
+        let others = || self.slots.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, slot)| slot);
+        let places: Vec<usize> = others().filter_map(|slot| slot.place).collect();
+        let is_last = own.is_some_and(|own| !places.contains(&own));
+        let stand = others().filter(|slot| matches!(slot.state, State::Connected { .. })).count();
+        if is_last && stand >= ENOUGH && self.places.all_in(&places, own) {
+            return;
+        }
         // Its own place counts twice, so that one which is as full is preferred.
         let used: Vec<usize> = self.slots.iter().filter_map(|slot| slot.place).chain(self.slots[index].place).collect();
         let next = self.places.choose(&used, &mut self.random);

@@ -1,18 +1,25 @@
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
-use registry::{Account, Snapshot};
+use registry::{Account, Object, Snapshot};
 use serde_json::{Value, json};
 
+use crate::credential::Credential;
 use crate::envelope::{Answer, page, success};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::state::Shared;
 
-pub(crate) async fn list(State(shared): State<Arc<Shared>>, query: Query) -> Answer {
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(Credential(token)): Extension<Credential>,
+    query: Query,
+) -> Answer {
     let snapshot = shared.state.registry.snapshot();
     let account = snapshot.account();
-    let wanted = query.one("name").is_none_or(|name| name == account.name);
+    let wanted =
+        query.one("name").is_none_or(|name| name == account.name) && token.terms.sees(Object::Account(account.id));
     let accounts: Vec<_> = wanted.then_some(account).into_iter().collect();
     Ok(page(&accounts, query.page(20, 1000)?, |account| shown(account)))
 }

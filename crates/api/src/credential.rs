@@ -1,30 +1,53 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, header};
+use http::{Extensions, HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
-use registry::{ApiToken, Snapshot};
+use registry::audit::{self, Actor};
+use registry::{ApiToken, Snapshot, TokenRefused, Versioned};
 
 use crate::error::ApiError;
 use crate::limit::{Left, Who};
+use crate::permission::{self, Need, is_write, takes_write};
+use crate::router::Ray;
 use crate::state::Shared;
 
-/// The token that a request showed, once it has passed [`guard`].
+/// The token that a request showed, once it has passed a guard.
 #[derive(Clone)]
-pub(crate) struct Credential(pub(crate) ApiToken);
+pub(crate) struct Credential(pub(crate) Arc<Versioned<ApiToken>>);
 
-/// Lets only requests with a valid API token pass, counts them, and notes who changed what.
-pub(crate) async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+/// Guards the v4 API: see [`pass`].
+pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let need = permission::need(request.method(), request.uri().path());
+    pass(shared, request, next, need).await
+}
+
+/// Guards what only this edge has: see [`pass`].
+pub(crate) async fn guard_own(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let need = permission::own_need(request.uri().path());
+    pass(shared, request, next, need).await
+}
+
+/// Lets only requests with a valid API token pass that may do what they ask for, counts them, and notes who changed what.
+async fn pass(shared: Arc<Shared>, mut request: Request, next: Next, need: Need) -> Response {
     let snapshot = shared.state.registry.snapshot();
     let verifies = request.uri().path().ends_with("/tokens/verify");
-    let token = match token(request.headers(), &snapshot, verifies) {
+    let is_certificate = request.uri().path().split('/').find(|segment| !segment.is_empty()) == Some("certificates");
+    let from = caller(request.extensions());
+    let address = from.map(|from| from.ip());
+    let shown = match service_key(request.headers()).filter(|_| is_certificate) {
+        Some(key) => by_service_key(key, address, &snapshot),
+        None => token(request.headers(), address, &snapshot, verifies),
+    };
+    let token = match shown {
         Ok(token) => token.clone(),
         Err(error) => return error.into_response(),
     };
+    let account = snapshot.account().id;
     drop(snapshot);
     let left = match shared.limits.count(Who::Token(token.id), Instant::now()) {
         Ok(left) => left,
@@ -34,23 +57,52 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, mut request: Reques
             return response;
         }
     };
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let from = request.extensions().get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| address.to_string());
+    let write = is_write(request.method());
+    let takes_write = takes_write(request.method(), request.uri().path());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
     let who = token.id;
-    request.extensions_mut().insert(Credential(token));
-    let mut response = next.run(request).await;
+    let mut response = match permission::check(&token.terms, need, takes_write, account) {
+        Ok(()) => {
+            let actor = write.then(|| Actor {
+                at: Timestamp::now(),
+                token: Some((token.id, token.name.clone())),
+                address: from.map(|from| from.ip().to_canonical()),
+                method: method.to_string(),
+                path: path.clone(),
+                ray: request.extensions().get().map(|Ray(ray): &Ray| ray.clone()).unwrap_or_default(),
+            });
+            request.extensions_mut().insert(Credential(token));
+            match actor {
+                Some(actor) => audit::on_behalf_of(actor, next.run(request)).await,
+                None => next.run(request).await,
+            }
+        }
+        Err(error) => error.into_response(),
+    };
     left.announce(response.headers_mut());
-    if !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    if write {
         let revision = shared.state.registry.snapshot().revision();
         let status = response.status().as_u16();
+        let from = from.map(|from| from.to_string());
         tracing::info!(token = %who, %method, path, status, revision, from, "the API was asked for a change");
     }
     response
 }
 
-/// The valid token that these headers show.
-pub(crate) fn token<'a>(headers: &HeaderMap, snapshot: &'a Snapshot, verifies: bool) -> Result<&'a ApiToken, ApiError> {
-    let now = Timestamp::now();
+/// Where a request comes from, if the listener says so.
+pub(crate) fn caller(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| *address)
+}
+
+/// The token that these headers show, valid and used from where it may be. For calls that verify a token it need not be in
+/// its time, or switched on.
+pub(crate) fn token<'a>(
+    headers: &HeaderMap,
+    from: Option<IpAddr>,
+    snapshot: &'a Snapshot,
+    verifies: bool,
+) -> Result<&'a Arc<Versioned<ApiToken>>, ApiError> {
     let key = headers.get("x-auth-key");
     let bearer = headers.get(header::AUTHORIZATION).map(|value| {
         let text = value.to_str().ok()?;
@@ -58,21 +110,51 @@ pub(crate) fn token<'a>(headers: &HeaderMap, snapshot: &'a Snapshot, verifies: b
         let secret = secret.trim();
         (scheme.eq_ignore_ascii_case("bearer") && is_plausible(secret)).then_some(secret)
     });
-    match (bearer, key) {
-        (Some(Some(secret)), _) => snapshot.authorize(secret, now).map_err(|problem| match verifies {
+    let token = match (bearer, key) {
+        (Some(Some(secret)), _) => authorize(secret, snapshot, verifies).map_err(|problem| match verifies {
             true => ApiError::verify_invalid_token(),
             false => ApiError::invalid_token(problem),
-        }),
-        (Some(None), None) => Err(ApiError::malformed_authorization()),
+        })?,
+        (Some(None), None) => return Err(ApiError::malformed_authorization()),
         (_, Some(key)) => {
             let key =
                 key.to_str().ok().filter(|key| is_plausible(key)).ok_or_else(ApiError::malformed_authorization)?;
             if !headers.contains_key("x-auth-email") {
                 return Err(ApiError::unknown_key());
             }
-            snapshot.authorize(key, now).map_err(|_| ApiError::unknown_key())
+            authorize(key, snapshot, verifies).map_err(|_| ApiError::unknown_key())?
         }
-        (None, None) => Err(ApiError::no_credentials()),
+        (None, None) => return Err(ApiError::no_credentials()),
+    };
+    if token.terms.is_allowed_from(from) { Ok(token) } else { Err(ApiError::wrong_place()) }
+}
+
+/// The key that certificates take as well, unless a bearer token is there, too.
+fn service_key(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get("x-auth-user-service-key").filter(|_| !headers.contains_key(header::AUTHORIZATION))
+}
+
+fn by_service_key<'a>(
+    key: &HeaderValue,
+    from: Option<IpAddr>,
+    snapshot: &'a Snapshot,
+) -> Result<&'a Arc<Versioned<ApiToken>>, ApiError> {
+    let secret = key.to_str().ok().map(|key| key.strip_prefix("v1.0-").unwrap_or(key));
+    let secret = secret.filter(|secret| is_plausible(secret)).ok_or_else(ApiError::malformed_authorization)?;
+    let token = authorize(secret, snapshot, false).map_err(|_| ApiError::unknown_service_key())?;
+    if token.terms.is_allowed_from(from) { Ok(token) } else { Err(ApiError::wrong_place()) }
+}
+
+fn authorize<'a>(
+    secret: &str,
+    snapshot: &'a Snapshot,
+    verifies: bool,
+) -> Result<&'a Arc<Versioned<ApiToken>>, TokenRefused> {
+    match snapshot.authorize(secret, Timestamp::now()) {
+        Err(problem) if verifies && problem != TokenRefused::Unknown => {
+            snapshot.token_by_hash(&registry::TokenHash::of(secret)).ok_or(problem)
+        }
+        outcome => outcome,
     }
 }
 

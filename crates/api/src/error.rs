@@ -3,12 +3,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use certs::CertsError;
 use http::{HeaderValue, StatusCode, header};
 use registry::{
-    AccessError, CommitError, ConfigurationError, DeleteTunnelError, EngineError, PassthroughError, PortError,
-    QuickTunnelError, RouteError, TunnelError,
+    AccessError, BadTerms, BalanceError, CertificateError, CommitError, ConfigurationError, DeleteTunnelError,
+    EngineError, InvitationError, ItemError, PassthroughError, PortError, QuickTunnelError, RecordError, RecordFlaw,
+    RecordType, RouteError, TokenError, TunnelError, ZoneError,
 };
 use serde_json::json;
+
+use crate::authority::AuthorityError;
 
 /// A failure in the words of section 3 of the API page.
 #[derive(Debug)]
@@ -17,7 +21,7 @@ pub(crate) struct ApiError {
     code: u32,
     message: String,
     /// The first cause, as code and text.
-    cause: Option<(u32, &'static str)>,
+    cause: Option<(u32, String)>,
     retry_after: Option<Duration>,
 }
 
@@ -30,15 +34,27 @@ const UNKNOWN_KEY: u32 = 9103;
 const INVALID_TOKEN: u32 = 9109;
 const VERIFY_INVALID_TOKEN: u32 = 1000;
 const NOT_ALLOWED: u32 = 10000;
+const ZONE_NOT_ALLOWED: u32 = 1009;
 const NO_PATH: u32 = 7000;
 const NO_METHOD: u32 = 7001;
 const NO_OBJECT: u32 = 7003;
+const NO_ZONE_OF_NAME: u32 = 1010;
 const NAME_TAKEN: u32 = 1013;
 const CONNECTED: u32 = 1022;
 const NOT_VALID: u32 = 1004;
+const ZONE_EXISTS: u32 = 1061;
+const NO_ENTRY_POINT: u32 = 10003;
+const TOO_MANY_ITEMS: u32 = 1045;
+const NO_RECORD: u32 = 81044;
+const TOO_MANY_RECORDS: u32 = 81045;
 const RECORD_IN_THE_WAY: u32 = 81053;
+const CNAME_IN_THE_WAY: u32 = 81054;
+const RECORD_EXISTS: u32 = 81057;
+const IDENTICAL_RECORD_EXISTS: u32 = 81058;
 const TOO_MANY: u32 = 971;
 const MOVED_ON: u32 = 1412;
+const REFERENCED: u32 = 2412;
+const STANDS_ALONE: u32 = 1409;
 const TOO_LARGE: u32 = 1413;
 const TOO_SLOW: u32 = 1408;
 const ENGINE: u32 = 1503;
@@ -61,7 +77,7 @@ impl ApiError {
     }
 
     pub(crate) fn malformed_authorization() -> Self {
-        let cause = (AUTHORIZATION_FORMAT, "Invalid format for Authorization header");
+        let cause = (AUTHORIZATION_FORMAT, "Invalid format for Authorization header".to_owned());
         Self {
             cause: Some(cause),
             ..Self::new(StatusCode::BAD_REQUEST, MALFORMED_AUTHORIZATION, "Invalid request headers")
@@ -83,6 +99,23 @@ impl ApiError {
 
     pub(crate) fn not_allowed(message: impl Display) -> Self {
         Self::new(StatusCode::FORBIDDEN, NOT_ALLOWED, message)
+    }
+
+    /// The token is valid, but not from there.
+    pub(crate) fn wrong_place() -> Self {
+        let message = "Cannot use the access token from this location.";
+        Self::new(StatusCode::FORBIDDEN, INVALID_TOKEN, message)
+    }
+
+    /// The token may not do that.
+    pub(crate) fn not_permitted() -> Self {
+        Self::not_allowed("The token lacks the permission for this.")
+    }
+
+    /// The token may not change that in the zone.
+    pub(crate) fn not_permitted_in_zone() -> Self {
+        let message = "The token lacks the permission to change this in the zone.";
+        Self::new(StatusCode::FORBIDDEN, ZONE_NOT_ALLOWED, message)
     }
 
     pub(crate) fn no_path() -> Self {
@@ -120,6 +153,50 @@ impl ApiError {
         let message = "Too many requests; wait and try again";
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY, message);
         Self { retry_after: Some(retry_after), ..error }
+    }
+
+    /// A certificate is asked for a name that lies in no zone that the token may give certificates for.
+    pub(crate) fn no_zone_of(name: impl Display) -> Self {
+        let message = format!(
+            "Failed to validate requested hostname {name}: This zone is either not part of your account, or you do not \
+             have access to it."
+        );
+        Self::new(StatusCode::BAD_REQUEST, NO_ZONE_OF_NAME, message)
+    }
+
+    /// The key that only certificates take is none of this edge's tokens.
+    pub(crate) fn unknown_service_key() -> Self {
+        let message = "Unknown X-Auth-User-Service-Key; it is v1.0- and an API token of this edge.";
+        Self::new(StatusCode::FORBIDDEN, UNKNOWN_KEY, message)
+    }
+
+    /// The registry is this node's alone, and no other machine can share it.
+    pub(crate) fn stands_alone() -> Self {
+        let message = "This edge keeps its registry in a file of its own, which other nodes cannot share. Move it to etcd \
+                       first: stop the edge, `snicket registry export`, `snicket registry import --registry etcd://…`, \
+                       and start it with that --registry.";
+        Self::new(StatusCode::CONFLICT, STANDS_ALONE, message)
+    }
+
+    /// Something of this node's own is not as it should be.
+    pub(crate) fn broken(message: impl Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ENGINE, message)
+    }
+
+    /// No such DNS record.
+    pub(crate) fn no_record() -> Self {
+        Self::new(StatusCode::NOT_FOUND, NO_RECORD, "Record does not exist.")
+    }
+
+    /// Nobody has written rules for this phase.
+    pub(crate) fn no_entry_point(phase: &str) -> Self {
+        let message = format!("could not find entrypoint ruleset in the \"{phase}\" phase");
+        Self::new(StatusCode::NOT_FOUND, NO_ENTRY_POINT, message)
+    }
+
+    /// The same, with a place in front of the message.
+    pub(crate) fn within(self, place: &str) -> Self {
+        Self { message: format!("{place}: {}", self.message), ..self }
     }
 
     pub(crate) fn taken(message: impl Display) -> Self {
@@ -193,6 +270,7 @@ impl From<QuickTunnelError> for ApiError {
                 let full = Self::new(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY, error);
                 Self { retry_after: Some(AFTER_FULL), ..full }
             }
+            QuickTunnelError::Record(error) => Self::not_valid(format!("name: {error}")),
             QuickTunnelError::Commit(error) => error.into(),
         }
     }
@@ -205,8 +283,135 @@ impl From<RouteError> for ApiError {
             RouteError::NoZone(id) => Self::no_object(&id.to_string()),
             RouteError::NoTunnel(id) => Self::no_object(&id.to_string()),
             RouteError::NotFound(_) => Self::no_object(&error.to_string()),
-            RouteError::Taken { .. } => Self::new(StatusCode::BAD_REQUEST, RECORD_IN_THE_WAY, error),
+            RouteError::Taken { .. } | RouteError::InTheWay { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, RECORD_IN_THE_WAY, error)
+            }
+            RouteError::Record(error) => Self::not_valid(format!("user_hostname: {error}")),
             RouteError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::NotFound(id) => Self::no_object(&format!("/user/tokens/{id}")),
+            TokenError::Beyond => Self::not_allowed(error),
+            TokenError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ZoneError> for ApiError {
+    fn from(error: ZoneError) -> Self {
+        match error {
+            ZoneError::NotFound(id) => Self::no_object(&format!("/zones/{id}")),
+            ZoneError::Exists(_) => Self::new(StatusCode::BAD_REQUEST, ZONE_EXISTS, error),
+            ZoneError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        let bad = |code: u32, error: RecordError| Self::new(StatusCode::BAD_REQUEST, code, error);
+        match error {
+            RecordError::NoZone(id) => Self::no_object(&format!("/zones/{id}")),
+            RecordError::NotFound(_) => Self::no_record(),
+            RecordError::Bad(problem) => {
+                let cause = Some((flaw_code(problem.flaw), problem.to_string()));
+                Self { cause, ..Self::not_valid(format!("DNS validation error: {problem}")) }
+            }
+            RecordError::Exists { identical: true, .. } => bad(IDENTICAL_RECORD_EXISTS, error),
+            RecordError::Exists { identical: false, .. } => bad(RECORD_EXISTS, error),
+            RecordError::InTheWay { other: RecordType::Cname, wanted, .. } if wanted != RecordType::Cname => {
+                bad(CNAME_IN_THE_WAY, error)
+            }
+            RecordError::InTheWay { .. } => bad(RECORD_IN_THE_WAY, error),
+            RecordError::TooMany(_) => bad(TOO_MANY_RECORDS, error),
+            RecordError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, error),
+            RecordError::Commit(error) => error.into(),
+        }
+    }
+}
+
+/// The code of section 3 of the API page that stands behind 1004.
+fn flaw_code(flaw: RecordFlaw) -> u32 {
+    match flaw {
+        RecordFlaw::Name => 9000,
+        RecordFlaw::Content(RecordType::A) => 9005,
+        RecordFlaw::Content(RecordType::Aaaa) => 9006,
+        RecordFlaw::Content(RecordType::Cname) => 9007,
+        RecordFlaw::Content(_) | RecordFlaw::Data => 9101,
+        RecordFlaw::Ttl => 9021,
+        RecordFlaw::Proxied => 9041,
+        RecordFlaw::Notes => 9300,
+    }
+}
+
+impl From<BadTerms> for ApiError {
+    fn from(error: BadTerms) -> Self {
+        Self::not_valid(error)
+    }
+}
+
+impl From<BalanceError> for ApiError {
+    fn from(error: BalanceError) -> Self {
+        match error {
+            BalanceError::NotFound(what) => Self::no_object(&what),
+            BalanceError::Bad(error) => error.into(),
+            BalanceError::NameTaken(_) => Self::taken(error),
+            BalanceError::Referenced(_) => Self::new(StatusCode::PRECONDITION_FAILED, REFERENCED, error),
+            BalanceError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ItemError> for ApiError {
+    fn from(error: ItemError) -> Self {
+        match error {
+            ItemError::NotFound(what) => Self::no_object(&format!("the {what}")),
+            ItemError::Bad(error) => error.into(),
+            ItemError::Taken(_) => Self::taken(error),
+            ItemError::InUse(_) => Self::new(StatusCode::PRECONDITION_FAILED, REFERENCED, error),
+            ItemError::TooMany => Self::new(StatusCode::BAD_REQUEST, TOO_MANY_ITEMS, error),
+            ItemError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<CertificateError> for ApiError {
+    fn from(error: CertificateError) -> Self {
+        match error {
+            CertificateError::NotFound(id) => Self::no_object(&format!("/certificates/{id}")),
+            CertificateError::Commit(error) => error.into(),
+        }
+    }
+}
+
+/// An authority that cannot sign: nothing that a caller could do better.
+impl From<CertsError> for ApiError {
+    fn from(error: CertsError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ENGINE, error)
+    }
+}
+
+impl From<InvitationError> for ApiError {
+    fn from(error: InvitationError) -> Self {
+        match error {
+            InvitationError::Unknown | InvitationError::Expired(_) | InvitationError::Spent(_) => {
+                Self::not_allowed(error)
+            }
+            InvitationError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthorityError> for ApiError {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Certs(error) => error.into(),
+            AuthorityError::Commit(error) => error.into(),
         }
     }
 }
@@ -216,6 +421,7 @@ impl From<ConfigurationError> for ApiError {
         match error {
             ConfigurationError::NotFound(id) => Self::no_object(&id.to_string()),
             ConfigurationError::Moved(_) => Self::new(StatusCode::PRECONDITION_FAILED, MOVED_ON, error),
+            ConfigurationError::Bad(error) => error.into(),
             ConfigurationError::ManagedAtEdge => Self::not_valid(error),
             ConfigurationError::Commit(error) => error.into(),
         }

@@ -1,5 +1,5 @@
 //! The edge's REST API, in the shape of the Cloudflare v4 API, so that tools which speak that one work unchanged;
-//! beside it what agents need to find and join the edge (quick tunnels, login, [`Facts`]).
+//! beside it what agents need to find and join the edge (quick tunnels, login, [`Facts`]), and a page for people.
 //!
 //! [`router`] is the entry: an axum router that answers from the registry's snapshot and writes through its typed
 //! functions. Whoever serves it puts the caller's address into each request as
@@ -11,22 +11,37 @@
 
 mod access;
 mod account;
+mod audit;
+mod authority;
+mod balance;
 mod body;
+mod certificate;
 mod credential;
+mod dashboard;
 mod envelope;
 mod error;
+mod item;
+mod join;
 mod limit;
 mod login;
+mod multipart;
 mod node;
+mod number;
+mod permission;
 mod port;
 mod query;
 mod quick;
+mod record;
 mod route;
 mod router;
 mod state;
+mod status;
 mod token;
 mod tunnel;
+mod user;
 mod zone;
 
+pub use authority::{AuthorityError, ensure_authority};
+pub use join::{BadJoinKey, HandOver, Handover, JoinKey};
 pub use router::router;
-pub use state::{ApiState, CloseConnections, Facts, OpenPort, PublicPorts, QuickTunnels};
+pub use state::{ApiState, CloseConnections, Facts, NodeCertificateEnd, OpenPort, PublicPorts, QuickTunnels};

@@ -12,6 +12,9 @@ const WINDOW: Duration = Duration::from_secs(5 * 60);
 const CALLS: u32 = 1200;
 /// Quick tunnels that one remote network makes without a credential in a window: enough for a person, not for a flood.
 const QUICK_TUNNELS: u32 = 30;
+/// Machines that want to join from one network in a window. Nobody guesses a key; each attempt costs the node a look into
+/// its registry.
+const JOINS: u32 = 10;
 /// Callers that are remembered. When there are more, those whose window is over are forgotten first, then all.
 const CALLERS: usize = 10_000;
 
@@ -20,16 +23,26 @@ const CALLERS: usize = 10_000;
 pub(crate) enum Who {
     Token(TokenId),
     Network(IpAddr),
+    Joining(IpAddr),
 }
 
 impl Who {
     /// A caller without a token. An IPv6 network counts as one: whoever has one address of it has all 2⁶⁴.
     pub(crate) fn at(address: IpAddr) -> Self {
-        const HOST_PART: u128 = u64::MAX as u128;
-        Self::Network(match address.to_canonical() {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !HOST_PART).into(),
-        })
+        Self::Network(network(address))
+    }
+
+    /// A machine that wants to become a node; a network counts as one, too.
+    pub(crate) fn joining(address: IpAddr) -> Self {
+        Self::Joining(network(address))
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    const HOST_PART: u128 = u64::MAX as u128;
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !HOST_PART).into(),
     }
 }
 
@@ -55,6 +68,7 @@ impl Limits {
         let limit = match who {
             Who::Token(_) => CALLS,
             Who::Network(_) => QUICK_TUNNELS,
+            Who::Joining(_) => JOINS,
         };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= CALLERS && !windows.contains_key(&who) {

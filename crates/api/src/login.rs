@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, StatusCode, header};
 use jiff::Timestamp;
-use registry::{Snapshot, Zone};
+use registry::{Object, Snapshot, Versioned, Zone};
 use serde_json::json;
 
 use crate::body;
@@ -59,16 +59,18 @@ pub(crate) async fn submit(State(shared): State<Arc<Shared>>, body: Body) -> Ans
     };
     let snapshot = shared.state.registry.snapshot();
     let token = fields.one("token").unwrap_or_default().trim();
-    let id = match snapshot.authorize(token, Timestamp::now()) {
-        Ok(token) => token.id,
+    let owner = match snapshot.authorize(token, Timestamp::now()) {
+        Ok(token) => token,
         Err(problem) => return Ok(form(&snapshot, key, StatusCode::FORBIDDEN, &format!("Not accepted: {problem}."))),
     };
     let wanted = fields.one("zone").and_then(|id| id.parse().ok()).and_then(|id| snapshot.zone(id));
-    let Some(zone) = wanted.or_else(|| snapshot.zones().next()) else {
+    let account = snapshot.account().id;
+    let sees = |zone: &&Arc<Versioned<Zone>>| owner.terms.sees(Object::Zone(account, zone.id));
+    let Some(zone) = wanted.filter(sees).or_else(|| snapshot.zones().find(sees)) else {
         return Ok(form(&snapshot, key, StatusCode::CONFLICT, "This edge has no domain yet."));
     };
     shared.logins.put(key, cert_pem(&snapshot, zone, token));
-    tracing::info!(token = %id, "an API token was given to an agent that asked to log in");
+    tracing::info!(token = %owner.id, "an API token was given to an agent that asked to log in");
     Ok(message(StatusCode::OK, "Done. The agent has its credentials now; this page may be closed."))
 }
 

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
+use registry::AuthorityPurpose;
 use serde_json::json;
 
 use crate::state::Shared;
@@ -14,6 +15,8 @@ use crate::state::Shared;
 pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     let facts = &shared.state.facts;
     let called = called_host(&uri, &headers);
+    let snapshot = shared.state.registry.snapshot();
+    let origin_ca = snapshot.authority(AuthorityPurpose::Origin);
     let told = |address: &SocketAddr| reachable(*address, called.as_deref());
     let body = json!({
         "api": told(&facts.api),
@@ -22,6 +25,7 @@ pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: 
         "https": told(&facts.https),
         "http": told(&facts.http),
         "ca": facts.ca,
+        "origin_ca": origin_ca.map(|authority| &authority.certificate),
         "ports": shared.state.ports.as_ref().map(|ports| (ports.range.start(), ports.range.end())),
         "version": facts.version,
         "location": facts.location,

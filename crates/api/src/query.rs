@@ -19,6 +19,13 @@ pub(crate) struct Page {
     pub(crate) size: usize,
 }
 
+impl Page {
+    /// How many items are on the pages before.
+    pub(crate) fn start(self) -> usize {
+        self.number.saturating_sub(1).saturating_mul(self.size)
+    }
+}
+
 impl Query {
     pub(crate) fn parse(query: &str) -> Self {
         Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
@@ -32,6 +39,11 @@ impl Query {
     /// All values of a parameter: repeated keys, and lists with commas.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.values(name).flat_map(|value| value.split(',')).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// Whether a parameter is there, with a value or without.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
     }
 
     /// A parameter of a type of its own.

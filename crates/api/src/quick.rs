@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, State};
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
 use policy::Access;
-use registry::{Hostname, PortOptions, QuickName, Secret, Snapshot};
+use registry::{Area, Hostname, Object, Permission, PortOptions, QuickName, Secret, Snapshot};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -123,7 +123,11 @@ fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderM
     };
     if headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-auth-key") {
         let snapshot = shared.state.registry.snapshot();
-        let token = credential::token(headers, &snapshot, false)?;
+        let token = credential::token(headers, from.map(|from| from.ip()), &snapshot, false)?;
+        let permission = Permission { area: Area::Tunnels, write: true };
+        if !token.terms.may(permission, Object::Account(snapshot.account().id)) {
+            return Err(ApiError::not_permitted());
+        }
         return shared.limits.count(Who::Token(token.id), Instant::now()).map(drop).map_err(ApiError::too_many);
     }
     if !without_token {

@@ -5,10 +5,12 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use registry::{Hostname, PortId, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::join::HandOver;
 use crate::limit::Limits;
 use crate::login::Logins;
 
@@ -17,6 +19,9 @@ pub type CloseConnections = Arc<dyn Fn(Uuid, Option<Uuid>) -> usize + Send + Syn
 
 /// Opens a public port for an agent that is about to come.
 pub type OpenPort = Arc<dyn Fn(PortId) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+
+/// Answers until when the node's own certificate holds; `None`: it has none yet.
+pub type NodeCertificateEnd = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
 /// The ports that tunnels may have.
 #[derive(Clone)]
@@ -78,6 +83,10 @@ pub struct ApiState {
     pub quick_tunnels: QuickTunnels,
     /// What it tells agents.
     pub facts: Facts,
+    /// What it gives a machine that joins; `None`: nobody can, since the registry is this node's alone.
+    pub hand_over: Option<HandOver>,
+    /// Until when this node's own certificate holds, if it has one.
+    pub node_certificate: NodeCertificateEnd,
     /// Cancelled when the node takes nothing new; calls that wait for something are answered then.
     pub draining: CancellationToken,
 }

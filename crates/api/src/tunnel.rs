@@ -4,6 +4,7 @@ pub(crate) mod configuration;
 pub(crate) mod connection;
 mod document;
 pub(crate) mod route;
+pub(crate) mod rule;
 
 use std::sync::Arc;
 

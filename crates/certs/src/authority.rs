@@ -3,13 +3,13 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::provider::provider;
+use crate::root::common_name;
 use crate::{CertsError, file};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -20,7 +20,7 @@ const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// A certificate is made anew when this much of its life is left.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Peers whose clock is behind still find a new certificate valid.
-const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// The node's own certificate authority: an ECDSA P-256 root that lives in two files of the data directory.
 pub struct Authority {
@@ -125,7 +125,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = not_after.into();
-        params.distinguished_name = name("Snicket edge");
+        params.distinguished_name = common_name("Snicket edge");
         params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -151,7 +151,7 @@ fn new_root(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, Certs
     params.not_after = (now + ROOT_LIFE).into();
     // The start of the key's hash keeps the roots of several edges apart in lists of trusted roots.
     let id: String = params.key_identifier(key).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    params.distinguished_name = name(&format!("Snicket edge authority {id}"));
+    params.distinguished_name = common_name(&format!("Snicket edge authority {id}"));
     // No authority below it.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -161,12 +161,6 @@ fn new_root(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, Certs
     let pem = root.pem();
     file::write(path, &pem, 0o644)?;
     Ok(pem)
-}
-
-fn name(common: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common);
-    name
 }
 
 /// A time in seconds since 1970, as certificates have it.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -11,8 +11,9 @@ use rcgen::SanType;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::acme::{self, ACME_ALPN, Found, Leaf, PublicCertificates, Tally, Waiting};
 use crate::own::Own;
-use crate::{Authority, CertsError};
+use crate::{Authority, CertsError, JOIN_NAME, NodeCertificate};
 
 /// The name of the edge that an agent asks for and verifies over HTTP/2.
 pub const TUNNEL_HTTP2_NAME: &str = "h2.cftunnel.com";
@@ -28,21 +29,30 @@ const CACHE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 /// What this node may show certificates for.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Domains, lower case, no trailing dot. Every name at or under one of them gets a certificate on demand. The first
-    /// is what a visitor without SNI is shown.
+    /// Domains, lower case, no trailing dot. Every name at or under one of them gets a certificate on demand, as those of
+    /// [`Certificates::use_more`] do. The first is what a visitor without SNI is shown.
     pub domains: Vec<String>,
     /// Addresses that the default certificate also names, for visitors who dial an address. Loopback is always among
     /// them.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Every certificate that this node shows: its own from files where they cover the name, else made on demand.
+/// Every certificate that this node shows: its own from files where they cover the name, else that of a public authority,
+/// else one made on demand.
 pub struct Certificates {
     authority: Arc<Authority>,
     names: Names,
     own: ArcSwapOption<Own>,
+    more: OnceLock<More>,
+    node: ArcSwapOption<NodeCertificate>,
+    public: OnceLock<Arc<dyn PublicCertificates>>,
+    /// Those that were read, or cannot be.
+    read: Mutex<LruCache<String, Read>>,
     made: Mutex<LruCache<Subject, Made>>,
 }
+
+/// Whether a name (lower case) is one more of the node's.
+type More = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
@@ -60,6 +70,13 @@ struct Made {
     renew_at: SystemTime,
 }
 
+/// A public certificate.
+#[derive(Clone)]
+struct Read {
+    version: u64,
+    certified: Option<(Arc<CertifiedKey>, SystemTime)>,
+}
+
 impl Certificates {
     /// Certificates of this authority for these names.
     ///
@@ -70,8 +87,16 @@ impl Certificates {
             let problem = "at least one domain is wanted".into();
             return Err(CertsError::Issue { names: "no domain".into(), problem });
         }
-        let certificates =
-            Self { authority, names, own: ArcSwapOption::empty(), made: Mutex::new(LruCache::new(CACHE)) };
+        let certificates = Self {
+            authority,
+            names,
+            own: ArcSwapOption::empty(),
+            more: OnceLock::new(),
+            node: ArcSwapOption::empty(),
+            public: OnceLock::new(),
+            read: Mutex::new(LruCache::new(CACHE)),
+            made: Mutex::new(LruCache::new(CACHE)),
+        };
         // Makes the one certificate that is needed for certain, so that a bad name is an error now and not at the first
         // visit.
         certificates.make(Subject::Default, SystemTime::now())?;
@@ -102,6 +127,80 @@ impl Certificates {
         Ok(true)
     }
 
+    /// Makes certificates for the names as well of which `more` says so; it is given them in lower case, as whoever comes asks
+    /// for them, at each handshake. The first time counts.
+    pub fn use_more(&self, more: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        let _ = self.more.set(Box::new(more));
+    }
+
+    /// Shows this certificate to machines that want to join, from now on.
+    pub fn use_node(&self, certificate: NodeCertificate) {
+        self.node.store(Some(Arc::new(certificate)));
+    }
+
+    /// This node's own certificate, if it has one yet.
+    pub fn node(&self) -> Option<Arc<NodeCertificate>> {
+        self.node.load_full()
+    }
+
+    /// Shows certificates of public authorities where it finds some that are valid, and answers the authorities. Must be
+    /// said before the settings of listeners are made, and once.
+    pub fn use_public(&self, public: Arc<dyn PublicCertificates>) {
+        let _ = self.public.set(public);
+    }
+
+    /// How orders of public certificates have ended on this node, if there may be such.
+    pub fn tally(&self) -> Option<Tally> {
+        Some(self.public.get()?.tally())
+    }
+
+    /// Whether the files of [`Certificates::use_own`] cover this name (lower case).
+    pub fn covers(&self, name: &str) -> bool {
+        self.own.load().as_ref().is_some_and(|own| own.covers(name))
+    }
+
+    pub(crate) fn has_public(&self) -> bool {
+        self.public.get().is_some()
+    }
+
+    /// Whether it is worth waiting for a better certificate for a visitor with this first message than there is now.
+    pub fn awaited(&self, hello: &ClientHello<'_>) -> Option<Waiting> {
+        let name = hello.server_name()?.to_ascii_lowercase();
+        let public = self.public.get()?;
+        if is_looking(hello) || self.covers(&name) {
+            return None;
+        }
+        public.awaited(&name)
+    }
+
+    /// A public certificate for this name that is valid.
+    fn public(&self, name: &str, now: SystemTime) -> Option<Arc<CertifiedKey>> {
+        let public = self.public.get()?;
+        let had = self.read().get(name).cloned();
+        let read = match public.find(name, had.as_ref().map(|read| read.version)) {
+            Found::Nothing => return None,
+            Found::Same => had?,
+            Found::New { version, chain, key } => {
+                let certified = acme::certified(&chain, &key, None);
+                let certified = certified.ok().map(|(certified, Leaf { not_after, .. })| (certified, not_after));
+                let read = Read { version, certified };
+                self.read().put(name.to_owned(), read.clone());
+                read
+            }
+        };
+        read.certified.filter(|(_, not_after)| now < *not_after).map(|(certified, _)| certified)
+    }
+
+    fn read(&self) -> std::sync::MutexGuard<'_, LruCache<String, Read>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer for an authority that looks whether a name is ours.
+    fn for_authority(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let name = name?.to_ascii_lowercase();
+        acme::answering(&name, &self.public.get()?.key_authorization(&name)?)
+    }
+
     /// A secret of this node for this purpose, the same at each start.
     pub(crate) fn secret(&self, purpose: &str) -> [u8; 32] {
         self.authority.secret(purpose)
@@ -117,7 +216,11 @@ impl Certificates {
         if let Some(own) = own.as_ref().filter(|own| own.covers(&name)) {
             return Some(own.certified());
         }
-        if !self.names.domains.iter().any(|domain| is_within(&name, domain)) {
+        if let Some(public) = self.public(&name, now) {
+            return Some(public);
+        }
+        let ours = self.names.domains.iter().any(|domain| is_within(&name, domain));
+        if !ours && !self.more.get().is_some_and(|more| more(&name)) {
             return None;
         }
         self.made(Subject::Name(name), now)
@@ -167,6 +270,11 @@ impl Certificates {
     }
 }
 
+/// Authorities offer nothing else (RFC 8737 section 4).
+fn is_looking(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut alpn| alpn.next() == Some(ACME_ALPN) && alpn.next().is_none())
+}
+
 fn is_within(name: &str, domain: &str) -> bool {
     name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
@@ -179,6 +287,9 @@ impl fmt::Debug for Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if is_looking(&hello) {
+            return self.for_authority(hello.server_name());
+        }
         self.for_visitor(hello.server_name(), SystemTime::now())
     }
 }
@@ -190,6 +301,19 @@ pub(crate) struct ForAgents(pub(crate) Arc<Certificates>);
 impl ResolvesServerCert for ForAgents {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.for_agent(hello.server_name(), SystemTime::now())
+    }
+}
+
+/// The same certificates where the API listens, which machines that want to join ask for this node's own.
+#[derive(Debug)]
+pub(crate) struct ForCallers(pub(crate) Arc<Certificates>);
+
+impl ResolvesServerCert for ForCallers {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match hello.server_name() {
+            Some(JOIN_NAME) => self.0.node().map(|certificate| Arc::clone(&certificate.key)),
+            name => self.0.for_visitor(name, SystemTime::now()),
+        }
     }
 }
 
@@ -232,6 +356,9 @@ mod tests {
         for name in ["example.test", "A.B.EXAMPLE.test", "localhost", "quiet-river.localhost"] {
             assert!(certificates.for_visitor(Some(name), now).is_some(), "{name}");
         }
+        certificates.use_more(|name| name == "www.example.com");
+        assert!(certificates.for_visitor(Some("WWW.example.com"), now).is_some());
+        assert!(certificates.for_visitor(Some("example.com"), now).is_none());
         assert!(certificates.for_agent(Some("h2.cftunnel.com"), now).is_some());
         assert!(certificates.for_agent(Some("h3.cftunnel.com"), now).is_none());
         assert!(certificates.for_visitor(None, now).is_some());

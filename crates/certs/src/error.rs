@@ -30,6 +30,9 @@ pub enum CertsError {
         /// What is wrong.
         problem: String,
     },
+    /// An authority that somebody else keeps is of no use, or could not be made.
+    #[error("the authority cannot be used: {0}")]
+    Root(String),
     /// No root certificate to verify an edge with.
     #[error("no root certificates: {0}")]
     NoRoots(String),

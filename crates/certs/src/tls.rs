@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::{Ticketer, kx_group};
 use rustls::server::ResolvesServerCert;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::certificates::ForAgents;
+use crate::acme::ACME_ALPN;
+use crate::certificates::{ForAgents, ForCallers};
+use crate::judge::{Judge, Shown, judged_by};
 use crate::provider::with_groups;
-use crate::{Certificates, CertsError, file};
+use crate::{Certificates, CertsError, Fingerprint, file};
 
 pub use crate::certificates::{TUNNEL_HTTP2_NAME, TUNNEL_PROBE_NAME, TUNNEL_QUIC_NAME};
 pub use crate::provider::provider;
@@ -42,12 +45,59 @@ pub enum Roots {
     Pem(String),
 }
 
-/// Visitors over TCP: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
+/// Visitors over TCP: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`; also that of authorities that look whether a name is ours,
+/// if there may be such.
 ///
 /// # Errors
 /// The system has no randomness to give.
 pub fn visitor_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, CertsError> {
-    listener(certificates.clone(), TLS_1_2_UP, &[b"h2", b"http/1.1"]).map(Arc::new)
+    let protocols: &[&[u8]] = &[b"h2", b"http/1.1", ACME_ALPN];
+    let spoken = if certificates.has_public() { protocols } else { &protocols[..2] };
+    listener(certificates.clone(), TLS_1_2_UP, spoken).map(Arc::new)
+}
+
+/// Whether who has this ALPN is an authority that has seen what it came for, and wants nothing else.
+pub fn is_looking(alpn: Option<&[u8]>) -> bool {
+    alpn == Some(ACME_ALPN)
+}
+
+/// Callers of the API: as [`visitor_tls`], but that a machine that wants to join is shown this node's own certificate.
+///
+/// # Errors
+/// As [`visitor_tls`].
+pub fn api_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, CertsError> {
+    listener(Arc::new(ForCallers(certificates.clone())), TLS_1_2_UP, &[b"h2", b"http/1.1"]).map(Arc::new)
+}
+
+/// A machine that wants to join, and that trusts nobody but nodes of the edge whose node authority has this fingerprint. It
+/// has to ask for [`crate::JOIN_NAME`].
+///
+/// # Errors
+/// rustls does not take our settings.
+pub fn join_tls(authority: Fingerprint) -> Result<Arc<ClientConfig>, CertsError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(TLS_1_3)?
+        .dangerous()
+        .with_custom_certificate_verifier(judged_by(OfAuthority(authority)))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The one authority that has this fingerprint, which the other end has to show beside its own certificate.
+#[derive(Debug)]
+struct OfAuthority(Fingerprint);
+
+impl Judge for OfAuthority {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), rustls::Error> {
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let authority = shown.chain.iter().find(|certificate| Fingerprint::of(certificate) == self.0);
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.ok_or(unknown)?.clone().into_owned())?;
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        shown.verified_by(&roots)
+    }
 }
 
 /// Visitors over QUIC: ALPN `h3`.
@@ -102,6 +152,12 @@ pub fn agent_quic(roots: &Roots, post_quantum: bool) -> Result<Arc<QuicClientCon
     config.alpn_protocols = vec![TUNNEL_ALPN.to_vec()];
     let config = QuicClientConfig::try_from(config).expect("aws-lc-rs has the cipher suite of QUIC's first packets");
     Ok(Arc::new(config))
+}
+
+/// Whoever calls a server of somebody else over TCP.
+pub(crate) fn caller(roots: &Roots) -> Result<Arc<ClientConfig>, CertsError> {
+    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(TLS_1_2_UP)?;
+    Ok(Arc::new(config.with_root_certificates(root_store(roots)?).with_no_client_auth()))
 }
 
 fn listener(

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use certs::{Authority, Certificates, Names, tls};
+use certs::{Authority, Certificates, Fingerprint, JOIN_NAME, Names, NewRoot, NodeCertificate, Root, tls};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::{CipherSuite, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig};
@@ -87,6 +87,60 @@ async fn visitors_get_the_best_that_they_offer() {
     assert_eq!((group(&plain), plain.get_ref().1.alpn_protocol()), (NamedGroup::X25519, Some(&b"http/1.1"[..])));
     let p256 = shake(&server, node.visitor(&[SECP256R1], &[]), "example.test").await.unwrap();
     assert_eq!((group(&p256), p256.get_ref().1.alpn_protocol()), (NamedGroup::secp256r1, None));
+}
+
+/// A node whose own certificate was made then, by this authority.
+fn node_of(root: &Root, now: SystemTime) -> Node {
+    let node = Node::new();
+    node.certificates.use_node(NodeCertificate::issue(root, "0123", now).unwrap());
+    node
+}
+
+fn root() -> Root {
+    let made = NewRoot::generate("test", SystemTime::now()).unwrap();
+    Root::load(&made.certificate, &made.key).unwrap()
+}
+
+#[tokio::test]
+async fn a_machine_that_wants_to_join_trusts_the_authority_it_was_told_of_alone() {
+    let now = SystemTime::now();
+    let (ours, other) = (root(), root());
+    let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
+    let good = tls::api_tls(&node_of(&ours, now).certificates).unwrap();
+    shake(&good, joiner.clone(), JOIN_NAME).await.unwrap();
+
+    let refused = |outcome: std::io::Result<Stream>| outcome.err().map(|error| error.to_string()).unwrap();
+    let foreign = tls::api_tls(&node_of(&other, now).certificates).unwrap();
+    assert!(refused(shake(&foreign, joiner.clone(), JOIN_NAME).await).contains("UnknownIssuer"));
+    let old = tls::api_tls(&node_of(&ours, now - Duration::from_secs(4 * 24 * 3600)).certificates).unwrap();
+    assert!(refused(shake(&old, joiner.clone(), JOIN_NAME).await).contains("expired"));
+    assert!(shake(&good, joiner.clone(), "4567.node.snicket.internal").await.is_err());
+    let none_yet = tls::api_tls(&Node::new().certificates).unwrap();
+    assert!(shake(&none_yet, joiner.clone(), JOIN_NAME).await.is_err());
+    // The API's usual certificate is none, and visitors' listeners do not show the node's.
+    assert!(shake(&good, joiner.clone(), "example.test").await.is_err());
+    let visitors = tls::visitor_tls(&node_of(&ours, now).certificates).unwrap();
+    assert!(shake(&visitors, joiner, JOIN_NAME).await.is_err());
+}
+
+/// Whoever has seen the authority's certificate, which is no secret, may show it behind one of his own.
+#[tokio::test]
+async fn a_stranger_who_shows_the_right_authority_beside_his_own_certificate_is_not_trusted() {
+    let (ours, other) = (root(), root());
+    let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec![JOIN_NAME.to_owned()];
+    let leaf = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    for authority in [ours.certificate(), other.certificate()] {
+        let private = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let server = ServerConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone(), authority.clone()], private.into())
+            .unwrap();
+        assert!(shake(&Arc::new(server), joiner.clone(), JOIN_NAME).await.is_err());
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(crate) struct Reception {
 impl Reception {
     /// Boxed, because each function on the way would hold the room for it.
     async fn answer(&self, visit: Box<Visit>) -> http::Response<Counted> {
-        let over_tls = visit.caller.secure && visit.request.version() != http::Version::HTTP_3;
+        let over_tls = visit.caller.is_secure() && visit.request.version() != http::Version::HTTP_3;
         let mut answer = self.site.answer(visit).await;
         if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());

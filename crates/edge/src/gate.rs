@@ -143,7 +143,7 @@ impl Gate {
                 let until = SystemTime::now() + SESSION;
                 let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let value = policy::issue(pin, host, until);
-                Stopped::Answered(Box::new(form::welcome(&value, SESSION, caller.secure, &back)))
+                Stopped::Answered(Box::new(form::welcome(&value, SESSION, caller.is_secure(), &back)))
             }
             Guess::Wrong => answer(StatusCode::FORBIDDEN, "That is not the PIN."),
             Guess::TooMany => answer(StatusCode::TOO_MANY_REQUESTS, "Too many wrong attempts. Wait five minutes."),

@@ -30,6 +30,7 @@ mod site;
 mod sockets;
 mod stop;
 mod streams;
+mod trace;
 mod tunnels;
 mod visit;
 

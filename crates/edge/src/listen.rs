@@ -17,4 +17,4 @@ pub(crate) use newcomers::refuse_newcomers;
 pub(crate) use places::{Place, Places, network};
 pub(crate) use tcp::Entrance;
 pub(crate) use turns::Turns;
-pub(crate) use visitors::{visitors_in_plain, visitors_over_quic, visitors_over_tls};
+pub(crate) use visitors::{Door, visitors_in_plain, visitors_over_quic, visitors_over_tls};

@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use certs::acme::Tally;
 use prometheus::core::{AtomicU64, GenericCounter, GenericCounterVec};
 use prometheus::{Encoder as _, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use wire::Transport;
@@ -37,6 +38,7 @@ pub(crate) struct Metrics {
     /// Towards origins, and back.
     datagrams: [GenericCounter<AtomicU64>; 2],
     losses: Counters,
+    certificates: Counters,
     tasks: IntGauge,
 }
 
@@ -188,6 +190,11 @@ impl Metrics {
                 "Datagrams of public ports that were dropped, by reason.",
                 "reason",
             ),
+            certificates: counters(
+                "snicket_edge_certificates_total",
+                "Orders of certificates at a public authority that have ended on this node, by result.",
+                "result",
+            ),
             tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
@@ -223,7 +230,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.retries.clone()),
@@ -239,6 +246,7 @@ impl Metrics {
             Box::new(self.datagrams[0].clone()),
             Box::new(self.datagrams[1].clone()),
             Box::new(self.losses.clone()),
+            Box::new(self.certificates.clone()),
             Box::new(self.tasks.clone()),
         ];
         for collector in collectors {
@@ -319,6 +327,14 @@ impl Metrics {
     /// A connection asked to be registered.
     pub(crate) fn registration(&self, accepted: bool) {
         self.registrations.with_label_values(&[if accepted { "accepted" } else { "refused" }]).inc();
+    }
+
+    /// So many orders of certificates have ended by now.
+    pub(crate) fn ordered(&self, tally: Tally) {
+        for (result, count) in [("issued", tally.issued), ("failed", tally.failed)] {
+            let counter = self.certificates.with_label_values(&[result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 
     /// Everything, in the text format of Prometheus.

@@ -1,3 +1,4 @@
+use std::future::Ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -103,6 +104,7 @@ impl Edge {
         });
 
         let visitor_tls = tls::visitor_tls(certificates)?;
+        let api_tls = tls::api_tls(certificates)?;
         let tunnel_tls = tls::tunnel_tls(certificates)?;
         let http = tokio_listener(sockets.http)?;
         let (https, https_udp) = pair(sockets.https)?;
@@ -122,7 +124,7 @@ impl Edge {
         let api_listener = tokio_listener(sockets.api)?;
         let (promises, asked) = ports::promises();
         let router = api(Connections::new(Arc::clone(&tunnels), promises))
-            .route("/metrics", get(move || std::future::ready(metrics.text())));
+            .route("/metrics", get(metrics_of(metrics, Arc::clone(certificates))));
 
         // From here on nothing can fail any more.
         let limits = config.limits;
@@ -156,14 +158,17 @@ impl Edge {
         visits.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
         visits.spawn(listen::visitors_over_tls(
             https,
-            Arc::clone(&visitor_tls),
+            listen::Door {
+                tls: Arc::clone(&visitor_tls),
+                certificates: Arc::clone(certificates),
+                handshakes: Arc::clone(&handshakes),
+                streams,
+            },
             Arc::clone(&reception),
             Arc::clone(&places),
-            Arc::clone(&handshakes),
-            streams,
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
-        visits.spawn(listen::api(api_listener, visitor_tls, router, limits, visits.clone()));
+        visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone()));
         Ok(Running { addresses, visits, agents, tunnels, endpoints, events })
     }
 }
@@ -221,6 +226,16 @@ impl Sockets {
             tunnel: self.tunnel.iter().map(|pair| pair.tcp.local_addr()).collect::<io::Result<Vec<SocketAddr>>>()?,
             api: self.api.local_addr()?,
         })
+    }
+}
+
+/// Answers with everything that the node counts.
+fn metrics_of(metrics: Arc<Metrics>, certificates: Arc<Certificates>) -> impl Fn() -> Ready<String> + Clone {
+    move || {
+        if let Some(tally) = certificates.tally() {
+            metrics.ordered(tally);
+        }
+        std::future::ready(metrics.text())
     }
 }
 

@@ -1,10 +1,12 @@
 //! The way of a request: which site, which tunnel, dispatch, answer.
 
+mod question;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::{self, PathAndQuery, Scheme};
@@ -23,6 +25,7 @@ use crate::host::{Host, HostError};
 use crate::metrics::{Metrics, Present};
 use crate::ray::Ray;
 use crate::refusal::{self, Page};
+use crate::trace;
 use crate::tunnels::Tunnels;
 use crate::visit::Visit;
 
@@ -124,8 +127,24 @@ impl Site {
             HostError::Malformed => &refusal::MALFORMED_HOST,
         })?;
         let Visit { kind, request, interim, caller, address } = *visit;
+        if request.uri().path() == trace::PATH {
+            let facts = trace::Facts {
+                node: self.registry.node(),
+                location: &self.location,
+                host: host.name(),
+                caller,
+                address: &address,
+                version: request.version(),
+                headers: request.headers(),
+                now: SystemTime::now(),
+            };
+            return Ok(trace::answer(request.method(), &facts)?);
+        }
         // One snapshot, so that no request meets a tunnel without its rules.
         let snapshot = self.registry.snapshot();
+        if let Some(answer) = question::answer(&snapshot, host, &request) {
+            return Err(Stopped::Answered(Box::new(answer)));
+        }
         let tunnel = tunnel_of(&snapshot, host)?;
         let access = snapshot.access(tunnel);
         let (head, body) = request.into_parts();
@@ -138,8 +157,8 @@ impl Site {
         let path = access.and_then(|access| access.path(head.uri.path()));
         let path = path.map(|path| rewritten(&path, head.uri.query())).transpose()?;
         let path = path.or_else(|| head.uri.path_and_query().cloned());
-        head.uri = origin_uri(host, path, caller.secure)?;
-        let facts = Facts { kind, visitor: &address, secure: caller.secure, ray };
+        head.uri = origin_uri(host, path, caller.is_secure())?;
+        let facts = Facts { kind, visitor: &address, secure: caller.is_secure(), ray };
         towards_origin(&mut head.headers, &facts).map_err(|_| &refusal::LOOP)?;
         if let Some(access) = access {
             access.change(&mut head.headers);
@@ -369,7 +388,7 @@ mod tests {
             kind: Kind::Http,
             request: request.body(Body::empty()).unwrap(),
             interim: Interim::unwanted(),
-            caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), secure: true },
+            caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), tls: None },
             address: HeaderValue::from_static("192.0.2.7"),
         };
         check(&visit, &Limits::default()).map_err(|failure| failure.refusal)

@@ -179,7 +179,7 @@ impl Tunnels {
             | Change::Account(..)
             | Change::Token(..)
             | Change::Zone(..)
-            | Change::Route(..)
+            | Change::Records(..)
             | Change::Access(..)
             | Change::Port(..)
             | Change::Passthrough(..) => (),

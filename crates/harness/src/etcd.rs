@@ -4,14 +4,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::{LIMIT, peer, until};
+use crate::{Host, LIMIT, peer, until};
 
+/// Of clients, members and metrics, where nobody else is.
+const USUAL_PORTS: [u16; 3] = [2379, 2380, 2381];
 /// A port that was free may be taken before etcd listens on it.
 const STARTS: usize = 5;
 
@@ -44,6 +46,8 @@ struct Member {
     /// Where it tells of its health without TLS.
     metrics: SocketAddr,
     child: Option<Child>,
+    /// What starts it on its host, if it has one.
+    within: Option<(&'static str, Vec<String>)>,
 }
 
 impl Etcd {
@@ -81,9 +85,27 @@ impl Etcd {
         Some(etcd)
     }
 
+    /// A member on each of these hosts, that is spoken to with TLS only, by those whom its authority knows.
+    ///
+    /// # Panics
+    /// As [`Etcd::start`].
+    pub async fn start_on(hosts: &[Host]) -> Option<Self> {
+        let program = peer("etcd", "apt-get install etcd-server")?;
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let members = hosts.iter().map(|host| {
+            let [client, peer, metrics] = USUAL_PORTS.map(|port| (host.address(), port).into());
+            Member { client, peer, metrics, child: None, within: Some(host.within()) }
+        });
+        let addresses: Vec<_> = hosts.iter().map(Host::address).collect();
+        let tls = Some(make_certificates(home.path(), &addresses));
+        let mut etcd = Self { members: members.collect(), program, arguments: Vec::new(), tls, home };
+        assert!(etcd.start_all().await, "etcd ends at once:\n{}", etcd.written());
+        Some(etcd)
+    }
+
     fn new(program: PathBuf, members: usize, arguments: Vec<String>, secure: bool) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
-        let tls = secure.then(|| make_certificates(home.path()));
+        let tls = secure.then(|| make_certificates(home.path(), &[Ipv4Addr::LOCALHOST]));
         // All are bound before one is let go, so that they differ.
         let bound: Vec<_> = (0..3 * members).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
         let address = |listener: &std::io::Result<TcpListener>| {
@@ -91,7 +113,7 @@ impl Etcd {
         };
         let members = bound.chunks(3).map(|three| {
             let [client, peer, metrics] = [0, 1, 2].map(|index| address(&three[index]));
-            Member { client, peer, metrics, child: None }
+            Member { client, peer, metrics, child: None, within: None }
         });
         Self { members: members.collect(), program, arguments, tls, home }
     }
@@ -130,7 +152,14 @@ impl Etcd {
         let directory = self.home.path().join(name(index));
         let log =
             std::fs::OpenOptions::new().append(true).create(true).open(self.log(index)).expect("a file can be made");
-        let mut command = Command::new(&self.program);
+        let mut command = match &member.within {
+            None => Command::new(&self.program),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.program);
+                command
+            }
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // Debian's is not for every machine that runs it well.
         command.env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"));
@@ -180,8 +209,18 @@ impl Etcd {
     /// # Panics
     /// It does not within [`LIMIT`].
     pub async fn start_again(&mut self, member: usize) {
-        self.spawn(member);
-        until(LIMIT, "the member of etcd works again", async || self.is_healthy(member).await).await;
+        self.start_these_again(&[member]).await;
+    }
+
+    /// The same with several, which may need one another.
+    ///
+    /// # Panics
+    /// They do not work within [`LIMIT`].
+    pub async fn start_these_again(&mut self, members: &[usize]) {
+        members.iter().for_each(|member| self.spawn(*member));
+        for member in members {
+            until(LIMIT, "the member of etcd works again", async || self.is_healthy(*member).await).await;
+        }
     }
 
     /// Starts a member anew without its data: what a copy from before would be, if it had been empty.
@@ -212,8 +251,8 @@ impl Etcd {
         let deadline = tokio::time::Instant::now() + LIMIT;
         while tokio::time::Instant::now() < deadline {
             for index in 0..self.members.len() {
-                let Some(status) = self.try_post(index, "maintenance/status", &json!({})).await else { continue };
-                if status["leader"].is_string() && status["leader"] == status["header"]["member_id"] {
+                let Some(metrics) = ask(self.members[index].metrics, "GET", "/metrics", "").await else { continue };
+                if metrics.lines().any(|line| line == "etcd_server_is_leader 1") {
                     return index;
                 }
             }
@@ -280,7 +319,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Optio
 }
 
 /// An authority, a member's certificate and a client's, as files in this directory.
-fn make_certificates(directory: &Path) -> EtcdCertificates {
+fn make_certificates(directory: &Path, addresses: &[Ipv4Addr]) -> EtcdCertificates {
     let key = || KeyPair::generate().expect("keys can be made");
     let mut authority = CertificateParams::new([]).expect("no name is wrong");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -289,7 +328,7 @@ fn make_certificates(directory: &Path) -> EtcdCertificates {
     let issuer = Issuer::new(authority, authority_key);
     let signed = |name: &str| {
         let key = key();
-        let names = [name.to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+        let names: Vec<_> = [name.to_owned()].into_iter().chain(addresses.iter().map(Ipv4Addr::to_string)).collect();
         let params = CertificateParams::new(names).expect("the names are names");
         let certificate = params.signed_by(&key, &issuer).expect("the authority signs");
         (certificate.pem(), key.serialize_pem())

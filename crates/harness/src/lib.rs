@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Every wait has a limit ([`LIMIT`]), every process ends with its value, and what a process wrote to standard error is
-//! shown when the test fails. Real programs are found by [`peer`]; [`Curl`], [`Browser`] (chromium) and [`Etcd`] are three of them. Deliberately absent: anything of
+//! shown when the test fails. Real programs are found by [`peer`]; [`Curl`], [`Browser`] (chromium), [`Etcd`] and [`Pebble`] (ACME) are four of them. Deliberately absent: anything of
 //! the program itself; tests see it from outside only.
 
 mod browser;
@@ -22,6 +22,7 @@ mod etcd;
 mod load;
 mod network;
 mod origin;
+mod pebble;
 mod peer;
 mod process;
 mod proxy;
@@ -35,12 +36,13 @@ pub use cable::{Cable, Weather};
 pub use curl::Curl;
 pub use etcd::{Etcd, EtcdCertificates};
 pub use load::{Load, Tally};
-pub use network::Network;
+pub use network::{Host, Network};
 pub use origin::{DatagramOrigin, Identity, Origin, RawOrigin};
+pub use pebble::Pebble;
 pub use peer::{peer, skip};
 pub use process::{LIMIT, Process, Program};
 pub use proxy::ForwardProxy;
 pub use relay::{Passing, Relay};
 pub use roles::{Agent, Edge, Try};
-pub use visitor::{Answer, Http, RequestBody, Stream, VisitError, Visitor};
+pub use visitor::{Answer, Http, RequestBody, Stream, Visitor};
 pub use wait::{still, until};

@@ -18,7 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
@@ -183,7 +184,7 @@ impl Drop for Origin {
     }
 }
 
-/// A self-signed certificate and its key.
+/// A certificate and its key.
 pub struct Identity {
     acceptor: TlsAcceptor,
     pem: String,
@@ -191,23 +192,34 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes one for these names.
+    /// Makes one for these names, self-signed.
     ///
     /// # Panics
     /// One of them is no name.
     pub fn new(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("the names are names");
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("the key is encoded");
+        Self::of(&cert.pem(), &signing_key.serialize_pem())
+    }
+
+    /// One that somebody else made: its certificate, with those between it and its authority behind it, and its key, both in
+    /// PEM form.
+    ///
+    /// # Panics
+    /// They do not belong together.
+    pub fn of(certificate: &str, private: &str) -> Self {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("it is in PEM form");
+        let key = PrivateKeyDer::from_pem_slice(private.as_bytes()).expect("the key is in PEM form");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3")
             .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
+            .with_single_cert(chain, key)
             .expect("the key belongs to the certificate");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), pem: cert.pem(), key: signing_key.serialize_pem() }
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), pem: certificate.to_owned(), key: private.to_owned() }
     }
 
     /// The certificate in PEM form.

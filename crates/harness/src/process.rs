@@ -9,6 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
+use crate::Host;
+
 /// Nothing that works takes so long, on a busy machine of two cores either.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
@@ -27,7 +29,18 @@ impl Program {
     /// The program with these arguments, its files under `home`, and nothing of the caller's environment that concerns
     /// it.
     pub fn new(home: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_with(Command::new(binary()), home, arguments)
+    }
+
+    /// The same on a host.
+    pub fn on(host: &Host, home: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let (program, words) = host.within();
+        let mut command = Command::new(program);
+        command.args(words).arg(binary());
+        Self::start_with(command, home, arguments)
+    }
+
+    fn start_with(mut command: Command, home: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
         command.args(arguments).env_clear().current_dir(home);
         command.env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         for (variable, directory) in

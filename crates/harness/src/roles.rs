@@ -1,10 +1,12 @@
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, Program, Visitor};
+use crate::{Host, Process, Program, Visitor};
 
 /// A running `snicket up`, on loopback and free ports.
 #[derive(Debug)]
@@ -15,12 +17,24 @@ pub struct Edge {
     home: TempDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    host: Option<Arc<Host>>,
 }
 
 impl Edge {
     /// Starts an edge with domain `localhost`.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
+    }
+
+    /// Starts an edge on a host, with files in this home directory: visitors and agents reach it at the host's address, the API
+    /// is the host's own.
+    pub async fn start_on(host: Arc<Host>, home: TempDir, arguments: &[&str]) -> Self {
+        let address = host.address();
+        let ports = ["http", "https", "tunnel"].map(|name| (name, format!("{address}:0")));
+        let ports = [&ports[..], &[("api", "127.0.0.1:0".to_owned())]].concat();
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let (process, ready) = Self::spawn(Some(&host), home.path(), &ports, &arguments, &[]).await;
+        Self { process, ready, home, arguments, variables: Vec::new(), host: Some(host) }
     }
 
     /// Starts an edge with more arguments of `up`.
@@ -34,11 +48,12 @@ impl Edge {
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
         let ports = ["http", "https", "tunnel", "api"].map(|name| (name, "127.0.0.1:0".to_owned()));
-        let (process, ready) = Self::spawn(home.path(), &ports, &arguments, &variables).await;
-        Self { process, ready, home, arguments, variables }
+        let (process, ready) = Self::spawn(None, home.path(), &ports, &arguments, &variables).await;
+        Self { process, ready, home, arguments, variables, host: None }
     }
 
     async fn spawn(
+        host: Option<&Host>,
         home: &Path,
         ports: &[(&str, String)],
         arguments: &[String],
@@ -51,7 +66,7 @@ impl Edge {
             }
         }
         words.extend_from_slice(arguments);
-        let program = Program::new(home, &words);
+        let program = program(host, home, &words);
         let program = variables.iter().fold(program, |program, (name, value)| program.env(name, value));
         let mut process = program.start().await;
         let ready = process.event("ready").await;
@@ -68,7 +83,8 @@ impl Edge {
         let named = |name: &str| self.arguments.iter().any(|word| word == &format!("--{name}"));
         let ports = ["http", "https", "tunnel", "api"].into_iter().filter(|name| !named(name));
         let ports: Vec<_> = ports.map(|name| (name, self.address(name).to_string())).collect();
-        let (process, ready) = Self::spawn(self.home.path(), &ports, &self.arguments, &self.variables).await;
+        let (process, ready) =
+            Self::spawn(self.host.as_deref(), self.home.path(), &ports, &self.arguments, &self.variables).await;
         self.process = process;
         self.ready = ready;
     }
@@ -148,7 +164,7 @@ impl Edge {
     /// Runs a command of the program to its end, as the person who runs this edge: exit code, standard output, standard
     /// error.
     pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
-        Program::new(self.home.path(), arguments).run().await
+        program(self.host.as_deref(), self.home.path(), arguments).run().await
     }
 
     /// What a command prints that succeeds.
@@ -171,6 +187,13 @@ impl Edge {
         let file = self.home.path().join(format!("{name}.token"));
         std::fs::write(&file, self.said(&["tunnel", "token", name]).await).expect("the token can be written");
         file
+    }
+}
+
+fn program(host: Option<&Host>, home: &Path, arguments: &[impl AsRef<OsStr>]) -> Program {
+    match host {
+        Some(host) => Program::on(host, home, arguments),
+        None => Program::new(home, arguments),
     }
 }
 

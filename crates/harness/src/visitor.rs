@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -141,13 +140,11 @@ impl Visitor {
         self.send(self.dial(&uri).await, request).await
     }
 
-    /// The same, where the edge may be away.
-    pub async fn try_open(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, VisitError> {
-        let stream = self.try_dial(request.uri()).await?;
-        Ok(self.send(stream, request).await?)
-    }
-
-    async fn send(
+    /// Sends a request on a connection, and answers once the answer's head is here.
+    ///
+    /// # Errors
+    /// The connection ends before that.
+    pub async fn send(
         &self,
         stream: Box<dyn Stream>,
         request: Request<RequestBody>,
@@ -182,6 +179,21 @@ impl Visitor {
         Ok(Box::new(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?))
     }
 
+    /// The certificate that is shown for this name, as DER, or why it is not trusted.
+    ///
+    /// # Panics
+    /// There is no answer within [`LIMIT`].
+    pub async fn certificate(&self, name: &str) -> io::Result<Vec<u8>> {
+        let shown = async {
+            let tcp = TcpStream::connect(self.https).await?;
+            let server = ServerName::try_from(name.to_owned()).expect("the test gives a name");
+            let stream = tokio_rustls::TlsConnector::from(Arc::new(self.tls())).connect(server, tcp).await?;
+            let shown = stream.get_ref().1.peer_certificates().expect("the handshake is done");
+            Ok(shown.first().expect("there is one at least").to_vec())
+        };
+        tokio::time::timeout(LIMIT, shown).await.unwrap_or_else(|_| panic!("{name}: no certificate in time"))
+    }
+
     /// TLS settings that trust the edge, without ALPN.
     ///
     /// # Panics
@@ -197,36 +209,6 @@ impl Visitor {
             .expect("the provider knows TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth()
-    }
-}
-
-/// Why a visitor has no answer.
-#[derive(Debug)]
-pub enum VisitError {
-    /// There was no connection.
-    Unreached(io::Error),
-    /// It ended before the answer.
-    Unanswered(hyper::Error),
-}
-
-impl From<io::Error> for VisitError {
-    fn from(error: io::Error) -> Self {
-        Self::Unreached(error)
-    }
-}
-
-impl From<hyper::Error> for VisitError {
-    fn from(error: hyper::Error) -> Self {
-        Self::Unanswered(error)
-    }
-}
-
-impl fmt::Display for VisitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreached(error) => write!(f, "no connection: {error}"),
-            Self::Unanswered(error) => error.fmt(f),
-        }
     }
 }
 

@@ -102,12 +102,6 @@ impl Exchanges {
         self.places.is_empty()
     }
 
-    /// Gives all of them up.
-    pub fn clear(&mut self) {
-        self.places.clear();
-        lock(&self.ready).keys.clear();
-    }
-
     /// A turn of all that has something to do, the driver's included. Once it is ready it is to be polled again in the same turn.
     pub fn poll<IO>(&mut self, driver: &mut Driver<IO>, context: &mut Context<'_>) -> Poll<Event>
     where

@@ -22,6 +22,16 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.prefix) == Some(self.first)
     }
+
+    /// Whether every address of this one is in the other one.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.prefix >= other.prefix && masked(self.first, other.prefix) == Some(other.first)
+    }
+
+    /// How many bits all of its addresses share: the more, the fewer addresses.
+    pub fn prefix(&self) -> u32 {
+        self.prefix
+    }
 }
 
 /// The first address of the network of this size that the address lies in; none if no network is so small.

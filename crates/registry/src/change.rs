@@ -2,10 +2,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::resource::{
-    Account, ApiToken, Configuration, Passthrough, Port, Route, Tunnel, TunnelAccess, Versioned, Zone,
-};
-use crate::{AccountId, Hostname, PortId, TokenId, ZoneId};
+use crate::resource::{Account, ApiToken, Configuration, Passthrough, Port, Tunnel, TunnelAccess, Versioned};
+use crate::{AccountId, Hostname, PortId, RecordSet, TokenId, Zone, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
 #[derive(Debug, Clone)]
@@ -14,12 +12,12 @@ pub enum Change {
     Account(AccountId, Option<Arc<Versioned<Account>>>),
     /// An API token.
     Token(TokenId, Option<Arc<Versioned<ApiToken>>>),
-    /// A zone.
+    /// A zone. A deleted one is written with the time of its deletion, and removed once it has nothing any more.
     Zone(ZoneId, Option<Arc<Versioned<Zone>>>),
     /// A tunnel. A deleted one is written with the time of its deletion; a quick one that ended is removed.
     Tunnel(Uuid, Option<Arc<Versioned<Tunnel>>>),
-    /// A route.
-    Route(Hostname, Option<Arc<Versioned<Route>>>),
+    /// The records of a name within a zone (`@`: the zone's own name).
+    Records(ZoneId, Box<str>, Option<Arc<Versioned<RecordSet>>>),
     /// A tunnel's configuration.
     Configuration(Uuid, Option<Arc<Versioned<Configuration>>>),
     /// Who may visit a tunnel.

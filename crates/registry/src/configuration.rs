@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::resource::Resource;
-use crate::{CommitError, ConfigSource, Configuration, Registry, Tunnel};
+use crate::{BadTerms, CommitError, ConfigSource, Configuration, Registry, Tunnel};
 
 /// A configuration as it is after writing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub enum ConfigurationError {
     /// An agent reported its own configuration, but the edge manages this tunnel.
     #[error("the configuration of this tunnel is managed at the edge")]
     ManagedAtEdge,
+    /// It is not valid.
+    #[error(transparent)]
+    Bad(#[from] BadTerms),
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -46,6 +49,22 @@ impl Registry {
         source: ConfigSource,
         if_match: Option<i32>,
     ) -> Result<ConfigurationWrite, ConfigurationError> {
+        self.edit_configuration(now, tunnel, source, if_match, &mut |_| Ok(document.clone())).await
+    }
+
+    /// [`Registry::put_configuration`] with what `edit` makes of the present one; it is asked again when somebody else
+    /// was faster.
+    ///
+    /// # Errors
+    /// As there, or those of `edit`.
+    pub async fn edit_configuration(
+        &self,
+        now: Timestamp,
+        tunnel: Uuid,
+        source: ConfigSource,
+        if_match: Option<i32>,
+        edit: &mut (dyn FnMut(Option<&Configuration>) -> Result<serde_json::Value, ConfigurationError> + Send),
+    ) -> Result<ConfigurationWrite, ConfigurationError> {
         self.change(|snapshot, transaction| {
             let owner = snapshot.live_tunnel(tunnel).ok_or(ConfigurationError::NotFound(tunnel))?;
             let old = snapshot.configuration(tunnel);
@@ -56,11 +75,12 @@ impl Registry {
             if source == ConfigSource::Local && owner.config_source == ConfigSource::Cloudflare {
                 return Err(ConfigurationError::ManagedAtEdge);
             }
+            let document = edit(old.map(|old| &old.value))?;
             if let Some(old) = old.filter(|old| old.document == document && old.source == source) {
                 return Ok(ConfigurationWrite { configuration: old.value.clone(), changed: false });
             }
             let version = present.saturating_add(1);
-            let configuration = Configuration { tunnel, version, document: document.clone(), source, created_at: now };
+            let configuration = Configuration { tunnel, version, document, source, created_at: now };
             match old {
                 Some(old) => transaction.expect(old),
                 None => transaction.expect_absent(&configuration.key()),

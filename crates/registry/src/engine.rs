@@ -1,8 +1,13 @@
 //! What keeps the registry's entries: keys and values under one counting revision, with guarded transactions and a log
-//! of changes to follow. The terms are those of etcd, so that one suite of tests can run against any engine.
+//! of changes to follow; beside them live entries, which last as long as a lease. The terms are those of etcd, so that one suite of tests can run against any engine.
 
 mod embedded;
 mod etcd;
+mod live;
+mod mirror;
+pub(crate) mod sealed;
+
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
@@ -10,6 +15,14 @@ use crate::{CommitError, EngineError};
 
 pub use embedded::Embedded;
 pub use etcd::{BadEtcdSettings, Etcd, EtcdIdentity, EtcdLogin, EtcdSettings, EtcdTls};
+pub use live::{Lease, LeaseError, Live};
+pub use mirror::{Mirror, StandIn};
+pub use sealed::{BadKeys, Keys, Sealed};
+
+/// The meaning of keys and values. Grows when it changes, so that an older program leaves alone what it cannot read.
+///
+/// 1: values are JSON. 2: those that hold secrets may be encrypted.
+pub(crate) const SCHEMA: u64 = 2;
 
 /// Grows with each transaction, by one or more. 0 is before everything: as a guard it means "no such entry".
 pub type Revision = u64;
@@ -83,6 +96,34 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Follows the changes after this revision, which [`Engine::load`] or [`Engine::commit`] gave.
     fn follow(&self, after: Revision) -> Box<dyn Feed>;
+
+    /// So many entries, in all, one transaction may compare and write; `None`: as many as it likes.
+    fn most_at_once(&self) -> Option<usize>;
+
+    /// The entries that last as long as a lease.
+    fn live(&self) -> &dyn Live;
+}
+
+impl<E: Engine + ?Sized> Engine for Arc<E> {
+    fn load(&self) -> BoxFuture<'_, Result<State, EngineError>> {
+        E::load(self)
+    }
+
+    fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, CommitError>> {
+        E::commit(self, guards, writes)
+    }
+
+    fn follow(&self, after: Revision) -> Box<dyn Feed> {
+        E::follow(self, after)
+    }
+
+    fn most_at_once(&self) -> Option<usize> {
+        E::most_at_once(self)
+    }
+
+    fn live(&self) -> &dyn Live {
+        E::live(self)
+    }
 }
 
 /// The changes, in order and without gaps.

@@ -24,6 +24,14 @@ pub enum EngineError {
     /// etcd broke off.
     #[error("etcd did not say whether it kept the change: {0}; look whether it is there before you try again")]
     Uncertain(String),
+    /// An entry cannot be decrypted.
+    #[error("{key} cannot be decrypted: {problem}")]
+    Sealed {
+        /// The entry.
+        key: String,
+        /// Why.
+        problem: String,
+    },
     /// etcd does not do it, and will not until somebody changes something. Nothing was written.
     #[error("etcd refuses: {0}")]
     Refused(String),
@@ -64,6 +72,9 @@ pub enum OpenError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An import was broken off: what is there is partly old and partly new.
+    #[error("an import into this registry was broken off half way; run it again, with --replace")]
+    HalfImported,
     /// The settings for etcd are of no use.
     #[error(transparent)]
     Settings(#[from] BadEtcdSettings),

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The text is not 32 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +76,84 @@ hex_id! {
 hex_id! {
     /// An API token (not its secret), written as 32 lower-case hexadecimal digits.
     TokenId
+}
+
+hex_id! {
+    /// A policy of an API token, written as 32 lower-case hexadecimal digits.
+    PolicyId
+}
+hex_id! {
+    /// One process of the edge, written as 32 lower-case hexadecimal digits. A node that is started again is another one.
+    NodeId
+}
+hex_id! {
+    /// Something that is kept as a checked document, written as 32 lower-case hexadecimal digits or as a UUID of
+    /// version 7. Ids made later are larger, to the millisecond.
+    ItemId
+}
+hex_id! {
+    /// A load balancer, written as 32 lower-case hexadecimal digits. Ids made later are larger, to the millisecond.
+    LoadBalancerId
+}
+hex_id! {
+    /// A health check of pools, written as 32 lower-case hexadecimal digits. Ids made later are larger, to the millisecond.
+    MonitorId
+}
+hex_id! {
+    /// A pool of origins, written as 32 lower-case hexadecimal digits. Ids made later are larger, to the millisecond.
+    PoolId
+}
+hex_id! {
+    /// An entry of the audit log, written as 32 lower-case hexadecimal digits. Ids made later are larger, to the millisecond.
+    AuditId
+}
+hex_id! {
+    /// A DNS record, written as 32 lower-case hexadecimal digits. Ids made later are larger, to the millisecond.
+    RecordId
+}
+
+/// The bits behind the time, in ids that begin with it.
+const RANDOM_BITS: u32 = 80;
+
+macro_rules! begins_with_time {
+    ($($name:ident),+) => {
+        $(impl $name {
+            /// A new id that nobody can guess, of what was made at this time.
+            pub(crate) fn at(now: Timestamp) -> Self {
+                let millisecond = u128::try_from(now.as_millisecond()).unwrap_or_default();
+                let random = rand::random::<u128>() >> (u128::BITS - RANDOM_BITS);
+                Self(millisecond << RANDOM_BITS | random)
+            }
+        })+
+    };
+}
+
+begins_with_time!(AuditId, MonitorId, PoolId, LoadBalancerId, RecordId);
+
+impl ItemId {
+    /// A new id that nobody can guess, of what was made at this time.
+    pub(crate) fn at(now: Timestamp) -> Self {
+        let millisecond = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let random: [u8; 10] = rand::random();
+        Self::of_uuid(uuid::Builder::from_unix_timestamp_millis(millisecond, &random).into_uuid())
+    }
+
+    pub(crate) fn of_uuid(id: Uuid) -> Self {
+        Self(id.as_u128())
+    }
+
+    pub(crate) fn uuid(self) -> Uuid {
+        Uuid::from_u128(self.0)
+    }
+}
+
+impl RecordId {
+    /// So many new ids, in order, of records made at this time one after the other.
+    pub(crate) fn ascending(now: Timestamp, count: usize) -> Vec<Self> {
+        let mut ids: Vec<_> = (0..count).map(|_| Self::at(now)).collect();
+        ids.sort_unstable();
+        ids
+    }
 }
 
 fn parse(text: &str) -> Result<u128, BadId> {

@@ -1,10 +1,19 @@
+//! Who is connected, and which nodes there are: the part of a snapshot that ends with those who hold it.
+
+mod entry;
+mod state;
+
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use entry::LiveKey;
+pub(crate) use state::{Live, Own};
+
 /// One connection of a connector, while it lasts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRecord {
     /// The tunnel that it serves.
     pub tunnel: Uuid,
@@ -32,7 +41,7 @@ pub struct ConnectionRecord {
     pub config_version: Option<i32>,
 }
 
-/// When a tunnel was last with and without connections. As long as the process lives.
+/// When a tunnel was last with and without connections, to whatever node. As long as this process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activity {
     /// When the first of the present (or latest) connections came.

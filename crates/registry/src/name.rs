@@ -63,6 +63,11 @@ impl Hostname {
         Self(Box::from(""))
     }
 
+    /// A name that was within a zone when it was written, in full again.
+    pub(crate) fn joined(host: &str, zone: &Self) -> Self {
+        Self(format!("{host}.{zone}").into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

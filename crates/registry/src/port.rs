@@ -282,7 +282,10 @@ impl Registry {
                 (None, Some(new)) => transaction.expect_absent(&new.key()),
                 (None, None) => return Ok(()),
             };
-            transaction.expect(route);
+            // The record that leads the name there stays as it is, or this does not happen.
+            let name = snapshot.record_set_with(route.zone, route.record);
+            transaction
+                .expect(name.ok_or_else(|| PassthroughError::NotItsName { hostname: hostname.clone(), tunnel })?);
             match (new, old) {
                 (Some(new), _) => transaction.put(&new),
                 (None, Some(old)) => transaction.delete(&old.key()),

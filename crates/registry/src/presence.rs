@@ -16,13 +16,13 @@ pub struct Presence {
 impl Presence {
     pub(crate) fn new(shared: Arc<Shared>, connection: ConnectionRecord) -> Self {
         let (tunnel, id) = (connection.tunnel, connection.id);
-        shared.update(|snapshot| snapshot.add_connection(connection));
+        shared.update_own(|snapshot| snapshot.add_connection(connection));
         Self { shared, tunnel, id }
     }
 
     /// Notes which configuration the connector says it has in force.
     pub fn set_config_version(&self, version: i32) {
-        self.shared.update(|snapshot| snapshot.set_config_version(self.tunnel, self.id, version));
+        self.shared.update_own(|snapshot| snapshot.set_config_version(self.tunnel, self.id, version));
     }
 }
 
@@ -31,6 +31,6 @@ impl Drop for Presence {
         // The clock is read here since a drop cannot be handed the time; the time is for display, and for ending quick
         // tunnels that were left.
         let now = Timestamp::now();
-        self.shared.update(|snapshot| snapshot.remove_connection(self.tunnel, self.id, now));
+        self.shared.update_own(|snapshot| snapshot.remove_connection(self.tunnel, self.id, now));
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::engine::Revision;
-use crate::{AccountId, Hostname, PortId, PortOptions, PortProtocol, Secret, TokenId, TunnelName, ZoneId};
+use crate::{AccountId, Hostname, PortId, PortOptions, PortProtocol, Secret, TokenId, TokenTerms, TunnelName};
 
 /// The address of one entry: the kind of resource, a slash, and what is unique within the kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,10 +85,15 @@ impl fmt::Debug for TokenHash {
     }
 }
 
+impl TokenHash {
+    pub(crate) fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl Serialize for TokenHash {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        serializer.serialize_str(&text)
+        serializer.serialize_str(&self.to_hex())
     }
 }
 
@@ -123,29 +128,16 @@ pub struct ApiToken {
     /// Switched off by hand.
     #[serde(default)]
     pub disabled: bool,
+    /// When it was last changed; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified_at: Option<Timestamp>,
+    /// What it may, and from where.
+    #[serde(default, skip_serializing_if = "TokenTerms::is_usual")]
+    pub terms: TokenTerms,
 }
 
 impl Resource for ApiToken {
     const KIND: &'static str = "tokens";
-
-    fn key(&self) -> Key {
-        Key::new(Self::KIND, &self.id)
-    }
-}
-
-/// A domain under which hostnames may be routed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Zone {
-    /// Follows from account and name, so that a name cannot be a zone twice.
-    pub id: ZoneId,
-    /// The domain.
-    pub name: Hostname,
-    /// When.
-    pub created_at: Timestamp,
-}
-
-impl Resource for Zone {
-    const KIND: &'static str = "zones";
 
     fn key(&self) -> Key {
         Key::new(Self::KIND, &self.id)
@@ -205,27 +197,6 @@ impl Resource for NameClaim {
 
     fn key(&self) -> Key {
         Key::new(Self::KIND, &self.name)
-    }
-}
-
-/// A hostname that leads to a tunnel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The hostname, or a wildcard.
-    pub hostname: Hostname,
-    /// Where it leads.
-    pub tunnel: Uuid,
-    /// The zone that it lies in.
-    pub zone: ZoneId,
-    /// When.
-    pub created_at: Timestamp,
-}
-
-impl Resource for Route {
-    const KIND: &'static str = "routes";
-
-    fn key(&self) -> Key {
-        Key::new(Self::KIND, &self.hostname)
     }
 }
 

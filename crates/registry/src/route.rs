@@ -1,8 +1,23 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::resource::{Resource, Route};
-use crate::{CommitError, Hostname, Registry, Snapshot, Transaction, ZoneId};
+use crate::record::{Draft, NewRecord, Record, RecordContent, RecordEdit, RecordError, RecordType, host_within};
+use crate::{CommitError, Hostname, RecordId, Registry, Snapshot, Transaction, Zone, ZoneId};
+
+/// A host name that leads to a tunnel, because of a proxied CNAME record that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The host name, or a wildcard.
+    pub hostname: Hostname,
+    /// Where it leads.
+    pub tunnel: Uuid,
+    /// The zone whose record it is.
+    pub zone: ZoneId,
+    /// The record.
+    pub record: RecordId,
+    /// When the record was made.
+    pub created_at: Timestamp,
+}
 
 /// What writing a route did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +55,33 @@ pub enum RouteError {
         /// Where it leads.
         tunnel: Uuid,
     },
+    /// A record says that the name leads elsewhere.
+    #[error("there is a record of type {kind} for {hostname}; overwrite it (--overwrite-dns), or choose another name")]
+    InTheWay {
+        /// The host name.
+        hostname: Hostname,
+        /// What is there.
+        kind: RecordType,
+    },
     /// No such route.
     #[error("there is no route for {0}")]
     NotFound(Hostname),
+    /// The record cannot be written.
+    #[error(transparent)]
+    Record(RecordError),
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+impl From<RecordError> for RouteError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Commit(error) => error.into(),
+            RecordError::NoZone(id) => Self::NoZone(id),
+            other => Self::Record(other),
+        }
+    }
 }
 
 impl Registry {
@@ -61,50 +97,67 @@ impl Registry {
         tunnel: Uuid,
         overwrite: bool,
     ) -> Result<RouteWrite, RouteError> {
-        self.change(|snapshot, transaction| {
+        self.in_zone(zone, |snapshot, transaction| {
             let zone = snapshot.zone(zone).ok_or(RouteError::NoZone(zone))?;
-            if !hostname.is_within(&zone.name) {
+            let Some(host) = host_within(hostname.as_str(), &zone.name) else {
                 return Err(RouteError::OutsideZone { hostname: hostname.clone(), zone: zone.name.clone() });
-            }
+            };
             let target = snapshot.live_tunnel(tunnel).ok_or(RouteError::NoTunnel(tunnel))?;
+            let records = snapshot.record_set(zone.id, host).map_or(&[][..], |set| &set.records[..]);
             // A route to a tunnel that is gone is in nobody's way.
-            let leads_to =
-                snapshot.route_exactly(&hostname).filter(|route| snapshot.live_tunnel(route.tunnel).is_some());
-            let write = match leads_to {
-                Some(route) if route.tunnel == tunnel => return Ok(RouteWrite::Unchanged),
-                Some(route) if !overwrite => {
-                    return Err(RouteError::Taken { hostname: hostname.clone(), tunnel: route.tunnel });
+            let is_left = |record: &Record| record.tunnel().is_some_and(|id| snapshot.live_tunnel(id).is_none());
+            let mut leading = records.iter().filter(|record| record.content.kind().is_address() && !is_left(record));
+            let write = match leading.next().map(|record| (record.tunnel(), record.content.kind())) {
+                Some((Some(there), _)) if there == tunnel => return Ok(RouteWrite::Unchanged),
+                Some((Some(tunnel), _)) if !overwrite => {
+                    return Err(RouteError::Taken { hostname: hostname.clone(), tunnel });
+                }
+                Some((None, kind)) if !overwrite => {
+                    return Err(RouteError::InTheWay { hostname: hostname.clone(), kind });
                 }
                 Some(_) => RouteWrite::Updated,
                 None => RouteWrite::New,
             };
             transaction.expect(zone).expect(target);
-            let route = Route { hostname: hostname.clone(), tunnel, zone: zone.id, created_at: now };
-            write_route(snapshot, transaction, &route);
+            write_route(snapshot, transaction, now, zone, &hostname, tunnel)?;
             Ok(write)
         })
         .await
     }
 
-    /// Removes a route.
+    /// Removes the record that leads a name to a tunnel.
     ///
     /// # Errors
     /// There is none, or the engine fails.
     pub async fn delete_route(&self, hostname: &Hostname) -> Result<(), RouteError> {
-        self.change(|snapshot, transaction| {
-            let route = snapshot.route_exactly(hostname).ok_or_else(|| RouteError::NotFound(hostname.clone()))?;
-            transaction.expect(route).delete(&route.key());
-            Ok(())
-        })
-        .await
+        let none = || RouteError::NotFound(hostname.clone());
+        let (zone, record) =
+            self.snapshot().route_exactly(hostname).map(|route| (route.zone, route.record)).ok_or_else(none)?;
+        match self.edit_records(Timestamp::UNIX_EPOCH, zone, &[RecordEdit::Delete(record)]).await {
+            Ok(_) => Ok(()),
+            Err(RecordError::NotFound(_) | RecordError::NoZone(_)) => Err(none()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-/// Writes a route if what is there under its name is still what the snapshot has.
-pub(crate) fn write_route(snapshot: &Snapshot, transaction: &mut Transaction, route: &Route) {
-    match snapshot.route_exactly(&route.hostname) {
-        Some(old) => transaction.expect(old),
-        None => transaction.expect_absent(&route.key()),
-    };
-    transaction.put(route);
+/// Writes the record that leads a name to a tunnel, in place of those that lead it elsewhere, if what is there under its name
+/// is still what the snapshot has.
+pub(crate) fn write_route(
+    snapshot: &Snapshot,
+    transaction: &mut Transaction,
+    now: Timestamp,
+    zone: &Zone,
+    hostname: &Hostname,
+    tunnel: Uuid,
+) -> Result<(), RecordError> {
+    let mut draft = Draft::new(snapshot, zone, now);
+    draft.replace_addresses(&leading_record(hostname.clone(), tunnel)?, RecordId::at(now))?;
+    transaction.put_changes(&draft.changes())
+}
+
+/// The record that leads a name to a tunnel.
+pub(crate) fn leading_record(hostname: Hostname, tunnel: Uuid) -> Result<NewRecord, RecordError> {
+    let content = RecordContent::parse(RecordType::Cname, &Record::tunnel_target(tunnel), None, None)?;
+    Ok(NewRecord::new(hostname, content).with_proxied(true)?)
 }

@@ -90,6 +90,29 @@ impl From<Secret> for String {
     }
 }
 
+/// Text that lets in whoever knows it, such as a private key as PEM. It does not print.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PrivateText(Box<str>);
+
+impl PrivateText {
+    /// Wraps it.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whoever needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateText(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

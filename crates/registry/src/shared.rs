@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::change::Change;
 use crate::engine::{Batch, Revision, State};
@@ -17,6 +18,8 @@ pub(crate) struct Shared {
     current: ArcSwap<Snapshot>,
     /// Held while the snapshot is swapped, so that no swap undoes another.
     log: Mutex<Log>,
+    /// Told when this node's own live state has changed.
+    own: watch::Sender<()>,
 }
 
 /// The latest transactions.
@@ -60,7 +63,7 @@ pub(crate) enum Behind {
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
         let log = Log::starting_at(snapshot.revision());
-        Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log) }
+        Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log), own: watch::Sender::new(()) }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -73,6 +76,16 @@ impl Shared {
         let mut snapshot = Snapshot::clone(&self.current.load());
         change(&mut snapshot);
         self.current.store(Arc::new(snapshot));
+    }
+
+    /// The same for what the other nodes are to be told.
+    pub(crate) fn update_own(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.update(change);
+        self.own.send_replace(());
+    }
+
+    pub(crate) fn own_changes(&self) -> watch::Receiver<()> {
+        self.own.subscribe()
     }
 
     pub(crate) fn apply(&self, batches: &[Batch]) {

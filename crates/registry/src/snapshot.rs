@@ -1,3 +1,9 @@
+mod acme;
+mod balance;
+mod certificates;
+mod items;
+mod names;
+
 use std::fmt::Display;
 use std::hash::Hash;
 use std::str::FromStr;
@@ -7,14 +13,27 @@ use imbl::{HashMap, OrdMap, OrdSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::audit::AuditEntry;
+use crate::certificate::{CertificateAuthority, OriginCertificate};
 use crate::change::Change;
-use crate::engine::{Batch, Revision, State};
-use crate::live::{Activity, ConnectionRecord};
+use crate::engine::{Batch, Entry, Revision, State};
+use crate::invitation::Invitation;
+use crate::live::Live;
 use crate::resource::{
-    Account, ApiToken, Configuration, NameClaim, Passthrough, Port, Resource, Route, TokenHash, Tunnel, TunnelAccess,
-    Versioned, Zone,
+    Account, ApiToken, Configuration, NameClaim, Passthrough, Port, Resource, TokenHash, Tunnel, TunnelAccess,
+    Versioned,
 };
-use crate::{AccountId, Hostname, OpenError, PortId, TokenId, TunnelName, ZoneId};
+use crate::schema::{FirstRoute, Schema};
+use crate::zone::LargeChange;
+use crate::{AccountId, AuditId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId};
+use acme::Acme;
+use balance::Balance;
+use certificates::Certificates;
+use items::Items;
+use names::Names;
+
+/// How the keys of large changes begin.
+const LARGE: &str = "large-changes/";
 
 /// Everything the registry knows, as of one moment. Immutable; cheap to hold, but a long hold keeps old values in
 /// memory.
@@ -26,27 +45,25 @@ pub struct Snapshot {
     token_hashes: HashMap<TokenHash, TokenId>,
     zones: OrdMap<ZoneId, Arc<Versioned<Zone>>>,
     zone_names: HashMap<Hostname, ZoneId>,
+    zones_by_age: OrdMap<(Timestamp, ZoneId), Arc<Versioned<Zone>>>,
     tunnels: HashMap<Uuid, Arc<Versioned<Tunnel>>>,
     tunnels_by_age: OrdSet<(Timestamp, Uuid)>,
     claims: HashMap<TunnelName, Arc<Versioned<NameClaim>>>,
-    routes: OrdMap<Hostname, Arc<Versioned<Route>>>,
-    exact: HashMap<Box<str>, Arc<Versioned<Route>>>,
-    wildcards: HashMap<Box<str>, Arc<Versioned<Route>>>,
-    tunnel_routes: OrdSet<(Uuid, Hostname)>,
+    names: Names,
+    large_changes: HashMap<ZoneId, Arc<Versioned<LargeChange>>>,
+    schema: Option<Arc<Versioned<Schema>>>,
+    first_routes: OrdMap<Hostname, Arc<Versioned<FirstRoute>>>,
     configurations: HashMap<Uuid, Arc<Versioned<Configuration>>>,
     access: HashMap<Uuid, Arc<Versioned<TunnelAccess>>>,
     ports: OrdMap<PortId, Arc<Versioned<Port>>>,
     passthrough: HashMap<Hostname, Arc<Versioned<Passthrough>>>,
     quick: OrdSet<Uuid>,
-    live: Live,
-}
-
-/// The part that no engine keeps.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Live {
-    /// By tunnel and connection.
-    connections: OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>,
-    activity: HashMap<Uuid, Activity>,
+    balance: Balance,
+    audit: OrdMap<AuditId, Arc<Versioned<AuditEntry>>>,
+    items: Items,
+    pub(crate) certificates: Certificates,
+    acme: Acme,
+    pub(crate) live: Live,
 }
 
 impl Snapshot {
@@ -77,7 +94,17 @@ impl Snapshot {
 
     /// A zone by its id.
     pub fn zone(&self, id: ZoneId) -> Option<&Arc<Versioned<Zone>>> {
+        self.zone_entry(id).filter(|zone| zone.deleted_at.is_none())
+    }
+
+    /// A zone by its id, or what is left of it.
+    pub(crate) fn zone_entry(&self, id: ZoneId) -> Option<&Arc<Versioned<Zone>>> {
         self.zones.get(&id)
+    }
+
+    /// The zones of which something is left.
+    pub(crate) fn deleted_zones(&self) -> impl Iterator<Item = ZoneId> {
+        self.zones.iter().filter(|(_, zone)| zone.deleted_at.is_some()).map(|(id, _)| *id)
     }
 
     /// The zone of exactly this name.
@@ -91,9 +118,24 @@ impl Snapshot {
         self.zone_named(hostname).or_else(|| parents(hostname).find_map(|name| self.zone_named(name)))
     }
 
-    /// All zones.
-    pub fn zones(&self) -> impl Iterator<Item = &Arc<Versioned<Zone>>> {
-        self.zones.values()
+    /// All zones, the oldest first.
+    pub fn zones(&self) -> impl DoubleEndedIterator<Item = &Arc<Versioned<Zone>>> {
+        self.zones_by_age.iter().map(|(_, zone)| zone)
+    }
+
+    /// How many zones there are.
+    pub fn zone_count(&self) -> usize {
+        self.zones_by_age.len()
+    }
+
+    /// The audit log, the oldest entry first.
+    pub fn audit(&self) -> impl DoubleEndedIterator<Item = &Arc<Versioned<AuditEntry>>> {
+        self.audit.values()
+    }
+
+    /// How many entries the audit log has.
+    pub fn audit_count(&self) -> usize {
+        self.audit.len()
     }
 
     /// A tunnel by its id, deleted ones included.
@@ -109,31 +151,6 @@ impl Snapshot {
     /// All tunnels, deleted ones included, the oldest first.
     pub fn tunnels(&self) -> impl Iterator<Item = &Arc<Versioned<Tunnel>>> {
         self.tunnels_by_age.iter().filter_map(|(_, id)| self.tunnels.get(id))
-    }
-
-    /// The route that a visitor's host name takes: its own, else that of the closest wildcard above it. The name must
-    /// be in the form that [`Hostname`] has (lower case, no port, no trailing dot); anything else simply has no route.
-    pub fn route(&self, hostname: &str) -> Option<&Arc<Versioned<Route>>> {
-        self.exact.get(hostname).or_else(|| parents(hostname).find_map(|parent| self.wildcards.get(parent)))
-    }
-
-    /// The route of exactly this name or wildcard.
-    pub fn route_exactly(&self, hostname: &Hostname) -> Option<&Arc<Versioned<Route>>> {
-        self.routes.get(hostname)
-    }
-
-    /// All routes, by host name.
-    pub fn routes(&self) -> impl Iterator<Item = &Arc<Versioned<Route>>> {
-        self.routes.values()
-    }
-
-    /// The routes that lead to a tunnel.
-    pub fn routes_of(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<Versioned<Route>>> {
-        // No host name is empty or sorts below "-", so this is in front of the tunnel's first route.
-        self.tunnel_routes
-            .range((tunnel, Hostname::lowest())..)
-            .take_while(move |(id, _)| *id == tunnel)
-            .filter_map(|(_, hostname)| self.routes.get(hostname))
     }
 
     /// The configuration of a tunnel.
@@ -163,7 +180,7 @@ impl Snapshot {
     /// The tunnel that ends the TLS of visitors for this name (lower case) by itself.
     pub fn passthrough(&self, name: &str) -> Option<&Arc<Versioned<Passthrough>>> {
         let leads_there = |passthrough: &&Arc<Versioned<Passthrough>>| {
-            self.exact.get(name).is_some_and(|route| route.tunnel == passthrough.tunnel)
+            self.exact_route(name).is_some_and(|route| route.tunnel == passthrough.tunnel)
         };
         // A route that was overwritten since leads elsewhere, and the edge ends its TLS.
         self.passthrough.get(name).filter(leads_there)
@@ -182,25 +199,6 @@ impl Snapshot {
         self.passthrough.values().filter(move |name| name.tunnel == tunnel)
     }
 
-    /// The connections that a tunnel has right now.
-    pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
-        self.live
-            .connections
-            .range((tunnel, Uuid::nil())..)
-            .take_while(move |((id, _), _)| *id == tunnel)
-            .map(|(_, connection)| connection)
-    }
-
-    /// Whether a tunnel has a connection right now.
-    pub fn is_connected(&self, tunnel: Uuid) -> bool {
-        self.connections(tunnel).next().is_some()
-    }
-
-    /// When a tunnel last had connections; `None` if it had none since this process started.
-    pub fn activity(&self, tunnel: Uuid) -> Option<Activity> {
-        self.live.activity.get(&tunnel).copied()
-    }
-
     /// The quick tunnels.
     pub(crate) fn quick_tunnels(&self) -> impl Iterator<Item = Uuid> {
         self.quick.iter().copied()
@@ -213,6 +211,16 @@ impl Snapshot {
     /// Whether the account was made.
     pub(crate) fn is_founded(&self) -> bool {
         !self.accounts.is_empty()
+    }
+
+    /// The version of what the entries mean; `None` before it was written down.
+    pub(crate) fn schema(&self) -> Option<&Arc<Versioned<Schema>>> {
+        self.schema.as_ref()
+    }
+
+    /// What the first version left.
+    pub(crate) fn first_routes(&self) -> impl Iterator<Item = &Arc<Versioned<FirstRoute>>> {
+        self.first_routes.values()
     }
 
     /// Who has this tunnel name.
@@ -230,9 +238,14 @@ impl Snapshot {
 
     /// Takes in everything that an engine has.
     pub(crate) fn load(&mut self, state: &State) -> Result<(), OpenError> {
-        for entry in &state.entries {
-            self.write(&entry.key, Some(&entry.value), entry.revision)
+        // A large change says what other entries are taken for, so these must be there.
+        let is_large = |entry: &&Entry| entry.key.starts_with(LARGE);
+        let (last, first) = state.entries.iter().partition::<Vec<_>, _>(is_large);
+        let mut changes = Vec::new();
+        for entry in first.into_iter().chain(last) {
+            self.write(&entry.key, Some(&entry.value), entry.revision, &mut changes)
                 .map_err(|problem| OpenError::Entry { key: entry.key.clone(), problem })?;
+            changes.clear();
         }
         self.revision = state.revision;
         Ok(())
@@ -242,21 +255,29 @@ impl Snapshot {
     pub(crate) fn apply(&mut self, batch: &Batch) -> Arc<[Change]> {
         let mut changes = Vec::with_capacity(batch.writes.len());
         for write in &batch.writes {
-            match self.write(&write.key, write.value.as_deref(), batch.revision) {
-                Ok(change) => changes.extend(change),
-                // The rest is still worth having; at the next start, the damage is an error.
-                Err(problem) => tracing::error!(key = write.key, problem, "an entry of the registry is damaged"),
+            // The rest is still worth having; at the next start, the damage is an error.
+            if let Err(problem) = self.write(&write.key, write.value.as_deref(), batch.revision, &mut changes) {
+                tracing::error!(key = write.key, problem, "an entry of the registry is damaged");
             }
         }
         self.revision = batch.revision;
         changes.into()
     }
 
-    fn write(&mut self, key: &str, value: Option<&[u8]>, revision: Revision) -> Result<Option<Change>, String> {
+    fn write(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        revision: Revision,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), String> {
         let (kind, id) = key.split_once('/').ok_or("the key has no kind")?;
-        Ok(Some(match kind {
+        changes.push(match kind {
             Account::KIND => {
                 let (id, account) = (parse(id)?, decode(value, revision)?);
+                if let Some(account) = &account {
+                    self.items.set_account(account);
+                }
                 set_ordered(&mut self.accounts, id, account.clone());
                 Change::Account(id, account)
             }
@@ -275,10 +296,24 @@ impl Snapshot {
                 self.set_tunnel(id, tunnel.clone());
                 Change::Tunnel(id, tunnel)
             }
-            Route::KIND => {
-                let (hostname, route) = (parse(id)?, decode(value, revision)?);
-                self.set_route(&hostname, route.clone());
-                Change::Route(hostname, route)
+            RecordSet::KIND => {
+                let (zone, host) = id.split_once('/').ok_or("the key has no name")?;
+                let (zone, records) = (parse(zone)?, decode(value, revision)?);
+                self.set_records(zone, host, records.clone());
+                Change::Records(zone, host.into(), records)
+            }
+            LargeChange::KIND => {
+                let (zone, large) = (parse(id)?, decode(value, revision)?);
+                self.set_large_change(zone, large, changes);
+                return Ok(());
+            }
+            Schema::KIND => {
+                self.schema = decode(value, revision)?;
+                return Ok(());
+            }
+            FirstRoute::KIND => {
+                set_ordered(&mut self.first_routes, parse(id)?, decode(value, revision)?);
+                return Ok(());
             }
             Configuration::KIND => {
                 let (id, configuration) = (parse(id)?, decode(value, revision)?);
@@ -302,11 +337,26 @@ impl Snapshot {
             }
             NameClaim::KIND => {
                 set(&mut self.claims, parse(id)?, decode(value, revision)?);
-                return Ok(None);
+                return Ok(());
             }
-            // A later version of this program may keep more in the same file.
-            _ => return Ok(None),
-        }))
+            AuditEntry::KIND => {
+                set_ordered(&mut self.audit, parse(id)?, decode(value, revision)?);
+                return Ok(());
+            }
+            CertificateAuthority::KIND | OriginCertificate::KIND | Invitation::KIND => {
+                return self.certificates.write(kind, id, value, revision);
+            }
+            // Nobody acts on changes of these yet.
+            kind => {
+                let taken =
+                    self.acme.write(kind, id, value, revision)? || self.items.write(kind, id, value, revision)?;
+                if !taken {
+                    self.balance.write(kind, id, value, revision)?;
+                }
+                return Ok(());
+            }
+        });
+        Ok(())
     }
 
     fn set_token(&mut self, id: TokenId, token: Option<Arc<Versioned<ApiToken>>>) {
@@ -320,13 +370,43 @@ impl Snapshot {
     }
 
     fn set_zone(&mut self, id: ZoneId, zone: Option<Arc<Versioned<Zone>>>) {
-        if let Some(old) = self.zones.get(&id) {
-            self.zone_names.remove(&old.name);
+        let old = self.zone(id).cloned();
+        if let Some(old) = &old {
+            // By an import, the name may be that of another zone by now.
+            if self.zone_names.get(&old.name) == Some(&id) {
+                self.zone_names.remove(&old.name);
+            }
+            self.zones_by_age.remove(&(old.created_at, id));
         }
-        if let Some(new) = &zone {
+        let new = zone.clone().filter(|zone| zone.deleted_at.is_none());
+        if let Some(new) = &new {
             self.zone_names.insert(new.name.clone(), id);
+            self.zones_by_age.insert((new.created_at, id), new.clone());
         }
         set_ordered(&mut self.zones, id, zone);
+        match (old, new) {
+            (Some(zone), None) | (None, Some(zone)) => self.reroute_zone(id, &zone.name),
+            (Some(_), Some(_)) | (None, None) => (),
+        }
+    }
+
+    /// From the revision of a large change on, its names are what it says, but for those that were written since.
+    fn set_large_change(
+        &mut self,
+        zone: ZoneId,
+        large: Option<Arc<Versioned<LargeChange>>>,
+        changes: &mut Vec<Change>,
+    ) {
+        for names in large.iter().flat_map(|large| &large.sets) {
+            let revision = large.as_ref().map_or(0, |large| large.revision);
+            if self.record_set(zone, &names.host).is_some_and(|present| present.revision > revision) {
+                continue;
+            }
+            let records = (!names.records.is_empty()).then(|| Arc::new(Versioned { revision, value: names.clone() }));
+            self.set_records(zone, &names.host, records.clone());
+            changes.push(Change::Records(zone, names.host.clone(), records));
+        }
+        set(&mut self.large_changes, zone, large);
     }
 
     fn set_tunnel(&mut self, id: Uuid, tunnel: Option<Arc<Versioned<Tunnel>>>) {
@@ -341,51 +421,9 @@ impl Snapshot {
                     self.quick.insert(id);
                 }
             }
-            None => drop(self.live.activity.remove(&id)),
+            None => self.live.forget(id),
         }
         set(&mut self.tunnels, id, tunnel);
-    }
-
-    fn set_route(&mut self, hostname: &Hostname, route: Option<Arc<Versioned<Route>>>) {
-        if let Some(old) = self.routes.get(hostname) {
-            self.tunnel_routes.remove(&(old.tunnel, hostname.clone()));
-        }
-        if let Some(new) = &route {
-            self.tunnel_routes.insert((new.tunnel, hostname.clone()));
-        }
-        match hostname.wildcard_parent() {
-            Some(parent) => set(&mut self.wildcards, parent.into(), route.clone()),
-            None => set(&mut self.exact, hostname.as_str().into(), route.clone()),
-        }
-        set_ordered(&mut self.routes, hostname.clone(), route);
-    }
-
-    pub(crate) fn add_connection(&mut self, connection: ConnectionRecord) {
-        let (tunnel, opened_at) = (connection.tunnel, connection.opened_at);
-        if !self.is_connected(tunnel) {
-            self.live.activity.insert(tunnel, Activity { active_at: opened_at, inactive_at: None });
-        }
-        self.live.connections.insert((tunnel, connection.id), Arc::new(connection));
-    }
-
-    pub(crate) fn set_config_version(&mut self, tunnel: Uuid, id: Uuid, version: i32) {
-        if let Some(connection) = self.live.connections.get_mut(&(tunnel, id)) {
-            Arc::make_mut(connection).config_version = Some(version);
-        }
-    }
-
-    pub(crate) fn remove_connection(&mut self, tunnel: Uuid, id: Uuid, now: Timestamp) {
-        self.live.connections.remove(&(tunnel, id));
-        if self.is_connected(tunnel) {
-            return;
-        }
-        if self.tunnels.contains_key(&tunnel) {
-            if let Some(activity) = self.live.activity.get_mut(&tunnel) {
-                activity.inactive_at = Some(now);
-            }
-        } else {
-            self.live.activity.remove(&tunnel);
-        }
     }
 }
 

@@ -21,7 +21,10 @@ impl Transaction {
 
     /// Only if this entry was last written at this revision.
     pub(crate) fn expect_at(&mut self, key: &Key, revision: Revision) -> &mut Self {
-        self.guards.push(Guard { key: key.0.clone(), revision });
+        let guard = Guard { key: key.0.clone(), revision };
+        if !self.guards.contains(&guard) {
+            self.guards.push(guard);
+        }
         self
     }
 

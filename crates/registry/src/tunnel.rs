@@ -4,9 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::name::BadName;
-use crate::resource::{NameClaim, Resource, Route, Versioned};
+use crate::record::{Draft, RecordEdit, RecordError};
+use crate::resource::{NameClaim, Resource, Versioned};
 use crate::route::write_route;
-use crate::{CommitError, ConfigSource, Hostname, Registry, Secret, Snapshot, Transaction, Tunnel, TunnelName, words};
+use crate::{
+    CommitError, ConfigSource, Hostname, ItemKind, Registry, Secret, Snapshot, Transaction, Tunnel, TunnelName, Zone,
+    ZoneId, words,
+};
 
 /// A tunnel to be made.
 #[derive(Debug, Clone)]
@@ -76,9 +80,21 @@ pub enum QuickTunnelError {
     /// Too many quick tunnels exist.
     #[error("this edge has {0} quick tunnels, which is the most it takes; stop some, or use a named tunnel")]
     TooMany(usize),
+    /// Its record cannot be written.
+    #[error("the name cannot be led to the tunnel: {0}")]
+    Record(RecordError),
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+impl From<RecordError> for QuickTunnelError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Commit(error) => error.into(),
+            other => Self::Record(other),
+        }
+    }
 }
 
 /// Why a connection may not serve a tunnel. Peers are told no more than "unauthorized"; logs are.
@@ -102,8 +118,9 @@ pub enum TunnelRefused {
 /// of all others for long.
 const UNSERVED_QUICK_TUNNEL: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is removed of a tunnel in one transaction; etcd takes 128 operations in one, and the tunnel itself needs some.
-const BELONGINGS: usize = 100;
+/// What is removed of a tunnel in one transaction; etcd takes 128 operations in one, a record comes with its zone, and the
+/// tunnel itself needs some.
+const BELONGINGS: usize = 50;
 
 impl Registry {
     /// More quick tunnels than this are not made: whoever may make them need not prove anything, and each costs memory.
@@ -189,14 +206,25 @@ impl Registry {
     }
 
     /// Removes what a tunnel that was deleted still has: more than goes with it at once, or what another writer gave it
-    /// meanwhile. From then on nobody can: they all expect the tunnel as it was.
+    /// meanwhile. From then on nobody leads a name to it but by hand.
     async fn remove_leftovers(&self, tunnel: Uuid) -> Result<(), CommitError> {
         let remove = |snapshot: &Snapshot, transaction: &mut Transaction| -> Result<bool, CommitError> {
             remove_belongings(snapshot, transaction, tunnel);
             Ok(!transaction.writes.is_empty())
         };
-        while self.change(remove).await? {}
+        while self.change(remove).await? || self.await_zones_of(tunnel).await? {}
         Ok(())
+    }
+
+    /// Waits for those who hold zones with names of this tunnel, and answers whether there was anybody.
+    async fn await_zones_of(&self, tunnel: Uuid) -> Result<bool, CommitError> {
+        let snapshot = self.snapshot();
+        let held: Vec<_> =
+            snapshot.routes_of(tunnel).map(|route| route.zone).filter(|id| is_held(&snapshot, *id)).collect();
+        for zone in &held {
+            self.released(*zone).await?;
+        }
+        Ok(!held.is_empty())
     }
 
     /// Makes a quick tunnel with a host name directly under this domain, routed to it.
@@ -215,16 +243,21 @@ impl Registry {
         };
         let id = Uuid::new_v4();
         let secret = wished_secret.clone().unwrap_or_else(Secret::random);
-        self.change(|snapshot, transaction| {
-            let zone = snapshot.zone_of(domain.as_str()).ok_or_else(|| QuickTunnelError::NoZone(domain.clone()))?;
+        let no_zone = || QuickTunnelError::NoZone(domain.clone());
+        let zone = self.snapshot().zone_of(domain.as_str()).ok_or_else(no_zone)?.id;
+        self.in_zone(zone, |snapshot, transaction| {
+            let zone = snapshot.zone(zone).ok_or_else(no_zone)?;
             let hostname = match &wished {
                 Some(hostname) => hostname.clone(),
-                None => free_hostname(snapshot, domain)?,
+                None => free_hostname(snapshot, zone, domain)?,
             };
             if let Some(tunnel) = snapshot.route_exactly(&hostname).and_then(|route| snapshot.live_tunnel(route.tunnel))
             {
                 let own = tunnel.quick.as_ref() == Some(&hostname) && wished_secret.as_ref() == Some(&tunnel.secret);
                 return if own { Ok(tunnel.value.clone()) } else { Err(QuickTunnelError::Taken(hostname)) };
+            }
+            if snapshot.has_addresses(zone, &hostname) {
+                return Err(QuickTunnelError::Taken(hostname));
             }
             if snapshot.quick_count() >= Self::MAX_QUICK_TUNNELS {
                 return Err(QuickTunnelError::TooMany(Self::MAX_QUICK_TUNNELS));
@@ -240,8 +273,8 @@ impl Registry {
             };
             claim_name(snapshot, transaction, &tunnel.name, id)
                 .map_err(|_| QuickTunnelError::Taken(hostname.clone()))?;
-            write_route(snapshot, transaction, &Route { hostname, tunnel: id, zone: zone.id, created_at: now });
-            transaction.put(&tunnel);
+            write_route(snapshot, transaction, now, zone, &hostname, id)?;
+            transaction.expect(zone).put(&tunnel);
             Ok(tunnel)
         })
         .await
@@ -249,12 +282,16 @@ impl Registry {
 
     /// Removes quick tunnels that have had no connection for this long, and answers which; those that never had one last
     /// an hour at most. Time before the registry was opened does not count, so that a restart gives every agent the same
-    /// time to come back.
+    /// time to come back. Connections to all nodes count; while what the other nodes say is not known, none is removed.
+    /// Several nodes may do this at once.
     ///
     /// # Errors
     /// The engine fails; those removed until then stay so.
     pub async fn sweep_quick_tunnels(&self, now: Timestamp, idle: SignedDuration) -> Result<Vec<Uuid>, CommitError> {
         let mut removed = Vec::new();
+        if !self.sees_all_nodes() {
+            return Ok(removed);
+        }
         let candidates: Vec<Uuid> = self.snapshot().quick_tunnels().collect();
         for id in candidates {
             let opened_at = self.opened_at();
@@ -287,7 +324,7 @@ impl Registry {
 }
 
 /// Two random words, and after some misses a number as well.
-fn free_hostname(snapshot: &Snapshot, domain: &Hostname) -> Result<Hostname, QuickTunnelError> {
+fn free_hostname(snapshot: &Snapshot, zone: &Zone, domain: &Hostname) -> Result<Hostname, QuickTunnelError> {
     const PLAIN_TRIES: usize = 8;
     for attempt in 0..2 * PLAIN_TRIES {
         let mut label = words::two();
@@ -295,7 +332,7 @@ fn free_hostname(snapshot: &Snapshot, domain: &Hostname) -> Result<Hostname, Qui
             label = format!("{label}-{}", rand::random_range(100..1_000_000));
         }
         let hostname = domain.child(&label)?;
-        if snapshot.route_exactly(&hostname).is_none() && snapshot.claim_of(hostname.as_str()).is_none() {
+        if !snapshot.has_addresses(zone, &hostname) && snapshot.claim_of(hostname.as_str()).is_none() {
             return Ok(hostname);
         }
     }
@@ -322,18 +359,36 @@ fn release_name(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: &Tun
     }
 }
 
-/// Removes a tunnel's routes, configuration, access rules and ports, if they are still as they were read; no more of them
-/// than [`BELONGINGS`].
+/// Removes a tunnel's routes (of names and of private addresses), configuration, access rules and ports, if they are
+/// still as they were read; no more of them than [`BELONGINGS`].
 fn remove_belongings(snapshot: &Snapshot, transaction: &mut Transaction, tunnel: Uuid) {
-    let routes = snapshot.routes_of(tunnel).map(|route| (route.key(), route.revision));
     let configuration = snapshot.configuration(tunnel).map(|entry| (entry.key(), entry.revision));
     let access = snapshot.access_entry(tunnel).map(|entry| (entry.key(), entry.revision));
     let ports = snapshot.ports_of(tunnel).map(|port| (port.key(), port.revision));
     let names = snapshot.passthrough_of(tunnel).map(|name| (name.key(), name.revision));
-    let all = configuration.into_iter().chain(access).chain(routes).chain(ports).chain(names);
+    let routes = snapshot.items(ItemKind::PrivateRoute, None);
+    let routes = routes.filter(|item| item.private_route().is_some_and(|route| route.tunnel == tunnel));
+    let routes = routes.map(|item| (item.key(), item.revision));
+    let all = configuration.into_iter().chain(access).chain(ports).chain(names).chain(routes);
+    let mut left = BELONGINGS;
     for (key, revision) in all.take(BELONGINGS) {
         transaction.expect_at(&key, revision).delete(&key);
+        left -= 1;
     }
+    for (zone, record) in snapshot.routes_of(tunnel).take(left).map(|route| (route.zone, route.record)) {
+        let Some(zone) = snapshot.zone(zone).filter(|zone| zone.hold.is_none()) else { continue };
+        let mut draft = Draft::new(snapshot, zone, Timestamp::UNIX_EPOCH);
+        // A record that is gone is what is wanted, and so few names are never too large.
+        if draft.edit(&RecordEdit::Delete(record), record).is_ok()
+            && transaction.expect(zone).put_changes(&draft.changes()).is_err()
+        {
+            break;
+        }
+    }
+}
+
+fn is_held(snapshot: &Snapshot, zone: ZoneId) -> bool {
+    snapshot.zone(zone).is_some_and(|zone| zone.hold.is_some())
 }
 
 impl Snapshot {

@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use harness::LIMIT;
 use jiff::Timestamp;
-use registry::engine::{Batch, Entry, Feed, FeedError, Guard, State, Write};
+use registry::engine::{Batch, Entry, Feed, FeedError, Guard, LeaseError, State, Write};
 use registry::{
-    CommitError, ConfigSource, Embedded, Engine, EngineError, Etcd, EtcdSettings, Hostname, NewTunnel, Registry,
-    Revision, TunnelError, TunnelName,
+    CommitError, ConfigSource, Embedded, Engine, Etcd, EtcdSettings, Hostname, Item, ItemError, ItemKind, Members,
+    NewRecord, NewTunnel, RecordContent, RecordEdit, RecordType, Registry, Revision, RulesetEdit, RulesetPhase,
+    TunnelError, TunnelName, Which, ZoneId,
 };
 use serde_json::json;
 
@@ -149,6 +151,15 @@ on_each_engine![
     a_large_change_is_followed_whole,
     two_registries_on_one_engine_agree,
     a_tunnel_of_many_routes_is_deleted_with_them,
+    more_records_than_a_transaction_takes_change_at_once,
+    of_two_nodes_that_want_one_thing_at_once_one_gets_it,
+    a_zone_and_a_network_take_with_them_what_they_have,
+    a_registry_of_the_first_version_is_brought_forward_by_one_of_two,
+    entries_go_with_their_lease,
+    a_lease_lasts_while_it_is_renewed_and_no_longer,
+    nothing_is_written_under_a_lease_that_has_ended,
+    live_entries_and_others_do_not_hear_of_each_other,
+    a_follower_of_live_entries_misses_nothing,
 ];
 
 async fn what_is_written_is_loaded_in_the_order_of_the_keys(place: Place) {
@@ -332,6 +343,99 @@ async fn a_large_change_is_followed_whole(place: Place) {
     assert_eq!(apply(start, &batches), apply(engine.load().await.unwrap(), &[]));
 }
 
+/// Long enough that none ends by itself in a test that does not wait for it.
+const LIFE: Duration = Duration::from_secs(60);
+
+async fn entries_go_with_their_lease(place: Place) {
+    let (live, other) = (place.engine.live(), place.another().await);
+    let (one, two) = (live.grant(LIFE).await.unwrap(), other.live().grant(LIFE).await.unwrap());
+    let first = live.commit(one, vec![], vec![put("n/a", "1"), put("n/b", "1")]).await.unwrap();
+    let second = other.live().commit(two, vec![guard("n/c", 0)], vec![put("n/c", "2"), put("n/b", "2")]).await.unwrap();
+    let expected = [entry("n/a", "1", first), entry("n/b", "2", second), entry("n/c", "2", second)];
+    assert_eq!(other.live().load().await.unwrap().entries, expected);
+    let refused = live.commit(one, vec![guard("n/c", 0)], vec![put("n/a", "x")]).await;
+    assert!(
+        matches!(&refused, Err(LeaseError::Commit(CommitError::Conflict { key, .. })) if key == "n/c"),
+        "{refused:?}"
+    );
+
+    let mut feed = other.live().follow(second);
+    live.revoke(one).await.unwrap();
+    let batches = next(&mut feed).await.unwrap();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].writes, [remove("n/a")], "what another lease took over stays");
+    assert_eq!(live.load().await.unwrap().entries, expected[1..]);
+    live.revoke(one).await.expect("it is gone already");
+    other.live().revoke(two).await.unwrap();
+    assert_eq!(live.load().await.unwrap().entries, []);
+}
+
+async fn a_lease_lasts_while_it_is_renewed_and_no_longer(place: Place) {
+    const SHORT: Duration = Duration::from_secs(7);
+    let live = place.engine.live();
+    let (kept, left) = (live.grant(SHORT).await.unwrap(), live.grant(SHORT).await.unwrap());
+    live.commit(kept, vec![], vec![put("kept", "")]).await.unwrap();
+    let revision = live.commit(left, vec![], vec![put("left", "")]).await.unwrap();
+    let mut feed = live.follow(revision);
+    let renewed = async {
+        loop {
+            live.renew(kept).await.expect("it is renewed in time");
+            tokio::time::sleep(SHORT / 8).await;
+        }
+    };
+    let batches = tokio::select! {
+        never = renewed => never,
+        batches = next(&mut feed) => batches.unwrap(),
+    };
+    assert_eq!(batches[0].writes, [remove("left")]);
+    assert!(matches!(live.renew(left).await, Err(LeaseError::Ended)));
+    assert_eq!(next(&mut feed).await.unwrap()[0].writes, [remove("kept")], "nobody renews it any more");
+}
+
+/// As for a node that was stopped for too long, and wakes.
+async fn nothing_is_written_under_a_lease_that_has_ended(place: Place) {
+    let live = place.engine.live();
+    let lease = live.grant(LIFE).await.unwrap();
+    live.commit(lease, vec![], vec![put("a", "1")]).await.unwrap();
+    live.revoke(lease).await.unwrap();
+    let refused = live.commit(lease, vec![], vec![put("a", "2"), put("b", "2")]).await;
+    assert!(matches!(refused, Err(LeaseError::Ended)), "{refused:?}");
+    assert!(matches!(live.renew(lease).await, Err(LeaseError::Ended)));
+    assert_eq!(live.load().await.unwrap().entries, []);
+    let again = live.grant(LIFE).await.unwrap();
+    live.commit(again, vec![guard("a", 0)], vec![put("a", "3")]).await.unwrap();
+    assert_eq!(live.load().await.unwrap().entries.len(), 1);
+}
+
+async fn live_entries_and_others_do_not_hear_of_each_other(place: Place) {
+    let (engine, live) = (&place.engine, place.engine.live());
+    let lease = live.grant(LIFE).await.unwrap();
+    let kept = engine.commit(vec![], vec![put("a", "kept")]).await.unwrap();
+    let (mut feed, mut live_feed) = (engine.follow(kept), live.follow(live.load().await.unwrap().revision));
+    let alive = live.commit(lease, vec![], vec![put("a", "live")]).await.unwrap();
+    let after = engine.commit(vec![guard("a", kept)], vec![put("b", "kept")]).await.unwrap();
+    assert_eq!(next(&mut feed).await.unwrap(), [Batch { revision: after, writes: vec![put("b", "kept")] }]);
+    assert_eq!(next(&mut live_feed).await.unwrap(), [Batch { revision: alive, writes: vec![put("a", "live")] }]);
+    assert_eq!(engine.load().await.unwrap().entries, [entry("a", "kept", kept), entry("b", "kept", after)]);
+    assert_eq!(live.load().await.unwrap().entries, [entry("a", "live", alive)]);
+}
+
+async fn a_follower_of_live_entries_misses_nothing(place: Place) {
+    let (another, live) = (place.another().await, place.engine.live());
+    let lease = live.grant(LIFE).await.unwrap();
+    let start = another.live().load().await.unwrap();
+    let mut feed = another.live().follow(start.revision);
+    let mut last = 0;
+    for index in 0..60 {
+        let key = format!("k{}", index % 7);
+        let write = if index % 3 == 2 { remove(&key) } else { put(&key, &index.to_string()) };
+        last = live.commit(lease, vec![], vec![write, put("last", &index.to_string())]).await.unwrap();
+    }
+    let batches = until(&mut feed, last).await;
+    assert_eq!(batches.len(), 60);
+    assert_eq!(apply(start, &batches), apply(live.load().await.unwrap(), &[]));
+}
+
 fn named(name: &str) -> NewTunnel {
     NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: ConfigSource::Local }
 }
@@ -339,7 +443,7 @@ fn named(name: &str) -> NewTunnel {
 /// The typed registry on top: what one node does, the other has, and of two that want one name one gets it.
 async fn two_registries_on_one_engine_agree(place: Place) {
     let now = Timestamp::UNIX_EPOCH;
-    let (one, other) = (Shared(place.engine.clone()), Shared(place.another().await));
+    let (one, other) = (place.engine.clone(), place.another().await);
     let (here, there) = tokio::join!(Registry::open(one, now), Registry::open(other, now));
     let (here, there) = (here.unwrap(), there.unwrap());
     assert_eq!(here.snapshot().account().id, there.snapshot().account().id, "both found one account");
@@ -364,7 +468,7 @@ async fn two_registries_on_one_engine_agree(place: Place) {
 /// More than etcd takes in one transaction.
 async fn a_tunnel_of_many_routes_is_deleted_with_them(place: Place) {
     let now = Timestamp::UNIX_EPOCH;
-    let registry = Registry::open(Shared(place.engine.clone()), now).await.unwrap();
+    let registry = Registry::open(place.engine.clone(), now).await.unwrap();
     let zone = registry.ensure_zone(now, &Hostname::parse("example.test").unwrap()).await.unwrap();
     let tunnel = registry.create_tunnel(now, named("many")).await.unwrap();
     let names: Vec<_> = (0..300).map(|index| Hostname::parse(&format!("h{index}.example.test")).unwrap()).collect();
@@ -378,19 +482,150 @@ async fn a_tunnel_of_many_routes_is_deleted_with_them(place: Place) {
     registry.create_tunnel(now, named("many")).await.unwrap();
 }
 
-/// For a registry on an engine that somebody else holds, too.
-struct Shared(Arc<dyn Engine>);
+/// Two nodes make large changes in one zone at once: both happen, each whole.
+async fn more_records_than_a_transaction_takes_change_at_once(place: Place) {
+    let now = Timestamp::UNIX_EPOCH;
+    let here = Registry::open(place.engine.clone(), now).await.unwrap();
+    let there = Registry::open(place.another().await, now).await.unwrap();
+    let zone = here.ensure_zone(now, &Hostname::parse("example.test").unwrap()).await.unwrap().id;
+    harness::until(LIMIT, "both have the zone", async || there.snapshot().zone(zone).is_some()).await;
+    let creations = |side: &str| -> Vec<_> {
+        let create = |index| {
+            let name = Hostname::parse(&format!("{side}{index}.example.test")).unwrap();
+            let content = RecordContent::parse(RecordType::A, "192.0.2.1", None, None).unwrap();
+            RecordEdit::Create(NewRecord::new(name, content))
+        };
+        (0..300).map(create).collect()
+    };
+    let (left, right) = (creations("l"), creations("r"));
+    let (one, other) = tokio::join!(here.edit_records(now, zone, &left), there.edit_records(now, zone, &right));
+    assert_eq!((one.unwrap().len(), other.unwrap().len()), (300, 300));
+    let whole = async || [&here, &there].iter().all(|node| node.snapshot().record_count(zone) == 600);
+    harness::until(LIMIT, "both have all records", whole).await;
+    here.delete_zone(now, zone).await.unwrap();
+    let gone = async || there.snapshot().zone(zone).is_none() && there.snapshot().record_count(zone) == 0;
+    harness::until(LIMIT, "the zone is gone with its records", gone).await;
+}
 
-impl Engine for Shared {
-    fn load(&self) -> BoxFuture<'_, Result<State, EngineError>> {
-        self.0.load()
-    }
+/// Makes an item that consists of this.
+async fn make(
+    registry: &Registry,
+    kind: ItemKind,
+    zone: Option<ZoneId>,
+    terms: serde_json::Value,
+) -> Result<Item, ItemError> {
+    let terms = terms.as_object().unwrap().clone();
+    registry.write_item(Timestamp::now(), kind, zone, Which::New, &mut |_| Ok(terms.clone())).await
+}
 
-    fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, CommitError>> {
-        self.0.commit(guards, writes)
-    }
+/// The same port of one name, the one default network, the rules of one phase.
+async fn of_two_nodes_that_want_one_thing_at_once_one_gets_it(place: Place) {
+    let now = Timestamp::UNIX_EPOCH;
+    let here = Registry::open(place.engine.clone(), now).await.unwrap();
+    let there = Registry::open(place.another().await, now).await.unwrap();
+    let zone = here.ensure_zone(now, &Hostname::parse("example.test").unwrap()).await.unwrap().id;
+    harness::until(LIMIT, "both have the zone", async || there.snapshot().zone(zone).is_some()).await;
+    for round in 0..5 {
+        let wish = |ports: &str| {
+            json!({ "dns": { "name": format!("h{round}.example.test") }, "protocol": format!("tcp/{ports}"),
+                "origin_dns": { "name": "a.test" }, "origin_port": ports })
+        };
+        let (one, other) = tokio::join!(
+            make(&here, ItemKind::Application, Some(zone), wish("1-20")),
+            make(&there, ItemKind::Application, Some(zone), wish("20-30"))
+        );
+        let lost = |outcome: &Result<_, ItemError>| matches!(outcome, Err(ItemError::Taken(_)));
+        assert!(one.is_ok() && lost(&other) || other.is_ok() && lost(&one), "{one:?} {other:?}");
 
-    fn follow(&self, after: Revision) -> Box<dyn Feed> {
-        self.0.follow(after)
+        let wish = |name: &str| json!({ "name": format!("{name}{round}"), "is_default_network": true });
+        let (one, other) = tokio::join!(
+            make(&here, ItemKind::VirtualNetwork, None, wish("a")),
+            make(&there, ItemKind::VirtualNetwork, None, wish("b"))
+        );
+        assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+
+        let phase = RulesetPhase::ALL[round].name;
+        let edit = RulesetEdit::Replace(Members::new());
+        let put = async |node: &Registry| {
+            let mut read = |old: Option<&Item>| edit.apply(now, old, "zone", Some(phase));
+            node.write_item(now, ItemKind::Ruleset, Some(zone), Which::Named(phase), &mut read).await.unwrap().id
+        };
+        let (one, other) = tokio::join!(put(&here), put(&there));
+        assert_eq!(one, other, "the second one found the first one's");
     }
+    let last = here.snapshot().revision().max(there.snapshot().revision());
+    for node in [&here, &there] {
+        harness::until(LIMIT, "both have all", async || node.snapshot().revision() >= last).await;
+        let snapshot = node.snapshot();
+        let networks: Vec<_> = snapshot.items(ItemKind::VirtualNetwork, None).collect();
+        let defaults = networks.iter().filter(|network| network.terms["is_default_network"] == true).count();
+        assert_eq!((networks.len(), defaults), (11, 1));
+        assert_eq!(snapshot.items(ItemKind::Application, Some(zone)).count(), 5);
+        assert_eq!(snapshot.items(ItemKind::Ruleset, Some(zone)).count(), 5);
+    }
+}
+
+/// More than etcd takes in one transaction.
+async fn a_zone_and_a_network_take_with_them_what_they_have(place: Place) {
+    let now = Timestamp::UNIX_EPOCH;
+    let registry = Registry::open(place.engine.clone(), now).await.unwrap();
+    let zone = registry.ensure_zone(now, &Hostname::parse("example.test").unwrap()).await.unwrap().id;
+    let tunnel = registry.create_tunnel(now, named("one")).await.unwrap();
+    let network = make(&registry, ItemKind::VirtualNetwork, None, json!({ "name": "lab" })).await.unwrap();
+    for index in 0..150 {
+        let hostname = json!({ "hostname": format!("h{index}.test") });
+        let route = json!({ "network": format!("10.{index}.0.0/16"), "tunnel_id": tunnel.id,
+            "virtual_network_id": network.id_text() });
+        make(&registry, ItemKind::CustomHostname, Some(zone), hostname).await.unwrap();
+        make(&registry, ItemKind::PrivateRoute, None, route.clone()).await.unwrap();
+        let mut elsewhere = route;
+        elsewhere.as_object_mut().unwrap().remove("virtual_network_id");
+        make(&registry, ItemKind::PrivateRoute, None, elsewhere).await.unwrap();
+    }
+    registry.delete_zone(now, zone).await.unwrap();
+    assert_eq!(registry.snapshot().items_named(ItemKind::CustomHostname, "h1.test").count(), 0);
+    let refused = registry.delete_item(ItemKind::VirtualNetwork, None, network.id, false).await;
+    assert!(matches!(refused, Err(ItemError::InUse(_))), "{refused:?}");
+    assert_eq!(registry.snapshot().private_routes().count(), 300);
+    registry.delete_item(ItemKind::VirtualNetwork, None, network.id, true).await.unwrap();
+    assert_eq!(registry.snapshot().private_routes().count(), 150);
+    registry.delete_tunnel(now, tunnel.id, false).await.unwrap();
+    let state = place.engine.load().await.unwrap();
+    let left: Vec<_> = state.entries.iter().filter(|entry| entry.key.starts_with("items/")).collect();
+    assert_eq!(left.len(), 0, "{left:?}");
+}
+
+async fn a_registry_of_the_first_version_is_brought_forward_by_one_of_two(place: Place) {
+    let now = Timestamp::UNIX_EPOCH;
+    let (account, zone, tunnel) = ("0".repeat(32), "1".repeat(32), "11111111-2222-4333-8444-555555555555");
+    let entry = |key: String, value: serde_json::Value| put(&key, &value.to_string());
+    place
+        .engine
+        .commit(
+            vec![],
+            vec![
+                entry(format!("accounts/{account}"), json!({"id": account, "name": "Snicket", "created_at": now})),
+                entry(format!("zones/{zone}"), json!({"id": zone, "name": "example.test", "created_at": now})),
+            ],
+        )
+        .await
+        .unwrap();
+    for chunk in (0..300).collect::<Vec<_>>().chunks(100) {
+        let routes = chunk.iter().map(|index| {
+            let name = format!("h{index}.example.test");
+            let value = json!({"hostname": name, "tunnel": tunnel, "zone": zone, "created_at": now});
+            entry(format!("routes/{name}"), value)
+        });
+        place.engine.commit(vec![], routes.collect()).await.unwrap();
+    }
+    let (one, other) = (place.engine.clone(), place.another().await);
+    let (here, there) = tokio::join!(Registry::open(one, now), Registry::open(other, now));
+    for registry in [here.unwrap(), there.unwrap()] {
+        let snapshot = registry.snapshot();
+        assert_eq!(snapshot.record_count(zone.parse().unwrap()), 300);
+        assert_eq!(snapshot.routes_of(tunnel.parse().unwrap()).count(), 300);
+        assert_eq!(snapshot.account().id.to_string(), account);
+    }
+    let state = place.engine.load().await.unwrap();
+    assert!(state.entries.iter().all(|entry| !entry.key.starts_with("routes/")));
 }

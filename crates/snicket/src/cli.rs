@@ -5,7 +5,10 @@ mod documents;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{cloudflared, completions, doctor, explain, health, http, service, tcp, try_out, tunnel, udp, up};
+use crate::command::{
+    api, cloudflared, completions, doctor, explain, health, http, node, registry, service, status, tcp, try_out,
+    tunnel, udp, up,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +57,7 @@ pub(crate) enum Command {
     /// Try it: an edge and an agent in one process, on this machine only
     Try(try_out::Args),
     /// Run an edge: all listeners, own certificate authority, embedded registry
-    Up(up::Args),
+    Up(Box<up::Args>),
     /// Share a local service through an edge
     Http(http::Args),
     /// Share a TCP service, such as SSH or a database, at a port of an edge
@@ -65,6 +68,14 @@ pub(crate) enum Command {
     Tunnel(Box<tunnel::Args>),
     /// Print what a stock cloudflared needs to join this edge
     Cloudflared(cloudflared::Args),
+    /// Say how an edge is: nodes, tunnels, registry
+    Status(status::Args),
+    /// Call the edge's API by hand
+    Api(Box<api::Args>),
+    /// Let another machine become a node of this edge
+    Node(Box<node::Args>),
+    /// Export all that is configured, or import it
+    Registry(Box<registry::Args>),
     /// Have systemd run an agent or an edge
     Service(service::Args),
     /// Say whether an agent or an edge on this machine is ready

@@ -1,14 +1,18 @@
 //! The commands, one module each: its arguments, and `run`.
 
+pub(crate) mod api;
 pub(crate) mod cloudflared;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod node;
 pub(crate) mod place;
+pub(crate) mod registry;
 pub(crate) mod service;
 pub(crate) mod share;
+pub(crate) mod status;
 pub(crate) mod tcp;
 pub(crate) mod try_out;
 pub(crate) mod tunnel;

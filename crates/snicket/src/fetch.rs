@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
+use certs::Fingerprint;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -33,6 +34,8 @@ pub(crate) enum Trust {
     System,
     /// The certificates in this PEM text, and no others.
     Pem(String),
+    /// Nodes of the edge whose authority for nodes has this fingerprint, and nobody else.
+    Node(Fingerprint),
 }
 
 impl Trust {
@@ -53,6 +56,21 @@ impl Trust {
         given.or_else(|| local.map(|edge| edge.ca.as_path())).map_or(Ok(Self::System), Self::file)
     }
 
+    /// How TLS is spoken to this host, and by which name it has to show a certificate.
+    fn settings(&self, host: &str) -> anyhow::Result<(Arc<ClientConfig>, ServerName<'static>)> {
+        if let Self::Node(authority) = self {
+            let name = ServerName::try_from(certs::JOIN_NAME).expect("the constant is a host name");
+            return Ok((certs::tls::join_tls(*authority)?, name));
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("TLS settings")?
+            .with_root_certificates(self.roots()?)
+            .with_no_client_auth();
+        let name = ServerName::try_from(host.to_owned()).context("the host is no name that a certificate can hold")?;
+        Ok((Arc::new(config), name))
+    }
+
     fn roots(&self) -> anyhow::Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         match self {
@@ -68,6 +86,8 @@ impl Trust {
                         .context("the CA file holds something else than certificates")?;
                 }
             }
+            // Known by what they show.
+            Self::Node(_) => (),
         }
         if roots.is_empty() {
             bail!("there is no certificate to trust");
@@ -113,13 +133,8 @@ impl Fetch<'_> {
         if self.url.scheme() == "http" {
             return exchange(tcp, request).await;
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context("TLS settings")?
-            .with_root_certificates(self.trust.roots()?)
-            .with_no_client_auth();
-        let name = ServerName::try_from(bare.to_owned()).context("the host is no name that a certificate can hold")?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+        let (config, name) = self.trust.settings(bare)?;
+        let tls = tokio_rustls::TlsConnector::from(config)
             .connect(name, tcp)
             .await
             .with_context(|| format!("TLS with {host}:{port} failed"))?;

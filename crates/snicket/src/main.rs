@@ -1,5 +1,6 @@
 //! The program `snicket`: parses the command line, starts roles, prints for people or as JSON lines.
 
+mod acme;
 mod bootstrap;
 mod cli;
 mod command;
@@ -7,6 +8,8 @@ mod connector;
 mod fetch;
 mod heap;
 mod inspect;
+mod joined;
+mod keep;
 mod local;
 mod logging;
 mod node;
@@ -66,12 +69,16 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
     tokio::spawn(heap::keep_small());
     match command {
         Command::Try(args) => command::try_out::run(args, screen).await,
-        Command::Up(args) => command::up::run(args, screen).await,
+        Command::Up(args) => command::up::run(*args, screen).await,
         Command::Http(args) => command::http::run(args, screen).await,
         Command::Tcp(args) => command::tcp::run(args, screen).await,
         Command::Udp(args) => command::udp::run(args, screen).await,
         Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
+        Command::Status(args) => command::status::run(args, screen).await,
+        Command::Api(args) => command::api::run(*args, screen).await,
+        Command::Node(args) => command::node::run(*args, screen).await,
+        Command::Registry(args) => command::registry::run(*args, screen).await,
         Command::Service(args) => command::service::run(args, screen),
         Command::Health(args) => command::health::run(args, screen).await,
         Command::Doctor(args) => command::doctor::run(args, screen).await,

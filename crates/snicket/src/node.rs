@@ -1,5 +1,9 @@
 //! Starting a node of the edge: certificates, registry, sockets and API, for `up` and `try` alike.
 
+mod handover;
+mod identity;
+mod record;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +11,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use api::{ApiState, Facts, PublicPorts, QuickTunnels};
+use certs::acme::AcmeClient;
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
-use registry::{EngineError, Etcd, EtcdSettings, Hostname, NewToken, OpenError, Registry};
+use registry::{AuthorityPurpose, Hostname, NewToken, Registry};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
+use self::identity::Identity;
+use crate::acme::{Keeper, Shelf};
+use crate::keep::{Keep, Place};
 use crate::ports::{Bound, PortRange, Wish, bind};
 use crate::problem::Problem;
 use crate::secret;
@@ -19,9 +29,6 @@ use crate::signals::Signals;
 
 /// The API token's file in the data directory.
 pub(crate) const TOKEN_FILE: &str = "api-token";
-
-/// The registry's file in the data directory.
-const REGISTRY_FILE: &str = "registry.redb";
 
 /// Where a node listens.
 #[derive(Debug, Clone)]
@@ -76,29 +83,22 @@ fn note<T>(notices: &mut Vec<String>, purpose: &str, bound: &Bound<T>, address: 
     }
 }
 
-/// Where the registry is kept.
-#[derive(Debug, Clone)]
-pub(crate) enum Keep {
-    /// In the data directory.
-    OnDisk,
-    /// For this process only.
-    InMemory,
-    /// In etcd, together with other nodes.
-    Etcd(Box<EtcdSettings>),
-}
-
 /// What a node is made of, before it starts.
 pub(crate) struct Blueprint {
     /// Visitors' names lie under it.
     pub(crate) domain: Hostname,
     /// Where the node is.
     pub(crate) location: String,
+    /// At which address other machines reach it; `None`: the one by which it reaches others.
+    pub(crate) advertise: Option<IpAddr>,
     /// The data directory.
     pub(crate) data: PathBuf,
     /// Where the registry is kept.
     pub(crate) keep: Keep,
     /// A certificate of one's own and its key.
     pub(crate) own: Option<(PathBuf, PathBuf)>,
+    /// Orders certificates of a public authority.
+    pub(crate) acme: Option<AcmeClient>,
     /// Who may make quick tunnels.
     pub(crate) quick_tunnels: QuickTunnels,
     /// What visitors and agents may use up.
@@ -115,32 +115,51 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     /// Its certificates.
     pub(crate) certificates: Arc<Certificates>,
+    /// What orders public certificates.
+    ordering: Option<Ordering>,
     /// The certificate to trust, a file.
     pub(crate) ca: PathBuf,
     /// The API token, if it was made just now.
     pub(crate) first_token: Option<String>,
-    /// Others have the same registry, and connections that are not known here.
-    is_one_of_many: bool,
+    /// What is otherwise than it should be, in one sentence.
+    pub(crate) notice: Option<String>,
+    identity: Identity,
+}
+
+/// A task that orders certificates until it is told to stop.
+struct Ordering {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Blueprint {
     /// Starts the node on these sockets.
     pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
-        let Self { domain, location, data, keep, own, quick_tunnels, limits, ports } = self;
+        let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, limits, ports } = self;
         secret::make_private_dir(&data).with_context(|| {
             Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
         })?;
         let addresses = sockets.addresses().context("the sockets were bound above")?;
         let (ca, certificates) = certificates(&data, &domain, &addresses, own)?;
-        let registry = open_registry(&data, &keep).await?;
         let now = Timestamp::now();
+        let (registry, notice) = keep.open_registry(now).await?;
         registry.ensure_zone(now, &domain).await.context("the registry takes no changes")?;
+        let zones = registry.clone();
+        certificates.use_more(move |name| zones.snapshot().zone_of(name).is_some());
+        // What follows works without; the first certificate that is asked for tries again.
+        if let Err(problem) = api::ensure_authority(&registry, now, AuthorityPurpose::Origin).await {
+            tracing::warn!(%problem, "there is no authority for origins' certificates yet");
+        }
+        let identity = Identity::default();
+        if let Err(problem) = identity.renew(&registry, &certificates, now.into()).await {
+            tracing::warn!(%problem, "this node has no certificate of its own yet");
+        }
         let token_file = data.join(TOKEN_FILE);
-        let write = |token: &str| match keep {
-            Keep::OnDisk | Keep::Etcd(_) => secret::write_private(&token_file, format!("{token}\n").as_bytes()),
-            Keep::InMemory => Ok(()),
+        let write = |token: &str| match keep.place {
+            Place::OnDisk | Place::Etcd(_) => secret::write_private(&token_file, format!("{token}\n").as_bytes()),
+            Place::InMemory => Ok(()),
         };
-        let is_one_of_many = matches!(keep, Keep::Etcd(_));
+        let is_one_of_many = matches!(keep.place, Place::Etcd(_));
         let mut first_token = registry.create_first_token(now, write).await?;
         if first_token.is_none() && is_one_of_many && !token_file.exists() {
             // Another node made the first one, and nobody can read it out of the registry.
@@ -149,6 +168,17 @@ impl Blueprint {
             write(&secret)?;
             first_token = Some(secret);
         }
+        let record = record::describe(registry.node(), &location, &addresses, advertise, now);
+        if is_one_of_many {
+            registry.join(record);
+        } else {
+            registry.introduce(record);
+        }
+        let keeper = acme.map(|client| {
+            let (shelf, asked) = Shelf::new(registry.clone(), domain.clone());
+            certificates.use_public(shelf.clone());
+            Keeper::new(registry.clone(), client, certificates.clone(), (shelf, asked))
+        });
         let config = edge::Config { location: location.clone(), limits, ports: ports.map(PortRange::numbers) };
         let facts = Facts {
             api: addresses.api,
@@ -161,6 +191,10 @@ impl Blueprint {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let state_of_api = registry.clone();
+        let hand_over = handover::of(&keep, &data, &domain);
+        let shown = Arc::clone(&certificates);
+        let node_certificate =
+            Arc::new(move || shown.node().and_then(|used| Timestamp::try_from(used.expires_at).ok()));
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
             let draining = connections.draining();
             let opening = connections.clone();
@@ -181,11 +215,20 @@ impl Blueprint {
                 most_visitors,
                 quick_tunnels,
                 facts,
+                hand_over,
+                node_certificate,
                 draining,
             })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
-        Ok(Node { running, registry, certificates, ca, first_token, is_one_of_many })
+        let ordering = keeper.map(|keeper| {
+            let (stop, stopping) = oneshot::channel();
+            let stopping = async {
+                let _ = stopping.await;
+            };
+            Ordering { stop, task: tokio::spawn(keeper.run(stopping)) }
+        });
+        Ok(Node { running, registry, certificates, ordering, ca, first_token, notice, identity })
     }
 }
 
@@ -219,40 +262,6 @@ fn certificates(
         })?;
     }
     Ok((ca, certificates))
-}
-
-async fn open_registry(data: &Path, keep: &Keep) -> anyhow::Result<Registry> {
-    let now = Timestamp::now();
-    match keep {
-        Keep::InMemory => Registry::in_memory(now).await.context("the registry cannot be made"),
-        Keep::OnDisk => {
-            let path = data.join(REGISTRY_FILE);
-            let what = format!("the registry {} cannot be opened", path.display());
-            Registry::open_file(&path, now).await.map_err(|error| unopened(error, what))
-        }
-        Keep::Etcd(settings) => {
-            let open = async { Registry::open(Etcd::open(settings).await?, now).await };
-            open.await.map_err(|error| unopened(error, "the registry in etcd cannot be opened".to_owned()))
-        }
-    }
-}
-
-fn unopened(error: OpenError, what: String) -> anyhow::Error {
-    let advice = match &error {
-        OpenError::InUse { .. } => "stop the edge that uses this directory, or give this one its own with --data",
-        OpenError::Schema { .. } => "update this program, or choose another directory (--data) or prefix (--registry)",
-        OpenError::Settings(_) => "correct what --registry, --registry-ca, --registry-cert and --registry-key say",
-        OpenError::Engine(EngineError::Unavailable(_) | EngineError::Uncertain(_)) => {
-            "start etcd, or correct --registry; edges that run already do without it meanwhile"
-        }
-        OpenError::Engine(EngineError::Refused(_)) => "give this node what etcd asks for",
-        OpenError::Entry { .. } | OpenError::Founding(_) => "see the reason above; a copy brings back what is damaged",
-        OpenError::File { .. }
-        | OpenError::Engine(EngineError::Storage(_) | EngineError::Closed | EngineError::Slow) => {
-            "check the disk; a damaged file is restored from a copy, or moved away to start anew without its tunnels"
-        }
-    };
-    anyhow::Error::new(error).context(Problem::new(what, advice))
 }
 
 /// An address that this machine can dial: a listener on all addresses is reached by loopback.
@@ -295,7 +304,21 @@ impl Node {
         }
     }
 
+    /// Orders no more certificates, and gives the names back that are being ordered.
+    pub(crate) async fn stop_ordering(&mut self) {
+        if let Some(Ordering { stop, task }) = self.ordering.take() {
+            let _ = stop.send(());
+            if let Err(error) = task.await {
+                tracing::error!(%error, "what orders certificates has failed");
+            }
+        }
+    }
+
     async fn renew(&self) {
+        let Self { identity, registry, certificates, .. } = self;
+        if let Err(problem) = identity.renew(registry, certificates, SystemTime::now()).await {
+            tracing::warn!(%problem, "this node's own certificate cannot be renewed; the old one stays");
+        }
         let certificates = Arc::clone(&self.certificates);
         match tokio::task::spawn_blocking(move || certificates.reload_own()).await {
             Ok(Ok(true)) => tracing::info!("the certificate on disk has changed and is in use"),
@@ -308,10 +331,6 @@ impl Node {
     }
 
     async fn sweep(&self) {
-        // A quick tunnel that nobody serves here may be served at another node.
-        if self.is_one_of_many {
-            return;
-        }
         match self.registry.sweep_quick_tunnels(Timestamp::now(), QUICK_TUNNEL_LIFE).await {
             Ok(removed) if removed.is_empty() => (),
             Ok(removed) => {

@@ -1,8 +1,13 @@
 //! The edge's REST API as a person's commands use it (section 16.4).
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use anyhow::{Context as _, anyhow};
-use http::{Method, StatusCode};
-use registry::PortProtocol;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
+use registry::{NodeAddresses, NodeId, PortProtocol};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,13 +23,16 @@ use crate::secret::Secret;
 pub(crate) const BASE_PATH: &str = "/client/v4";
 
 /// Path of what only our own edges have.
-const OWN_PATH: &str = "/snicket/v1";
+pub(crate) const OWN_PATH: &str = "/snicket/v1";
+
+/// The code for what needs a registry that several nodes share.
+const STANDS_ALONE: i64 = 1409;
 
 /// Tunnels asked for in one page.
 const PER_PAGE: usize = 100;
 
 /// Pages read before a list is taken to be endless.
-const MOST_PAGES: usize = 1_000;
+pub(crate) const MOST_PAGES: usize = 1_000;
 
 /// A tunnel as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,6 +128,109 @@ pub(crate) struct Port {
     pub(crate) created_at: Option<String>,
 }
 
+/// How an edge is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The node that was asked.
+    pub(crate) node: NodeId,
+    /// What is known of the registry.
+    pub(crate) registry: RegistryStatus,
+    /// The nodes that run.
+    pub(crate) nodes: Vec<Node>,
+    /// The tunnels, in numbers.
+    pub(crate) tunnels: TunnelCounts,
+    /// Certificates that nobody has to care for. Nodes of older versions say nothing of them.
+    #[serde(default)]
+    pub(crate) certificates: Certificates,
+}
+
+/// Certificates that are renewed by themselves.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Certificates {
+    /// When the node's own for other nodes ends; `None`: it has none yet.
+    pub(crate) node_expires_at: Option<Timestamp>,
+    /// Whether there is an authority for origins.
+    pub(crate) origin_authority: bool,
+    /// How many names have one of a public authority or are to have one.
+    pub(crate) total: usize,
+    /// Those with a problem first, then those that end first; not all if there are very many.
+    pub(crate) list: Vec<Certificate>,
+}
+
+/// A name's certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    /// The name.
+    pub(crate) name: String,
+    /// `absent`, `ordering`, `valid`, `due` or `failed`; there may be one that is valid in any but the first.
+    pub(crate) state: String,
+    /// Who signed it.
+    pub(crate) issuer: Option<String>,
+    /// It is valid from then on.
+    pub(crate) not_before: Option<Timestamp>,
+    /// And until then.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// A new one is ordered then.
+    pub(crate) renew_at: Option<Timestamp>,
+    /// Why the last order failed, if it did.
+    pub(crate) last_error: Option<String>,
+    /// When.
+    pub(crate) failed_at: Option<Timestamp>,
+    /// When the next one begins at the earliest.
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+/// A key by which one more machine becomes a node.
+#[derive(Deserialize)]
+pub(crate) struct Invited {
+    /// The key.
+    pub(crate) key: String,
+    /// Good for nothing from then on.
+    pub(crate) expires_at: Timestamp,
+    /// Where the node's API listens.
+    pub(crate) api: SocketAddr,
+}
+
+/// What a node knows of its registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RegistryStatus {
+    /// The latest change.
+    pub(crate) revision: u64,
+    /// Whether the nodes are as they say now, and not as they said last.
+    pub(crate) hears_all_nodes: bool,
+}
+
+/// A node that runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Node {
+    /// Which.
+    pub(crate) id: NodeId,
+    /// The machine's name.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) location: String,
+    /// Where others reach it.
+    pub(crate) addresses: NodeAddresses,
+    /// Its program's version.
+    pub(crate) version: String,
+    /// Since when it runs.
+    pub(crate) started_at: Timestamp,
+    /// Agents' connections to it.
+    pub(crate) connections: usize,
+}
+
+/// Tunnels that are not deleted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TunnelCounts {
+    /// All.
+    pub(crate) total: usize,
+    /// Those with a connection.
+    pub(crate) connected: usize,
+    /// The connections of all.
+    pub(crate) connections: usize,
+}
+
 /// The answer's envelope. `result` is read only when the call worked.
 #[derive(Debug, Deserialize)]
 struct Envelope {
@@ -166,6 +277,22 @@ impl Api {
     /// Whose certificates are believed.
     pub(crate) fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// Where it is, up to and with `/client/v4`.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Sends a call, whatever is answered to it.
+    pub(crate) async fn send(&self, method: Method, url: &Url, body: Option<Value>) -> anyhow::Result<Response<Bytes>> {
+        let fetch = Fetch { method, url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
+        fetch.send().await.with_context(|| {
+            Problem::new(
+                format!("cannot reach the edge's API at {}", self.origin()),
+                "check that the edge runs (`snicket up`), --api-url, and for https --cacert",
+            )
+        })
     }
 
     /// The first account; one installation has one.
@@ -264,6 +391,16 @@ impl Api {
         self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 
+    /// How the edge is.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        self.own(Method::GET, "/status", None).await
+    }
+
+    /// Makes a key by which one more machine becomes a node, good for so long.
+    pub(crate) async fn invite(&self, life: Duration) -> anyhow::Result<Invited> {
+        self.own(Method::POST, "/invitations", Some(json!({ "for_seconds": life.as_secs() }))).await
+    }
+
     /// The public ports of all tunnels.
     pub(crate) async fn ports(&self) -> anyhow::Result<Vec<Port>> {
         self.own(Method::GET, "/ports", None).await
@@ -308,13 +445,7 @@ impl Api {
         url: &Url,
         body: Option<Value>,
     ) -> anyhow::Result<(T, Option<PageInfo>)> {
-        let fetch = Fetch { method, url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
-        let answer = fetch.send().await.with_context(|| {
-            Problem::new(
-                format!("cannot reach the edge's API at {}", self.origin()),
-                "check that the edge runs (`snicket up`), --api-url, and for https --cacert",
-            )
-        })?;
+        let answer = self.send(method, url, body).await?;
         let status = answer.status();
         let envelope = serde_json::from_slice::<Envelope>(answer.body());
         if status != StatusCode::OK {
@@ -335,6 +466,7 @@ impl Api {
     }
 
     fn refusal(&self, status: StatusCode, errors: Vec<ApiError>) -> anyhow::Error {
+        let stands_alone = errors.iter().any(|error| error.code == STANDS_ALONE);
         let said: Vec<String> =
             errors.into_iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
         let advice = match status {
@@ -343,6 +475,7 @@ impl Api {
                  login`"
             }
             StatusCode::NOT_FOUND => "check the id or name; `snicket tunnel list` shows what exists",
+            StatusCode::CONFLICT if stands_alone => "see docs/run-an-edge.md, several nodes on one registry",
             StatusCode::CONFLICT => "choose another name, or delete what has it",
             StatusCode::TOO_MANY_REQUESTS => "wait a minute and try again",
             _ if status.is_server_error() => "look at the edge's log",

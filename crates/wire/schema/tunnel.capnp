@@ -75,6 +75,13 @@ struct RegisterConnectionResults {
   result @0 :ConnectionResponse;
 }
 
+# The same towards an agent that announced the feature snicket_origin_ca. One that did not gets the struct above, which
+# is the protocol's to the byte.
+struct ExtendedRegistrationResults {
+  result @0 :ConnectionResponse;
+  originCa @1 :Text;  # PEM
+}
+
 struct UpdateLocalConfigurationParams {
   config @0 :Data;
 }

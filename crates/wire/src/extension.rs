@@ -23,12 +23,22 @@ pub struct Extensions {
     pub services: bool,
     /// Flows of datagrams do so, too, over either transport. Needs `services`.
     pub flows: bool,
+    /// The answer to the registration names the authority of the edge's certificates for origins
+    /// ([`crate::registration::Registered::origin_ca`]).
+    pub origin_ca: bool,
 }
 
 impl Extensions {
     /// Everything this version can do.
-    pub const ALL: Self =
-        Self { interim: true, trailers: true, faults: true, fields: true, services: true, flows: true };
+    pub const ALL: Self = Self {
+        interim: true,
+        trailers: true,
+        faults: true,
+        fields: true,
+        services: true,
+        flows: true,
+        origin_ca: true,
+    };
 
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
@@ -39,7 +49,8 @@ impl Extensions {
     /// The feature names to announce at registration.
     pub fn features(self) -> impl Iterator<Item = String> {
         let marked = self.mark().split(',').filter(|name| !name.is_empty());
-        let names = marked.chain(self.services.then_some("services")).chain(self.flows.then_some("flows"));
+        let others = [(self.services, "services"), (self.flows, "flows"), (self.origin_ca, "origin_ca")].into_iter();
+        let names = marked.chain(others.filter_map(|(has, name)| has.then_some(name)));
         names.map(|name| format!("{}{name}", Self::FEATURE_PREFIX))
     }
 
@@ -91,6 +102,7 @@ impl Extensions {
                 "fields" => extensions.fields = true,
                 "services" => extensions.services = true,
                 "flows" => extensions.flows = true,
+                "origin_ca" => extensions.origin_ca = true,
                 _ => {}
             }
         }
@@ -147,20 +159,21 @@ mod tests {
     use super::*;
 
     fn every() -> impl Iterator<Item = Extensions> {
-        (0..64).map(|bits| Extensions {
+        (0..128).map(|bits| Extensions {
             interim: bits & 1 != 0,
             trailers: bits & 2 != 0,
             faults: bits & 4 != 0,
             fields: bits & 8 != 0,
             services: bits & 16 != 0,
             flows: bits & 32 != 0,
+            origin_ca: bits & 64 != 0,
         })
     }
 
     #[test]
     fn marks_and_features_say_the_same() {
         for extensions in every() {
-            let marked = Extensions { services: false, flows: false, ..extensions };
+            let marked = Extensions { services: false, flows: false, origin_ca: false, ..extensions };
             assert_eq!(Extensions::from_mark(extensions.mark()), marked);
             let features: Vec<String> = extensions.features().collect();
             assert_eq!(Extensions::from_features(features.iter().map(String::as_str)), extensions);

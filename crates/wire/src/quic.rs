@@ -23,7 +23,7 @@ pub use settings::{ALPN, Packets, agent_endpoint_config, agent_transport_config,
 use settings::{HELD, STREAM_WINDOW};
 
 /// The one code of the protocol with which connections are closed and streams are reset or stopped (section 6).
-const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);
+pub const CODE: quinn::VarInt = quinn::VarInt::from_u32(0);
 
 /// Our own agents reset a stream with this code when they have handed its request to nobody. Others do not look at it.
 const REFUSED: quinn::VarInt = quinn::VarInt::from_u32(1);

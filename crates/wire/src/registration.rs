@@ -46,6 +46,8 @@ pub struct Registered {
     pub location: String,
     /// The edge pushes the tunnel's configuration; the agent does not report its own.
     pub remotely_managed: bool,
+    /// The authority of the edge's certificates for origins, PEM. Only for an agent with the extension `origin_ca`.
+    pub origin_ca: Option<String>,
 }
 
 /// A registration that was refused (`ConnectionError`).

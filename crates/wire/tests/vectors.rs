@@ -55,6 +55,7 @@ fn registered() -> Registered {
         connection: uuid("4094b3fa-2d9c-420d-82b7-a6eb4e82c3ca"),
         location: "lab01".into(),
         remotely_managed: false,
+        origin_ca: None,
     }
 }
 

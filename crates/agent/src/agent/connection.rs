@@ -1,5 +1,6 @@
 //! One attempt to connect, and the connection that comes of it, in a task of its own.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,12 +71,13 @@ impl ConnectionTask {
     pub(super) async fn run(mut self) {
         let (dialer, place) = (Arc::clone(&self.dialer), self.place.clone());
         let dial = dialer.dial(&place, self.way, self.registration.clone(), Arc::clone(&self.requests));
+        let mut dial = pin!(dial);
         let outcome = tokio::select! {
             biased;
-            () = self.cut.cancelled() => return,
+            () = self.cut.cancelled() => return dialer.abandon(self.index),
             // Not yet registered: there is nothing to finish.
-            _ = self.stop.wait_for(|stop| *stop != Stop::No) => return,
-            outcome = dial => outcome,
+            _ = self.stop.wait_for(|stop| *stop != Stop::No) => return dialer.abandon(self.index),
+            outcome = &mut dial => outcome,
         };
         match outcome {
             Ok(dialled) => self.registered(dialled).await,
@@ -111,6 +113,9 @@ impl ConnectionTask {
         };
         if let Some(quic) = &dialled.quic {
             metrics.quic_opened(self.index, quic.clone());
+        }
+        if let Some(pem) = &dialled.registered.origin_ca {
+            self.requests.configuration.learn_origin_ca(pem);
         }
         let reports_configuration = self.index == 0 && !status.remotely_managed;
         self.enter(status.clone());

@@ -12,7 +12,7 @@ use crate::access::{Guards, Issuers};
 use crate::event::{ConfigurationSource, Event};
 use crate::ingress::Document;
 use crate::metrics::Metrics;
-use crate::origin::{Origins, PrepareError};
+use crate::origin::{EdgeAuthority, Origins, PrepareError};
 use crate::proxy::Proxies;
 
 /// What requests are served by, swapped as a whole.
@@ -26,6 +26,8 @@ pub(crate) struct Configuration {
     flags: BTreeMap<String, String>,
     /// On the way to origins.
     proxies: Proxies,
+    /// Whom origins may have their certificates from, beside those whom everybody trusts.
+    edge: EdgeAuthority,
     issuers: Issuers,
     events: broadcast::Sender<Event>,
     metrics: Arc<Metrics>,
@@ -41,8 +43,14 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn prepare(version: i32, document: Document, proxies: &Proxies, issuers: &Issuers) -> Result<Self, PrepareError> {
-        let origins = Origins::prepare(&document.rules, proxies)?;
+    fn prepare(
+        version: i32,
+        document: Document,
+        proxies: &Proxies,
+        edge: &EdgeAuthority,
+        issuers: &Issuers,
+    ) -> Result<Self, PrepareError> {
+        let origins = Origins::prepare(&document.rules, proxies, edge)?;
         let guards = Guards::prepare(&document.rules, issuers);
         Ok(Self { version, document, origins, guards })
     }
@@ -60,7 +68,8 @@ impl Configuration {
     ) -> Result<Self, PrepareError> {
         let report = document.report(&flags);
         let issuers = Issuers::new(proxies.clone());
-        let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies, &issuers)?);
+        let edge = EdgeAuthority::default();
+        let active = ArcSwap::from_pointee(Active::prepare(-1, document, &proxies, &edge, &issuers)?);
         let (local, _) = watch::channel(report);
         Ok(Self {
             active,
@@ -69,6 +78,7 @@ impl Configuration {
             local,
             flags,
             proxies,
+            edge,
             issuers,
             events,
             metrics,
@@ -78,6 +88,16 @@ impl Configuration {
     /// The configuration in force.
     pub(crate) fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// An edge has named its authority for origins.
+    pub(crate) fn learn_origin_ca(&self, pem: &str) {
+        if let Err(problem) = self.edge.learn(pem) {
+            tracing::warn!(
+                problem,
+                "the edge's authority for origins cannot be used; its certificates are not trusted"
+            );
+        }
     }
 
     /// The report of the local configuration (section 11.3), now and after each change.
@@ -169,7 +189,7 @@ impl Configuration {
     }
 
     fn prepare(&self, version: i32, document: Document) -> Result<Active, String> {
-        Active::prepare(version, document, &self.proxies, &self.issuers).map_err(|error| error.to_string())
+        Active::prepare(version, document, &self.proxies, &self.edge, &self.issuers).map_err(|error| error.to_string())
     }
 
     fn put(&self, active: Active, source: ConfigurationSource) {

@@ -1,4 +1,4 @@
-//! TLS towards origins: whom a rule trusts.
+//! TLS towards origins: whom a rule trusts. Whatever else it trusts, it trusts the edge's authority for origins, too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,11 +6,12 @@ use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use arc_swap::ArcSwapOption;
+use certs::{Judge, Shown, judged_by};
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use super::PrepareError;
 use crate::ingress::OriginOptions;
@@ -20,8 +21,8 @@ const MAX_CA_POOL: u64 = 4 << 20;
 
 /// The system's roots, read at most once for all rules of a configuration, and the settings made of them, which rules
 /// share.
-#[derive(Default)]
 pub(super) struct Trust {
+    edge: EdgeAuthority,
     system: Option<RootCertStore>,
     made: HashMap<(Trusted, bool), Arc<ClientConfig>>,
 }
@@ -33,7 +34,48 @@ enum Trusted {
     System { and: Option<PathBuf> },
 }
 
+/// The edge's authority for origins, once an edge has named it. All connections to origins, also those of rules that were
+/// prepared before, heed it from then on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EdgeAuthority(Arc<ArcSwapOption<NamedAuthority>>);
+
+#[derive(Debug)]
+struct NamedAuthority {
+    pem: String,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl EdgeAuthority {
+    /// Trusts the certificates in this PEM text, and no longer those of a text before.
+    ///
+    /// # Errors
+    /// There is none, or one cannot be used; it stays as it was.
+    pub(crate) fn learn(&self, pem: &str) -> Result<(), String> {
+        if self.0.load().as_ref().is_some_and(|known| known.pem == pem) {
+            return Ok(());
+        }
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+        }
+        let verifier = verifier(roots).ok_or("it holds no certificate in PEM form")?;
+        self.0.store(Some(Arc::new(NamedAuthority { pem: pem.to_owned(), verifier })));
+        Ok(())
+    }
+}
+
+/// Verifies by these roots; `None`: there is none.
+fn verifier(roots: RootCertStore) -> Option<Arc<WebPkiServerVerifier>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
+}
+
 impl Trust {
+    /// Trusts the edge's authority, too, whenever that becomes known.
+    pub(super) fn new(edge: EdgeAuthority) -> Self {
+        Self { edge, system: None, made: HashMap::new() }
+    }
+
     /// The settings for the origin of one rule. With `http2`, HTTP/2 is offered.
     pub(super) fn settings(&mut self, options: &OriginOptions, http2: bool) -> Result<Arc<ClientConfig>, PrepareError> {
         let trusted =
@@ -43,19 +85,19 @@ impl Trust {
             return Ok(Arc::clone(made));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut settings = match &key.0 {
-            Trusted::Anyone => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-                .with_no_client_auth(),
+            Trusted::Anyone => {
+                builder.dangerous().with_custom_certificate_verifier(judged_by(AnyCertificate)).with_no_client_auth()
+            }
             Trusted::System { and } => {
                 let mut roots = self.system().clone();
                 if let Some(path) = and {
                     add_file(&mut roots, path)?;
                 }
-                builder.with_root_certificates(roots).with_no_client_auth()
+                let usual = verifier(roots);
+                let judge = UsualOrEdge { usual, edge: self.edge.clone() };
+                builder.dangerous().with_custom_certificate_verifier(judged_by(judge)).with_no_client_auth()
             }
         };
         if http2 {
@@ -97,42 +139,34 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), PrepareError> 
     if any { Ok(()) } else { Err(wrong("the file holds no certificate in PEM form".to_owned())) }
 }
 
+/// What is verified as ever; and what that knows no issuer of, by the edge's authority.
+#[derive(Debug)]
+struct UsualOrEdge {
+    /// `None`: there is no root at all, which the handshake says.
+    usual: Option<Arc<WebPkiServerVerifier>>,
+    edge: EdgeAuthority,
+}
+
+impl Judge for UsualOrEdge {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), rustls::Error> {
+        const UNKNOWN: rustls::Error = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let usual = self.usual.as_deref().map_or(Err(UNKNOWN), |usual| shown.verified_by(usual));
+        match (usual, self.edge.0.load().as_ref()) {
+            (Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), Some(edge)) => {
+                shown.verified_by(&edge.verifier)
+            }
+            (usual, _) => usual,
+        }
+    }
+}
+
 /// `noTLSVerify`: any certificate will do, but the peer must hold its key.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate;
 
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+impl Judge for AnyCertificate {
+    fn judge(&self, _: &Shown<'_>) -> Result<(), rustls::Error> {
+        Ok(())
     }
 }
 

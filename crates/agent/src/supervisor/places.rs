@@ -11,6 +11,11 @@ impl Places {
         Self(regions)
     }
 
+    /// Whether each place but `own` is used.
+    pub(super) fn all_in(&self, used: &[usize], own: Option<usize>) -> bool {
+        (0..self.0.len()).all(|place| used.contains(&place) || Some(place) == own)
+    }
+
     /// The place that fewest use; among those one in the region that fewest use; among those by chance (section 12.2).
     pub(super) fn choose(&self, used: &[usize], random: &mut impl Rng) -> usize {
         let uses = |place: usize| used.iter().filter(|other| **other == place).count();

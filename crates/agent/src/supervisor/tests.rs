@@ -284,8 +284,29 @@ fn one_bad_place_is_no_reason_to_leave_quic() {
         }
         if bad.get() == Some(place) { (QUIC_LIMIT, Outcome::Failed) } else { works(index, place, transport) }
     });
-    assert_eq!(world.connected(), 4);
+    assert_eq!(world.connected(), 3, "the others stay where they are");
     assert!(world.log.iter().all(|(.., transport)| *transport == Transport::Quic), "{:?}", world.log);
+}
+
+#[test]
+fn each_of_three_nodes_has_a_connection_again_after_it_was_away() {
+    for (dead, seed) in (0..60).map(|seed| (usize::try_from(seed).unwrap() % 3, seed)) {
+        let mut world = World::seeded(Protocol::Http2, 4, &[0, 0, 0], None, seed);
+        world.run(Duration::from_secs(20), works);
+        assert_eq!(world.connected(), 4);
+        let at_dead: Vec<u8> =
+            (0..4).filter(|index| world.supervisor.slots[usize::from(*index)].place == Some(dead)).collect();
+        for index in at_dead {
+            world.supervisor.lost(index, false, world.now);
+        }
+        world.run(Duration::from_secs(300), |_, place, _| {
+            if place == dead { (Duration::ZERO, Outcome::Failed) } else { works(0, place, Transport::Http2) }
+        });
+        assert_eq!(world.connected(), 3, "seed {seed}");
+        world.run(Duration::from_secs(32) + Duration::from_secs(1), works);
+        let used: std::collections::BTreeSet<_> = world.supervisor.slots.iter().map(|slot| slot.place).collect();
+        assert_eq!((world.connected(), used.len()), (4, 3), "seed {seed}");
+    }
 }
 
 #[test]
@@ -307,6 +328,23 @@ fn a_dead_place_is_left_and_watched_by_one() {
         if place == dead { (Duration::ZERO, Outcome::Failed) } else { works(0, place, Transport::Http2) }
     });
     assert_eq!((world.connected(), world.log.len()), (1, 2), "a free place is taken at once");
+}
+
+#[test]
+fn one_node_that_lives_gets_more_than_one_connection() {
+    for seed in 0..20 {
+        let mut world = World::seeded(Protocol::Http2, 4, &[0, 0, 0, 0], None, seed);
+        world.run(Duration::from_secs(20), works);
+        for index in 0..4 {
+            if world.supervisor.slots[usize::from(index)].place != Some(0) {
+                world.supervisor.lost(index, false, world.now);
+            }
+        }
+        world.run(Duration::from_secs(300), |_, place, _| {
+            if place == 0 { works(0, place, Transport::Http2) } else { (Duration::ZERO, Outcome::Failed) }
+        });
+        assert!(world.connected() >= 2, "seed {seed}: {}", world.connected());
+    }
 }
 
 #[test]

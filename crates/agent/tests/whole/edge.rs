@@ -57,7 +57,12 @@ impl Registrar for Registry {
             live.retain(|other| other.index != index);
             live.push(Live { id, index, connection });
         });
-        Ok(Registered { connection: id, location: "tst1".to_owned(), remotely_managed: self.remotely_managed })
+        Ok(Registered {
+            connection: id,
+            location: "tst1".to_owned(),
+            remotely_managed: self.remotely_managed,
+            origin_ca: None,
+        })
     }
 
     async fn local_configuration(&self, _: Uuid, configuration: LocalConfiguration) -> Result<(), String> {

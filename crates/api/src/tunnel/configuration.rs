@@ -57,7 +57,7 @@ pub(crate) async fn put(
 }
 
 /// The version in an If-Match header; `*` is any.
-fn version(value: &HeaderValue) -> Result<Option<i32>, ApiError> {
+pub(super) fn version(value: &HeaderValue) -> Result<Option<i32>, ApiError> {
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
         return Ok(None);
@@ -80,7 +80,7 @@ fn shown(configuration: &Configuration, account: &str) -> Response {
     )
 }
 
-fn with_etag(version: i32, mut response: Response) -> Response {
+pub(super) fn with_etag(version: i32, mut response: Response) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }

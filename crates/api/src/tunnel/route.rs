@@ -1,15 +1,18 @@
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
-use registry::{Hostname, RouteWrite, Snapshot, Zone};
+use registry::{Area, Hostname, RouteWrite, Snapshot, Zone};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::tunnel_id;
+use crate::credential::Credential;
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
+use crate::permission::{self, Need};
 use crate::state::Shared;
 use crate::{body, zone};
 
@@ -25,6 +28,7 @@ struct PutBody {
 /// Leads a host name to a tunnel (section 16.4 of the tunnel protocol).
 pub(crate) async fn put(
     State(shared): State<Arc<Shared>>,
+    Extension(Credential(token)): Extension<Credential>,
     Path((zone, tunnel)): Path<(String, String)>,
     body: Body,
 ) -> Answer {
@@ -36,13 +40,16 @@ pub(crate) async fn put(
     match body.kind.as_deref() {
         Some("dns") => (),
         Some("lb") => {
-            let problem = "type: this edge has no load balancers; lead a hostname to the tunnel instead (type dns)";
+            let problem =
+                "type: this edge leads nobody by load balancers yet; lead a hostname to the tunnel (type dns)";
             return Err(ApiError::not_valid(problem));
         }
         _ => return Err(ApiError::not_valid("type: \"dns\" is wanted")),
     }
     let wanted = body.user_hostname.ok_or_else(|| ApiError::not_valid("user_hostname: a host name is wanted"))?;
     let (hostname, zone) = place(&snapshot, zone, &wanted)?;
+    // It may lie in another zone than the path's.
+    permission::check(&token.terms, Need::Zone(Area::Dns, zone.id), true, snapshot.account().id)?;
     let write =
         registry.put_route(Timestamp::now(), zone.id, hostname.clone(), tunnel, body.overwrite_existing).await?;
     let write = match write {

@@ -100,17 +100,18 @@ impl Carried {
 
     async fn go_on(&self, queue: &mut Backlog, turn: OwnedSemaphorePermit) -> Option<FlowEnd> {
         let (mut turn, mut credit) = (Some(turn), Credit::default());
+        let mut next = None;
         loop {
             // A connection is looked for only when there is something to carry.
             let first = queue.recv().await?;
-            let opened = self.gone.run_until_cancelled(timeout(OPEN, self.open())).await;
+            let opened = self.gone.run_until_cancelled(timeout(OPEN, self.open(next.take()))).await;
             drop(turn.take());
             let Some(opened) = opened else {
                 self.lost(Loss::NoWay, 1);
                 return None;
             };
             match opened.unwrap_or_else(|_| Err((FlowEnd::Failed, "nothing answered in time".to_owned()))) {
-                Ok(open) => self.carry(open, first, queue, &mut credit).await?,
+                Ok(open) => next = self.carry(open, first, queue, &mut credit).await?,
                 Err((end, reason)) => {
                     let Target { tunnel, service, .. } = &*self.target;
                     // Visitors could fill a log with it.
@@ -136,9 +137,15 @@ impl Carried {
         }
     }
 
-    /// Carries datagrams over one connection until that is gone, takes nothing new, or is silent while another one is not;
-    /// `None`: until the flow has ended.
-    async fn carry(&self, open: Open, first: Bytes, queue: &mut Backlog, credit: &mut Credit) -> Option<()> {
+    /// Carries datagrams over one connection until that is gone or takes nothing new, or is silent while another one is not,
+    /// which is told then. `None`: until the flow has ended.
+    async fn carry(
+        &self,
+        open: Open,
+        first: Bytes,
+        queue: &mut Backlog,
+        credit: &mut Credit,
+    ) -> Option<Option<Arc<Live>>> {
         let Open { mut flow, carrier, mut leaving } = open;
         let pool = self.flows.streams.tunnels.pool(self.target.tunnel);
         let mut left = None;
@@ -172,16 +179,17 @@ impl Carried {
                 }
                 Next::Origin(None) => {
                     self.lost(Loss::Full, flow.take_lost());
-                    return Some(());
+                    return Some(None);
                 }
                 // The rest goes over another connection, once the last answers are here.
                 Next::Leave => left = Some(Instant::now() + LAST_ANSWERS),
                 Next::Look => {
                     let own = vigil.carrier().identity();
-                    if vigil.is_over(Instant::now(), || pool.pick(&[own])) {
+                    let other = vigil.leaves_for(Instant::now(), || pool.pick(&[own]));
+                    if other.is_some() {
                         tracing::debug!(connection = %own.connection, "a flow leaves a silent connection");
                         self.lost(Loss::Full, flow.take_lost());
-                        return Some(());
+                        return Some(other);
                     }
                     if let Some(due) = vigil.due() {
                         look.as_mut().reset(due);
@@ -227,8 +235,9 @@ impl Carried {
         self.flows.streams.metrics.lost(reason, count);
     }
 
-    /// Opens the flow over some connection of the tunnel. Nothing of the visitor's is under way yet, so any may be tried.
-    async fn open(&self) -> Result<Open, (FlowEnd, String)> {
+    /// Opens the flow over some connection of the tunnel, `first` before all others. Nothing of the visitor's is under way yet,
+    /// so any may be tried.
+    async fn open(&self, mut first: Option<Arc<Live>>) -> Result<Open, (FlowEnd, String)> {
         let Streams { tunnels, limits, .. } = &*self.flows.streams;
         let request = FlowRequest {
             destination: self.target.destination(),
@@ -240,7 +249,7 @@ impl Carried {
         let mut tried = Vec::new();
         let mut reason = "no connector of its tunnel is connected".to_owned();
         for _ in 0..limits.attempts {
-            let picked = match pool.pick(&tried) {
+            let picked = match first.take().or_else(|| pool.pick(&tried)) {
                 Some(picked) => Some(picked),
                 None => pool.await_one(&tried, limits.reconnect_wait).await,
             };

@@ -38,7 +38,7 @@ enum State<C> {
     },
 }
 
-impl<C: Carrier> Vigil<C> {
+impl<C: Carrier + Clone> Vigil<C> {
     pub(super) fn new(carrier: C) -> Self {
         Self { carrier, state: State::Resting }
     }
@@ -67,15 +67,18 @@ impl<C: Carrier> Vigil<C> {
         }
     }
 
-    /// Looks, if it is time; whether the flow is to leave. `other` chooses a connection that is not doubted.
-    pub(super) fn is_over(&mut self, now: Instant, other: impl FnOnce() -> Option<C>) -> bool {
+    /// Looks, if it is time; the connection that the flow is to leave this one for, which has just given a sign of life.
+    /// `other` chooses one that is not doubted.
+    pub(super) fn leaves_for(&mut self, now: Instant, other: impl FnOnce() -> Option<C>) -> Option<C> {
         if self.due().is_none_or(|due| now < due) {
-            return false;
+            return None;
         }
         let signs = self.carrier.signs_of_life();
         match &self.state {
             State::Asked { seen, .. } | State::Silent { seen, .. } if *seen != signs => self.state = State::Resting,
-            State::Silent { other, other_seen, .. } if *other_seen != other.signs_of_life() => return true,
+            State::Silent { other, other_seen, .. } if *other_seen != other.signs_of_life() => {
+                return Some(other.clone());
+            }
             State::Resting | State::Waiting { .. } => {
                 self.state = State::Asked { due: now + self.carrier.ask_for_life(), seen: signs };
             }
@@ -92,7 +95,7 @@ impl<C: Carrier> Vigil<C> {
                 };
             }
         }
-        false
+        None
     }
 }
 
@@ -169,7 +172,9 @@ mod tests {
         while now < start + HOUR {
             vigil.said(now);
             now = vigil.due().expect("something was said");
-            if vigil.is_over(now, || other.clone()) {
+            if let Some(successor) = vigil.leaves_for(now, || other.clone()) {
+                let other = other.as_ref().expect("it is left for another one");
+                assert!(Arc::ptr_eq(&successor.0, &other.0), "for the one that gave a sign");
                 return Some(now - start);
             }
         }
@@ -204,12 +209,12 @@ mod tests {
         vigil.said(start);
         for _ in 0..2 {
             let due = vigil.due().unwrap();
-            assert!(!vigil.is_over(due, || other.clone()));
+            assert!(vigil.leaves_for(due, || other.clone()).is_none());
         }
         assert!(own.is_doubted());
         own.sign();
         let due = vigil.due().unwrap();
-        assert!(!vigil.is_over(due, || other.clone()));
+        assert!(vigil.leaves_for(due, || other.clone()).is_none());
         assert_eq!(vigil.due(), None);
     }
 
@@ -223,7 +228,7 @@ mod tests {
         assert_eq!(vigil.due(), Some(start + FIRST_LOOK), "from the first that nobody has answered");
         vigil.answered();
         assert_eq!(vigil.due(), None);
-        assert!(!vigil.is_over(start + 10 * ANSWER, || Some(Fake::alive())));
+        assert!(vigil.leaves_for(start + 10 * ANSWER, || Some(Fake::alive())).is_none());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::defence::Defence;
 
@@ -108,7 +108,26 @@ impl Handshakes {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        self.answer(Self::hear(stream).await?, tls).await
+    }
+
+    /// The first half of it: what the peer says.
+    pub(crate) async fn hear<IO>(stream: IO) -> std::io::Result<StartHandshake<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        LazyConfigAcceptor::new(Acceptor::default(), stream).await
+    }
+
+    /// The second half.
+    pub(crate) async fn answer<IO>(
+        &self,
+        hello: StartHandshake<IO>,
+        tls: Arc<ServerConfig>,
+    ) -> std::io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let turn = self.turns.acquire().await;
         // What costs is done right here; the rest waits for the peer.
         let rest = hello.into_stream(tls);

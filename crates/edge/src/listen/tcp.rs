@@ -14,6 +14,11 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 /// system less for each.
 const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
+/// Bytes that wait in the system for their turn to be sent, beside those that are on their way. As many more as a fast network takes
+/// until the task has its turn; what the system would keep otherwise, up to 4 MiB for each connection, is fetched through the
+/// tunnel for whoever reads nothing.
+const UNSENT: u32 = 256 << 10;
+
 /// Where TCP comes in. Its connections send small writes at once, and find a peer that vanished after some time, busy or idle.
 pub(crate) struct Entrance {
     listener: TcpListener,
@@ -67,7 +72,9 @@ fn tune(socket: &SockRef<'_>, silence: Duration) {
     let probes = TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 6);
     let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&probes));
     #[cfg(target_os = "linux")]
-    let tuned = tuned.and_then(|()| socket.set_tcp_user_timeout(Some(silence)));
+    let tuned = tuned
+        .and_then(|()| socket.set_tcp_user_timeout(Some(silence)))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection could not be tuned");
     }
@@ -90,5 +97,6 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE / 2);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), SILENCE / 6);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SILENCE));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
     }
 }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use certs::{Certificates, tls};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::handshakes::Handshakes;
@@ -17,7 +20,7 @@ use crate::defence::Defence;
 use crate::front::prefixed::Prefixed;
 use crate::front::{self, Reception};
 use crate::streams::{Admitted, Streams, Visitor};
-use crate::visit::Caller;
+use crate::visit::{Caller, Tls};
 
 /// A visitor's machine that answers nothing for this long is gone. Long enough for a phone in a tunnel of the other
 /// kind.
@@ -28,43 +31,52 @@ pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Rece
     let entrance = tcp::Entrance::new(listener, SILENCE);
     while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
-        let serving = front::serve_plain(Turns::new(stream), Caller { remote, secure: false }, Arc::clone(&reception));
+        let serving = front::serve_plain(Turns::new(stream), Caller { remote, tls: None }, Arc::clone(&reception));
         spawn(&reception, place, serving);
     }
+}
+
+/// What a visitor who comes for TLS meets.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) streams: Arc<Streams>,
 }
 
 /// Serves visitors with TLS over TCP until the node stops.
 pub(crate) async fn visitors_over_tls(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    door: Door,
     reception: Arc<Reception>,
     places: Arc<Places>,
-    handshakes: Arc<Handshakes>,
-    streams: Arc<Streams>,
 ) {
     let entrance = tcp::Entrance::new(listener, SILENCE);
     while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
-        let meeting = meet(stream, remote, Arc::clone(&tls), Arc::clone(&handshakes), Arc::clone(&streams));
         // Boxed, so that whoever is through with it does not hold the room.
-        let handshake = Box::pin(timeout(reception.limits.handshake, meeting));
+        let handshake = Box::pin(meet(stream, remote, door.clone(), reception.limits.handshake));
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
                 match reception.stop.unless_drained(handshake).await {
                     None => (),
-                    Some(Ok(Ok(Met::Passing(admitted, visitor)))) => admitted.carry(visitor, remote).await,
-                    Some(Ok(Ok(Met::Refused(defence)))) => reception.site.metrics.defended(defence),
-                    Some(Ok(Ok(Met::Secured(stream)))) => {
+                    Some(Ok(Met::Passing(admitted, visitor))) => admitted.carry(visitor, remote).await,
+                    Some(Ok(Met::Refused(defence))) => reception.site.metrics.defended(defence),
+                    // An authority that has seen the answer to its question wants nothing else.
+                    Some(Ok(Met::Secured(stream))) if tls::is_looking(stream.get_ref().1.alpn_protocol()) => (),
+                    Some(Ok(Met::Secured(stream))) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        let caller = Caller { remote, tls: Some(Tls::of(stream.get_ref().1)) };
                         // Apart, so that whoever has not come so far takes less.
-                        Box::pin(front::serve(stream, is_http2, Caller { remote, secure: true }, reception)).await;
+                        Box::pin(front::serve(stream, is_http2, caller, reception)).await;
                     }
-                    Some(Ok(Err(error))) => {
+                    Some(Err(Unmet::Failed(error))) => {
                         reception.site.metrics.defended(Defence::BadHandshake);
                         tracing::debug!(visitor = %remote, %error, "a TLS handshake failed");
                     }
-                    Some(Err(_)) => {
+                    Some(Err(Unmet::Slow)) => {
                         reception.site.metrics.defended(Defence::SlowHandshake);
                         tracing::debug!(visitor = %remote, "a TLS handshake took too long");
                     }
@@ -83,14 +95,46 @@ enum Met {
     Refused(Defence),
 }
 
+/// Why a visitor who came for TLS was not met.
+enum Unmet {
+    Failed(io::Error),
+    Slow,
+}
+
+impl From<io::Error> for Unmet {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Elapsed> for Unmet {
+    fn from(_: Elapsed) -> Self {
+        Self::Slow
+    }
+}
+
+/// A visitor's first message, or what has become of the visitor by then.
+enum Heard {
+    Hello(Box<StartHandshake<Prefixed<Turns<TcpStream>>>>),
+    Met(Met),
+}
+
 /// Shakes hands with a visitor, unless the name that it asks for is one whose origin does so.
-async fn meet(
-    mut stream: TcpStream,
-    remote: SocketAddr,
-    tls: Arc<ServerConfig>,
-    handshakes: Arc<Handshakes>,
-    streams: Arc<Streams>,
-) -> io::Result<Met> {
+async fn meet(stream: TcpStream, remote: SocketAddr, door: Door, limit: Duration) -> Result<Met, Unmet> {
+    let began = Instant::now();
+    let hello = match timeout(limit, hear(stream, remote, &door.streams)).await?? {
+        Heard::Hello(hello) => hello,
+        Heard::Met(met) => return Ok(met),
+    };
+    let left = limit.saturating_sub(began.elapsed());
+    // A certificate that is being ordered takes its own time, not the visitor's.
+    if let Some(waiting) = door.certificates.awaited(&hello.client_hello()) {
+        waiting.await;
+    }
+    Ok(Met::Secured(Box::new(timeout(left, door.handshakes.answer(*hello, door.tls)).await??)))
+}
+
+async fn hear(mut stream: TcpStream, remote: SocketAddr, streams: &Arc<Streams>) -> io::Result<Heard> {
     let mut read = BytesMut::new();
     // Where no name is passed through, nobody pays for the look.
     if streams.registry.snapshot().passes_any() {
@@ -98,13 +142,13 @@ async fn meet(
         let snapshot = streams.registry.snapshot();
         if let Some(passthrough) = name.as_deref().and_then(|name| snapshot.passthrough(name)) {
             let visitor = Visitor::new(stream, read);
-            return Ok(match streams.admit(&snapshot, (&passthrough.value).into(), remote) {
+            return Ok(Heard::Met(match streams.admit(&snapshot, (&passthrough.value).into(), remote) {
                 Ok(admitted) => Met::Passing(admitted, visitor),
                 Err(defence) => Met::Refused(defence),
-            });
+            }));
         }
     }
-    Ok(Met::Secured(Box::new(handshakes.shake_hands(Prefixed::with(read, Turns::new(stream)), tls).await?)))
+    Ok(Heard::Hello(Box::new(Handshakes::hear(Prefixed::with(read, Turns::new(stream))).await?)))
 }
 
 /// Serves visitors over QUIC until the node stops.
@@ -136,8 +180,9 @@ pub(crate) async fn visitors_over_quic(
                     None => (),
                     Some(Ok(established)) => {
                         let connection = established.connection.clone();
+                        let caller = Caller { remote, tls: Some(Tls::of_quic(&connection)) };
                         // Apart, so that whoever has not come so far takes less.
-                        Box::pin(front::http3::serve(connection, Caller { remote, secure: true }, reception)).await;
+                        Box::pin(front::http3::serve(connection, caller, reception)).await;
                     }
                     Some(Err(error)) => {
                         reception.site.metrics.defended(error.defence());

@@ -2,12 +2,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use registry::{ConfigSource, ConfigurationError, TunnelRefused};
+use registry::{AuthorityPurpose, ConfigSource, ConfigurationError, TunnelRefused};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::registration::{LocalConfiguration, Refused, Registered, Registration};
-use wire::{Connection, Registrar};
+use wire::{Connection, Extensions, Registrar};
 
 use super::{Tunnels, managed};
 use crate::listen::Place;
@@ -108,7 +108,14 @@ impl Registrar for Door {
         // The tunnel may have been deleted between the check and the entry in the table, when nobody could close it.
         self.tunnels
             .close_if_gone(registration.tunnel, snapshot.tunnel(registration.tunnel).map(|tunnel| &tunnel.value));
-        Ok(Registered { connection, location: self.tunnels.location.clone(), remotely_managed })
+        let extensions = Extensions::from_features(registration.features.iter().map(String::as_str));
+        let origin_ca = snapshot.authority(AuthorityPurpose::Origin).filter(|_| extensions.origin_ca);
+        Ok(Registered {
+            connection,
+            location: self.tunnels.location.clone(),
+            remotely_managed,
+            origin_ca: origin_ca.map(|authority| authority.certificate.clone()),
+        })
     }
 
     async fn local_configuration(&self, connection: Uuid, configuration: LocalConfiguration) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wire::{Body, Kind};
@@ -69,7 +69,7 @@ async fn answers_without_a_body_stay_so() {
         let (node, _origin, _agent) = Node::with_app(transport).await;
         for way in ALL {
             let mut head = get("/length");
-            *head.method_mut() = http::Method::HEAD;
+            *head.method_mut() = Method::HEAD;
             let reply = node.visit(way, head).await;
             assert_eq!(
                 (reply.status, &reply.headers["content-length"], reply.body.len()),
@@ -181,4 +181,49 @@ async fn converse_with_pauses(mut io: impl AsyncRead + AsyncWrite + Unpin) {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+#[tokio::test]
+async fn every_host_says_how_the_visitor_is_seen() {
+    let (node, origin, _agent) = Node::with_app(BOTH[0]).await;
+    for way in ALL {
+        let ask = |method: Method, host: &str| {
+            let uri = format!("https://{host}/cdn-cgi/trace?x");
+            let request = Request::builder().method(method).uri(uri).header("user-agent", "test/1");
+            node.visit(way, request.body(Body::empty()).unwrap())
+        };
+        for host in ["app.edge.test", "unknown.edge.test", "nobody.test:8443"] {
+            let reply = ask(Method::GET, host).await;
+            assert_eq!((reply.status, &reply.headers["content-type"]), (200, &"text/plain".parse().unwrap()));
+            assert_eq!(reply.headers["cache-control"], "no-store");
+            let text = reply.text();
+            let value = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+                line.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+            };
+            let secure = !matches!(way, Way::Plain | Way::PlainHttp2);
+            assert_eq!((value("h"), value("ip")), (host.trim_end_matches(":8443").into(), "127.0.0.1".into()));
+            assert_eq!((value("colo"), value("uag"), value("warp")), ("LAB01".into(), "test/1".into(), "off".into()));
+            assert_eq!(value("visit_scheme"), if secure { "https" } else { "http" });
+            assert_eq!(value("tls"), if secure { "TLSv1.3" } else { "off" });
+            assert_eq!(value("sni"), if secure { "plaintext" } else { "off" });
+            let kex = match way {
+                Way::Plain | Way::PlainHttp2 => "none",
+                Way::Http1 | Way::Http2 => "X25519MLKEM768",
+                Way::Http3 => "unknown",
+            };
+            assert_eq!(value("kex"), kex, "{way:?}");
+            let http = match way {
+                Way::Plain | Way::Http1 => "http/1.1",
+                Way::PlainHttp2 | Way::Http2 => "http/2",
+                Way::Http3 => "http/3",
+            };
+            assert_eq!(value("http"), http);
+        }
+        let head = ask(Method::HEAD, "app.edge.test").await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert!(head.headers["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 100);
+        assert_eq!(ask(Method::POST, "app.edge.test").await.status, 501);
+    }
+    assert_eq!(origin.count(), 0, "no origin is asked");
 }

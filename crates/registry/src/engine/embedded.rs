@@ -1,17 +1,20 @@
+mod leases;
+pub(super) mod tables;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use futures_util::future::BoxFuture;
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Builder, Database, DatabaseError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Batch, Engine, Entry, Feed, FeedError, Guard, Revision, State, Write};
+use self::leases::Leases;
+use self::tables::{changes, commit, load, read_or_make_tables};
+use super::{Batch, Engine, Feed, FeedError, Guard, Live, Revision, SCHEMA, State, Write};
 use crate::{CommitError, EngineError, OpenError};
 
-/// Grows when the meaning of the tables or of the values in them changes.
-const SCHEMA: u64 = 1;
 /// The log of changes reaches back this many transactions: enough for any follower in the same process, and a few MB at
 /// most.
 const LOG_REVISIONS: u64 = 10_000;
@@ -22,24 +25,13 @@ const GROUP: usize = 64;
 /// Commands under way; whoever comes then waits.
 const QUEUE: usize = 256;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const META_SCHEMA: &str = "schema";
-const META_REVISION: &str = "revision";
-/// The log holds everything after this revision.
-const META_COMPACTED: &str = "compacted";
-
-/// Key → the revision that wrote it, and the value.
-const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
-/// Revision and place within the transaction → key. The value is the entry's own, so the log stays small whatever is
-/// written.
-const CHANGES: TableDefinition<'_, (u64, u32), &str> = TableDefinition::new("changes");
-
 /// The engine for one node: one file, or none at all.
 ///
 /// A thread of its own owns the database. Transactions that arrive while the disk is busy share the next write to it.
 pub struct Embedded {
     commands: mpsc::Sender<Command>,
     head: watch::Receiver<Revision>,
+    live: Leases,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,7 +62,7 @@ impl Embedded {
             .name("registry".into())
             .spawn(move || owner.run(receiver, &head_sender))
             .map_err(|error| EngineError::Storage(format!("cannot start a thread: {error}")))?;
-        Ok(Self { commands, head, thread: Some(thread) })
+        Ok(Self { commands, head, live: Leases::new(), thread: Some(thread) })
     }
 }
 
@@ -109,6 +101,14 @@ impl Engine for Embedded {
 
     fn follow(&self, after: Revision) -> Box<dyn Feed> {
         Box::new(EmbeddedFeed { commands: self.commands.clone(), head: self.head.clone(), after })
+    }
+
+    fn most_at_once(&self) -> Option<usize> {
+        None
+    }
+
+    fn live(&self) -> &dyn Live {
+        &self.live
     }
 }
 
@@ -159,26 +159,34 @@ enum Place {
 
 impl Place {
     fn open(&self) -> Result<Database, OpenError> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES);
         let in_memory = |error: DatabaseError| EngineError::Storage(error.to_string()).into();
-        let path = match self {
-            Self::File(path) => path,
-            Self::Memory => return builder.create_with_backend(InMemoryBackend::new()).map_err(in_memory),
+        match self {
+            Self::File(path) => open_file(path),
+            Self::Memory => builder().create_with_backend(InMemoryBackend::new()).map_err(in_memory),
             #[cfg(test)]
-            Self::Disk(disk) => return builder.create_with_backend(disk.clone()).map_err(in_memory),
-        };
-        let problem = |problem: String| OpenError::File { path: path.clone(), problem };
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path).map_err(|error| problem(error.to_string()))?;
-        builder.create_file(file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
-            other => problem(format!("{other}; restore it from a copy, or move it away to start anew")),
-        })
+            Self::Disk(disk) => builder().create_with_backend(disk.clone()).map_err(in_memory),
+        }
     }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Opens the file, or makes it (mode 0600).
+pub(super) fn open_file(path: &Path) -> Result<Database, OpenError> {
+    let problem = |problem: String| OpenError::File { path: path.to_owned(), problem };
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(|error| problem(error.to_string()))?;
+    builder().create_file(file).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
+        other => problem(format!("{other}; restore it from a copy, or move it away to start anew")),
+    })
 }
 
 /// Owns the database. After a failed write the database is opened anew: redb refuses everything on one that failed.
@@ -266,146 +274,14 @@ impl Owner {
     }
 }
 
-fn set_up(database: &Database) -> Result<Revision, OpenError> {
+/// Makes the tables at first, and answers the revision.
+pub(super) fn set_up(database: &Database) -> Result<Revision, OpenError> {
     let storage = |error: redb::Error| OpenError::Engine(EngineError::Storage(error.to_string()));
     let (schema, revision) = read_or_make_tables(database).map_err(storage)?;
     if schema > SCHEMA {
         return Err(OpenError::Schema { found: schema, known: SCHEMA });
     }
     Ok(revision)
-}
-
-fn read_or_make_tables(database: &Database) -> Result<(u64, Revision), redb::Error> {
-    let transaction = database.begin_write()?;
-    let found = {
-        let mut meta = transaction.open_table(META)?;
-        transaction.open_table(ENTRIES)?;
-        transaction.open_table(CHANGES)?;
-        let schema = meta.get(META_SCHEMA)?.map(|value| value.value());
-        let revision = meta.get(META_REVISION)?.map_or(0, |value| value.value());
-        if schema.is_none() {
-            meta.insert(META_SCHEMA, SCHEMA)?;
-        }
-        (schema, revision)
-    };
-    match found {
-        (None, revision) => {
-            transaction.commit()?;
-            Ok((SCHEMA, revision))
-        }
-        (Some(schema), revision) => {
-            transaction.abort()?;
-            Ok((schema, revision))
-        }
-    }
-}
-
-fn load(database: &Database) -> Result<State, redb::Error> {
-    let transaction = database.begin_read()?;
-    let revision = transaction.open_table(META)?.get(META_REVISION)?.map_or(0, |value| value.value());
-    let mut entries = Vec::new();
-    for entry in transaction.open_table(ENTRIES)?.iter()? {
-        let (key, value) = entry?;
-        let (written, bytes) = value.value();
-        entries.push(Entry { key: key.value().to_owned(), value: bytes.to_vec(), revision: written });
-    }
-    Ok(State { revision, entries })
-}
-
-/// Everything after this revision. A value that was overwritten meanwhile is passed over, since the later batch, which
-/// is in the answer too, has the new one.
-fn changes(database: &Database, after: Revision) -> Result<Result<Vec<Batch>, FeedError>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let compacted = transaction.open_table(META)?.get(META_COMPACTED)?.map_or(0, |value| value.value());
-    if after < compacted {
-        return Ok(Err(FeedError::Compacted));
-    }
-    let entries = transaction.open_table(ENTRIES)?;
-    let mut batches: Vec<Batch> = Vec::new();
-    for change in transaction.open_table(CHANGES)?.range((after + 1, 0)..)? {
-        let (place, key) = change?;
-        let (revision, _) = place.value();
-        if batches.last().is_none_or(|batch| batch.revision != revision) {
-            batches.push(Batch { revision, writes: Vec::new() });
-        }
-        let entry = entries.get(key.value())?;
-        let value = match entry.as_ref().map(|entry| entry.value()) {
-            Some((written, _)) if written > revision => continue,
-            Some((_, value)) => Some(value.to_vec()),
-            None => None,
-        };
-        let batch = batches.last_mut().expect("one was pushed above");
-        batch.writes.push(Write { key: key.value().to_owned(), value });
-    }
-    Ok(Ok(batches))
-}
-
-type Verdict = Result<Revision, CommitError>;
-
-/// Carries out as many of these as hold, in one write to the disk, and answers the revision after them and each one's
-/// outcome.
-fn commit(database: &Database, group: &[Order], log_revisions: u64) -> Result<(Revision, Vec<Verdict>), redb::Error> {
-    let transaction = database.begin_write()?;
-    let before = transaction.open_table(META)?.get(META_REVISION)?.map_or(0, |value| value.value());
-    let mut revision = before;
-    let mut verdicts = Vec::with_capacity(group.len());
-    for order in group {
-        let verdict = match broken_guard(&transaction, &order.guards)? {
-            Some(key) => Err(CommitError::Conflict { key, revision }),
-            None if order.writes.is_empty() => Ok(revision),
-            None => {
-                revision += 1;
-                write(&transaction, &order.writes, revision)?;
-                Ok(revision)
-            }
-        };
-        verdicts.push(verdict);
-    }
-    if revision == before {
-        transaction.abort()?;
-    } else {
-        transaction.open_table(META)?.insert(META_REVISION, revision)?;
-        compact(&transaction, revision.saturating_sub(log_revisions))?;
-        transaction.commit()?;
-    }
-    Ok((revision, verdicts))
-}
-
-fn broken_guard(transaction: &WriteTransaction, guards: &[Guard]) -> Result<Option<String>, redb::Error> {
-    let entries = transaction.open_table(ENTRIES)?;
-    for guard in guards {
-        let found = entries.get(guard.key.as_str())?.map_or(0, |value| value.value().0);
-        if found != guard.revision {
-            return Ok(Some(guard.key.clone()));
-        }
-    }
-    Ok(None)
-}
-
-fn write(transaction: &WriteTransaction, writes: &[Write], revision: Revision) -> Result<(), redb::Error> {
-    let mut entries = transaction.open_table(ENTRIES)?;
-    let mut log = transaction.open_table(CHANGES)?;
-    for (index, write) in (0u32..).zip(writes) {
-        let key = write.key.as_str();
-        match &write.value {
-            Some(value) => drop(entries.insert(key, (revision, value.as_slice()))?),
-            None => drop(entries.remove(key)?),
-        }
-        log.insert((revision, index), key)?;
-    }
-    Ok(())
-}
-
-/// Forgets the log up to this revision.
-fn compact(transaction: &WriteTransaction, until: Revision) -> Result<(), redb::Error> {
-    let mut meta = transaction.open_table(META)?;
-    let compacted = meta.get(META_COMPACTED)?.map_or(0, |value| value.value());
-    if until <= compacted {
-        return Ok(());
-    }
-    transaction.open_table(CHANGES)?.retain_in((compacted, 0)..(until + 1, 0), |_, _| false)?;
-    meta.insert(META_COMPACTED, until)?;
-    Ok(())
 }
 
 /// What all engines have in common is tested in `tests/engines.rs`.
@@ -417,6 +293,7 @@ mod tests {
 
     use redb::StorageBackend;
 
+    use super::tables::{META, META_SCHEMA};
     use super::*;
 
     /// A disk that can be told to be full.
@@ -538,16 +415,33 @@ mod tests {
         assert!(refused.contains("none/registry.redb"), "{refused}");
     }
 
+    #[tokio::test]
+    async fn an_older_schema_is_brought_forward() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.redb");
+        let engine = Embedded::open(&path).unwrap();
+        engine.commit(vec![], vec![put("a", "1")]).await.unwrap();
+        drop(engine);
+        set_schema(&path, 1);
+        assert_eq!(Embedded::open(&path).unwrap().load().await.unwrap().entries.len(), 1);
+        let database = Database::open(&path).unwrap();
+        let meta = redb::ReadableDatabase::begin_read(&database).unwrap().open_table(META).unwrap();
+        assert_eq!(meta.get(META_SCHEMA).unwrap().unwrap().value(), SCHEMA);
+    }
+
+    fn set_schema(path: &Path, schema: u64) {
+        let database = Database::open(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert(META_SCHEMA, schema).unwrap();
+        transaction.commit().unwrap();
+    }
+
     #[test]
     fn a_newer_schema_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("registry.redb");
         drop(Embedded::open(&path).unwrap());
-        let database = Database::open(&path).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert(META_SCHEMA, SCHEMA + 1).unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        assert!(matches!(Embedded::open(&path).err().unwrap(), OpenError::Schema { found: 2, known: 1 }));
+        set_schema(&path, SCHEMA + 1);
+        assert!(matches!(Embedded::open(&path).err().unwrap(), OpenError::Schema { found: 3, known: 2 }));
     }
 }

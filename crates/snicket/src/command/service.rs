@@ -187,7 +187,7 @@ fn install(args: Install, screen: Screen) -> anyhow::Result<()> {
 /// What the role says of itself.
 fn facts(words: &Words) -> anyhow::Result<Facts> {
     match &words.command {
-        Command::Up(args) => super::up::service_facts(args.clone()),
+        Command::Up(args) => super::up::service_facts((**args).clone()),
         Command::Tunnel(args) => super::tunnel::service_facts(args),
         _ => Ok(Facts { knows_tunnel: true, ..Facts::default() }),
     }

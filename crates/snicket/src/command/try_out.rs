@@ -15,8 +15,9 @@ use wire::identity::{Credentials, TunnelSecret};
 
 use crate::command::up::{DOMAIN, HTTP_PORT, HTTPS_PORT, stop, tell};
 use crate::inspect::{self, Inspect, InspectArgs};
+use crate::keep::{Keep, Place};
 use crate::logging::{Level, LogArgs, Logging};
-use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes};
+use crate::node::{self, Blueprint, Listening, Node, Wishes};
 use crate::origin::Origin;
 use crate::ports::{Listen, Wish};
 use crate::problem::Problem;
@@ -88,9 +89,11 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let blueprint = Blueprint {
         domain: domain.clone(),
         location: LOCATION.to_owned(),
+        advertise: None,
         data: data.clone(),
-        keep: Keep::InMemory,
+        keep: Keep { place: Place::InMemory, data: data.clone(), secrets_key: None },
         own: None,
+        acme: None,
         quick_tunnels: api::QuickTunnels::Off,
         limits: edge::Limits::default(),
         ports: None,

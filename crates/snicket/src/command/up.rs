@@ -1,6 +1,7 @@
 //! `snicket up`: a node of the edge.
 
 mod file;
+mod join;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -10,19 +11,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::QuickTunnels;
 use edge::Running;
-use registry::{EtcdIdentity, EtcdSettings, EtcdTls, Hostname};
+use registry::Hostname;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 
 use super::service::Facts;
+use crate::acme::AcmeArgs;
+use crate::joined::Joined;
+use crate::keep::RegistryArgs;
 use crate::local::LocalEdge;
 use crate::logging::{Level, LogArgs, Logging};
-use crate::node::{self, Blueprint, Keep, Listening, Node, Wishes, near};
+use crate::node::{self, Blueprint, Listening, Node, Wishes, near};
 use crate::notify::{self, PidFile, Watchdog};
 use crate::ports::{Listen, PortRange, Wish};
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
+use crate::secret::Secret;
 use crate::signals::Signals;
 use crate::{connector, paths, report};
 use file::File;
@@ -72,21 +77,8 @@ pub(crate) struct Args {
     /// Registry, CA and token [default: $XDG_DATA_HOME/snicket/edge]
     #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
     data: Option<PathBuf>,
-    /// Registry shared with other nodes: etcd://HOST:PORT[,HOST:PORT][/PREFIX] [default: a file in --data]
-    #[arg(
-        long, value_name = "ETCD", value_parser = registry_address, env = "SNICKET_REGISTRY", hide_env_values = true,
-        hide_short_help = true
-    )]
-    registry: Option<EtcdSettings>,
-    /// The authority of etcd's certificates (PEM); TLS, and this, is for every etcd beyond this machine
-    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_CA", hide_env_values = true, hide_short_help = true)]
-    registry_ca: Option<PathBuf>,
-    /// This node's certificate for etcd (PEM, leaf first)
-    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_CERT", hide_env_values = true, hide_short_help = true)]
-    registry_cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE", env = "SNICKET_REGISTRY_KEY", hide_env_values = true, hide_short_help = true)]
-    registry_key: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Configuration file (YAML)
     #[arg(long, value_name = "FILE", env = "SNICKET_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -105,12 +97,23 @@ pub(crate) struct Args {
     /// Public ports for TCP services, or off [default: 20000-20999]
     #[arg(long, value_name = "RANGE", value_parser = public_ports, env = "SNICKET_PORTS", hide_env_values = true)]
     ports: Option<PublicPorts>,
+    /// Become a node of the edge whose API is there, with a key of `snicket node invite`
+    #[arg(long, value_name = "HOST[:PORT]", env = "SNICKET_JOIN", hide_env_values = true)]
+    join: Option<String>,
+    /// That key, in a file; `-` is standard input
+    #[arg(long, value_name = "FILE", env = "SNICKET_KEY_FILE", hide_env_values = true, hide_short_help = true)]
+    key_file: Option<PathBuf>,
+    /// That key; better in the variable, where other users do not see it
+    #[arg(long, value_name = "KEY", env = "SNICKET_JOIN_KEY", hide_env_values = true, hide_short_help = true)]
+    join_key: Option<Secret>,
     /// A certificate of one's own (PEM, leaf first)
     #[arg(long, value_name = "FILE", env = "SNICKET_CERT", hide_env_values = true)]
     cert: Option<PathBuf>,
-    /// Its key
+    /// Its key; with --join and without --cert, that key or its file
     #[arg(long, value_name = "FILE", env = "SNICKET_KEY", hide_env_values = true)]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    acme: AcmeArgs,
     /// Who may make quick tunnels: open, loopback, token or off [default: loopback]
     #[arg(
         long, value_name = "WHO", value_parser = quick_tunnels, env = "SNICKET_QUICK_TUNNELS",
@@ -120,6 +123,9 @@ pub(crate) struct Args {
     /// Where this node is, such as ams1 [default: home]
     #[arg(long, value_name = "NAME", value_parser = location, env = "SNICKET_LOCATION", hide_env_values = true)]
     location: Option<String>,
+    /// At which address other machines reach this node [default: the one by which it reaches them]
+    #[arg(long, value_name = "IP", env = "SNICKET_ADVERTISE", hide_env_values = true, hide_short_help = true)]
+    advertise: Option<IpAddr>,
     /// Time for requests to end after a signal [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration, env = "SNICKET_GRACE_PERIOD", hide_env_values = true)]
     grace_period: Option<Duration>,
@@ -165,11 +171,6 @@ fn public_ports(text: &str) -> Result<PublicPorts, String> {
     if text == "off" { Ok(PublicPorts::Off) } else { text.parse().map(PublicPorts::Range) }
 }
 
-/// Reads where the registry is.
-fn registry_address(text: &str) -> Result<EtcdSettings, String> {
-    EtcdSettings::parse(text).map_err(|error| error.to_string())
-}
-
 fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
@@ -204,26 +205,44 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// What a service of this edge depends on, its configuration file included.
 pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
     let config = args.config.clone();
-    let Settings { wishes, blueprint, grace, registry_files, .. } = Settings::merge(args)?;
+    let Settings { wishes, blueprint, grace, files, .. } = Settings::merge(args)?;
     let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
     let lowest_public = blueprint.ports.map(|range| *range.numbers().start());
     let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel);
     Ok(Facts {
         config,
-        files: own.into_iter().flatten().chain(registry_files).collect(),
+        files: own.into_iter().flatten().chain(files).collect(),
         ports: listeners.map(|wish| wish.address().port()).chain(lowest_public).collect(),
         grace: Some(grace),
         ..Facts::default()
     })
 }
 
+/// Where the registry is: as it was said, else where that of the edge is that the machine with this data directory joined.
+pub(crate) fn registry_at(said: RegistryArgs, data: &Path) -> anyhow::Result<RegistryArgs> {
+    if said.registry.is_some() {
+        return Ok(said);
+    }
+    match Joined::load(data)? {
+        Some(joined) => Ok(said.or(joined.registry_args(data)?)),
+        None => Ok(said),
+    }
+}
+
+/// What a configuration file says of the data directory and the registry.
+pub(crate) fn registry_of(config: Option<&Path>) -> anyhow::Result<(Option<PathBuf>, RegistryArgs)> {
+    let file = config.map(File::load).transpose()?.unwrap_or_default();
+    Ok((file.data, file.registry))
+}
+
 /// Runs the edge until a signal ends it.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
+    join::join(&args, screen).await?;
     let settings = Settings::merge(args)?;
     settings.logging.start(Level::Info)?;
     let signals = Signals::install().context("signals cannot be watched")?;
     let Listening { sockets, notices } = settings.wishes.bind()?;
-    let node = settings.blueprint.start(sockets).await?;
+    let mut node = settings.blueprint.start(sockets).await?;
     let token_file = settings.data.join(node::TOKEN_FILE);
     let local = describe(&node, &settings.domain, token_file);
     let announcement = local.announce(&settings.data)?;
@@ -232,6 +251,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let requests = node.running.requests();
     announce(&node, &local, &settings.data, screen);
     tell(&notices, screen);
+    tell(node.notice.as_slice(), screen);
     notify::systemd("READY=1");
     let _watchdog = Watchdog::start();
 
@@ -244,7 +264,9 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     drop(announcement);
     notify::systemd("STOPPING=1");
     connector::draining(settings.grace, screen);
+    node.stop_ordering().await;
     stop(&node.running, settings.grace, &signals).await;
+    node.registry.leave().await;
     shown.abort();
     screen.event(&json!({ "event": "stopped", "time": report::now() }));
     Ok(())
@@ -284,32 +306,35 @@ struct Settings {
     grace: Duration,
     pidfile: Option<PathBuf>,
     logging: Logging,
-    /// What TLS to etcd was read from, by flag.
-    registry_files: Vec<(&'static str, PathBuf)>,
+    /// What else is read, by flag: for TLS to etcd and to an ACME server, and the key for joining.
+    files: Vec<(&'static str, PathBuf)>,
 }
 
 impl Settings {
     fn merge(args: Args) -> anyhow::Result<Self> {
         let file = args.config.as_deref().map(File::load).transpose()?.unwrap_or_default();
-        let domain = args.domain.or(file.domain).unwrap_or_else(|| DOMAIN.to_owned());
+        let data = args.data.or(file.data).unwrap_or_else(paths::edge_data);
+        let joined = Joined::load(&data)?;
+        let domain = args.domain.or(file.domain).or_else(|| joined.as_ref().map(|joined| joined.domain.clone()));
+        let domain = domain.unwrap_or_else(|| DOMAIN.to_owned());
         let domain = Hostname::parse(&domain).with_context(|| {
             Problem::usage(format!("{domain:?} is no domain"), "write for example --domain tunnel.example.com")
         })?;
-        let data = args.data.or(file.data).unwrap_or_else(paths::edge_data);
-        let own = match (args.cert.or(file.cert), args.key.or(file.key)) {
+        let joins = args.join.or(file.join).is_some();
+        let cert = args.cert.or(file.cert);
+        // Without a certificate it is that of the joining.
+        let key = args.key.or(file.key).filter(|_| cert.is_some() || !joins);
+        let own = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             _ => return Err(Problem::usage("--cert and --key belong together", "give both, or neither").into()),
         };
-        let registry_files: Vec<_> = [
-            ("registry-ca", args.registry_ca.or(file.registry_ca)),
-            ("registry-cert", args.registry_cert.or(file.registry_cert)),
-            ("registry-key", args.registry_key.or(file.registry_key)),
-        ]
-        .into_iter()
-        .filter_map(|(flag, path)| Some((flag, path?)))
-        .collect();
-        let keep = keep(args.registry.or(file.registry), &registry_files)?;
+        let acme = args.acme.or(file.acme);
+        let said = args.registry.or(file.registry);
+        let key_file = args.key_file.or(file.key_file).map(|path| ("key-file", path));
+        let files = said.files().into_iter().chain(acme.files()).chain(key_file).collect();
+        let place = registry_at(said, &data)?;
+        let keep = place.keep(data.clone())?;
         let public = if domain.as_str() == DOMAIN { Ipv4Addr::LOCALHOST.into() } else { everywhere() };
         let tunnel = if args.tunnel.is_empty() { file.tunnel } else { args.tunnel };
         let mut tunnel: Vec<Wish> =
@@ -332,9 +357,11 @@ impl Settings {
             blueprint: Blueprint {
                 domain: domain.clone(),
                 location: args.location.or(file.location).unwrap_or_else(|| LOCATION.to_owned()),
+                advertise: args.advertise.or(file.advertise),
                 data: data.clone(),
                 keep,
                 own,
+                acme: acme.client()?,
                 ports: match args.ports.or(file.ports).unwrap_or(PublicPorts::Range(PORTS)) {
                     PublicPorts::Off => None,
                     PublicPorts::Range(range) => Some(range),
@@ -359,41 +386,9 @@ impl Settings {
             grace: args.grace_period.or(file.grace_period).unwrap_or(GRACE_PERIOD),
             pidfile: args.pidfile.or(file.pidfile),
             logging,
-            registry_files,
+            files,
         })
     }
-}
-
-/// Where the registry is to be kept, with what the files for TLS to etcd hold.
-fn keep(registry: Option<EtcdSettings>, files: &[(&'static str, PathBuf)]) -> anyhow::Result<Keep> {
-    let read = |flag: &str| -> anyhow::Result<Option<Vec<u8>>> {
-        let Some((_, path)) = files.iter().find(|(name, _)| *name == flag) else { return Ok(None) };
-        let content = std::fs::read(path).with_context(|| {
-            let what = format!("cannot read {}, which --{flag} names", path.display());
-            Problem::usage(what, "check the path and who may read it")
-        })?;
-        Ok(Some(content))
-    };
-    let (ca, certificate, key) = (read("registry-ca")?, read("registry-cert")?, read("registry-key")?);
-    let Some(settings) = registry else {
-        return match files.first() {
-            None => Ok(Keep::OnDisk),
-            Some((flag, _)) => {
-                let what = format!("--{flag} belongs to --registry");
-                Err(Problem::usage(what, "say as well where etcd is: --registry etcd://HOST:PORT").into())
-            }
-        };
-    };
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(EtcdIdentity { certificate, key }),
-        (None, None) => None,
-        _ => {
-            let what = "--registry-cert and --registry-key belong together";
-            return Err(Problem::usage(what, "give both, or neither").into());
-        }
-    };
-    let settings = if files.is_empty() { settings } else { settings.with_tls(EtcdTls { ca, identity }) };
-    Ok(Keep::Etcd(Box::new(settings)))
 }
 
 /// All addresses of both families, or of IPv4 alone where the system has no IPv6.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use harness::{Http, Visitor};
-use http::Request;
+use harness::{Edge, Http, Stream, Visitor};
+use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ const TURNS: [Kind; 10] = {
 };
 /// Visitors give up after this: what takes longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// What a visitor gives one address of a node before it tries another one.
+const REACH: Duration = Duration::from_secs(2);
 /// Pieces of a stream, and messages on a WebSocket.
 const PIECES: usize = 5;
 /// Between two of them, and between two datagrams of a flow.
@@ -61,9 +63,21 @@ impl Kind {
 /// Why a request came to nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    /// The answer had begun.
-    pub(crate) cut: bool,
+    pub(crate) stage: Stage,
     pub(crate) what: String,
+}
+
+/// How far a request had come that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nobody took the connection.
+    Unreached,
+    /// The connection ended.
+    Unanswered,
+    /// The answer was no, or came too late.
+    Refused,
+    /// The answer had begun.
+    Cut,
 }
 
 /// One request from its beginning to its end.
@@ -86,9 +100,29 @@ impl Visit {
     }
 }
 
-/// Visits until the time is over, and waits for those under way.
-pub(crate) async fn load(visitor: Visitor, host: &str, ports: (u16, u16), time: Duration) -> Vec<Visit> {
-    let urls = (format!("http://{host}:{}", ports.0), format!("https://{host}:{}", ports.1));
+/// A node that visitors may go to, as they know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    visitor: Visitor,
+    http: String,
+    https: String,
+}
+
+impl Door {
+    /// This node's, for this name.
+    pub(crate) fn of(edge: &Edge, host: &str) -> Self {
+        let (http, https) = (edge.http().port(), edge.https().port());
+        Self {
+            visitor: edge.visitor(),
+            http: format!("http://{host}:{http}"),
+            https: format!("https://{host}:{https}"),
+        }
+    }
+}
+
+/// Visits until the time is over, and waits for those under way. Each visitor begins at the next door, and knows the others: as a
+/// browser does with a name of several addresses.
+pub(crate) async fn load(doors: Vec<Door>, time: Duration) -> Vec<Visit> {
     let until = Instant::now() + time;
     let mut pace = interval(PACE);
     let mut visits = JoinSet::new();
@@ -99,15 +133,16 @@ pub(crate) async fn load(visitor: Visitor, host: &str, ports: (u16, u16), time: 
         }
         // Visitors differ: every third comes over HTTP/2 with TLS, the others over HTTP/1.1.
         let is_second = kind == Kind::Get && number % 3 == 0;
-        let visitor = visitor.over(if is_second { Http::Two } else { Http::One });
-        let base = if is_second { urls.1.clone() } else { urls.0.clone() };
+        let mut doors = doors.clone();
+        let first = number % doors.len();
+        doors.rotate_left(first);
         visits.spawn(async move {
             let begun = Instant::now();
-            let outcome = timeout(PATIENCE, visit(&visitor, kind, &base)).await;
+            let outcome = timeout(PATIENCE, try_doors(&doors, kind, is_second)).await;
             let failure = match outcome {
                 Ok(Ok(())) => None,
                 Ok(Err(failure)) => Some(failure),
-                Err(_) => Some(Failure { cut: false, what: format!("no answer within {} s", PATIENCE.as_secs()) }),
+                Err(_) => Some(refused(format!("no answer within {} s", PATIENCE.as_secs()))),
             };
             Visit { kind, begun, ended: Instant::now(), failure }
         });
@@ -130,7 +165,7 @@ pub(crate) async fn flows(port: SocketAddr, time: Duration) -> Vec<Visit> {
                 let begun = Instant::now();
                 let word = visits.len().to_be_bytes();
                 let failure = timeout(PATIENCE, answered(&socket, &word)).await.err();
-                let failure = failure.map(|_| before(format!("no answer within {} s", PATIENCE.as_secs())));
+                let failure = failure.map(|_| refused(format!("no answer within {} s", PATIENCE.as_secs())));
                 visits.push(Visit { kind: Kind::Datagram, begun, ended: Instant::now(), failure });
                 tokio::time::sleep(PAUSE.saturating_sub(begun.elapsed())).await;
             }
@@ -161,6 +196,22 @@ async fn answered(socket: &UdpSocket, word: &[u8]) {
     }
 }
 
+/// Goes on to the next door where nobody opens, and with a GET also where nobody answers.
+async fn try_doors(doors: &[Door], kind: Kind, is_second: bool) -> Result<(), Failure> {
+    let mut outcome = Ok(());
+    for door in doors {
+        let visitor = door.visitor.over(if is_second { Http::Two } else { Http::One });
+        let base = if is_second { &door.https } else { &door.http };
+        outcome = visit(&visitor, kind, base).await;
+        match &outcome {
+            Err(Failure { stage: Stage::Unreached, .. }) => (),
+            Err(Failure { stage: Stage::Unanswered, .. }) if matches!(kind, Kind::Get | Kind::Stream) => (),
+            _ => break,
+        }
+    }
+    outcome
+}
+
 async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure> {
     match kind {
         Kind::Get => ask(visitor, "GET", &format!("{base}/slow?ms=20"), Bytes::new(), 4).await,
@@ -174,32 +225,47 @@ async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure>
     }
 }
 
-fn before(what: impl ToString) -> Failure {
-    Failure { cut: false, what: what.to_string() }
+fn unreached(what: impl ToString) -> Failure {
+    Failure { stage: Stage::Unreached, what: what.to_string() }
+}
+
+fn refused(what: impl ToString) -> Failure {
+    Failure { stage: Stage::Refused, what: what.to_string() }
 }
 
 fn midway(what: impl ToString) -> Failure {
-    Failure { cut: true, what: what.to_string() }
+    Failure { stage: Stage::Cut, what: what.to_string() }
+}
+
+/// A connection to a node, within the time that a visitor gives one address before the next.
+async fn dial(visitor: &Visitor, uri: &Uri) -> Result<Box<dyn Stream>, Failure> {
+    match timeout(REACH, visitor.try_dial(uri)).await {
+        Ok(dialled) => dialled.map_err(unreached),
+        Err(_) => Err(unreached(format!("no connection within {} s", REACH.as_secs()))),
+    }
 }
 
 async fn ask(visitor: &Visitor, method: &str, url: &str, body: Bytes, length: usize) -> Result<(), Failure> {
     let body = Full::new(body).map_err(|never| match never {}).boxed();
     let request = Request::builder().method(method).uri(url).header("accept", "text/plain").body(body);
-    let response = visitor.try_open(request.unwrap()).await.map_err(before)?;
+    let request = request.unwrap();
+    let stream = dial(visitor, request.uri()).await?;
+    let sent = visitor.send(stream, request).await;
+    let response = sent.map_err(|error| Failure { stage: Stage::Unanswered, what: error.to_string() })?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.map_err(midway)?.to_bytes();
     match status {
         200 if body.len() == length => Ok(()),
         200 => Err(midway(format!("{} bytes", body.len()))),
-        _ => Err(before(format!("{status} {}", String::from_utf8_lossy(&body).lines().next().unwrap_or_default()))),
+        _ => Err(refused(format!("{status} {}", String::from_utf8_lossy(&body).lines().next().unwrap_or_default()))),
     }
 }
 
 async fn talk(visitor: &Visitor, base: &str) -> Result<(), Failure> {
     let url = format!("{base}/ws");
-    let stream = visitor.try_dial(&url.parse().unwrap()).await.map_err(before)?;
+    let stream = dial(visitor, &url.parse().unwrap()).await?;
     let opened = tokio_tungstenite::client_async(url.replacen("http", "ws", 1), stream).await;
-    let (mut socket, _) = opened.map_err(before)?;
+    let (mut socket, _) = opened.map_err(refused)?;
     for number in 0..PIECES {
         tokio::time::sleep(PAUSE).await;
         let sent = Message::text(number.to_string());

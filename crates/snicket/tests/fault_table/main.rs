@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cluster;
 mod load;
 mod report;
 mod rig;
@@ -19,7 +20,7 @@ use tokio::time::sleep_until;
 use load::Kind;
 use report::{Row, page};
 use rig::{Needs, Rig};
-use rows::{CASES, Case, Fault};
+use rows::{BOTH, CASES, Case, Fault};
 
 /// The length of each row in seconds, for the whole form.
 const SECONDS: &str = "SNICKET_FAULTS_SECONDS";
@@ -46,8 +47,8 @@ async fn row(cable: &Cable, case: &Case, transport: &'static str, time: Duration
     let began = Instant::now();
     let over = began + time;
     let load = tokio::spawn({
-        let (visitor, host, ports) = (rig.visitor(), rig.host.clone(), rig.ports());
-        async move { load::load(visitor, &host, ports, time).await }
+        let doors = vec![rig.door()];
+        async move { load::load(doors, time).await }
     });
     let flows = rig.port.map(|port| tokio::spawn(load::flows(port, time)));
     // A fifth before, and at least a fifth after.
@@ -73,10 +74,7 @@ async fn row(cable: &Cable, case: &Case, transport: &'static str, time: Duration
     }
     rig.end().await;
     let row = Row { what: case.what, transport, note: case.note, visits, retried, began, over, mended };
-    eprintln!("{}", row.line());
-    for (reason, count) in row.reasons() {
-        eprintln!("    {count} × {reason}");
-    }
+    row.tell();
     Some(row)
 }
 
@@ -133,6 +131,30 @@ fn origins_clocks_and_resources_fail() {
 }
 
 #[test]
+fn one_node_of_several_fails() {
+    Network::run("one_node_of_several_fails", |network| async move {
+        if whole().is_some() {
+            return;
+        }
+        for case in cluster::CASES {
+            for transport in BOTH {
+                let Some(row) = cluster::row(&network, case, transport, SHORT).await else { return };
+                row.tell();
+                for kind in Kind::HTTP {
+                    assert!(row.tried(kind) > 0, "{}: {kind:?}", row.what);
+                }
+                let (failed, reasons) = (row.failed(Kind::Get), row.reasons());
+                // What has begun cannot be done again.
+                assert_eq!(failed.0, failed.1, "{} over {transport}: a GET failed unanswered: {reasons:?}", row.what);
+                if matches!(case.fault, cluster::Fault::LeaderKilled | cluster::Fault::MajorityKilled) {
+                    assert!(reasons.is_empty(), "{} over {transport}: something failed: {reasons:?}", row.what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn the_table_is_written() {
     if whole().is_none() {
         return;
@@ -145,6 +167,12 @@ fn the_table_is_written() {
         for case in CASES.iter().filter(|case| case.what.contains(&only)) {
             for transport in case.transports {
                 rows.extend(row(&cable, case, transport, time).await);
+            }
+        }
+        drop(cable);
+        for case in cluster::CASES.iter().filter(|case| case.what.contains(&only)) {
+            for transport in BOTH {
+                rows.extend(cluster::row(&network, case, transport, time).await.inspect(Row::tell));
             }
         }
         let text = page(&rows, time);

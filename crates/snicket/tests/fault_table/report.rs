@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::load::{FLOWS, Kind, PATIENCE, Visit};
+use crate::load::{FLOWS, Kind, PATIENCE, Stage, Visit};
 
 /// A visit that takes so much longer than the origin does counts as not yet recovered.
 const LATE: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl Row {
     pub(crate) fn failed(&self, kind: Kind) -> (usize, usize) {
         let failures: Vec<_> =
             self.visits.iter().filter(|visit| visit.kind == kind).filter_map(|visit| visit.failure.as_ref()).collect();
-        (failures.len(), failures.iter().filter(|failure| failure.cut).count())
+        (failures.len(), failures.iter().filter(|failure| failure.stage == Stage::Cut).count())
     }
 
     /// The longest time in which no visit ended well.
@@ -80,11 +80,19 @@ impl Row {
         let mut reasons = BTreeMap::new();
         for visit in &self.visits {
             if let Some(failure) = &visit.failure {
-                let how = if failure.cut { "cut" } else { "no answer" };
+                let how = if failure.stage == Stage::Cut { "cut" } else { "no answer" };
                 *reasons.entry(format!("{:?}, {how}: {}", visit.kind, failure.what)).or_default() += 1;
             }
         }
         reasons
+    }
+
+    /// Shows the row, and why what failed did, while others are still to come.
+    pub(crate) fn tell(&self) {
+        eprintln!("{}", self.line());
+        for (reason, count) in self.reasons() {
+            eprintln!("    {count} × {reason}");
+        }
     }
 
     fn cell(&self, kind: Kind) -> String {
@@ -126,7 +134,8 @@ pub(crate) fn page(rows: &[Row], time: Duration) -> String {
          Written by `SNICKET_FAULTS_SECONDS={seconds} cargo test -p snicket --release --test fault_table -- --nocapture`.\n\n\
          Each row runs for {seconds} s with an edge, an origin and one agent or two of its own, in a network namespace. Between agent and \
          edge lie four strands of a cable (a TUN device whose packets pass through the test, at most 1500 bytes each), one for each of an \
-         agent's connections; packets are lost and held up there. Twenty visits begin each second, whatever becomes of them: twelve GETs that \
+         agent's connections; packets are lost and held up there. Where there are three nodes, they, three members of \
+         etcd and the agent have a network namespace each, with a switch between them, and nobody else's cable. Twenty visits begin each second, whatever becomes of them: twelve GETs that \
          the origin takes 20 ms for (a third over HTTP/2 with TLS, the rest over HTTP/1.1), four POSTs of 1 KiB, two downloads \
          that take a second, two WebSockets on which five messages are sent back within a second. A visitor gives up after {patience} s. \
          Where UDP is measured, {FLOWS} flows go on at a public port beside them: each says a datagram again and again until it comes back, \

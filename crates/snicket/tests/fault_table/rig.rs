@@ -10,6 +10,8 @@ use harness::{
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::load::Door;
+
 /// Strands of the cable, one for each connection of an agent.
 pub(crate) const STRANDS: u8 = 4;
 /// Where agents go; nobody else is in this network.
@@ -43,7 +45,7 @@ pub(crate) struct Needs {
 pub(crate) struct Rig<'a> {
     pub(crate) edge: Edge,
     pub(crate) cable: &'a Cable,
-    pub(crate) host: String,
+    host: String,
     transport: &'static str,
     token: PathBuf,
     agents: Vec<Option<Connector>>,
@@ -186,12 +188,8 @@ impl<'a> Rig<'a> {
         sum(&edge_metrics(&self.edge).await, "snicket_edge_retries_total")
     }
 
-    pub(crate) fn visitor(&self) -> Visitor {
-        self.edge.visitor()
-    }
-
-    pub(crate) fn ports(&self) -> (u16, u16) {
-        (self.edge.http().port(), self.edge.https().port())
+    pub(crate) fn door(&self) -> Door {
+        Door::of(&self.edge, &self.host)
     }
 
     pub(crate) async fn kill_agent(&mut self) {
@@ -295,7 +293,7 @@ async fn edge_metrics(edge: &Edge) -> String {
 }
 
 /// A counter or gauge over all of its labels.
-fn sum(metrics: &str, name: &str) -> u64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> u64 {
     let values = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<u64>().ok())?

@@ -8,7 +8,7 @@ use crate::rig::Rig;
 
 const QUIC: &str = "quic";
 const HTTP2: &str = "http2";
-const BOTH: &[&str] = &[QUIC, HTTP2];
+pub(crate) const BOTH: &[&str] = &[QUIC, HTTP2];
 /// QUIC first, and HTTP/2 where that does not get through.
 const AUTO: &[&str] = &["auto"];
 

@@ -109,6 +109,7 @@ async fn a_flow_goes_on_over_another_agent_when_its_own_is_killed() {
 async fn a_flow_leaves_a_connection_that_is_silent_while_another_is_not() {
     let edge = Edge::start_with(&["--loglevel", "warn"]).await;
     let origin = DatagramOrigin::start().await;
+    // The agent's other connections are just as silent, and the flow must not go to one of them.
     for transport in TRANSPORTS {
         let relays = [Relay::start(edge.tunnel(), Passing::All).await, Relay::start(edge.tunnel(), Passing::All).await];
         let game = Game::start(&edge, origin.address(), transport, [relays[0].address(), relays[1].address()]).await;

@@ -40,7 +40,12 @@ pub fn rpc_server(data: &[u8]) {
         first if first & 1 == 0 => Role::Edge,
         _ => Role::Agent,
     });
-    let registered = Ok(Registered { connection: Uuid::from_u128(1), location: "ams1".into(), remotely_managed: true });
+    let registered = Ok(Registered {
+        connection: Uuid::from_u128(1),
+        location: "ams1".into(),
+        remotely_managed: true,
+        origin_ca: None,
+    });
     let mut sent = 0;
     let mut over = false;
     for piece in data.chunks(usize::from(first / 2) + 1) {

@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{
     AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
     TransportConfig, VarInt,
@@ -43,6 +45,10 @@ const DATAGRAM_BUFFER: usize = 1 << 20;
 
 /// Bytes of the largest packet: what fits into a jumbo frame of 9,000 with the headers of IPv6 and UDP.
 pub(super) const LARGEST_PACKET: u16 = 9_000 - 40 - 8;
+
+/// Bytes that may be under way at first where packets may be so large. The usual 14,720 (RFC 9002 section 7.2) hold one such packet,
+/// and the library, which waits for room for one more whatever it has to say, would not even send that a connection ends.
+const JUMBO_START: u64 = 4 * LARGEST_PACKET as u64;
 
 /// Packets that one of our own ends leaves without an acknowledgement until it has something else to say. Alone, an acknowledgement
 /// costs either end as much as a request does. More would hold up a sender that may not have so many under way.
@@ -116,11 +122,14 @@ fn transport_config(packets: Packets) -> TransportConfig {
     let mut acknowledgements = AckFrequencyConfig::default();
     acknowledgements.ack_eliciting_threshold(UNACKNOWLEDGED.into()).max_ack_delay(Some(ACKNOWLEDGED_AFTER));
     let mut discovery = MtuDiscoveryConfig::default();
+    let mut congestion = CubicConfig::default();
     if packets == Packets::Jumbo {
         discovery.upper_bound(LARGEST_PACKET);
+        congestion.initial_window(JUMBO_START);
     }
     let mut config = TransportConfig::default();
     config
+        .congestion_controller_factory(Arc::new(congestion))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MILLIS))))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(STREAM_WINDOW.into())

@@ -3,14 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use capnp::text;
+use capnp::{any_pointer, text};
 use uuid::Uuid;
 
 use super::ProtocolError;
 use crate::identity::TunnelSecret;
 use crate::registration::{Refused, Registered, Registration};
 use crate::schema::tunnel_capnp::{
-    connection_response, register_connection_params, register_connection_results, update_configuration_results,
+    connection_response, extended_registration_results, register_connection_params, register_connection_results,
+    update_configuration_results,
 };
 
 /// Bytes of an account tag, a feature, a version and the like. The longest in use has 36.
@@ -19,6 +20,8 @@ const MAX_NAME: usize = 256;
 const MAX_SECRET: usize = 1024;
 /// Features of one agent; the reference has fewer than ten.
 const MAX_FEATURES: u32 = 64;
+/// Bytes of an authority's certificate as text; one has less than a tenth of that.
+const MAX_AUTHORITY: usize = 16 << 10;
 /// Bytes of a text for people; what is longer is cut.
 const MAX_SENTENCE: usize = 1024;
 
@@ -75,11 +78,17 @@ pub(super) fn read_registration(params: register_connection_params::Reader<'_>) 
     })
 }
 
-pub(super) fn write_registered(
-    answer: &Result<Registered, Refused>,
-    results: register_connection_results::Builder<'_>,
-) {
-    let result = results.init_result().init_result();
+pub(super) fn write_registered(answer: &Result<Registered, Refused>, results: any_pointer::Builder<'_>) {
+    let origin_ca = answer.as_ref().ok().and_then(|registered| registered.origin_ca.as_deref());
+    let response = match origin_ca {
+        None => results.init_as::<register_connection_results::Builder<'_>>().init_result(),
+        Some(origin_ca) => {
+            let mut results = results.init_as::<extended_registration_results::Builder<'_>>();
+            results.set_origin_ca(origin_ca);
+            results.init_result()
+        }
+    };
+    let result = response.init_result();
     match answer {
         Ok(registered) => {
             let mut details = result.init_connection_details();
@@ -98,7 +107,7 @@ pub(super) fn write_registered(
 }
 
 pub(super) fn read_registered(
-    results: register_connection_results::Reader<'_>,
+    results: extended_registration_results::Reader<'_>,
 ) -> Result<Result<Registered, Refused>, ProtocolError> {
     let result = results.get_result()?.get_result();
     match result.which() {
@@ -108,6 +117,7 @@ pub(super) fn read_registered(
                 connection: uuid("connection uuid", details.get_uuid()?)?,
                 location: name("location name", details.get_location_name()?)?,
                 remotely_managed: details.get_tunnel_is_remotely_managed(),
+                origin_ca: authority(results.get_origin_ca()?)?,
             }))
         }
         Ok(connection_response::result::Error(error)) => {
@@ -163,6 +173,14 @@ fn name(what: &'static str, text: text::Reader<'_>) -> Result<String, ProtocolEr
         }
         Ok(text) if !text.contains(char::is_control) => Ok(text.to_owned()),
         _ => Err(ProtocolError::new(format!("the {what} is not a printable text"))),
+    }
+}
+
+fn authority(text: text::Reader<'_>) -> Result<Option<String>, ProtocolError> {
+    match text.to_str() {
+        Ok("") => Ok(None),
+        Ok(pem) if pem.len() <= MAX_AUTHORITY => Ok(Some(pem.to_owned())),
+        _ => Err(ProtocolError::new(format!("the origins' authority is no text of at most {MAX_AUTHORITY} bytes"))),
     }
 }
 

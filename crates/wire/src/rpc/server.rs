@@ -165,7 +165,7 @@ impl Server {
         }
         self.line.send(match reply {
             Reply::Registered(answer) => {
-                outgoing::results(question, |content| params::write_registered(answer, content.init_as()))
+                outgoing::results(question, |content| params::write_registered(answer, content))
             }
             Reply::Done => outgoing::results(question, |content| {
                 content.init_as::<schema::empty::Builder<'_>>();

@@ -27,7 +27,7 @@ fn registration() -> Registration {
 }
 
 fn registered() -> Registered {
-    Registered { connection: Uuid::new_v4(), location: "ams1".into(), remotely_managed: true }
+    Registered { connection: Uuid::new_v4(), location: "ams1".into(), remotely_managed: true, origin_ca: None }
 }
 
 fn transmitted(mut poll: impl FnMut() -> Option<Bytes>) -> Vec<u8> {
@@ -124,6 +124,20 @@ mod cores {
         params::write_registered(answer, builder.init_root());
         let read = params::read_registered(builder.get_root_as_reader().expect("was made above"));
         read.expect("is readable").err().map(|refused| refused.retry_after)
+    }
+
+    #[test]
+    fn the_authority_for_origins_travels_within_bounds() {
+        let read = |length: usize| {
+            let sent = Registered { origin_ca: Some("x".repeat(length)), ..registered() };
+            let mut builder = Builder::new_default();
+            params::write_registered(&Ok(sent.clone()), builder.init_root());
+            let read = params::read_registered(builder.get_root_as_reader().expect("was made above"));
+            read.map(|answer| answer == Ok(sent))
+        };
+        assert_eq!(read(700), Ok(true));
+        let message = "the origins' authority is no text of at most 16384 bytes";
+        assert_eq!(read(16_385), Err(ProtocolError::new(message)));
     }
 
     #[test]

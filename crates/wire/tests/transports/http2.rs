@@ -251,8 +251,12 @@ impl RawEdge {
         let Some(ControlCall::Register(question, _)) = soon(control.next()).await.unwrap() else {
             panic!("no register")
         };
-        let registered =
-            Registered { connection: crate::rig::CONNECTION, location: "lab01".into(), remotely_managed: true };
+        let registered = Registered {
+            connection: crate::rig::CONNECTION,
+            location: "lab01".into(),
+            remotely_managed: true,
+            origin_ca: None,
+        };
         control.reply_register(question, &Ok(registered)).await.unwrap();
         let (_, agent) = soon(connecting).await.unwrap().unwrap();
         Self { requests, control, agent }

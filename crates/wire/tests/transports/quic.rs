@@ -30,6 +30,7 @@ pub async fn raw_edge(origin: Arc<Origin>) -> (quinn::Connection, wire::AgentCon
                 connection: crate::rig::CONNECTION,
                 location: "lab01".into(),
                 remotely_managed: true,
+                origin_ca: None,
             };
             control.reply_register(question, &Ok(registered)).await.unwrap();
             control
@@ -113,6 +114,7 @@ async fn a_request_before_the_registration_is_served_and_so_is_one_after_the_con
         connection: crate::rig::CONNECTION,
         location: "lab01".into(),
         remotely_managed: true,
+        origin_ca: None,
     };
     control.reply_register(question, &Ok(registered)).await.unwrap();
     let (_, agent) = soon(connecting).await.unwrap().unwrap();

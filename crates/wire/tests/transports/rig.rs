@@ -81,6 +81,7 @@ impl Registrar for Node {
                 connection: CONNECTION,
                 location: "lab01".into(),
                 remotely_managed: self.remotely_managed,
+                origin_ca: None,
             }),
         }
     }

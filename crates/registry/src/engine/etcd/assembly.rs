@@ -25,6 +25,11 @@ impl Assembly {
         self.after
     }
 
+    /// What is to be watched.
+    pub(super) fn range(&self) -> (Vec<u8>, Vec<u8>) {
+        self.layout.all()
+    }
+
     /// Forgets what is not whole: the next watch brings it again.
     pub(super) fn interrupt(&mut self) {
         self.open = None;

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     LongAnswer,
     /// What was asked for is from before a compaction.
     Compacted,
+    /// There is no such lease, or no more.
+    NoLease,
     /// Nothing was done, and nothing will be until somebody changes something.
     Refused(String),
 }
@@ -25,7 +27,7 @@ pub(super) enum Fault {
 type Meaning = fn(String) -> Fault;
 
 /// What etcd says, and what it means for us. Nothing of it is in the status codes alone.
-const SAYINGS: [(&str, Meaning); 13] = [
+const SAYINGS: [(&str, Meaning); 14] = [
     ("etcdserver: no leader", Fault::Elsewhere),
     ("etcdserver: too many requests", Fault::Elsewhere),
     ("etcdserver: rpc not supported for learner", Fault::Elsewhere),
@@ -37,6 +39,7 @@ const SAYINGS: [(&str, Meaning); 13] = [
     ("received message larger than max", Fault::TooLarge),
     ("decoded message length too large", |_| Fault::LongAnswer),
     ("required revision has been compacted", |_| Fault::Compacted),
+    ("requested lease not found", |_| Fault::NoLease),
     ("database space exceeded", |_| {
         Fault::Refused(
             "its database is full; compact and defragment it, and clear the alarm (etcdctl alarm disarm), or raise its \
@@ -118,6 +121,7 @@ mod tests {
             said(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
             Fault::Compacted
         ));
+        assert_eq!(said(Code::NotFound, "etcdserver: requested lease not found"), Fault::NoLease);
         let Fault::Refused(full) = said(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded") else {
             panic!("a full database is a refusal");
         };

@@ -21,6 +21,9 @@ const ANSWER: Duration = Duration::from_secs(4);
 /// After every member refused; grows to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Over twice this time nodes that have to load everything spread.
+const LOADING: Duration = Duration::from_secs(1);
+
 /// Follows the changes by a watch, which goes from member to member when one fails.
 pub(super) struct EtcdFeed {
     cluster: Arc<Cluster>,
@@ -48,7 +51,7 @@ impl EtcdFeed {
             match next(watching).await {
                 Ok(answer) if answer.canceled => {
                     self.close();
-                    return Err(canceled(&answer));
+                    return Err(self.ended(&answer).await);
                 }
                 Ok(answer) => {
                     let batches = self.assembly.take(answer);
@@ -82,7 +85,7 @@ impl EtcdFeed {
     }
 
     async fn watch(&self) -> Result<Watching, FeedError> {
-        let (key, range_end) = self.cluster.layout.all();
+        let (key, range_end) = self.assembly.range();
         let after = self.assembly.after();
         let create = WatchOrder::Create(WatchCreateRequest {
             key,
@@ -93,19 +96,32 @@ impl EtcdFeed {
         });
         let watching = self.cluster.members.watch("/etcdserverpb.Watch/Watch", &create).await.map_err(unavailable)?;
         if watching.created.canceled {
-            return Err(canceled(&watching.created));
+            return Err(self.ended(&watching.created).await);
         }
         let header = watching.created.header.clone().unwrap_or_default();
         if header.cluster_id != self.history {
-            return Err(FeedError::Compacted);
+            return Err(start_over().await);
         }
         // A member that lags knows less than we do, and catches up. A store that as a whole knows less was set back to a
         // copy, and would let us wait until it comes by here again.
         if unsigned(header.revision) < after && self.cluster.revision().await.map_err(unavailable)? < after {
-            return Err(FeedError::Compacted);
+            return Err(start_over().await);
         }
         Ok(watching)
     }
+
+    async fn ended(&self, answer: &WatchResponse) -> FeedError {
+        match canceled(answer) {
+            FeedError::Compacted => start_over().await,
+            error => error,
+        }
+    }
+}
+
+/// Nodes that were away together would otherwise load everything at the same instant.
+pub(in crate::engine) async fn start_over() -> FeedError {
+    tokio::time::sleep(jitter(LOADING)).await;
+    FeedError::Compacted
 }
 
 impl Feed for EtcdFeed {

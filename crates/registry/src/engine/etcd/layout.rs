@@ -5,21 +5,29 @@
 /// | `PREFIX/registry/entries/KIND/ID` | an entry |
 /// | `PREFIX/registry/head` | written last by each transaction; its revision is the registry's |
 /// | `PREFIX/registry/schema` | the version of all that, as decimal digits |
-///
-/// The rest of the prefix is left for live state.
+/// | `PREFIX/live/KIND/NODE…` | a live entry; has no head, since nobody waits for what it wrote itself |
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     root: String,
+    /// What entries' keys begin with; the root, or below it.
+    entries: String,
 }
 
 impl Layout {
-    /// For a prefix without a slash at its end.
+    /// What is configured, for a prefix without a slash at its end.
     pub(super) fn new(prefix: &str) -> Self {
-        Self { root: format!("{prefix}/registry/") }
+        let root = format!("{prefix}/registry/");
+        Self { entries: format!("{root}entries/"), root }
+    }
+
+    /// Live entries, for the same prefix.
+    pub(super) fn live(prefix: &str) -> Self {
+        let root = format!("{prefix}/live/");
+        Self { entries: root.clone(), root }
     }
 
     pub(super) fn entry(&self, key: &str) -> Vec<u8> {
-        format!("{}entries/{key}", self.root).into_bytes()
+        format!("{}{key}", self.entries).into_bytes()
     }
 
     pub(super) fn head(&self) -> Vec<u8> {
@@ -42,7 +50,7 @@ impl Layout {
 
     /// The entry's key; `None` for a key that is no entry.
     pub(super) fn key_of(&self, key: &[u8]) -> Option<String> {
-        let rest = key.strip_prefix(self.root.as_bytes())?.strip_prefix(b"entries/")?;
+        let rest = key.strip_prefix(self.entries.as_bytes())?;
         String::from_utf8(rest.to_vec()).ok()
     }
 }
@@ -70,5 +78,13 @@ mod tests {
         let (start, end) = layout.entries();
         assert!((start.clone()..end).contains(&layout.entry("\u{10ffff}")));
         assert!(start > layout.all().0 && layout.schema() < layout.all().1);
+    }
+
+    #[test]
+    fn live_entries_are_apart() {
+        let (layout, live) = (Layout::new("/p"), Layout::live("/p"));
+        assert_eq!(live.key_of(&live.entry("nodes/a")).as_deref(), Some("nodes/a"));
+        assert_eq!((live.key_of(&layout.entry("a")), layout.key_of(&live.entry("a"))), (None, None));
+        assert!(live.all().1 <= layout.all().0, "who follows one does not hear of the other");
     }
 }

@@ -70,6 +70,9 @@ pub(super) struct PutRequest {
     pub(super) key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) value: Vec<u8>,
+    /// 0: none.
+    #[prost(int64, tag = "3")]
+    pub(super) lease: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -206,4 +209,36 @@ pub(super) struct AuthenticateRequest {
 pub(super) struct AuthenticateResponse {
     #[prost(string, tag = "2")]
     pub(super) token: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseGrantRequest {
+    /// In seconds.
+    #[prost(int64, tag = "1")]
+    pub(super) ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct LeaseGrantResponse {
+    #[prost(int64, tag = "2")]
+    pub(super) id: i64,
+    #[prost(string, tag = "4")]
+    pub(super) error: String,
+}
+
+/// To renew it, and to end it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseRequest {
+    #[prost(int64, tag = "1")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseRevokeResponse {}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseKeepAliveResponse {
+    /// What is left, in seconds; 0: there is no such lease.
+    #[prost(int64, tag = "3")]
+    pub(super) ttl: i64,
 }

@@ -16,7 +16,7 @@ const MAX_MEMBERS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct EtcdSettings {
     pub(super) members: Vec<Authority>,
-    pub(super) prefix: String,
+    pub(in crate::engine) prefix: String,
     pub(super) tls: Option<EtcdTls>,
     pub(super) login: Option<EtcdLogin>,
 }
@@ -121,6 +121,11 @@ impl EtcdSettings {
         Ok(Self { members, prefix: prefix.to_owned(), tls: None, login: None })
     }
 
+    /// How TLS is spoken to the members, if it is.
+    pub fn tls(&self) -> Option<&EtcdTls> {
+        self.tls.as_ref()
+    }
+
     /// With TLS to all members. Without it only members on loopback are taken.
     pub fn with_tls(self, tls: EtcdTls) -> Self {
         Self { tls: Some(tls), ..self }
@@ -137,6 +142,14 @@ impl EtcdSettings {
             Some(member) => Err(BadEtcdSettings::Plaintext { member: member.to_string() }),
             None => Ok(()),
         }
+    }
+}
+
+/// The address, as [`EtcdSettings::parse`] reads it.
+impl fmt::Display for EtcdSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<&str> = self.members.iter().map(Authority::as_str).collect();
+        write!(f, "etcd://{}{}", members.join(","), self.prefix)
     }
 }
 
@@ -178,6 +191,8 @@ mod tests {
         );
         assert_eq!(parsed("etcd://127.0.0.1"), (vec!["127.0.0.1:2379".into()], "/snicket".into()));
         assert_eq!(parsed("etcd://127.0.0.1/").1, "/snicket");
+        let written = EtcdSettings::parse("etcd://a:1,[::1]:2,c/one/two/").unwrap().to_string();
+        assert_eq!(written, "etcd://a:1,[::1]:2,c:2379/one/two");
     }
 
     #[test]

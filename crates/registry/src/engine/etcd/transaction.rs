@@ -15,22 +15,28 @@ use crate::engine::{Guard, Revision, Write};
 /// Each one that writes also writes the head, so that the head's revision is that of the registry's latest change, which
 /// the store's need not be: others may use the same etcd.
 pub(super) fn request(layout: &Layout, guards: &[Guard], writes: &[Write]) -> TxnRequest {
-    let compare = guards.iter().map(|guard| Compare {
-        result: 0,
-        target: MOD_REVISION,
-        key: layout.entry(&guard.key),
-        mod_revision: Some(signed(guard.revision)),
-    });
     let head = || revision_of(layout.head());
     let success = match writes {
         [] => vec![head()],
         writes => {
-            let put_head = Operation::Put(PutRequest { key: layout.head(), value: Vec::new() });
-            last_of_each(writes).map(|write| operation(layout, write)).chain([op(put_head)]).collect()
+            let put_head = Operation::Put(PutRequest { key: layout.head(), ..PutRequest::default() });
+            operations(layout, writes, 0).chain([op(put_head)]).collect()
         }
     };
-    let guarded = guards.iter().map(|guard| revision_of(layout.entry(&guard.key)));
-    TxnRequest { compare: compare.collect(), success, failure: std::iter::once(head()).chain(guarded).collect() }
+    TxnRequest {
+        compare: comparisons(layout, guards),
+        success,
+        failure: std::iter::once(head()).chain(guarded(layout, guards)).collect(),
+    }
+}
+
+/// The same for live entries, which are written under a lease and have no head.
+pub(super) fn live_request(layout: &Layout, lease: i64, guards: &[Guard], writes: &[Write]) -> TxnRequest {
+    TxnRequest {
+        compare: comparisons(layout, guards),
+        success: operations(layout, writes, lease).collect(),
+        failure: guarded(layout, guards).collect(),
+    }
 }
 
 /// What came of it.
@@ -46,6 +52,31 @@ pub(super) fn verdict(guards: &[Guard], has_writes: bool, answer: &TxnResponse) 
     Err(CommitError::Conflict { key, revision: revisions().max().unwrap_or_default() })
 }
 
+/// What came of it, when it was one of live entries.
+pub(super) fn live_verdict(guards: &[Guard], answer: &TxnResponse) -> Result<Revision, CommitError> {
+    let now = answer.header.as_ref().map_or(0, |header| unsigned(header.revision));
+    if answer.succeeded {
+        return Ok(now);
+    }
+    let revisions = answer.responses.iter().map(|response| response.range.as_ref().map_or(0, last_written));
+    let broken = guards.iter().zip(revisions).find(|(guard, revision)| guard.revision != *revision);
+    Err(CommitError::Conflict { key: broken.map_or_else(String::new, |(guard, _)| guard.key.clone()), revision: now })
+}
+
+fn comparisons(layout: &Layout, guards: &[Guard]) -> Vec<Compare> {
+    let comparison = |guard: &Guard| Compare {
+        result: 0,
+        target: MOD_REVISION,
+        key: layout.entry(&guard.key),
+        mod_revision: Some(signed(guard.revision)),
+    };
+    guards.iter().map(comparison).collect()
+}
+
+fn guarded(layout: &Layout, guards: &[Guard]) -> impl Iterator<Item = RequestOp> {
+    guards.iter().map(|guard| revision_of(layout.entry(&guard.key)))
+}
+
 /// etcd takes a key once only; the last write is the one that stays.
 fn last_of_each(writes: &[Write]) -> impl Iterator<Item = &Write> {
     let mut seen = HashSet::new();
@@ -54,11 +85,13 @@ fn last_of_each(writes: &[Write]) -> impl Iterator<Item = &Write> {
     kept.into_iter()
 }
 
-fn operation(layout: &Layout, write: &Write) -> RequestOp {
-    let key = layout.entry(&write.key);
-    op(match &write.value {
-        Some(value) => Operation::Put(PutRequest { key, value: value.clone() }),
-        None => Operation::Delete(DeleteRangeRequest { key }),
+fn operations(layout: &Layout, writes: &[Write], lease: i64) -> impl Iterator<Item = RequestOp> {
+    last_of_each(writes).map(move |write| {
+        let key = layout.entry(&write.key);
+        op(match &write.value {
+            Some(value) => Operation::Put(PutRequest { key, value: value.clone(), lease }),
+            None => Operation::Delete(DeleteRangeRequest { key }),
+        })
     })
 }
 
@@ -106,10 +139,26 @@ mod tests {
             written,
             [
                 Operation::Delete(DeleteRangeRequest { key: b"/p/registry/entries/b".to_vec() }),
-                Operation::Put(PutRequest { key: b"/p/registry/entries/a".to_vec(), value: b"2".to_vec() }),
-                Operation::Put(PutRequest { key: b"/p/registry/head".to_vec(), value: vec![] }),
+                Operation::Put(PutRequest { key: b"/p/registry/entries/a".to_vec(), value: b"2".to_vec(), lease: 0 }),
+                Operation::Put(PutRequest { key: b"/p/registry/head".to_vec(), ..PutRequest::default() }),
             ]
         );
+    }
+
+    #[test]
+    fn live_entries_are_written_under_their_lease_and_nothing_else_is() {
+        let request =
+            live_request(&Layout::live("/p"), 7, &[guard("a", 0)], &[write("a", Some("1")), write("b", None)]);
+        let written: Vec<_> = request.success.into_iter().map(|op| op.operation.unwrap()).collect();
+        assert_eq!(
+            written,
+            [
+                Operation::Put(PutRequest { key: b"/p/live/a".to_vec(), value: b"1".to_vec(), lease: 7 }),
+                Operation::Delete(DeleteRangeRequest { key: b"/p/live/b".to_vec() }),
+            ]
+        );
+        let refused = live_verdict(&[guard("a", 0), guard("b", 3)], &lost(&[0, 4]));
+        assert!(matches!(&refused, Err(CommitError::Conflict { key, .. }) if key == "b"), "{refused:?}");
     }
 
     /// What etcd answers when a guard does not hold: the head's revision, then those of the guarded keys; 0: no such key.

@@ -59,7 +59,9 @@ pub(super) fn ports(local: Option<&LocalEdge>) -> Vec<Finding> {
 pub(super) fn secret_files(data: &Path) -> Vec<Finding> {
     let mut candidates = vec![
         data.join(crate::node::TOKEN_FILE),
+        data.join(crate::keep::KEY_FILE),
         data.join(certs::Authority::KEY_FILE),
+        data.join(crate::joined::ETCD_KEY_FILE),
         paths::try_data().join(certs::Authority::KEY_FILE),
     ];
     candidates.extend(files_in(&paths::state().join(crate::remembered::DIRECTORY)));

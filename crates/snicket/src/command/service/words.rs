@@ -10,7 +10,7 @@ use crate::cli::Cli;
 use crate::problem::Problem;
 
 /// Values that must not be seen in a unit, which everybody may read.
-const SECRETS: [&str; 2] = ["token", "credentials-contents"];
+const SECRETS: [&str; 3] = ["token", "credentials-contents", "join-key"];
 
 /// What systemd does itself.
 const OUTPUTS: [&str; 2] = ["logfile", "pidfile"];
@@ -121,7 +121,7 @@ impl Words {
             if SECRETS.contains(&long) {
                 return Err(Problem::usage(
                     format!("--{long} would stand in the unit, which everybody may read"),
-                    "put the secret into a file: --token-file FILE, --credentials-file FILE; `-` is standard input",
+                    "put the secret into a file: --token-file FILE, --credentials-file FILE, --key-file FILE; `-` is standard input",
                 ));
             }
             if !matches!(kind, Some("FILE" | "DIR")) {
@@ -291,6 +291,7 @@ mod tests {
     fn what_has_no_place_in_a_service_is_refused() {
         for (line, reason) in [
             ("tunnel run --token eyJ", "everybody may read"),
+            ("up --join h --join-key snj_x", "everybody may read"),
             ("up --data /srv/edge", "/var/lib"),
             ("up --pidfile /run/x", "pidfile"),
             ("tunnel --logfile x run", "logfile"),

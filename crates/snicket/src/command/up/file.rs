@@ -1,5 +1,6 @@
 //! The configuration file of `up`: the same keys as the flags.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +9,10 @@ use anyhow::Context as _;
 use api::QuickTunnels;
 use clap::ValueEnum as _;
 use config::Mapping;
-use registry::EtcdSettings;
 
 use super::PublicPorts;
+use crate::acme::{self, AcmeArgs};
+use crate::keep::{RegistryArgs, registry_address};
 use crate::logging::{Form, Level};
 use crate::ports::Listen;
 use crate::problem::Problem;
@@ -20,19 +22,20 @@ use crate::problem::Problem;
 pub(super) struct File {
     pub(super) domain: Option<String>,
     pub(super) data: Option<PathBuf>,
-    pub(super) registry: Option<EtcdSettings>,
-    pub(super) registry_ca: Option<PathBuf>,
-    pub(super) registry_cert: Option<PathBuf>,
-    pub(super) registry_key: Option<PathBuf>,
+    pub(super) registry: RegistryArgs,
     pub(super) http: Option<Listen>,
     pub(super) https: Option<Listen>,
     pub(super) tunnel: Vec<Listen>,
     pub(super) api: Option<Listen>,
     pub(super) ports: Option<PublicPorts>,
+    pub(super) join: Option<String>,
+    pub(super) key_file: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
+    pub(super) acme: AcmeArgs,
     pub(super) quick_tunnels: Option<QuickTunnels>,
     pub(super) location: Option<String>,
+    pub(super) advertise: Option<IpAddr>,
     pub(super) grace_period: Option<Duration>,
     pub(super) response_timeout: Option<Duration>,
     pub(super) max_connections: Option<NonZeroUsize>,
@@ -64,19 +67,30 @@ impl File {
         config::read(name, text, |file| Self {
             domain: file.optional("domain"),
             data: file.optional("data"),
-            registry: file.parsed("registry", super::registry_address),
-            registry_ca: file.optional("registry-ca"),
-            registry_cert: file.optional("registry-cert"),
-            registry_key: file.optional("registry-key"),
+            registry: RegistryArgs {
+                registry: file.parsed("registry", registry_address),
+                registry_ca: file.optional("registry-ca"),
+                registry_cert: file.optional("registry-cert"),
+                registry_key: file.optional("registry-key"),
+                secrets_key: file.optional("secrets-key"),
+            },
             http: listen(file, "http"),
             https: listen(file, "https"),
             tunnel: listens(file, "tunnel"),
             api: listen(file, "api"),
             ports: file.parsed("ports", super::public_ports),
+            join: file.optional("join"),
+            key_file: file.optional("key-file"),
             cert: file.optional("cert"),
             key: file.optional("key"),
+            acme: AcmeArgs {
+                acme_email: file.parsed("acme-email", acme::email),
+                acme_directory: file.parsed("acme-directory", acme::directory),
+                acme_ca: file.optional("acme-ca"),
+            },
             quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
             location: file.parsed("location", super::location),
+            advertise: file.parsed("advertise", |text| text.parse().map_err(|_| "write an IP address".to_owned())),
             grace_period: file.optional("grace-period"),
             response_timeout: file.optional("response-timeout"),
             max_connections: file.parsed("max-connections", super::count),
@@ -113,8 +127,9 @@ mod tests {
     fn the_keys_are_the_flags() {
         use clap::Args as _;
         let flags = super::super::Args::augment_args(clap::Command::new("up"));
-        // The file does not name itself.
-        for flag in flags.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "config") {
+        // The file does not name itself, and others read it who are not to have that key.
+        let only_flags = ["config", "join-key"];
+        for flag in flags.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| !only_flags.contains(flag)) {
             let value = match flag {
                 "grace-period" | "response-timeout" => "10s",
                 "max-connections" | "max-connections-per-address" => "100",
@@ -122,6 +137,9 @@ mod tests {
                 "output" => "json",
                 "quick-tunnels" => "token",
                 "ports" => "20000-20010",
+                "advertise" => "192.0.2.1",
+                "acme-email" => "me@example.com",
+                "acme-directory" => "https://acme.example/directory",
                 "registry" => "etcd://127.0.0.1:2379",
                 "http" | "https" | "tunnel" | "api" => "127.0.0.1:0",
                 _ => "x",

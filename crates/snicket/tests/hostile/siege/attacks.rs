@@ -201,11 +201,14 @@ async fn busy(_: Target, number: usize) -> std::io::Result<()> {
 /// How long an honest visitor stays after its answer.
 const VISIT: Duration = Duration::from_secs(2);
 
+/// Bytes of an honest visitor's datagram, which fits into a packet everywhere.
+const DATAGRAM: usize = 1_000;
+
 /// Fetches 100 KB over one of the ways there are, and stays for a while.
 async fn honest(target: Target, number: usize) -> std::io::Result<()> {
     const LENGTH: usize = 100_000;
     let ask = |host: &str| format!("GET /bytes?n={LENGTH} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    match number % 4 {
+    match number % 5 {
         0 => {
             let mut stream = TcpStream::connect(target.http).await?;
             stream.write_all(ask(&target.host).as_bytes()).await?;
@@ -227,6 +230,17 @@ async fn honest(target: Target, number: usize) -> std::io::Result<()> {
             sent.extend(frame(8, 0, 1, &1_000_000_u32.to_be_bytes()));
             stream.write_all(&sent).await?;
             stream.read_exact(&mut vec![0; LENGTH]).await?;
+            sleep(VISIT).await;
+        }
+        3 => {
+            // As many bytes, to the port whose origin says everything again.
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            socket.connect(target.port).await?;
+            for _ in 0..LENGTH / DATAGRAM {
+                socket.send(&[1; DATAGRAM]).await?;
+                let answer = tokio::time::timeout(VISIT, socket.recv(&mut [0; DATAGRAM])).await;
+                let _ = answer.map_err(std::io::Error::from)?;
+            }
             sleep(VISIT).await;
         }
         _ => {

@@ -30,12 +30,12 @@ pub(super) enum Peers {
 }
 
 impl Peers {
-    /// Batches of packets that are read in one call. The system joins those of one peer into one batch, so that more of them would
-    /// only take memory that was used once.
+    /// Batches of packets that are read in one call. The system joins those of one peer into one batch of up to 64 KiB, so that more
+    /// of them would only take memory that was used once: what a flood has filled stays.
     fn batches(self) -> usize {
         match self {
             Self::One => 4,
-            Self::Many => quinn::udp::BATCH_SIZE,
+            Self::Many => 8,
         }
     }
 }

@@ -1,0 +1,22 @@
+//! The whole API over real connections, as its clients call it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod audit;
+mod balance;
+mod certificates;
+mod credentials;
+mod dashboard;
+mod edge;
+mod items;
+mod joining;
+mod login;
+mod networks;
+mod ports;
+mod quick;
+mod records;
+mod rulesets;
+mod shape;
+mod tokens;
+mod tunnels;
+mod zones;

@@ -1,0 +1,222 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::{Activity, ConnectionRecord, LiveKey};
+use crate::engine::{State, Write};
+use crate::{NodeId, NodeRecord, Snapshot};
+
+/// A node's own connections, by tunnel and connection.
+pub(crate) type Own = OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>;
+
+/// The live part of a snapshot. What is this node's own is known here first; the rest comes from the engine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Live {
+    own: Own,
+    /// Those to other nodes, by tunnel, node and connection: a node speaks for its own connections only.
+    others: OrdMap<(Uuid, NodeId, Uuid), Arc<ConnectionRecord>>,
+    nodes: OrdMap<NodeId, Arc<NodeRecord>>,
+    activity: HashMap<Uuid, Activity>,
+}
+
+impl Live {
+    /// A tunnel is gone for good.
+    pub(crate) fn forget(&mut self, tunnel: Uuid) {
+        self.activity.remove(&tunnel);
+    }
+}
+
+impl Snapshot {
+    /// The connections that a tunnel has right now, to whatever node.
+    pub fn connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
+        self.own_connections(tunnel).chain(self.connections_elsewhere(tunnel).map(|(_, connection)| connection))
+    }
+
+    /// Those to this node.
+    pub fn own_connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
+        self.live
+            .own
+            .range((tunnel, Uuid::nil())..)
+            .take_while(move |((id, _), _)| *id == tunnel)
+            .map(|(_, connection)| connection)
+    }
+
+    /// Those to other nodes, and to which.
+    pub fn connections_elsewhere(&self, tunnel: Uuid) -> impl Iterator<Item = (NodeId, &Arc<ConnectionRecord>)> {
+        self.live
+            .others
+            .range((tunnel, NodeId::from_bytes([0; 16]), Uuid::nil())..)
+            .take_while(move |((id, ..), _)| *id == tunnel)
+            .map(|((_, node, _), connection)| (*node, connection))
+    }
+
+    /// How many connections each node has, of those that have any; `me` is this one.
+    pub fn connections_by_node(&self, me: NodeId) -> BTreeMap<NodeId, usize> {
+        let mut counts = BTreeMap::new();
+        if !self.live.own.is_empty() {
+            counts.insert(me, self.live.own.len());
+        }
+        for (_, node, _) in self.live.others.keys() {
+            *counts.entry(*node).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Whether a tunnel has a connection right now, to whatever node.
+    pub fn is_connected(&self, tunnel: Uuid) -> bool {
+        self.connections(tunnel).next().is_some()
+    }
+
+    /// When a tunnel last had connections; `None` if it had none since this process started.
+    pub fn activity(&self, tunnel: Uuid) -> Option<Activity> {
+        self.live.activity.get(&tunnel).copied()
+    }
+
+    /// The nodes that run, this one included once it has joined.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.live.nodes.values()
+    }
+
+    /// A node that runs.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<NodeRecord>> {
+        self.live.nodes.get(&id)
+    }
+}
+
+// How it comes about.
+impl Snapshot {
+    /// All connections of this node.
+    pub(crate) fn own(&self) -> &Own {
+        &self.live.own
+    }
+
+    pub(crate) fn set_node(&mut self, node: Arc<NodeRecord>) {
+        self.live.nodes.insert(node.id, node);
+    }
+
+    pub(crate) fn add_connection(&mut self, connection: ConnectionRecord) {
+        self.note_arrival(&connection);
+        self.live.own.insert((connection.tunnel, connection.id), Arc::new(connection));
+    }
+
+    pub(crate) fn set_config_version(&mut self, tunnel: Uuid, id: Uuid, version: i32) {
+        if let Some(connection) = self.live.own.get_mut(&(tunnel, id)) {
+            Arc::make_mut(connection).config_version = Some(version);
+        }
+    }
+
+    pub(crate) fn remove_connection(&mut self, tunnel: Uuid, id: Uuid, now: Timestamp) {
+        self.live.own.remove(&(tunnel, id));
+        self.note_departure(tunnel, now);
+    }
+
+    /// Takes in what all other nodes say, instead of what they said until now.
+    pub(crate) fn load_live(&mut self, me: NodeId, state: &State, now: Timestamp) {
+        let told: BTreeSet<LiveKey> = state.entries.iter().filter_map(|entry| entry.key.parse().ok()).collect();
+        let nodes = self.live.nodes.keys().map(|node| LiveKey::Node(*node));
+        let others = self.live.others.keys().map(|(tunnel, node, id)| LiveKey::Connection {
+            node: *node,
+            tunnel: *tunnel,
+            id: *id,
+        });
+        let gone: Vec<LiveKey> = nodes.chain(others).filter(|key| key.node() != me && !told.contains(key)).collect();
+        for key in gone {
+            self.remove_live(key, now);
+        }
+        for entry in &state.entries {
+            self.write_live(me, &entry.key, Some(&entry.value), now);
+        }
+    }
+
+    /// Takes in what other nodes say anew, and answers whether something of this node's own was taken off the list that
+    /// should be on it.
+    pub(crate) fn apply_live(&mut self, me: NodeId, writes: &[Write], now: Timestamp) -> bool {
+        let mut is_denied = false;
+        for write in writes {
+            is_denied |= self.write_live(me, &write.key, write.value.as_deref(), now);
+        }
+        is_denied
+    }
+
+    fn write_live(&mut self, me: NodeId, key: &str, value: Option<&[u8]>, now: Timestamp) -> bool {
+        // A later version of this program may keep more there.
+        let Ok(key) = key.parse::<LiveKey>() else { return false };
+        if key.node() == me {
+            return value.is_none() && self.is_own(key);
+        }
+        match value {
+            None => self.remove_live(key, now),
+            Some(value) => {
+                if let Err(problem) = self.set_live(key, value) {
+                    tracing::error!(%key, problem, "what a node says of itself cannot be read");
+                }
+            }
+        }
+        false
+    }
+
+    fn is_own(&self, key: LiveKey) -> bool {
+        match key {
+            LiveKey::Node(_) => true,
+            LiveKey::Connection { tunnel, id, .. } => self.live.own.contains_key(&(tunnel, id)),
+        }
+    }
+
+    fn set_live(&mut self, key: LiveKey, value: &[u8]) -> Result<(), String> {
+        match key {
+            LiveKey::Node(id) => {
+                let node: NodeRecord = decode(value)?;
+                if node.id != id {
+                    return Err(format!("it is about {}", node.id));
+                }
+                self.set_node(Arc::new(node));
+            }
+            LiveKey::Connection { node, tunnel, id } => {
+                let connection: ConnectionRecord = decode(value)?;
+                if (connection.tunnel, connection.id) != (tunnel, id) {
+                    return Err(format!("it is about {} of {}", connection.id, connection.tunnel));
+                }
+                self.note_arrival(&connection);
+                self.live.others.insert((tunnel, node, id), Arc::new(connection));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_live(&mut self, key: LiveKey, now: Timestamp) {
+        match key {
+            LiveKey::Node(id) => drop(self.live.nodes.remove(&id)),
+            LiveKey::Connection { node, tunnel, id } => {
+                if self.live.others.remove(&(tunnel, node, id)).is_some() {
+                    self.note_departure(tunnel, now);
+                }
+            }
+        }
+    }
+
+    fn note_arrival(&mut self, connection: &ConnectionRecord) {
+        if !self.is_connected(connection.tunnel) {
+            let activity = Activity { active_at: connection.opened_at, inactive_at: None };
+            self.live.activity.insert(connection.tunnel, activity);
+        }
+    }
+
+    fn note_departure(&mut self, tunnel: Uuid, now: Timestamp) {
+        if self.is_connected(tunnel) {
+            return;
+        }
+        if self.tunnel(tunnel).is_none() {
+            self.live.activity.remove(&tunnel);
+        } else if let Some(activity) = self.live.activity.get_mut(&tunnel) {
+            activity.inactive_at = Some(now);
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}

@@ -1,0 +1,170 @@
+//! What load balancing consists of.
+
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap, OrdSet};
+
+use super::{decode, parse, set_ordered};
+use crate::balance::{LoadBalancer, Monitor, Pool, Referrer, Turn};
+use crate::engine::Revision;
+use crate::resource::{Resource as _, Versioned};
+use crate::{Hostname, LoadBalancerId, MonitorId, PoolId, Snapshot, ZoneId};
+
+/// Ids begin with the time, so the order of ids is that in which things were made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Balance {
+    turn: Option<Arc<Versioned<Turn>>>,
+    monitors: OrdMap<MonitorId, Arc<Versioned<Monitor>>>,
+    pools: OrdMap<PoolId, Arc<Versioned<Pool>>>,
+    pool_names: HashMap<Box<str>, PoolId>,
+    monitored: OrdSet<(MonitorId, PoolId)>,
+    /// Those of deleted zones are here, too, as long as they are in the registry.
+    balancers: OrdMap<LoadBalancerId, Arc<Versioned<LoadBalancer>>>,
+    balancer_names: HashMap<(ZoneId, Hostname), LoadBalancerId>,
+    of_zones: OrdSet<(ZoneId, LoadBalancerId)>,
+    with_pools: OrdSet<(PoolId, LoadBalancerId)>,
+}
+
+impl Snapshot {
+    /// A monitor by its id.
+    pub fn monitor(&self, id: MonitorId) -> Option<&Arc<Versioned<Monitor>>> {
+        self.balance.monitors.get(&id)
+    }
+
+    /// All monitors, the oldest first.
+    pub fn monitors(&self) -> impl Iterator<Item = &Arc<Versioned<Monitor>>> {
+        self.balance.monitors.values()
+    }
+
+    /// The pools that refer to a monitor.
+    pub fn pools_with(&self, monitor: MonitorId) -> impl Iterator<Item = &Arc<Versioned<Pool>>> {
+        let first = (monitor, PoolId::from_bytes([0; 16]));
+        let pools = self.balance.monitored.range(first..).take_while(move |(id, _)| *id == monitor);
+        pools.filter_map(|(_, pool)| self.pool(*pool))
+    }
+
+    /// What refers to a monitor.
+    pub fn referrers_of_monitor(&self, id: MonitorId) -> impl Iterator<Item = Referrer> {
+        self.pools_with(id).map(|pool| Referrer::Pool { id: pool.id, name: pool.terms.name.clone() })
+    }
+
+    /// A pool by its id.
+    pub fn pool(&self, id: PoolId) -> Option<&Arc<Versioned<Pool>>> {
+        self.balance.pools.get(&id)
+    }
+
+    /// The pool of this name.
+    pub fn pool_named(&self, name: &str) -> Option<&Arc<Versioned<Pool>>> {
+        self.pool(*self.balance.pool_names.get(name)?)
+    }
+
+    /// All pools, the oldest first.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Versioned<Pool>>> {
+        self.balance.pools.values()
+    }
+
+    /// The load balancers that refer to a pool.
+    pub fn load_balancers_with(&self, pool: PoolId) -> impl Iterator<Item = &Arc<Versioned<LoadBalancer>>> {
+        let first = (pool, LoadBalancerId::from_bytes([0; 16]));
+        let balancers = self.balance.with_pools.range(first..).take_while(move |(id, _)| *id == pool);
+        balancers.filter_map(|(_, balancer)| self.load_balancer(*balancer))
+    }
+
+    /// What refers to a pool.
+    pub fn referrers_of_pool(&self, id: PoolId) -> impl Iterator<Item = Referrer> {
+        self.load_balancers_with(id)
+            .map(|balancer| Referrer::LoadBalancer { id: balancer.id, name: balancer.terms.name.clone() })
+    }
+
+    /// A load balancer by its id.
+    pub fn load_balancer(&self, id: LoadBalancerId) -> Option<&Arc<Versioned<LoadBalancer>>> {
+        self.balance.balancers.get(&id).filter(|balancer| self.zone(balancer.zone).is_some())
+    }
+
+    /// The load balancer of this name in a zone.
+    pub fn load_balancer_named(&self, zone: ZoneId, name: &Hostname) -> Option<&Arc<Versioned<LoadBalancer>>> {
+        self.load_balancer(*self.balance.balancer_names.get(&(zone, name.clone()))?)
+    }
+
+    /// All load balancers, the oldest first.
+    pub fn load_balancers(&self) -> impl Iterator<Item = &Arc<Versioned<LoadBalancer>>> {
+        self.balance.balancers.values().filter(|balancer| self.zone(balancer.zone).is_some())
+    }
+
+    /// The load balancers of a zone, the oldest first.
+    pub fn load_balancers_of(&self, zone: ZoneId) -> impl Iterator<Item = &Arc<Versioned<LoadBalancer>>> {
+        self.balancer_entries(zone).filter(|balancer| self.zone(balancer.zone).is_some())
+    }
+
+    /// The same, or what is left of them.
+    pub(crate) fn balancer_entries(&self, zone: ZoneId) -> impl Iterator<Item = &Arc<Versioned<LoadBalancer>>> {
+        let first = (zone, LoadBalancerId::from_bytes([0; 16]));
+        let balancers = self.balance.of_zones.range(first..).take_while(move |(id, _)| *id == zone);
+        balancers.filter_map(|(_, id)| self.balance.balancers.get(id))
+    }
+
+    pub(crate) fn balance_turn(&self) -> Option<&Arc<Versioned<Turn>>> {
+        self.balance.turn.as_ref()
+    }
+}
+
+impl Balance {
+    /// Takes in an entry, if it is one of these.
+    pub(super) fn write(
+        &mut self,
+        kind: &str,
+        id: &str,
+        value: Option<&[u8]>,
+        revision: Revision,
+    ) -> Result<(), String> {
+        match kind {
+            Turn::KIND => self.turn = decode(value, revision)?,
+            Monitor::KIND => set_ordered(&mut self.monitors, parse(id)?, decode(value, revision)?),
+            Pool::KIND => self.set_pool(parse(id)?, decode(value, revision)?),
+            LoadBalancer::KIND => self.set_balancer(parse(id)?, decode(value, revision)?),
+            // A later version of this program may keep more in the same file.
+            _ => (),
+        }
+        Ok(())
+    }
+
+    fn set_pool(&mut self, id: PoolId, pool: Option<Arc<Versioned<Pool>>>) {
+        if let Some(old) = self.pools.get(&id) {
+            // One that was renamed in the same moment has the name already.
+            if self.pool_names.get(&old.terms.name) == Some(&id) {
+                self.pool_names.remove(&old.terms.name);
+            }
+            if let Some(monitor) = old.terms.monitor {
+                self.monitored.remove(&(monitor, id));
+            }
+        }
+        if let Some(new) = &pool {
+            self.pool_names.insert(new.terms.name.clone(), id);
+            if let Some(monitor) = new.terms.monitor {
+                self.monitored.insert((monitor, id));
+            }
+        }
+        set_ordered(&mut self.pools, id, pool);
+    }
+
+    fn set_balancer(&mut self, id: LoadBalancerId, balancer: Option<Arc<Versioned<LoadBalancer>>>) {
+        if let Some(old) = self.balancers.get(&id) {
+            let name = (old.zone, old.terms.name.clone());
+            if self.balancer_names.get(&name) == Some(&id) {
+                self.balancer_names.remove(&name);
+            }
+            self.of_zones.remove(&(old.zone, id));
+            for pool in old.terms.pools() {
+                self.with_pools.remove(&(pool, id));
+            }
+        }
+        if let Some(new) = &balancer {
+            self.balancer_names.insert((new.zone, new.terms.name.clone()), id);
+            self.of_zones.insert((new.zone, id));
+            for pool in new.terms.pools() {
+                self.with_pools.insert((pool, id));
+            }
+        }
+        set_ordered(&mut self.balancers, id, balancer);
+    }
+}

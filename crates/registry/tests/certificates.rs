@@ -1,0 +1,171 @@
+//! Authorities in the registry: one for all nodes, whoever makes it, and nothing of its key to be read in the engine; and
+//! keys that let one machine in.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use registry::{
+    AuthorityPurpose, CertificateId, CommitError, Embedded, Engine, Etcd, EtcdSettings, Hostname, InvitationError,
+    Keys, OriginCertificate, OriginRequestType, PrivateText, Registry, Sealed,
+};
+
+const NODES: usize = 4;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// Ways of several nodes to the same entries.
+struct Place {
+    engines: Vec<Arc<dyn Engine>>,
+    _etcd: Option<harness::Etcd>,
+}
+
+impl Place {
+    fn embedded() -> Self {
+        let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+        Self { engines: vec![engine; NODES], _etcd: None }
+    }
+
+    async fn etcd() -> Option<Self> {
+        let etcd = harness::Etcd::start(1).await?;
+        let settings = EtcdSettings::parse(&format!("etcd://{}/test", etcd.addresses())).unwrap();
+        let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+        for _ in 0..NODES {
+            engines.push(Arc::new(Etcd::open(&settings).await.unwrap()));
+        }
+        Some(Self { engines, _etcd: Some(etcd) })
+    }
+
+    async fn nodes(&self, keys: &str) -> Vec<Registry> {
+        let mut nodes = Vec::new();
+        for engine in &self.engines {
+            let sealed = Sealed::open(engine.clone(), Keys::parse(keys).unwrap()).await.unwrap();
+            nodes.push(Registry::open(sealed, now()).await.unwrap());
+        }
+        nodes
+    }
+}
+
+async fn ensured(node: &Registry, index: usize) -> (String, String) {
+    let make = || Ok::<_, CommitError>((format!("certificate {index}"), PrivateText::new(format!("hunter{index}"))));
+    let authority = node.ensure_authority(now(), AuthorityPurpose::Origin, make).await.unwrap();
+    (authority.certificate.clone(), authority.key.reveal().to_owned())
+}
+
+async fn one_authority_for_all(place: Place) {
+    let keys = Keys::generate();
+    let nodes = place.nodes(&keys).await;
+    let made = join_all(nodes.iter().enumerate().map(|(index, node)| ensured(node, index))).await;
+    assert!(made.iter().all(|authority| *authority == made[0]), "{made:?}");
+    assert_eq!(ensured(&nodes[NODES - 1], 77).await, made[0], "it stays");
+    for node in &nodes {
+        let of_nodes = node.snapshot().authority(AuthorityPurpose::Node).is_none();
+        assert!(of_nodes, "one for another purpose is another one");
+    }
+    let raw = place.engines[0].load().await.unwrap();
+    let found = raw.entries.iter().find(|entry| entry.key == "authorities/origin").expect("it is kept");
+    assert!(!String::from_utf8_lossy(&found.value).contains("hunter"), "its key is encrypted");
+
+    // Whoever opens the registry later has it, too.
+    let later = place.nodes(&keys).await;
+    assert_eq!(ensured(&later[0], 99).await, made[0]);
+}
+
+async fn a_certificate_is_revoked_once(place: Place) {
+    let nodes = place.nodes(&Keys::generate()).await;
+    let new = OriginCertificate {
+        id: CertificateId::random(),
+        certificate: "certificate".into(),
+        csr: "request".into(),
+        hostnames: vec![Hostname::parse("a.example.test").unwrap()],
+        request_type: OriginRequestType::OriginEcc,
+        requested_validity: 7,
+        created_at: now(),
+        expires_on: now() + jiff::SignedDuration::from_hours(7 * 24),
+        revoked_at: None,
+    };
+    nodes[0].keep_origin_certificate(&new).await.unwrap();
+    assert_eq!(nodes[0].snapshot().origin_certificate(new.id).unwrap().value, new);
+    let mut revoked = Vec::new();
+    for (hours, node) in (1..).zip(&nodes) {
+        harness::until(harness::LIMIT, "each node knows it", async || {
+            node.snapshot().origin_certificate(new.id).is_some()
+        })
+        .await;
+        let at = now() + jiff::SignedDuration::from_hours(hours);
+        revoked.push(node.revoke_origin_certificate(at, new.id).await.unwrap().revoked_at);
+    }
+    assert!(revoked.iter().all(|at| *at == revoked[0]) && revoked[0].is_some(), "{revoked:?}");
+}
+
+/// However many come at once on however many nodes.
+async fn an_invitation_lets_in_one(place: Place) {
+    let nodes = place.nodes(&Keys::generate()).await;
+    let hour = jiff::SignedDuration::from_hours(1);
+    let (_, secret) = nodes[0].invite(now(), hour).await.unwrap();
+    for node in &nodes {
+        harness::until(harness::LIMIT, "each node knows it", async || {
+            node.snapshot().invitation(&secret, now()).is_ok()
+        })
+        .await;
+    }
+    let spent = join_all(nodes.iter().chain(&nodes).map(|node| node.spend_invitation(now(), &secret))).await;
+    assert_eq!(spent.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{spent:?}");
+    for refused in spent.into_iter().filter_map(Result::err) {
+        assert!(matches!(refused, InvitationError::Spent(at) if at == now()), "{refused:?}");
+    }
+
+    let (_, secret) = nodes[0].invite(now(), hour).await.unwrap();
+    let late = nodes[0].spend_invitation(now() + hour, &secret).await;
+    assert!(matches!(late, Err(InvitationError::Expired(end)) if end == now() + hour), "{late:?}");
+    for wrong in ["", "snj_", &secret[1..], &secret.to_lowercase()] {
+        let refused = nodes[0].spend_invitation(now(), wrong).await;
+        assert!(matches!(refused, Err(InvitationError::Unknown)), "{refused:?}");
+    }
+    let raw = place.engines[0].load().await.unwrap();
+    let kept: Vec<_> = raw.entries.iter().filter(|entry| entry.key.starts_with("invitations/")).collect();
+    assert_eq!(kept.len(), 2);
+    assert!(!kept.iter().any(|entry| String::from_utf8_lossy(&entry.value).contains(&secret)));
+
+    // A day after their end they are gone.
+    nodes[0].invite(now() + 26 * hour, hour).await.unwrap();
+    let raw = place.engines[0].load().await.unwrap();
+    assert_eq!(raw.entries.iter().filter(|entry| entry.key.starts_with("invitations/")).count(), 1);
+}
+
+#[tokio::test]
+async fn an_invitation_lets_in_one_on_the_embedded_engine() {
+    an_invitation_lets_in_one(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_lets_in_one_on_etcd() {
+    let Some(place) = Place::etcd().await else { return };
+    an_invitation_lets_in_one(place).await;
+}
+
+#[tokio::test]
+async fn nodes_on_one_embedded_engine_have_one_authority() {
+    one_authority_for_all(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_on_etcd_have_one_authority() {
+    let Some(place) = Place::etcd().await else { return };
+    one_authority_for_all(place).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_revoked_once_on_the_embedded_engine() {
+    a_certificate_is_revoked_once(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_revoked_once_on_etcd() {
+    let Some(place) = Place::etcd().await else { return };
+    a_certificate_is_revoked_once(place).await;
+}

@@ -1,0 +1,8 @@
+//! Several nodes on one registry.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod apart;
+mod node;
+mod stand_in;
+mod together;

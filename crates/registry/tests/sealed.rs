@@ -1,0 +1,195 @@
+//! Secrets that are encrypted in the engine: nothing of them is there to be read, whoever has the key reads all, and nobody
+//! else starts.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use harness::{LIMIT, until};
+use jiff::Timestamp;
+use registry::engine::State;
+use registry::{
+    ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Keys, Mirror, NewTunnel, OpenError,
+    Registry, Sealed, Secret, TunnelName, import,
+};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn keys(text: &str) -> Keys {
+    Keys::parse(text).unwrap()
+}
+
+fn file(path: &Path) -> Arc<dyn Engine> {
+    Arc::new(Embedded::open(path).unwrap())
+}
+
+async fn etcd(addresses: &str) -> Arc<dyn Engine> {
+    let settings = EtcdSettings::parse(&format!("etcd://{addresses}/test")).unwrap();
+    Arc::new(Etcd::open(&settings).await.unwrap())
+}
+
+async fn node(engine: Arc<dyn Engine>, text: &str) -> Result<Registry, OpenError> {
+    Registry::open(Sealed::open(engine, keys(text)).await?, at(0)).await
+}
+
+async fn tunnel(registry: &Registry, name: &str) -> Secret {
+    let name = TunnelName::parse(name).unwrap();
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    registry.create_tunnel(at(1), new).await.unwrap().secret
+}
+
+fn secret_of(registry: &Registry, name: &str) -> Option<Secret> {
+    registry.snapshot().tunnel_named(name).map(|tunnel| tunnel.secret.clone())
+}
+
+fn holds(state: &State, secret: &Secret) -> bool {
+    let text = secret.to_base64();
+    state.entries.iter().any(|entry| String::from_utf8_lossy(&entry.value).contains(&text))
+}
+
+fn is_closed<T>(outcome: &Result<T, OpenError>) -> bool {
+    matches!(outcome, Err(OpenError::Engine(EngineError::Sealed { .. })))
+}
+
+#[tokio::test]
+async fn a_registry_from_before_is_encrypted_forward() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("registry.redb");
+    let registry = Registry::open_file(&path, at(0)).await.unwrap();
+    let mut secrets = Vec::new();
+    for index in 0..250 {
+        secrets.push(tunnel(&registry, &format!("t{index}")).await);
+    }
+    let rules = policy::Access { headers: vec!["x-key: hunter2".parse().unwrap()], ..policy::Access::default() };
+    let served = registry.snapshot().tunnel_named("t0").unwrap().id;
+    registry.put_access(served, rules.clone()).await.unwrap();
+    drop(registry);
+    let before = file(&path).load().await.unwrap();
+    assert!(secrets.iter().all(|secret| holds(&before, secret)));
+
+    let text = Keys::generate();
+    let registry = node(file(&path), &text).await.unwrap();
+    assert_eq!(secret_of(&registry, "t7").as_ref(), Some(&secrets[7]));
+    assert_eq!(registry.snapshot().access(served), Some(&rules));
+    secrets.push(tunnel(&registry, "after").await);
+    let known = registry.snapshot();
+    drop(registry);
+    let after = file(&path).load().await.unwrap();
+    assert!(!secrets.iter().any(|secret| holds(&after, secret)));
+    assert!(!after.entries.iter().any(|entry| String::from_utf8_lossy(&entry.value).contains("hunter2")));
+
+    let registry = node(file(&path), &text).await.unwrap();
+    assert_eq!(*registry.snapshot(), *known);
+    drop(registry);
+    assert!(is_closed(&node(file(&path), &Keys::generate()).await));
+    let without = Registry::open_file(&path, at(0)).await;
+    assert!(matches!(without, Err(OpenError::Entry { .. })), "without any key nobody takes it for something else");
+}
+
+#[tokio::test]
+async fn another_key_is_told_before_there_is_any_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("registry.redb");
+    let text = Keys::generate();
+    drop(node(file(&path), &text).await.unwrap());
+    let refused = node(file(&path), &Keys::generate()).await;
+    assert!(is_closed(&refused));
+    let said = refused.err().unwrap().to_string();
+    assert!(said.contains("encrypted under the key"), "{said}");
+    node(file(&path), &text).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_are_rotated_by_putting_another_one_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("registry.redb");
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let registry = node(file(&path), &old).await.unwrap();
+    let secret = tunnel(&registry, "one").await;
+    drop(registry);
+    // Known, and not in use yet.
+    let registry = node(file(&path), &format!("{old}{new}")).await.unwrap();
+    drop(registry);
+    assert!(is_closed(&node(file(&path), &new).await));
+    let registry = node(file(&path), &format!("{new}{old}")).await.unwrap();
+    assert_eq!(secret_of(&registry, "one"), Some(secret.clone()));
+    drop(registry);
+    assert!(is_closed(&node(file(&path), &old).await), "nothing is under the old one any more");
+    let registry = node(file(&path), &new).await.unwrap();
+    assert_eq!(secret_of(&registry, "one"), Some(secret));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_one_key_share_secrets_and_the_copy_on_disk_shows_none() {
+    let Some(mut program) = harness::Etcd::start(1).await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy.redb");
+    let text = Keys::generate();
+    let settings = EtcdSettings::parse(&format!("etcd://{}/test", program.addresses())).unwrap();
+    let here = node(Arc::new(Mirror::open(&settings, &path).await.unwrap()), &text).await.unwrap();
+    let there = node(etcd(&program.addresses()).await, &text).await.unwrap();
+    let secret = tunnel(&there, "one").await;
+    until(LIMIT, "the other node knows it", async || secret_of(&here, "one").as_ref() == Some(&secret)).await;
+    assert!(!holds(&etcd(&program.addresses()).await.load().await.unwrap(), &secret));
+    assert!(is_closed(&node(etcd(&program.addresses()).await, &Keys::generate()).await));
+
+    drop(here);
+    let free = async || Embedded::open(&path).is_ok();
+    until(LIMIT, "it lets go of the file", free).await;
+    assert!(!holds(&file(&path).load().await.unwrap(), &secret));
+    program.kill(0).await;
+    let stands_in = Mirror::open(&settings, &path).await.unwrap();
+    assert!(stands_in.stand_in().is_some());
+    let here = node(Arc::new(stands_in), &text).await.unwrap();
+    assert_eq!(secret_of(&here, "one"), Some(secret));
+    program.start_again(0).await;
+    let after = async || {
+        let name = TunnelName::parse("after").unwrap();
+        here.create_tunnel(at(2), NewTunnel { name, secret: None, config_source: ConfigSource::Local }).await.is_ok()
+    };
+    until(2 * LIMIT, "changes are taken again", after).await;
+    until(LIMIT, "and known", async || secret_of(&there, "after").is_some()).await;
+}
+
+#[tokio::test]
+async fn a_node_without_the_key_of_now_lets_nobody_in_and_encrypts_nothing() {
+    let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let left_behind = node(engine.clone(), &old).await.unwrap();
+    tunnel(&left_behind, "one").await;
+    let ahead = node(engine, &format!("{new}{old}")).await.unwrap();
+    let id = ahead.snapshot().tunnels().next().unwrap().id;
+    let rules = policy::Access { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Default::default() };
+    ahead.put_access(id, rules.clone()).await.unwrap();
+    let known = |registry: &Registry| registry.snapshot().access(id).map(|access| access.allow.clone());
+    let closed = vec!["255.255.255.255".parse().unwrap()];
+    until(LIMIT, "nobody is let in", async || known(&left_behind).as_ref() == Some(&closed)).await;
+    assert_eq!(known(&ahead), Some(rules.allow));
+
+    let name = TunnelName::parse("two").unwrap();
+    let new_one = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let refused = left_behind.create_tunnel(at(1), new_one).await.unwrap_err().to_string();
+    assert!(refused.contains("encrypted under the key"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_exported_is_read_under_any_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one.redb"), directory.path().join("two.redb"));
+    let (first, second) = (Keys::generate(), Keys::generate());
+    let registry = node(file(&one), &first).await.unwrap();
+    let secret = tunnel(&registry, "one").await;
+    drop(registry);
+    let document = Document::of(&Sealed::over(file(&one), keys(&first)).load().await.unwrap()).unwrap();
+    import(&Sealed::over(file(&two), keys(&second)), &document, false).await.unwrap();
+    assert!(!holds(&file(&two).load().await.unwrap(), &secret));
+    let registry = node(file(&two), &second).await.unwrap();
+    assert_eq!(secret_of(&registry, "one"), Some(secret));
+    drop(registry);
+    let again = import(&Sealed::over(file(&two), keys(&second)), &document, true).await.unwrap();
+    assert_eq!((again.written, again.removed), (0, 0), "what tells of the key is no part of it");
+    drop(node(file(&two), &second).await.unwrap());
+}

@@ -1,0 +1,149 @@
+//! A registry out of one engine and into another, whatever kind they are, and imports that are broken off.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::sync::Arc;
+
+use harness::Etcd as EtcdProgram;
+use jiff::Timestamp;
+use registry::engine::Write;
+use registry::{
+    ConfigSource, Document, Embedded, Engine, Etcd, EtcdSettings, Hostname, ImportError, Imported, NewTunnel,
+    OpenError, QuickName, Registry, TunnelName, import,
+};
+use serde_json::json;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+async fn etcd(program: &EtcdProgram, prefix: &str) -> Etcd {
+    let settings = EtcdSettings::parse(&format!("etcd://{}/{prefix}", program.addresses())).unwrap();
+    Etcd::open(&settings).await.unwrap()
+}
+
+async fn document(engine: &dyn Engine) -> Document {
+    Document::of(&engine.load().await.unwrap()).unwrap()
+}
+
+/// Something of everything, and more than etcd takes at once.
+async fn fill(registry: &Registry) {
+    let domain = Hostname::parse("example.test").unwrap();
+    let zone = registry.ensure_zone(at(0), &domain).await.unwrap();
+    for index in 0..150 {
+        let name = TunnelName::parse(&format!("t{index}")).unwrap();
+        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
+        let tunnel = registry.create_tunnel(at(index), new).await.unwrap();
+        let hostname = Hostname::parse(&format!("h{index}.example.test")).unwrap();
+        registry.put_route(at(index), zone.id, hostname, tunnel.id, false).await.unwrap();
+        let rules = json!({"ingress": [{"service": format!("http://localhost:{index}")}]});
+        registry.put_configuration(at(index), tunnel.id, rules, ConfigSource::Cloudflare, None).await.unwrap();
+    }
+    registry.create_quick_tunnel(at(0), &domain, QuickName::Random).await.unwrap();
+}
+
+async fn filled(path: &std::path::Path) -> Document {
+    let registry = Registry::open_file(path, at(0)).await.unwrap();
+    fill(&registry).await;
+    drop(registry);
+    document(&Embedded::open(path).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_goes_from_either_engine_to_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let exported = filled(&directory.path().join("one.redb")).await;
+    let mut text = Vec::new();
+    exported.write(&mut text).unwrap();
+    let read = Document::read(&text[..]).unwrap();
+
+    let path = directory.path().join("two.redb");
+    let imported = import(&Embedded::open(&path).unwrap(), &read, false).await.unwrap();
+    assert_eq!(imported, Imported { written: read.len(), removed: 0 });
+    let registry = Registry::open_file(&path, at(9)).await.unwrap();
+    assert_eq!(registry.snapshot().tunnels().count(), 151);
+    assert_eq!(registry.snapshot().routes().count(), 151);
+    drop(registry);
+
+    let Some(program) = EtcdProgram::start(1).await else { return };
+    let shared = etcd(&program, "one").await;
+    assert_eq!(import(&shared, &read, false).await.unwrap().written, read.len());
+    let from_etcd = document(&shared).await;
+    let registry = Registry::open(etcd(&program, "one").await, at(9)).await.unwrap();
+    assert_eq!(registry.snapshot().tunnels().count(), 151);
+    let name = TunnelName::parse("after").unwrap();
+    let after = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    registry.create_tunnel(at(9), after).await.unwrap();
+
+    // And back, over what has changed since.
+    let back = import(&etcd(&program, "one").await, &from_etcd, true).await.unwrap();
+    assert_eq!(back, Imported { written: 0, removed: 2 }, "the tunnel and its name");
+    let back = import(&Embedded::open(&path).unwrap(), &from_etcd, true).await.unwrap();
+    assert_eq!(back, Imported { written: 0, removed: 0 });
+}
+
+#[tokio::test]
+async fn what_is_there_makes_way_only_if_asked_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let exported = filled(&directory.path().join("one.redb")).await;
+    let path = directory.path().join("two.redb");
+    drop(Registry::open_file(&path, at(0)).await.unwrap());
+    let engine = Embedded::open(&path).unwrap();
+    let before = engine.load().await.unwrap();
+    let refused = import(&engine, &exported, false).await;
+    assert!(matches!(refused, Err(ImportError::NotEmpty(2))), "{refused:?}");
+    assert_eq!(engine.load().await.unwrap(), before);
+    import(&engine, &exported, true).await.unwrap();
+    assert_eq!(document(&engine).await.len(), exported.len());
+}
+
+#[tokio::test]
+async fn what_nobody_could_open_is_not_imported() {
+    let engine = Embedded::in_memory().unwrap();
+    for (key, value) in [("tunnels/x", "{}"), ("no-kind", "{}"), ("routes/a.example.test", "{\"hostname\":1}")] {
+        let head = r#"{"snicket_registry":1,"schema":1,"revision":7,"entries":1}"#;
+        let text = format!("{head}\n{{\"key\":\"{key}\",\"value\":{value}}}\n");
+        let refused = import(&engine, &Document::read(text.as_bytes()).unwrap(), false).await;
+        assert!(
+            matches!(&refused, Err(ImportError::Document(error)) if error.to_string().contains(key)),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(engine.load().await.unwrap().entries, []);
+}
+
+/// As after a kill between two transactions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_starts_with_half_an_import_and_it_can_be_run_again() {
+    let Some(program) = EtcdProgram::start(1).await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let exported = filled(&directory.path().join("one.redb")).await;
+    let engine = Arc::new(etcd(&program, "half").await);
+    let start = engine.load().await.unwrap().revision;
+    let importing = {
+        let (engine, exported) = (engine.clone(), exported.clone());
+        tokio::spawn(async move { import(engine.as_ref(), &exported, false).await })
+    };
+    // Two transactions: the mark, and a part.
+    let mut feed = engine.follow(start);
+    let mut batches = 0;
+    while batches < 2 {
+        batches += feed.next().await.unwrap().len();
+    }
+    importing.abort();
+    let ended = importing.await;
+    let state = engine.load().await.unwrap();
+    if ended.is_ok() || state.entries.len() > exported.len() {
+        // It was too quick to be broken off: break it as it would have been.
+        let mark = Write { key: "import/unfinished".into(), value: Some(b"{}".to_vec()) };
+        let gone = Write { key: state.entries[0].key.clone(), value: None };
+        engine.commit(vec![], vec![mark, gone]).await.unwrap();
+    }
+    let refused = Registry::open(etcd(&program, "half").await, at(0)).await.err().expect("half of it is missing");
+    assert!(matches!(refused, OpenError::HalfImported) && refused.to_string().contains("--replace"), "{refused}");
+    assert!(matches!(Document::of(&engine.load().await.unwrap()), Err(OpenError::HalfImported)));
+    assert!(matches!(import(engine.as_ref(), &exported, false).await, Err(ImportError::NotEmpty(_))));
+    import(engine.as_ref(), &exported, true).await.unwrap();
+    let registry = Registry::open(etcd(&program, "half").await, at(0)).await.unwrap();
+    assert_eq!(registry.snapshot().tunnels().count(), 151);
+}

@@ -1,0 +1,238 @@
+//! The page at the API's address, in a real browser.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use harness::{Agent, Browser, Edge, Origin, Page};
+use serde_json::{Value, json};
+
+/// What would be markup if it were not text.
+const HOSTILE: &str = "<script>window.hacked = 1</script>";
+const HOSTILE_TOKEN: &str = "<img src=x onerror='window.hacked = 1'>";
+
+const TEXT: &str = "document.body.innerText";
+
+async fn open(browser: &Browser, edge: &Edge) -> Page {
+    let mut page = browser.open(&format!("http://{}/", edge.api())).await;
+    page.until("document.activeElement.id === 'token'").await;
+    // What the browser keeps from happening, and what goes wrong in the script.
+    page.evaluate(
+        "window.complaints = []; \
+         addEventListener('securitypolicyviolation', event => complaints.push(event.violatedDirective)); \
+         addEventListener('error', event => complaints.push(event.message)); \
+         addEventListener('unhandledrejection', event => complaints.push(`${event.reason}`)); null",
+    )
+    .await;
+    page
+}
+
+async fn log_in(page: &mut Page, token: &str) {
+    let script =
+        format!("document.getElementById('token').value = {}; document.getElementById('go').click()", json!(token));
+    page.evaluate(&script).await;
+}
+
+async fn screen(page: &mut Page, width: u32, height: u32) {
+    let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+    page.call("Emulation.setDeviceMetricsOverride", metrics).await;
+    page.until(&format!("innerWidth === {width}")).await;
+}
+
+async fn colours(page: &mut Page, scheme: &str) {
+    let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+    page.call("Emulation.setEmulatedMedia", media).await;
+}
+
+/// The text of the section with this id.
+fn section(id: &str) -> String {
+    format!("document.getElementById('{id}').innerText")
+}
+
+/// Makes a token with these permissions for the account; answers its id and itself.
+async fn token(edge: &Edge, name: &str, groups: &[&str]) -> (String, String) {
+    let (_, accounts) = edge.call("GET", "/client/v4/accounts", None).await;
+    let account = format!("com.cloudflare.api.account.{}", accounts["result"][0]["id"].as_str().unwrap());
+    let groups: Vec<_> = groups.iter().map(|name| json!({ "name": name })).collect();
+    let policy = json!({ "effect": "allow", "resources": { account: "*" }, "permission_groups": groups });
+    let body = json!({ "name": name, "policies": [policy] });
+    let (status, made) = edge.call("POST", "/client/v4/user/tokens", Some(body)).await;
+    assert_eq!(status, 200, "{made}");
+    let text = |key: &str| made["result"][key].as_str().unwrap().to_owned();
+    (text("id"), text("value"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_logs_in_and_sees_what_there_is() {
+    let Some(browser) = Browser::start().await else { return };
+    let origin = Origin::start().await;
+    let edge = Edge::start().await;
+    let (_, accounts) = edge.call("GET", "/client/v4/accounts", None).await;
+    let tunnels = format!("/client/v4/accounts/{}/cfd_tunnel", accounts["result"][0]["id"].as_str().unwrap());
+    for name in [HOSTILE, &"w".repeat(32)] {
+        assert_eq!(edge.call("POST", &tunnels, Some(json!({ "name": name }))).await.0, 200);
+    }
+    let mut page = open(&browser, &edge).await;
+    page.picture("dashboard-login").await;
+
+    // A wrong token, and what is no token at all.
+    log_in(&mut page, "nobody-knows-this-one").await;
+    page.until("document.getElementById('wrong').innerText.includes('(code 1000)')").await;
+    log_in(&mut page, "smörgås").await;
+    page.until("document.getElementById('wrong').innerText.includes('no token')").await;
+    assert_eq!(page.evaluate("sessionStorage.length").await, 0, "what does not work is not kept");
+
+    log_in(&mut page, &edge.token()).await;
+    page.until("document.getElementById('live').innerText === 'live'").await;
+    let node = page.evaluate(&section("nodes")).await;
+    let (_, status) = edge.call("GET", "/snicket/v1/status", None).await;
+    let known = &status["result"]["nodes"][0];
+    for said in ["name", "location", "version"] {
+        assert!(node.as_str().unwrap().contains(known[said].as_str().unwrap()), "{said} of {known} in {node}");
+    }
+    assert!(page.evaluate(&section("zones")).await.as_str().unwrap().contains("localhost"));
+
+    // Names are text.
+    assert!(page.evaluate(&section("tunnels")).await.as_str().unwrap().contains(HOSTILE));
+    assert_eq!(page.evaluate("[typeof hacked, document.scripts.length]").await, json!(["undefined", 1]));
+
+    // A tunnel, its connection, and its end appear by themselves.
+    let agent = Agent::start(&edge, &origin.service(), &["--name", "shop"]).await;
+    let row = "[...document.querySelectorAll('#tunnels .fold')].find(fold => fold.innerText.includes('shop'))";
+    page.until(&format!("{row} && {}.includes('healthy')", section("tunnels"))).await;
+    let inner = "document.querySelector('#tunnels .inner')";
+    let connection = page.until(&format!("{inner}.innerText")).await;
+    let version = known["version"].as_str().unwrap();
+    assert!(
+        connection.as_str().is_some_and(|text| text.contains("127.0.0.1") && text.contains(version)),
+        "{connection}"
+    );
+    page.evaluate(&format!("{row}.focus(); {row}.click()")).await;
+    page.until(&format!("!{inner} && document.activeElement === {row}")).await;
+    page.evaluate(&format!("{row}.click()")).await;
+    page.until(inner).await;
+
+    // Somebody whose name is markup makes a zone.
+    let (_, other) = token(&edge, HOSTILE_TOKEN, &["Zone Write", "Zone Read"]).await;
+    let bearer = format!("Bearer {other}");
+    let headers = [("authorization", bearer.as_str())];
+    let body = json!({ "name": "made-by-somebody.example" }).to_string();
+    let answer = harness::Visitor::plain(edge.api()).request("POST", "/client/v4/zones", &headers, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    page.until(&format!("{}.includes('made-by-somebody.example')", section("zones"))).await;
+    let audit = page.until(&format!("{0}.includes('POST /zones') && {0}", section("audit"))).await;
+    assert!(audit.as_str().unwrap().contains(HOSTILE_TOKEN), "{audit}");
+    assert_eq!(page.evaluate("typeof hacked").await, "undefined");
+
+    for (width, height, name) in [(1280, 1300, ""), (800, 1800, "-narrow"), (390, 2600, "-phone")] {
+        screen(&mut page, width, height).await;
+        for scheme in ["light", "dark"] {
+            colours(&mut page, scheme).await;
+            page.picture(&format!("dashboard{name}-{scheme}")).await;
+        }
+        let widest = page.evaluate("document.documentElement.scrollWidth").await;
+        assert!(widest.as_u64().is_some_and(|widest| widest <= width.into()), "{widest} of {width}");
+        let scrolled =
+            "[...document.querySelectorAll('.body')].filter(one => one.scrollWidth > one.clientWidth).length";
+        assert_eq!(page.evaluate(scrolled).await, 0, "tables that do not fit {width}");
+    }
+    screen(&mut page, 1280, 860).await;
+    agent.stop().await;
+    page.until(&format!("!{inner} && {}.includes('down')", section("tunnels"))).await;
+
+    // A filter, and what is there for people who cannot see it all at once.
+    page.evaluate("const it = document.getElementById('prefix'); it.value = 'sh'; it.oninput(); null").await;
+    page.until(&format!("!{0}.includes('{HOSTILE}') && {0}.includes('shop')", section("tunnels"))).await;
+    let unnamed = "[...document.querySelectorAll('input, select')].filter(one => !one.labels.length).length";
+    assert_eq!(page.evaluate(unnamed).await, 0, "every field has a label");
+    let headless =
+        "[...document.querySelectorAll('table')].filter(one => !one.querySelector('thead th[scope=col]')).length";
+    assert_eq!(page.evaluate(headless).await, 0, "every table has headings");
+
+    assert_eq!(page.evaluate("complaints").await, json!([]));
+
+    // It stays with the tab, and goes when one leaves.
+    page.call("Page.reload", json!({})).await;
+    page.until("document.getElementById('live').innerText === 'live'").await;
+    assert_eq!(page.evaluate("[localStorage.length, document.cookie]").await, json!([0, ""]));
+    page.evaluate("document.getElementById('leave').click()").await;
+    page.until("document.activeElement.id === 'token' && sessionStorage.length === 0").await;
+    let left = page.evaluate(TEXT).await;
+    assert!(!left.as_str().unwrap().contains("shop"), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_are_turned_page_by_page() {
+    let Some(browser) = Browser::start().await else { return };
+    let edge = Edge::start().await;
+    let (_, accounts) = edge.call("GET", "/client/v4/accounts", None).await;
+    let tunnels = format!("/client/v4/accounts/{}/cfd_tunnel", accounts["result"][0]["id"].as_str().unwrap());
+    let mut last = String::new();
+    for number in 1..=26 {
+        let (status, made) = edge.call("POST", &tunnels, Some(json!({ "name": format!("number-{number}") }))).await;
+        assert_eq!(status, 200, "{made}");
+        last = made["result"]["id"].as_str().unwrap().to_owned();
+    }
+    let mut page = open(&browser, &edge).await;
+    log_in(&mut page, &edge.token()).await;
+    page.until(&format!("{}.includes('1–25 of 26')", section("tunnels"))).await;
+    let next = "[...document.querySelectorAll('#tunnels .pager button')].find(button => button.innerText === 'Next')";
+    page.evaluate(&format!("{next}.click()")).await;
+    page.until(&format!("{0}.includes('26–26 of 26') && {next}.disabled", section("tunnels"))).await;
+    assert!(!page.evaluate(&section("tunnels")).await.as_str().unwrap().contains("number-25"));
+
+    // Who is on a page that is no more gets to the last one there is.
+    assert_eq!(edge.call("DELETE", &format!("{tunnels}/{last}"), None).await.0, 200);
+    page.until(&format!("{}.includes('number-25')", section("tunnels"))).await;
+    assert!(!page.evaluate(&section("tunnels")).await.as_str().unwrap().contains("number-26"));
+    assert_eq!(page.evaluate("complaints").await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_may_do_less_see_less_and_their_end_is_told() {
+    let Some(browser) = Browser::start().await else { return };
+    let edge = Edge::start().await;
+    let (id, less) = token(&edge, "less", &["Cloudflare Tunnel Read"]).await;
+    let mut page = open(&browser, &edge).await;
+    log_in(&mut page, &less).await;
+    page.until("document.getElementById('live').innerText === 'live'").await;
+    for part in ["nodes", "audit"] {
+        page.until(&format!("{}.includes('may not see')", section(part))).await;
+    }
+    assert!(page.evaluate(&section("tunnels")).await.as_str().unwrap().contains("There is no tunnel yet"));
+
+    assert_eq!(edge.call("DELETE", &format!("/client/v4/user/tokens/{id}"), None).await.0, 200);
+    let why = page.until("document.getElementById('wrong').innerText").await;
+    assert!(why.as_str().is_some_and(|why| why.contains("no longer") && why.contains("9109")), "{why}");
+    assert_eq!(page.evaluate("[sessionStorage.length, complaints]").await, json!([0, []]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_nobody_sees_asks_nothing() {
+    let Some(browser) = Browser::start().await else { return };
+    let mut edge = Edge::start().await;
+    let mut page = open(&browser, &edge).await;
+    page.evaluate(
+        "window.asked = 0; const real = fetch; window.fetch = (...a) => { asked++; return real(...a); }; null",
+    )
+    .await;
+    log_in(&mut page, &edge.token()).await;
+    page.until("document.getElementById('live').innerText === 'live' && asked > 8").await;
+    let see = |hidden: bool| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }}); \
+             document.dispatchEvent(new Event('visibilitychange')); asked"
+        )
+    };
+    let before = page.evaluate(&see(true)).await;
+    page.until("document.getElementById('live').innerText === 'paused'").await;
+    // Longer than two rounds take; a page that asks would have asked by then.
+    let after = page.evaluate("new Promise(done => setTimeout(() => done(asked), 5000))").await;
+    assert_eq!(before, after, "calls while hidden");
+    page.evaluate(&see(false)).await;
+    page.until(&format!("document.getElementById('live').innerText === 'live' && asked > {before}")).await;
+
+    // An edge that is away is told, and found again.
+    edge.kill().await;
+    page.until("document.getElementById('live').innerText === 'no answer'").await;
+    edge.start_again().await;
+    page.until("document.getElementById('live').innerText === 'live'").await;
+    assert_eq!(page.evaluate("complaints").await, Value::Array(Vec::new()));
+}

@@ -1,0 +1,52 @@
+//! Origins whose certificates the edge's own authority signed: the agent verifies them strictly, without a flag.
+
+use harness::{Agent, Edge, Identity, Origin};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+
+/// An identity for these names, whose certificate this edge made.
+async fn certified(edge: &Edge, names: &[&str]) -> Identity {
+    let key = KeyPair::generate().expect("keys can be made");
+    let request = CertificateParams::default().serialize_request(&key).and_then(|request| request.pem());
+    let body = json!({ "csr": request.expect("it can be written"), "hostnames": names, "request_type": "origin-ecc" });
+    let (status, answer) = edge.call("POST", "/client/v4/certificates", Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    Identity::of(answer["result"]["certificate"].as_str().expect("a certificate"), &key.serialize_pem())
+}
+
+async fn visited(edge: &Edge, identity: &Identity) -> u16 {
+    let origin = Origin::start_secure(identity).await;
+    let agent = Agent::start(edge, &origin.service(), &[]).await;
+    edge.visitor().get(&agent.url("/")).await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_the_edge_is_trusted_for_its_names_by_its_agents() {
+    let edge = Edge::start().await;
+    // The agent asks the origin for `localhost`, which is the edge's domain here.
+    let identity = certified(&edge, &["localhost", "*.localhost"]).await;
+    assert_eq!(visited(&edge, &identity).await, 200);
+
+    let of_another_name = certified(&edge, &["app.localhost"]).await;
+    assert_eq!(visited(&edge, &of_another_name).await, 526);
+    assert_eq!(visited(&edge, &Identity::new(&["localhost"])).await, 526, "nobody signed it");
+    let other = Edge::start().await;
+    assert_eq!(visited(&other, &identity).await, 526, "another edge's authority is a stranger");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_is_the_same_after_a_restart_and_for_named_tunnels() {
+    let mut edge = Edge::start().await;
+    let identity = certified(&edge, &["app.localhost"]).await;
+    let stopped = edge.process.terminate().await;
+    assert!(stopped.success(), "{stopped}");
+    edge.start_again().await;
+    let origin = Origin::start_secure(&identity).await;
+    let token = edge.named_tunnel("shop", "app.localhost").await;
+    let token = token.to_str().expect("a name");
+    let service = origin.service();
+    let rules = ["--url", &service, "--origin-server-name", "app.localhost"];
+    let _agent = Agent::tunnel(&edge, &[&rules[..], &["run", "--token-file", token]].concat()).await;
+    let url = format!("https://app.localhost:{}/", edge.https().port());
+    assert_eq!(edge.visitor().get(&url).await.status, 200);
+}
