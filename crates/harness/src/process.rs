@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Host;
 
@@ -91,9 +91,15 @@ impl Program {
         let mut child = self.spawn_child().await;
         let (sender, lines) = mpsc::channel(LINES);
         let stdout = child.stdout.take().expect("standard output is piped");
+        let (deafen, mut deaf) = oneshot::channel();
         tokio::spawn(async move {
             let mut reader = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = reader.next_line().await {
+            loop {
+                let line = tokio::select! {
+                    Ok(()) = &mut deaf => std::future::pending().await,
+                    line = reader.next_line() => line,
+                };
+                let Ok(Some(line)) = line else { break };
                 if sender.send(line).await.is_err() {
                     break;
                 }
@@ -110,7 +116,7 @@ impl Program {
                 });
             }
         });
-        Process { child, lines, passed: VecDeque::new(), stderr, name }
+        Process { child, lines, deafen: Some(deafen), passed: VecDeque::new(), stderr, name }
     }
 
     async fn spawn_child(mut self) -> Child {
@@ -146,12 +152,21 @@ async fn read_all(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
 pub struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
+    deafen: Option<oneshot::Sender<()>>,
     passed: VecDeque<Value>,
     stderr: watch::Receiver<String>,
     name: String,
 }
 
 impl Process {
+    /// Reads nothing of its standard output any more, and keeps that open.
+    pub fn stop_reading(&mut self) {
+        if let Some(deafen) = self.deafen.take() {
+            // It is gone if the program has ended.
+            let _ = deafen.send(());
+        }
+    }
+
     /// The next line of standard output.
     ///
     /// # Panics

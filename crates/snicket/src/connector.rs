@@ -118,6 +118,7 @@ impl Connector {
     pub(crate) async fn serve(self, screen: Screen, ready: impl FnOnce(Ready, Screen)) -> anyhow::Result<()> {
         let Self { config, metrics, inspect, grace, pidfile } = self;
         let mut signals = Signals::install().context("signals cannot be watched")?;
+        screen.detach().context("no thread can be started")?;
         let listener = agent::listen_metrics(metrics).await.with_context(|| {
             Problem::new(
                 "cannot listen for /ready and /metrics",

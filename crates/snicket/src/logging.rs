@@ -1,22 +1,22 @@
 //! Diagnostics: to standard error or a file, as text or JSON.
 
-mod pile;
 mod plain;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::pile::Pile;
 use crate::problem::Problem;
-use pile::Pile;
-pub(crate) use pile::flush;
 use plain::Plain;
 
 /// How much is said.
@@ -85,9 +85,9 @@ impl Logging {
         };
         let colour = self.file.is_none()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::io::IsTerminal::is_terminal(&std::io::stderr());
+            && io::IsTerminal::is_terminal(&io::stderr());
         let out: Box<dyn Write + Send> = match self.file.as_deref() {
-            None => Box::new(std::io::stderr()),
+            None => Box::new(io::stderr()),
             Some(file) => Box::new(append(file)?),
         };
         let builder = tracing_subscriber::fmt()
@@ -95,7 +95,7 @@ impl Logging {
             .with_span_events(FmtSpan::NONE)
             .with_target(false)
             .with_ansi(colour)
-            .with_writer(Pile::start(out).context("no thread can be started")?);
+            .with_writer(Lines(pile(out).context("no thread can be started")?));
         // A second start in one process can only be a test; the first stays in force.
         let _ = match self.form.unwrap_or_default() {
             Form::Default if colour => builder.finish().with(filter).try_init(),
@@ -103,6 +103,45 @@ impl Logging {
             Form::Json => builder.json().finish().with(filter).try_init(),
         };
         Ok(())
+    }
+}
+
+/// The process's diagnostics on their way out; a second start keeps the first's way.
+static PILE: OnceLock<Pile> = OnceLock::new();
+
+fn pile(out: Box<dyn Write + Send>) -> io::Result<Pile> {
+    let tell = |lost| tracing::warn!(lines = lost, "diagnostics were lost: they are read too slowly");
+    let pile = Pile::start("log", out, tell)?;
+    Ok(PILE.get_or_init(|| pile).clone())
+}
+
+/// Lets out what still waits, before the process ends.
+pub(crate) fn flush() {
+    if let Some(pile) = PILE.get() {
+        pile.flush();
+    }
+}
+
+/// The pile as the library writes to it, a line in each call.
+#[derive(Clone)]
+struct Lines(Pile);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.put(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
     }
 }
 

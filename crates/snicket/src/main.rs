@@ -16,6 +16,7 @@ mod node;
 mod notify;
 mod origin;
 mod paths;
+mod pile;
 mod ports;
 mod problem;
 mod ready;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(cli.command, screen)));
     logging::flush();
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let report = Report::of(&error);
@@ -52,7 +53,9 @@ fn main() -> ExitCode {
             eprintln!("{report}");
             ExitCode::from(report.exit())
         }
-    }
+    };
+    screen::flush();
+    code
 }
 
 /// Ends as the parser of flags would, be it that help was asked for, after telling a program what is wrong.

@@ -82,6 +82,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     Logging::from(&args.log).start(Level::Warn)?;
     let signals = Signals::install().context("signals cannot be watched")?;
+    screen.detach().context("no thread can be started")?;
     let data = args.data.clone().unwrap_or_else(paths::try_data);
     let origin = args.origin.clone().unwrap_or_else(Origin::hello);
     let Listening { sockets, notices } = wishes(&args).bind()?;

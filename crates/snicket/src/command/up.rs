@@ -241,6 +241,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     let settings = Settings::merge(args)?;
     settings.logging.start(Level::Info)?;
     let signals = Signals::install().context("signals cannot be watched")?;
+    screen.detach().context("no thread can be started")?;
     let Listening { sockets, notices } = settings.wishes.bind()?;
     let mut node = settings.blueprint.start(sockets).await?;
     let token_file = settings.data.join(node::TOKEN_FILE);

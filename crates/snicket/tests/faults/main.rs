@@ -10,4 +10,5 @@ mod rig;
 mod spread;
 mod start;
 mod stopping;
+mod unread;
 mod vanished;
