@@ -3,11 +3,16 @@ use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
-use crate::engine::{Batch, Engine, Feed, FeedError, Revision};
+use crate::engine::{Engine, Feed, FeedError, Revision, State, Write};
 use crate::retry::Retry;
 use crate::shared::Shared;
 use crate::{EngineError, NodeId};
+
+/// Entries that are taken in at once: whoever connects waits meanwhile, for about a millisecond. There may be hundreds of
+/// thousands.
+const PIECE: usize = 100;
 
 /// Brings what the other nodes say of themselves into the snapshot.
 pub(crate) struct Neighbours {
@@ -49,33 +54,40 @@ impl Neighbours {
         self.is_current.store(true, Ordering::Relaxed);
         loop {
             match feed.next().await {
-                Ok(batches) => self.apply(&batches),
+                Ok(batches) => {
+                    for batch in &batches {
+                        self.apply(batch.revision, &batch.writes).await;
+                    }
+                }
                 Err(error) => return error,
             }
         }
     }
 
-    fn apply(&self, batches: &[Batch]) {
-        // The clock is read here since others' changes come when they come; the time is for display, and for ending quick
-        // tunnels that were left.
-        let now = Timestamp::now();
-        let mut denied = None;
-        self.shared.update(|snapshot| {
-            for batch in batches {
-                if snapshot.apply_live(self.me, &batch.writes, now) {
-                    denied = Some(batch.revision);
-                }
+    async fn apply(&self, revision: Revision, writes: &[Write]) {
+        for piece in writes.chunks(PIECE) {
+            // The clock is read here since others' changes come when they come; the time is for display, and for ending quick
+            // tunnels that were left.
+            let now = Timestamp::now();
+            let mut is_denied = false;
+            self.shared.update(|snapshot| is_denied = snapshot.apply_live(self.me, piece, now));
+            if is_denied {
+                self.denied.send_replace(revision);
             }
-        });
-        if let Some(revision) = denied {
-            self.denied.send_replace(revision);
+            // Others go between.
+            yield_now().await;
         }
     }
 
     async fn load(&self) -> Result<Box<dyn Feed>, EngineError> {
         let engine = self.engine.upgrade().ok_or(EngineError::Closed)?;
         let state = engine.live().load().await?;
-        self.shared.update(|snapshot| snapshot.load_live(self.me, &state, Timestamp::now()));
-        Ok(engine.live().follow(state.revision))
+        let State { revision, entries } = state;
+        let gone = self.shared.snapshot().not_among(self.me, &entries);
+        let gone = gone.into_iter().map(|key| Write { key: key.to_string(), value: None });
+        let there = entries.into_iter().map(|entry| Write { key: entry.key, value: Some(entry.value) });
+        let writes: Vec<Write> = gone.chain(there).collect();
+        self.apply(revision, &writes).await;
+        Ok(engine.live().follow(revision))
     }
 }

@@ -1,3 +1,4 @@
+use std::panic;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -5,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinHandle, yield_now};
 
 use crate::engine::{Batch, Embedded, Engine, Feed, FeedError, Revision};
 use crate::membership::Publisher;
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A change that meets another writer each time gives up after so many attempts; with that many writers on one entry,
 /// the caller should know.
 const ATTEMPTS: usize = 32;
+/// Transactions that are taken in at once: whoever connects waits meanwhile, for about a millisecond.
+const PIECE: usize = 16;
 /// Nobody waits longer at the end for the other nodes to hear of it.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -272,7 +275,7 @@ impl Follower {
         loop {
             let outcome = match self.feed.next().await {
                 Ok(batches) => {
-                    self.apply(&batches);
+                    self.apply(&batches).await;
                     Ok(())
                 }
                 Err(FeedError::Compacted) => self.resync().await,
@@ -289,10 +292,14 @@ impl Follower {
         }
     }
 
-    fn apply(&self, batches: &[Batch]) {
-        self.shared.apply(batches);
-        if let Some(last) = batches.last() {
-            self.applied.send_replace(last.revision);
+    async fn apply(&mut self, batches: &[Batch]) {
+        for piece in batches.chunks(PIECE) {
+            self.shared.apply(piece);
+            if let Some(last) = piece.last() {
+                self.applied.send_replace(last.revision);
+            }
+            // Others go between.
+            yield_now().await;
         }
     }
 
@@ -300,9 +307,13 @@ impl Follower {
     async fn resync(&mut self) -> Result<(), OpenError> {
         let engine = self.engine.upgrade().ok_or(EngineError::Closed)?;
         let state = engine.load().await?;
-        self.shared.replace(&state)?;
-        self.feed = engine.follow(state.revision);
-        self.applied.send_replace(state.revision);
+        let revision = state.revision;
+        let shared = Arc::clone(&self.shared);
+        // A million entries take seconds, and the tasks of visitors are on this thread.
+        let replacing = tokio::task::spawn_blocking(move || shared.replace(&state));
+        replacing.await.unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?;
+        self.feed = engine.follow(revision);
+        self.applied.send_replace(revision);
         Ok(())
     }
 }

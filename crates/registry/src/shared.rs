@@ -99,13 +99,17 @@ impl Shared {
         self.current.store(Arc::new(snapshot));
     }
 
-    /// Swaps in a snapshot of everything, which the log does not lead up to.
+    /// Swaps in a snapshot of everything, which the log does not lead up to. It may take seconds; whoever connects meanwhile does
+    /// not wait for it.
     pub(crate) fn replace(&self, state: &State) -> Result<(), OpenError> {
+        let mut loaded = Snapshot::default();
+        loaded.load(state)?;
         let mut log = self.lock();
-        let mut snapshot = self.current.load().live_part();
-        snapshot.load(state)?;
+        let snapshot = loaded.with_live_of(&self.current.load());
         *log = Log::starting_at(state.revision);
-        self.current.store(Arc::new(snapshot));
+        let old = self.current.swap(Arc::new(snapshot));
+        drop(log);
+        drop(old);
         Ok(())
     }
 

@@ -231,9 +231,9 @@ impl Snapshot {
 
 // How a snapshot comes about: each engine entry is decoded once, and every index follows from it.
 impl Snapshot {
-    /// One with the live state of this one, and nothing else yet.
-    pub(crate) fn live_part(&self) -> Self {
-        Self { live: self.live.clone(), ..Self::default() }
+    /// This one with another one's live state.
+    pub(crate) fn with_live_of(self, other: &Self) -> Self {
+        Self { live: other.live.clone(), ..self }
     }
 
     /// Takes in everything that an engine has.

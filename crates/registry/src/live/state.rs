@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{Activity, ConnectionRecord, LiveKey};
-use crate::engine::{State, Write};
+use crate::engine::{Entry, Write};
 use crate::{NodeId, NodeRecord, Snapshot};
 
 /// A node's own connections, by tunnel and connection.
@@ -114,22 +114,16 @@ impl Snapshot {
         self.note_departure(tunnel, now);
     }
 
-    /// Takes in what all other nodes say, instead of what they said until now.
-    pub(crate) fn load_live(&mut self, me: NodeId, state: &State, now: Timestamp) {
-        let told: BTreeSet<LiveKey> = state.entries.iter().filter_map(|entry| entry.key.parse().ok()).collect();
+    /// What is listed of other nodes, and not among these entries.
+    pub(crate) fn not_among(&self, me: NodeId, entries: &[Entry]) -> Vec<LiveKey> {
+        let told: BTreeSet<LiveKey> = entries.iter().filter_map(|entry| entry.key.parse().ok()).collect();
         let nodes = self.live.nodes.keys().map(|node| LiveKey::Node(*node));
         let others = self.live.others.keys().map(|(tunnel, node, id)| LiveKey::Connection {
             node: *node,
             tunnel: *tunnel,
             id: *id,
         });
-        let gone: Vec<LiveKey> = nodes.chain(others).filter(|key| key.node() != me && !told.contains(key)).collect();
-        for key in gone {
-            self.remove_live(key, now);
-        }
-        for entry in &state.entries {
-            self.write_live(me, &entry.key, Some(&entry.value), now);
-        }
+        nodes.chain(others).filter(|key| key.node() != me && !told.contains(key)).collect()
     }
 
     /// Takes in what other nodes say anew, and answers whether something of this node's own was taken off the list that

@@ -307,3 +307,33 @@ async fn connecting_works_at_once_with_an_engine_that_says_nothing() {
     tokio::time::pause();
     tokio::time::timeout(LIMIT, registry.leave()).await.expect("nobody waits for the others for ever");
 }
+
+/// There may be hundreds of thousands of connections to read at once, and whoever connects meanwhile waits for each piece.
+#[tokio::test]
+async fn others_go_between_while_much_is_read() {
+    const MANY: usize = 1_000;
+    let engine = Arc::new(Embedded::in_memory().unwrap());
+    let teller = Registry::open(engine.clone(), at(0)).await.unwrap();
+    join(&teller, "teller");
+    let tunnel = Uuid::from_u128(1);
+    let _present: Vec<_> = (0..MANY).map(|_| teller.connect(connection(tunnel, at(0)))).collect();
+    let listed = async || engine.live().load().await.unwrap().entries.len() == MANY + 1;
+    until(LIMIT, "all of it is told", listed).await;
+
+    let late = Registry::open(engine.clone(), at(0)).await.unwrap();
+    let other = {
+        let late = late.clone();
+        tokio::spawn(async move {
+            loop {
+                match late.snapshot().connections(tunnel).count() {
+                    0 => tokio::task::yield_now().await,
+                    first => return first,
+                }
+            }
+        })
+    };
+    join(&late, "late");
+    let first = other.await.unwrap();
+    assert!(first < MANY, "another task had no turn before {first} were read");
+    until(LIMIT, "all of it is read", async || late.snapshot().connections(tunnel).count() == MANY).await;
+}
