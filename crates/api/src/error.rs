@@ -384,6 +384,7 @@ impl From<CertificateError> for ApiError {
     fn from(error: CertificateError) -> Self {
         match error {
             CertificateError::NotFound(id) => Self::no_object(&format!("/certificates/{id}")),
+            CertificateError::TooMany => Self::new(StatusCode::BAD_REQUEST, TOO_MANY_ITEMS, error),
             CertificateError::Commit(error) => error.into(),
         }
     }

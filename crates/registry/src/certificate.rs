@@ -4,14 +4,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::resource::{Key, Resource, Versioned};
 use crate::{CommitError, Hostname, PrivateText, Registry, Snapshot};
 
-/// Certificates that ended and are removed when a new one is kept, at most: etcd takes 128 operations at once.
+/// Certificates that are removed when a new one is kept, at most: etcd takes 128 operations at once.
 const SWEPT_AT_ONCE: usize = 50;
+/// A revoked certificate is shown for this long. Agents do not hear of it, so that nothing depends on it after that.
+const REVOKED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What an authority signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,7 +159,7 @@ pub struct OriginCertificate {
     pub created_at: Timestamp,
     /// It holds until then.
     pub expires_on: Timestamp,
-    /// When somebody said that it is not to hold any more; agents do not hear of it.
+    /// When somebody said that it is not to hold any more; agents do not hear of it, and it is soon forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
 }
@@ -170,12 +172,42 @@ impl Resource for OriginCertificate {
     }
 }
 
-/// Why a certificate was not revoked.
+impl OriginCertificate {
+    /// Kept at once: all are in the memory of each node.
+    pub const MOST: usize = 10_000;
+    /// Of text that comes from outside, in all of them together. A usual one has 2.5 KiB.
+    pub const MOST_BYTES: usize = 64 << 20;
+
+    /// Of text that comes from outside.
+    pub(crate) fn bytes(&self) -> usize {
+        let names: usize = self.hostnames.iter().map(|name| name.as_str().len()).sum();
+        self.certificate.len() + self.csr.len() + names
+    }
+
+    /// Whether one of its names lies in this zone, by the zones that there are now.
+    pub fn is_in_zone(&self, snapshot: &Snapshot, zone: crate::ZoneId) -> bool {
+        self.hostnames.iter().any(|name| snapshot.zone_of(name.as_str()).is_some_and(|found| found.id == zone))
+    }
+
+    /// Whether nobody needs to see it any more: it has ended, or was revoked long ago.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.expires_on <= now || self.revoked_at.is_some_and(|at| now.duration_since(at) > REVOKED_KEPT)
+    }
+}
+
+/// Why a certificate was not kept or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// No such certificate.
     #[error("there is no certificate {0}")]
     NotFound(CertificateId),
+    /// There are as many as there may be.
+    #[error(
+        "there are {} certificates of origins or {} MiB of them already, which is the most; revoke some first",
+        OriginCertificate::MOST,
+        OriginCertificate::MOST_BYTES >> 20
+    )]
+    TooMany,
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -208,14 +240,14 @@ impl Registry {
         .await
     }
 
-    /// Keeps a certificate that was signed just now, and forgets some that ended before.
+    /// Keeps a certificate that was signed just now, and forgets some that are over. Where there is no room, revoked ones
+    /// make it, those first that were revoked first. Of several nodes that find the last place at once, each takes it.
     ///
     /// # Errors
-    /// Another one has its serial number, or the engine fails.
-    pub async fn keep_origin_certificate(&self, new: &OriginCertificate) -> Result<(), CommitError> {
+    /// There are too many, another one has its serial number, or the engine fails.
+    pub async fn keep_origin_certificate(&self, new: &OriginCertificate) -> Result<(), CertificateError> {
         self.change(|snapshot, transaction| {
-            let ended = snapshot.origin_certificates().filter(|old| old.expires_on <= new.created_at);
-            for old in ended.take(SWEPT_AT_ONCE) {
+            for old in making_room(snapshot, new)? {
                 transaction.expect(old).delete(&old.key());
             }
             transaction.expect_absent(&new.key()).put(new);
@@ -246,11 +278,34 @@ impl Registry {
     }
 }
 
-impl OriginCertificate {
-    /// Whether one of its names lies in this zone, by the zones that there are now.
-    pub fn is_in_zone(&self, snapshot: &Snapshot, zone: crate::ZoneId) -> bool {
-        self.hostnames.iter().any(|name| snapshot.zone_of(name.as_str()).is_some_and(|found| found.id == zone))
+/// What goes when this one comes.
+fn making_room<'a>(
+    snapshot: &'a Snapshot,
+    new: &OriginCertificate,
+) -> Result<Vec<&'a Versioned<OriginCertificate>>, CertificateError> {
+    let now = new.created_at;
+    let mut leaving: Vec<_> =
+        snapshot.origin_certificates().filter(|old| old.is_over(now)).take(SWEPT_AT_ONCE).collect();
+    let freed = |leaving: &[&Versioned<OriginCertificate>]| leaving.iter().map(|old| old.bytes()).sum::<usize>();
+    let count = snapshot.certificates.origins.len() + 1 - leaving.len();
+    let bytes = snapshot.certificates.origin_bytes + new.bytes() - freed(&leaving);
+    let (mut excess, mut excess_bytes) =
+        (count.saturating_sub(OriginCertificate::MOST), bytes.saturating_sub(OriginCertificate::MOST_BYTES));
+    if excess == 0 && excess_bytes == 0 {
+        return Ok(leaving);
     }
+    let mut revoked: Vec<_> =
+        snapshot.origin_certificates().filter(|old| old.revoked_at.is_some() && !old.is_over(now)).collect();
+    revoked.sort_by_key(|old| old.revoked_at);
+    for old in revoked {
+        if (excess == 0 && excess_bytes == 0) || leaving.len() >= SWEPT_AT_ONCE {
+            break;
+        }
+        excess = excess.saturating_sub(1);
+        excess_bytes = excess_bytes.saturating_sub(old.bytes());
+        leaving.push(old);
+    }
+    if excess == 0 && excess_bytes == 0 { Ok(leaving) } else { Err(CertificateError::TooMany) }
 }
 
 impl Snapshot {

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use registry::{
-    AuthorityPurpose, CertificateId, CommitError, Embedded, Engine, Etcd, EtcdSettings, Hostname, InvitationError,
-    Keys, OriginCertificate, OriginRequestType, PrivateText, Registry, Sealed,
+    AuthorityPurpose, CertificateError, CertificateId, CommitError, Embedded, Engine, Etcd, EtcdSettings, Hostname,
+    InvitationError, Keys, OriginCertificate, OriginRequestType, PrivateText, Registry, Sealed, Transaction,
 };
 
 const NODES: usize = 4;
@@ -75,19 +75,89 @@ async fn one_authority_for_all(place: Place) {
     assert_eq!(ensured(&later[0], 99).await, made[0]);
 }
 
-async fn a_certificate_is_revoked_once(place: Place) {
-    let nodes = place.nodes(&Keys::generate()).await;
-    let new = OriginCertificate {
+/// With a text of so many bytes.
+fn certificate(bytes: usize, created_at: Timestamp) -> OriginCertificate {
+    OriginCertificate {
         id: CertificateId::random(),
-        certificate: "certificate".into(),
+        certificate: "c".repeat(bytes),
         csr: "request".into(),
         hostnames: vec![Hostname::parse("a.example.test").unwrap()],
         request_type: OriginRequestType::OriginEcc,
-        requested_validity: 7,
-        created_at: now(),
-        expires_on: now() + jiff::SignedDuration::from_hours(7 * 24),
+        requested_validity: 365,
+        created_at,
+        expires_on: created_at + SignedDuration::from_hours(365 * 24),
         revoked_at: None,
+    }
+}
+
+async fn fill(registry: &Registry, count: usize, bytes: usize) -> Vec<CertificateId> {
+    let mut many = Transaction::new();
+    let all: Vec<_> = (0..count).map(|_| certificate(bytes, now())).collect();
+    for one in &all {
+        many.put(one);
+    }
+    registry.commit(many).await.unwrap();
+    all.into_iter().map(|one| one.id).collect()
+}
+
+/// Revoked ones make room, those first that were revoked first; others never do.
+async fn there_is_room_for_so_many(count: usize, bytes: usize) {
+    let registry = Registry::in_memory(now()).await.unwrap();
+    let ids = fill(&registry, count, bytes).await;
+    let refused = registry.keep_origin_certificate(&certificate(bytes, now())).await;
+    assert!(matches!(refused, Err(CertificateError::TooMany)), "{refused:?}");
+
+    let second = SignedDuration::from_secs(1);
+    registry.revoke_origin_certificate(now() + second, ids[3]).await.unwrap();
+    registry.revoke_origin_certificate(now(), ids[5]).await.unwrap();
+    for left in [vec![ids[3]], vec![]] {
+        registry.keep_origin_certificate(&certificate(bytes, now() + second)).await.unwrap();
+        let snapshot = registry.snapshot();
+        let revoked = snapshot.origin_certificates().filter(|kept| kept.revoked_at.is_some());
+        assert_eq!(revoked.map(|kept| kept.id).collect::<Vec<_>>(), left);
+        assert_eq!(snapshot.origin_certificates().count(), count);
+    }
+    let refused = registry.keep_origin_certificate(&certificate(bytes, now())).await;
+    assert!(matches!(refused, Err(CertificateError::TooMany)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn certificates_have_a_bound_on_their_number() {
+    there_is_room_for_so_many(OriginCertificate::MOST, 10).await;
+}
+
+#[tokio::test]
+async fn certificates_have_a_bound_on_their_bytes() {
+    let rest = 100;
+    there_is_room_for_so_many(64, (OriginCertificate::MOST_BYTES / 64) - rest).await;
+}
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_when_another_one_comes() {
+    let registry = Registry::in_memory(now()).await.unwrap();
+    let day = SignedDuration::from_hours(24);
+    let ids = fill(&registry, 3, 10).await;
+    registry.revoke_origin_certificate(now(), ids[0]).await.unwrap();
+    registry.revoke_origin_certificate(now() + day, ids[1]).await.unwrap();
+    let kept = |at| {
+        let registry = &registry;
+        async move {
+            let new = certificate(10, at);
+            registry.keep_origin_certificate(&new).await.unwrap();
+            let snapshot = registry.snapshot();
+            snapshot.origin_certificates().map(|kept| kept.id).filter(|id| *id != new.id).collect::<Vec<_>>()
+        }
     };
+    assert_eq!(kept(now() + 30 * day).await.len(), 3, "not before a month is over");
+    let after = kept(now() + 30 * day + SignedDuration::from_secs(1)).await;
+    assert!(!after.contains(&ids[0]) && after.contains(&ids[1]) && after.contains(&ids[2]), "{after:?}");
+    let ended = kept(now() + 365 * day).await;
+    assert!(!ended.contains(&ids[1]) && !ended.contains(&ids[2]), "{ended:?}");
+}
+
+async fn a_certificate_is_revoked_once(place: Place) {
+    let nodes = place.nodes(&Keys::generate()).await;
+    let new = certificate(10, now());
     nodes[0].keep_origin_certificate(&new).await.unwrap();
     assert_eq!(nodes[0].snapshot().origin_certificate(new.id).unwrap().value, new);
     let mut revoked = Vec::new();
@@ -96,7 +166,7 @@ async fn a_certificate_is_revoked_once(place: Place) {
             node.snapshot().origin_certificate(new.id).is_some()
         })
         .await;
-        let at = now() + jiff::SignedDuration::from_hours(hours);
+        let at = now() + SignedDuration::from_hours(hours);
         revoked.push(node.revoke_origin_certificate(at, new.id).await.unwrap().revoked_at);
     }
     assert!(revoked.iter().all(|at| *at == revoked[0]) && revoked[0].is_some(), "{revoked:?}");
@@ -105,7 +175,7 @@ async fn a_certificate_is_revoked_once(place: Place) {
 /// However many come at once on however many nodes.
 async fn an_invitation_lets_in_one(place: Place) {
     let nodes = place.nodes(&Keys::generate()).await;
-    let hour = jiff::SignedDuration::from_hours(1);
+    let hour = SignedDuration::from_hours(1);
     let (_, secret) = nodes[0].invite(now(), hour).await.unwrap();
     for node in &nodes {
         harness::until(harness::LIMIT, "each node knows it", async || {

@@ -14,6 +14,8 @@ use crate::resource::{Resource as _, Versioned};
 pub(crate) struct Certificates {
     pub(crate) authorities: OrdMap<AuthorityPurpose, Arc<Versioned<CertificateAuthority>>>,
     pub(crate) origins: OrdMap<CertificateId, Arc<Versioned<OriginCertificate>>>,
+    /// Of text in all of these.
+    pub(crate) origin_bytes: usize,
     /// By the text of the hash.
     pub(crate) invitations: OrdMap<Box<str>, Arc<Versioned<Invitation>>>,
 }
@@ -33,10 +35,18 @@ impl Certificates {
                 let Ok(purpose) = id.parse() else { return Ok(()) };
                 set_ordered(&mut self.authorities, purpose, decode(value, revision)?);
             }
-            OriginCertificate::KIND => set_ordered(&mut self.origins, parse(id)?, decode(value, revision)?),
+            OriginCertificate::KIND => self.set_origin(parse(id)?, decode(value, revision)?),
             Invitation::KIND => set_ordered(&mut self.invitations, id.into(), decode(value, revision)?),
             _ => (),
         }
         Ok(())
+    }
+
+    fn set_origin(&mut self, id: CertificateId, new: Option<Arc<Versioned<OriginCertificate>>>) {
+        let bytes =
+            |certificate: Option<&Arc<Versioned<OriginCertificate>>>| certificate.map_or(0, |kept| kept.bytes());
+        self.origin_bytes -= bytes(self.origins.get(&id));
+        self.origin_bytes += bytes(new.as_ref());
+        set_ordered(&mut self.origins, id, new);
     }
 }
