@@ -122,6 +122,7 @@ pub(crate) async fn invite(State(shared): State<Arc<Shared>>, body: Body) -> Ans
         return Err(ApiError::stands_alone());
     }
     let (registry, now) = (&shared.state.registry, Timestamp::now());
+    check_keys(registry)?;
     let authority = node_authority(registry, now).await?;
     let (invitation, secret) = registry.invite(now, SignedDuration::from_secs(life.into())).await?;
     tracing::info!(until = %invitation.expires_at, "a machine was invited to become a node");
@@ -150,6 +151,7 @@ pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) ->
     registry.snapshot().invitation(&body.key, now).inspect_err(|problem| {
         tracing::warn!(%from, %problem, "a machine that wanted to join was refused");
     })?;
+    check_keys(registry)?;
     let gathered = tokio::task::spawn_blocking(move || hand_over()).await;
     let handover = gathered.map_err(|error| error.to_string()).and_then(|gathered| gathered).map_err(|problem| {
         tracing::error!(problem, "a machine cannot join");
@@ -161,6 +163,16 @@ pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) ->
     audit::on_behalf_of(actor, registry.spend_invitation(now, &body.key)).await?;
     tracing::info!(%from, "a machine was given what makes it a node");
     Ok(success(handover))
+}
+
+/// What a node without the key of now could give makes a node that reads nothing.
+fn check_keys(registry: &Registry) -> Result<(), ApiError> {
+    registry.check_keys().map_err(|problem| {
+        tracing::error!(%problem, "no machine joins by this node");
+        ApiError::broken(format!(
+            "no machine joins by this node, whose keys are out of date: {problem}, or ask another node"
+        ))
+    })
 }
 
 async fn node_authority(registry: &Registry, now: Timestamp) -> Result<Root, AuthorityError> {

@@ -102,6 +102,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The entries that last as long as a lease.
     fn live(&self) -> &dyn Live;
+
+    /// Why this node neither reads nor writes secrets any more, if so.
+    fn locked_out(&self) -> Option<EngineError> {
+        None
+    }
 }
 
 impl<E: Engine + ?Sized> Engine for Arc<E> {
@@ -123,6 +128,10 @@ impl<E: Engine + ?Sized> Engine for Arc<E> {
 
     fn live(&self) -> &dyn Live {
         E::live(self)
+    }
+
+    fn locked_out(&self) -> Option<EngineError> {
+        E::locked_out(self)
     }
 }
 

@@ -217,6 +217,14 @@ impl Registry {
         self.inner.sees_all.load(Ordering::Relaxed)
     }
 
+    /// Whether this node reads and writes secrets: others may have put a key in use that it does not have.
+    ///
+    /// # Errors
+    /// It does not, and which key it lacks; it needs the others' key file and to be started anew.
+    pub fn check_keys(&self) -> Result<(), EngineError> {
+        self.inner.engine.locked_out().map_or(Ok(()), Err)
+    }
+
     /// Lists a connection until the answer is dropped. Never waits, so it works with the engine down.
     pub fn connect(&self, connection: ConnectionRecord) -> Presence {
         Presence::new(self.inner.shared.clone(), connection)

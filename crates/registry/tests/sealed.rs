@@ -10,8 +10,8 @@ use harness::{LIMIT, until};
 use jiff::Timestamp;
 use registry::engine::State;
 use registry::{
-    ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Keys, Mirror, NewTunnel, OpenError,
-    Registry, Sealed, Secret, TunnelName, import,
+    AcmeUrgency, ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Hostname, Keys, Mirror,
+    NewTunnel, OpenError, Registry, Sealed, Secret, TunnelName, import,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -173,6 +173,14 @@ async fn a_node_without_the_key_of_now_lets_nobody_in_and_encrypts_nothing() {
     let new_one = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
     let refused = left_behind.create_tunnel(at(1), new_one).await.unwrap_err().to_string();
     assert!(refused.contains("encrypted under the key"), "{refused}");
+    assert!(left_behind.check_keys().is_err() && ahead.check_keys().is_ok());
+
+    // A certificate whose key cannot be kept is not ordered.
+    let host = Hostname::parse("a.example.test").unwrap();
+    let refused = left_behind.begin_acme_order(at(1), &host, AcmeUrgency::Now).await.unwrap_err().to_string();
+    assert!(refused.contains("give this node their key file"), "{refused}");
+    assert_eq!(ahead.snapshot().acme_orders().count(), 0);
+    ahead.begin_acme_order(at(1), &host, AcmeUrgency::Now).await.unwrap();
 }
 
 #[tokio::test]

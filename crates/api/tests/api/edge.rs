@@ -88,8 +88,18 @@ impl Edge {
     }
 
     async fn start_as(quick_tunnels: QuickTunnels, tells_callers: bool, shared: bool) -> Self {
+        let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
+        Self::over(registry, quick_tunnels, tells_callers, shared).await
+    }
+
+    /// One of this registry.
+    pub(crate) async fn over(
+        registry: Registry,
+        quick_tunnels: QuickTunnels,
+        tells_callers: bool,
+        shared: bool,
+    ) -> Self {
         let now = Timestamp::now();
-        let registry = Registry::in_memory(now).await.unwrap();
         let domain = Hostname::parse("example.test").unwrap();
         let zone = registry.ensure_zone(now, &domain).await.unwrap().id.to_string();
         let (_, token) = registry.create_token(now, NewToken { name: "test".into(), expires_at: None }).await.unwrap();

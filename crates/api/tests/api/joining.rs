@@ -1,9 +1,11 @@
 use std::str::FromStr;
+use std::sync::Arc;
 
-use api::JoinKey;
+use api::{JoinKey, QuickTunnels};
 use futures_util::future::join_all;
 use http::Method;
 use jiff::Timestamp;
+use registry::{Embedded, Engine, Event, Keys, Registry, Sealed};
 use serde_json::{Value, json};
 
 use crate::edge::{Answer, Edge, handover};
@@ -96,4 +98,27 @@ async fn nobody_joins_an_edge_with_a_registry_of_its_own() {
     let message = edge.own("/invitations", json!({})).await.refused(409, 1409);
     assert!(message.contains("snicket registry export"), "{message}");
     edge.join("snj_x").await.refused(409, 1409);
+}
+
+#[tokio::test]
+async fn nobody_joins_by_a_node_whose_keys_are_out_of_date() {
+    let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let node = async |keys: &str| {
+        let sealed = Sealed::open(engine.clone(), Keys::parse(keys).unwrap()).await.unwrap();
+        Registry::open(sealed, Timestamp::now()).await.unwrap()
+    };
+    let registry = node(&old).await;
+    let edge = Edge::over(registry.clone(), QuickTunnels::Loopback, true, true).await;
+    let key = edge.invited(json!({})).await;
+    let mut changes = registry.watch(registry.snapshot().revision());
+    let ahead = node(&format!("{new}{old}")).await;
+    while registry.check_keys().is_ok() {
+        assert!(matches!(changes.next().await, Some(Event::Changes { .. } | Event::Resync(_))));
+    }
+    for refused in [edge.join(&key.secret).await, edge.own("/invitations", json!({})).await] {
+        let message = refused.refused(500, 1503);
+        assert!(message.contains("give this node their key file"), "{message}");
+    }
+    assert!(ahead.snapshot().invitation(&key.secret, Timestamp::now()).is_ok(), "it can be used at another node");
 }

@@ -51,7 +51,7 @@ impl Registry {
     /// caller's to know.
     ///
     /// # Errors
-    /// It is not the time for it, or the engine fails.
+    /// It is not the time for it, this node could not keep the certificate's key, or the engine fails.
     pub async fn begin_acme_order(
         &self,
         now: Timestamp,
@@ -59,6 +59,8 @@ impl Registry {
         urgency: AcmeUrgency,
     ) -> Result<AcmeHold, AcmeError> {
         let node = self.node();
+        // The order itself is no secret, but what comes of it is.
+        self.check_keys().map_err(CommitError::from)?;
         self.change(|snapshot, transaction| {
             let old = snapshot.acme_order(name.as_str());
             let known = (

@@ -172,6 +172,10 @@ impl Engine for Sealed {
     fn live(&self) -> &dyn Live {
         self.inner.live()
     }
+
+    fn locked_out(&self) -> Option<EngineError> {
+        self.closed.get().cloned()
+    }
 }
 
 /// Rules that let nobody visit the tunnel whose rules this entry has; `None`: it has none.
@@ -214,7 +218,9 @@ impl SealedFeed {
             }
             Err(closed) => {
                 tracing::error!(key = write.key, problem = %closed, "a change cannot be read without its key");
-                let _ = self.closed.set(closed_at(&write.key, &closed));
+                let problem =
+                    format!("{closed}, as others write by now; give this node their key file, and start it anew");
+                let _ = self.closed.set(EngineError::Sealed { key: write.key.clone(), problem });
                 write.value = nobody(&write.key);
                 write.value.is_some()
             }
