@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use registry::AuthorityPurpose;
 use serde_json::json;
 
@@ -33,10 +33,16 @@ pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: 
     Json(body).into_response()
 }
 
-/// Answers as long as the node does.
+/// Answers as long as the node does; 503 while it is of no use to agents and visitors.
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let revision = shared.state.registry.snapshot().revision();
-    Json(json!({ "status": "ready", "location": shared.state.facts.location, "revision": revision })).into_response()
+    let registry = &shared.state.registry;
+    // Anybody may ask, so that the log alone has the details.
+    let (code, status) = match registry.check_keys() {
+        Ok(()) => (StatusCode::OK, "ready"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "without the registry's key; the log says what to do"),
+    };
+    let (location, revision) = (&shared.state.facts.location, registry.snapshot().revision());
+    (code, Json(json!({ "status": status, "location": location, "revision": revision }))).into_response()
 }
 
 /// The host that the caller dialled, without its port. HTTP/2 has it in the URI, and may have no Host.

@@ -160,14 +160,23 @@ async fn a_node_without_the_key_of_now_lets_nobody_in_and_encrypts_nothing() {
     let (old, new) = (Keys::generate(), Keys::generate());
     let left_behind = node(engine.clone(), &old).await.unwrap();
     tunnel(&left_behind, "one").await;
+    tunnel(&left_behind, "deleted").await;
     let ahead = node(engine, &format!("{new}{old}")).await.unwrap();
-    let id = ahead.snapshot().tunnels().next().unwrap().id;
+    let id = ahead.snapshot().tunnel_named("one").unwrap().id;
     let rules = policy::Access { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Default::default() };
     ahead.put_access(id, rules.clone()).await.unwrap();
     let known = |registry: &Registry| registry.snapshot().access(id).map(|access| access.allow.clone());
     let closed = vec!["255.255.255.255".parse().unwrap()];
     until(LIMIT, "nobody is let in", async || known(&left_behind).as_ref() == Some(&closed)).await;
     assert_eq!(known(&ahead), Some(rules.allow));
+
+    // Whether it was deleted cannot be known.
+    let deleted = ahead.snapshot().tunnel_named("deleted").unwrap().id;
+    ahead.delete_tunnel(at(1), deleted, false).await.unwrap();
+    let lives =
+        |registry: &Registry, id| registry.snapshot().tunnel(id).is_some_and(|tunnel| tunnel.deleted_at.is_none());
+    until(LIMIT, "it is gone", async || !lives(&left_behind, deleted)).await;
+    assert!(lives(&ahead, id));
 
     let name = TunnelName::parse("two").unwrap();
     let new_one = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
@@ -181,6 +190,29 @@ async fn a_node_without_the_key_of_now_lets_nobody_in_and_encrypts_nothing() {
     assert!(refused.contains("give this node their key file"), "{refused}");
     assert_eq!(ahead.snapshot().acme_orders().count(), 0);
     ahead.begin_acme_order(at(1), &host, AcmeUrgency::Now).await.unwrap();
+}
+
+/// As when etcd has let go of the changes that it missed.
+#[tokio::test]
+async fn a_node_that_reads_everything_anew_goes_on_without_what_it_has_no_key_for() {
+    let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let left_behind = Sealed::open(engine.clone(), keys(&old)).await.unwrap();
+    assert!(left_behind.load().await.is_ok());
+    let ahead = node(engine.clone(), &format!("{new}{old}")).await.unwrap();
+    tunnel(&ahead, "one").await;
+    let id = ahead.snapshot().tunnel_named("one").unwrap().id;
+    let rules = policy::Access { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Default::default() };
+    ahead.put_access(id, rules).await.unwrap();
+
+    let state = left_behind.load().await.unwrap();
+    let has = |kind: &str| state.entries.iter().any(|entry| entry.key.starts_with(kind));
+    assert!(has("accounts/") && !has("tunnels/"));
+    let rules = state.entries.iter().find(|entry| entry.key.starts_with("access/")).expect("nobody, instead");
+    assert!(String::from_utf8_lossy(&rules.value).contains("255.255.255.255"));
+    assert!(left_behind.locked_out().is_some());
+    let beside = Sealed::over(engine, keys(&old)).load().await;
+    assert!(matches!(beside, Err(EngineError::Sealed { .. })), "a command does not take half for the whole");
 }
 
 #[tokio::test]

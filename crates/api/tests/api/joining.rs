@@ -111,6 +111,7 @@ async fn nobody_joins_by_a_node_whose_keys_are_out_of_date() {
     let registry = node(&old).await;
     let edge = Edge::over(registry.clone(), QuickTunnels::Loopback, true, true).await;
     let key = edge.invited(json!({})).await;
+    assert_eq!(edge.send(Method::GET, "/ready", &[], "").await.status, 200);
     let mut changes = registry.watch(registry.snapshot().revision());
     let ahead = node(&format!("{new}{old}")).await;
     while registry.check_keys().is_ok() {
@@ -120,5 +121,6 @@ async fn nobody_joins_by_a_node_whose_keys_are_out_of_date() {
         let message = refused.refused(500, 1503);
         assert!(message.contains("give this node their key file"), "{message}");
     }
+    assert_eq!(edge.send(Method::GET, "/ready", &[], "").await.status, 503);
     assert!(ahead.snapshot().invitation(&key.secret, Timestamp::now()).is_ok(), "it can be used at another node");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use futures_util::future::BoxFuture;
 
 use self::keys::{Closed, Opened};
-use super::{Batch, Engine, Entry, Feed, FeedError, Guard, Live, Revision, State, Write};
+use super::{Batch, Engine, Feed, FeedError, Guard, Live, Revision, State, Write};
 use crate::certificate::CertificateAuthority;
 use crate::resource::{Resource as _, Tunnel, TunnelAccess};
 use crate::transfer::chunks;
@@ -39,6 +39,8 @@ pub struct Sealed {
     keys: Arc<Keys>,
     /// What was found at the start, for the first to ask.
     found: Mutex<Option<State>>,
+    /// Whether it is a node's, which goes on without what it cannot read.
+    goes_on: bool,
     /// The first that this node has no key for: others have another one by now, and could not read what it encrypts.
     closed: Arc<OnceLock<EngineError>>,
 }
@@ -46,10 +48,12 @@ pub struct Sealed {
 impl Sealed {
     /// Over this engine, as it is.
     pub fn over(inner: Arc<dyn Engine>, keys: Keys) -> Self {
-        Self { inner, keys: Arc::new(keys), found: Mutex::default(), closed: Arc::default() }
+        Self { inner, keys: Arc::new(keys), found: Mutex::default(), goes_on: false, closed: Arc::default() }
     }
 
     /// The same for a node. What is there and not encrypted, or under another key than the first, is encrypted under that.
+    /// What others write later under a key that is not here is gone for this node, and nobody may visit a tunnel whose rules
+    /// are so: before, somebody may have been let in who is not to be any more.
     ///
     /// # Errors
     /// The engine fails, or something is encrypted under a key that is not here.
@@ -75,7 +79,7 @@ impl Sealed {
     }
 
     fn with(self, state: State) -> Self {
-        Self { found: Mutex::new(Some(state)), ..self }
+        Self { found: Mutex::new(Some(state)), goes_on: true, ..self }
     }
 
     /// What has to be written so that every secret is under the first key, each with the revision that it replaces.
@@ -108,9 +112,19 @@ impl Sealed {
     }
 
     fn opened(&self, mut state: State) -> Result<State, EngineError> {
-        for entry in &mut state.entries {
-            open(&self.keys, entry).inspect_err(|error| drop(self.closed.set(error.clone())))?;
+        if !self.goes_on {
+            for entry in &mut state.entries {
+                let value = read(&self.keys, &entry.key, std::mem::take(&mut entry.value));
+                entry.value = value.map_err(|closed| closed_at(&entry.key, &closed))?;
+            }
+            return Ok(state);
         }
+        state.entries.retain_mut(|entry| {
+            let value = open(&self.keys, &self.closed, &entry.key, std::mem::take(&mut entry.value));
+            let is_there = value.is_some();
+            entry.value = value.unwrap_or_default();
+            is_there
+        });
         Ok(state)
     }
 }
@@ -124,14 +138,24 @@ fn is_secret(key: &str) -> bool {
     is_check(key) || key.split_once('/').is_some_and(|(kind, _)| SECRET_KINDS.contains(&kind))
 }
 
-fn open(keys: &Keys, entry: &mut Entry) -> Result<(), EngineError> {
-    if is_secret(&entry.key)
-        && let Opened::Secret(value, _) =
-            keys.open(&entry.key, &entry.value).map_err(|closed| closed_at(&entry.key, &closed))?
-    {
-        entry.value = value;
+/// What an entry holds; `None`: it is under a key that is not here, and is to be gone.
+fn open(keys: &Keys, locked: &OnceLock<EngineError>, key: &str, value: Vec<u8>) -> Option<Vec<u8>> {
+    read(keys, key, value).map_or_else(|closed| {
+        tracing::error!(key, problem = %closed, "an entry cannot be read without its key, and is taken for removed");
+        let problem = format!("{closed}, as others write by now; give this node their key file, and start it anew");
+        let _ = locked.set(EngineError::Sealed { key: key.to_owned(), problem });
+        nobody(key)
+    }, Some)
+}
+
+fn read(keys: &Keys, key: &str, value: Vec<u8>) -> Result<Vec<u8>, Closed> {
+    if !is_secret(key) {
+        return Ok(value);
     }
-    Ok(())
+    Ok(match keys.open(key, &value)? {
+        Opened::Secret(value, _) => value,
+        Opened::Plain => value,
+    })
 }
 
 fn closed_at(key: &str, closed: &Closed) -> EngineError {
@@ -197,33 +221,10 @@ impl Feed for SealedFeed {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Batch>, FeedError>> {
         Box::pin(async {
             let mut batches = self.inner.next().await?;
-            for batch in &mut batches {
-                batch.writes.retain_mut(|write| self.open(write));
+            for write in batches.iter_mut().flat_map(|batch| &mut batch.writes) {
+                write.value = write.value.take().and_then(|value| open(&self.keys, &self.closed, &write.key, value));
             }
             Ok(batches)
         })
-    }
-}
-
-impl SealedFeed {
-    /// Whether a change can be read. The rest goes on without one that cannot: its key was put in use before this node had
-    /// it. Who may visit a tunnel is nobody then, since before it may have been everybody.
-    fn open(&self, write: &mut Write) -> bool {
-        let Some(value) = write.value.as_deref().filter(|_| is_secret(&write.key)) else { return true };
-        match self.keys.open(&write.key, value) {
-            Ok(Opened::Plain) => true,
-            Ok(Opened::Secret(value, _)) => {
-                write.value = Some(value);
-                true
-            }
-            Err(closed) => {
-                tracing::error!(key = write.key, problem = %closed, "a change cannot be read without its key");
-                let problem =
-                    format!("{closed}, as others write by now; give this node their key file, and start it anew");
-                let _ = self.closed.set(EngineError::Sealed { key: write.key.clone(), problem });
-                write.value = nobody(&write.key);
-                write.value.is_some()
-            }
-        }
     }
 }
