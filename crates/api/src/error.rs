@@ -374,7 +374,8 @@ impl From<ItemError> for ApiError {
             ItemError::Bad(error) => error.into(),
             ItemError::Taken(_) => Self::taken(error),
             ItemError::InUse(_) => Self::new(StatusCode::PRECONDITION_FAILED, REFERENCED, error),
-            ItemError::TooMany => Self::new(StatusCode::BAD_REQUEST, TOO_MANY_ITEMS, error),
+            ItemError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, TOO_MANY_ITEMS, error),
+            ItemError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, error),
             ItemError::Commit(error) => error.into(),
         }
     }

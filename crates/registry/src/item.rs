@@ -27,8 +27,11 @@ pub use ruleset::{RulesetEdit, RulesetPhase};
 /// The members of a document.
 pub type Members = Map<String, Value>;
 
-/// Of one kind, that a zone or the account may have: each change looks through them.
+/// Of most kinds, that a zone or the account may have: each change looks through them.
 const MOST: usize = 10_000;
+
+/// Of a document, as JSON: encrypted, it still fits into what etcd takes at once, which is 1.5 MiB.
+const MOST_BYTES: usize = 1 << 20;
 
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ struct Rules {
     title: &'static str,
     /// Whether ids are written with dashes.
     has_uuid: bool,
+    /// That a zone or the account may have.
+    most: usize,
     /// What documents may have in them.
     members: &'static [Member],
     /// What else must hold, and what follows.
@@ -194,8 +199,11 @@ pub enum ItemError {
     #[error("{0}")]
     InUse(String),
     /// There are as many as there may be.
-    #[error("there are {MOST} of these already, which is the most; remove some first")]
-    TooMany,
+    #[error("there are {0} of these already, which is the most; remove some first")]
+    TooMany(usize),
+    /// It has more bytes than there may be.
+    #[error("it has {0} bytes, and {MOST_BYTES} are the most; say less, or divide it")]
+    TooLarge(usize),
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),

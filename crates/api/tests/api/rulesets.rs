@@ -165,3 +165,24 @@ async fn lists_of_rulesets_are_read_on_by_a_cursor() {
         "the account's are not the zone's"
     );
 }
+
+#[tokio::test]
+async fn rulesets_have_bounds_on_their_bytes_and_their_number() {
+    let edge = Edge::start().await;
+    let rulesets = format!("/zones/{}/rulesets", edge.zone);
+    let entry = format!("{rulesets}/{FIREWALL}");
+    let large = json!({ "action": "log", "expression": "true", "action_parameters": { "x": "y".repeat(30_000) } });
+    let made = edge.put(&entry, json!({ "rules": vec![&large; 34] })).await.result();
+    // Each body is small, and what they make together is not.
+    let add = format!("{}/rules", below(&rulesets, &made));
+    let message = edge.post(&add, large).await.refused(413, 1413);
+    assert!(message.contains("1048576"), "{message}");
+    assert_eq!(edge.get(&entry).await.result(), made);
+
+    let of_account = format!("/accounts/{}/rulesets", edge.account);
+    let custom = json!({ "name": "x", "kind": "custom", "phase": "http_request_firewall_custom", "rules": [] });
+    for _ in 0..100 {
+        edge.post(&of_account, custom.clone()).await.result();
+    }
+    edge.post(&of_account, custom).await.refused(400, 1045);
+}

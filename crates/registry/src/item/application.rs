@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::form::{Form, Member, flag, may, must, number, text};
 use super::network::check_network;
-use super::{Check, Item, ItemError, Members, Rules, bad};
+use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::{Hostname, ItemKind};
 
 pub(super) static RULES: Rules =
-    Rules { name: "applications", title: "application", has_uuid: false, members: &MEMBERS, check, index };
+    Rules { name: "applications", title: "application", has_uuid: false, most: MOST, members: &MEMBERS, check, index };
 
 /// Origins of one application.
 const MAX_ORIGINS: usize = 20;

@@ -1,8 +1,9 @@
 //! Making, changing and removing items.
 
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::{Check, Item, ItemError, ItemKind, ItemTurn, MOST, Members, form, network};
+use super::{Check, Item, ItemError, ItemKind, ItemTurn, MOST_BYTES, Members, form, network};
 use crate::resource::Resource as _;
 use crate::{ItemId, Registry, Snapshot, Transaction, ZoneId};
 
@@ -22,8 +23,8 @@ impl Registry {
     /// to be is asked for again when somebody else was faster.
     ///
     /// # Errors
-    /// There is no such zone or item, it would not be valid, another one has what it wants, there are too many, or the
-    /// engine fails.
+    /// There is no such zone or item, it would not be valid or is too large, another one has what it wants, there are too
+    /// many, or the engine fails.
     pub async fn write_item(
         &self,
         now: Timestamp,
@@ -44,15 +45,20 @@ impl Registry {
             let (id, created_at) = present.map_or((fresh, now), |old| (old.id, old.created_at));
             let mut new = Item { kind, zone, id, terms, created_at, modified_at: now };
             (kind.rules().check)(&mut Check { snapshot, transaction, old: present, new: &mut new })?;
+            let most = kind.rules().most;
             match old {
                 Some(old) if old.terms == new.terms => {
                     *transaction = Transaction::new();
                     return Ok(old.value.clone());
                 }
                 Some(old) => transaction.expect(old),
-                None if snapshot.item_count(kind, zone) >= MOST => return Err(ItemError::TooMany),
+                None if snapshot.item_count(kind, zone) >= most => return Err(ItemError::TooMany(most)),
                 None => transaction.expect_absent(&new.key()),
             };
+            let bytes = Value::from(new.terms.clone()).to_string().len();
+            if bytes > MOST_BYTES {
+                return Err(ItemError::TooLarge(bytes));
+            }
             if let Some(zone) = zone.filter(|_| old.is_none()) {
                 let no_zone = || ItemError::NotFound(format!("zone {zone}"));
                 transaction.expect(snapshot.zone(zone).ok_or_else(no_zone)?);

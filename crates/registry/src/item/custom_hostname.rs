@@ -5,11 +5,18 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::form::{Form, Member, flag, list, may, must, object, text};
-use super::{Check, Item, ItemError, Members, Rules, bad};
+use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::{Hostname, ItemKind};
 
-pub(super) static RULES: Rules =
-    Rules { name: "custom-hostnames", title: "custom hostname", has_uuid: true, members: &MEMBERS, check, index };
+pub(super) static RULES: Rules = Rules {
+    name: "custom-hostnames",
+    title: "custom hostname",
+    has_uuid: true,
+    most: MOST,
+    members: &MEMBERS,
+    check,
+    index,
+};
 
 /// Instead of a name: that of the request.
 const OF_REQUEST: &str = ":request_host_header:";

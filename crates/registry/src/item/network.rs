@@ -8,17 +8,25 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::form::{Form, Member, flag, may, must, text};
-use super::{Check, Item, ItemError, Members, Rules, bad};
+use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::resource::{Account, Resource as _, Versioned};
 use crate::{ItemId, ItemKind, Snapshot, Transaction};
 
-pub(super) static RULES: Rules =
-    Rules { name: "virtual-networks", title: "virtual network", has_uuid: true, members: &MEMBERS, check, index };
+pub(super) static RULES: Rules = Rules {
+    name: "virtual-networks",
+    title: "virtual network",
+    has_uuid: true,
+    most: MOST,
+    members: &MEMBERS,
+    check,
+    index,
+};
 
 pub(super) static ROUTE_RULES: Rules = Rules {
     name: "private-routes",
     title: "private route",
     has_uuid: true,
+    most: MOST,
     members: &ROUTE_MEMBERS,
     check: check_route,
     index: |_| None,

@@ -4,10 +4,10 @@ use http::{HeaderName, Method};
 use serde_json::Value;
 
 use super::form::{Form, Member, flag, list, may, must, object, text};
-use super::{Check, ItemError, Members, Rules, bad};
+use super::{Check, ItemError, MOST, Members, Rules, bad};
 
 pub(super) static RULES: Rules =
-    Rules { name: "rate-limits", title: "rate limit", has_uuid: false, members: &MEMBERS, check, index };
+    Rules { name: "rate-limits", title: "rate limit", has_uuid: false, most: MOST, members: &MEMBERS, check, index };
 
 /// As in the original.
 const MAX_PERIOD: u32 = 86_400;

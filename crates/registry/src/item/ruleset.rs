@@ -10,8 +10,10 @@ use super::{Check, Item, ItemError, Members, Rules, bad};
 use crate::{BadTerms, ItemId, ItemKind};
 
 pub(super) static RULES: Rules =
-    Rules { name: "rulesets", title: "ruleset", has_uuid: false, members: &MEMBERS, check, index };
+    Rules { name: "rulesets", title: "ruleset", has_uuid: false, most: MOST_RULESETS, members: &MEMBERS, check, index };
 
+/// A zone has one for each phase at the most, and the account some of its own; each may be large.
+const MOST_RULESETS: usize = 100;
 /// Rules of one ruleset; each request looks through them in order.
 const MAX_RULES: usize = 1000;
 /// Of an expression, as in the original.

@@ -12,8 +12,9 @@ use crate::schema::{FIRST, SCHEMA, Schema};
 
 /// The form of the text.
 const FORM: u64 = 1;
-/// A line is an entry, which etcd takes up to 1.5 MiB of.
-const LONGEST_LINE: u64 = 16 << 20;
+/// A line is an entry: 1.5 MiB in etcd, and in a file not much more than the 10 MiB of the largest body. Rulesets from
+/// before there was a bound may have more.
+const LONGEST_LINE: u64 = 128 << 20;
 
 /// A registry's configuration, as text: one JSON object a line. The first says what follows:
 ///
@@ -162,7 +163,7 @@ impl Document {
             number += 1;
             text.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
             if bytes.len() as u64 == LONGEST_LINE {
-                return Err(DocumentError::Line { line: number, problem: "it is longer than 16 MiB".into() });
+                return Err(DocumentError::Line { line: number, problem: "it is longer than 128 MiB".into() });
             }
             Ok((!bytes.is_empty()).then_some((number, bytes)))
         };
@@ -218,6 +219,16 @@ mod tests {
         assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 3);
         assert_eq!(Document::read(&text[..]).unwrap(), document);
         assert!(!format!("{document:?}").contains('ü'));
+    }
+
+    #[test]
+    fn the_largest_entry_can_be_read_again() {
+        let value = serde_json::json!({ "rules": "x".repeat(17 << 20) }).to_string();
+        let entries = vec![Entry { key: "items/1".into(), value: value.into(), revision: 3 }];
+        let document = Document::of(&State { revision: 9, entries }).unwrap();
+        let mut text = Vec::new();
+        document.write(&mut text).unwrap();
+        assert!(Document::read(&text[..]).unwrap() == document);
     }
 
     #[test]
