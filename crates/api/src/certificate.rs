@@ -1,5 +1,6 @@
 //! Certificates of origins (section 15 of the API page), signed by an authority that all nodes have in common.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use certs::{BadRequest, OriginKey, OriginRequest, Root};
 use jiff::Timestamp;
 use registry::{
     Area, AuthorityPurpose, CertificateId, Hostname, Object, OriginCertificate, OriginRequestType, Permission,
-    Snapshot, TokenTerms, ZoneId,
+    Snapshot, TokenTerms, Versioned, Zone, ZoneId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -159,7 +160,24 @@ fn check_zones(snapshot: &Snapshot, terms: &TokenTerms, names: &[Hostname]) -> R
         let zone = zone.ok_or_else(|| ApiError::no_zone_of(name))?;
         permission::check(terms, Need::Zone(Area::Certificates, zone.id), true, account)?;
     }
+    for (name, zone) in zones_below(snapshot, names) {
+        if !terms.sees(Object::Zone(account, zone.id)) {
+            return Err(ApiError::no_zone_of(format_args!("{name}, which stands for {} as well", zone.name)));
+        }
+        permission::check(terms, Need::Zone(Area::Certificates, zone.id), true, account)?;
+    }
     Ok(())
+}
+
+/// The zones whose own name one of these names with `*` stands for, too, and which one.
+fn zones_below<'a>(
+    snapshot: &'a Snapshot,
+    names: &'a [Hostname],
+) -> impl Iterator<Item = (&'a Hostname, &'a Versioned<Zone>)> {
+    let bases: HashMap<&str, &Hostname> =
+        names.iter().filter_map(|name| Some((name.as_str().strip_prefix("*.")?, name))).collect();
+    let zones = snapshot.zones().take(if bases.is_empty() { 0 } else { usize::MAX });
+    zones.filter_map(move |zone| Some((*bases.get(zone.name.as_str().split_once('.')?.1)?, &**zone)))
 }
 
 /// A certificate all of whose names lie in zones that the token may do this in.

@@ -173,6 +173,23 @@ async fn a_certificate_is_for_zones_that_the_token_may_certify() {
 }
 
 #[tokio::test]
+async fn a_wildcard_does_not_reach_into_a_zone_below() {
+    let edge = Edge::start().await;
+    let child = edge.second_zone("child.example.test").await;
+    edge.second_zone("far.child.example.test").await;
+    let parents = edge.certificates_token(&edge.zone, "SSL and Certificates Write").await;
+    let childs = edge.certificates_token(&child, "SSL and Certificates Write").await;
+    let make = async |token: &str, name: &str| edge.as_token(token, Method::POST, "/certificates", body(&[name])).await;
+    let message = make(&parents, "*.example.test").await.refused(400, 1010);
+    assert!(message.contains("child.example.test"), "{message}");
+    make(&parents, "*.a.example.test").await.result();
+    make(&parents, "example.test").await.result();
+    make(&parents, "child.example.test").await.refused(400, 1010);
+    make(&childs, "child.example.test").await.result();
+    edge.post("/certificates", body(&["*.example.test"])).await.result();
+}
+
+#[tokio::test]
 async fn the_key_for_certificates_alone_opens_nothing_else() {
     let edge = Edge::start().await;
     let list = format!("/client/v4/certificates?zone_id={}", edge.zone);
