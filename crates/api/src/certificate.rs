@@ -95,7 +95,8 @@ pub(crate) async fn list(
     permission::check(&token.terms, Need::Zone(Area::Certificates, id), false, snapshot.account().id)?;
     snapshot.zone(id).ok_or_else(no_zone)?;
     let in_force = snapshot.origin_certificates().filter(|certificate| certificate.revoked_at.is_none());
-    let mut all: Vec<_> = in_force.filter(|certificate| certificate.is_in_zone(&snapshot, id)).collect();
+    let in_zone = in_force.filter(|certificate| certificate.is_in_zone(&snapshot, id));
+    let mut all: Vec<_> = in_zone.filter(|certificate| may(&snapshot, &token.terms, certificate, false)).collect();
     all.sort_by_key(|certificate| (certificate.created_at, certificate.id));
     Ok(page(&all, query.page(20, 1000)?, |certificate| Shown::new(certificate)))
 }
@@ -190,19 +191,22 @@ fn find<'a>(
     let no_certificate = || ApiError::no_object(&format!("/certificates/{id}"));
     let parsed: CertificateId = id.parse().map_err(|_| no_certificate())?;
     let certificate = snapshot.origin_certificate(parsed).ok_or_else(no_certificate)?;
-    let account = snapshot.account().id;
-    let may = |write: bool| {
-        certificate.hostnames.iter().all(|name| {
-            let permission = Permission { area: Area::Certificates, write };
-            // Names whose zone is gone are left to those who may do it everywhere.
-            let zone = snapshot.zone_of(name.as_str()).map(|zone| Object::Zone(account, zone.id));
-            terms.may(permission, zone.unwrap_or(Object::Account(account)))
-        })
-    };
+    let may = |write: bool| may(snapshot, terms, certificate, write);
     if may(write) {
         return Ok(certificate);
     }
     if write && may(false) { Err(ApiError::not_permitted()) } else { Err(no_certificate()) }
+}
+
+/// Whether the token may do this in the zones of all its names.
+fn may(snapshot: &Snapshot, terms: &TokenTerms, certificate: &OriginCertificate, write: bool) -> bool {
+    let account = snapshot.account().id;
+    certificate.hostnames.iter().all(|name| {
+        let permission = Permission { area: Area::Certificates, write };
+        // Names whose zone is gone are left to those who may do it everywhere.
+        let zone = snapshot.zone_of(name.as_str()).map(|zone| Object::Zone(account, zone.id));
+        terms.may(permission, zone.unwrap_or(Object::Account(account)))
+    })
 }
 
 /// A certificate as JSON has it.

@@ -170,6 +170,10 @@ async fn a_certificate_is_for_zones_that_the_token_may_certify() {
     assert_eq!(edge.certificates(&other).await, std::slice::from_ref(&both));
     let path = format!("/certificates/{}", both["id"].as_str().unwrap());
     edge.as_token(&writer, Method::GET, &path, Value::Null).await.refused(404, 7003);
+    // The list shows no more than that.
+    let listed = edge.as_token(&writer, Method::GET, &list, Value::Null).await.result();
+    assert_eq!(listed, json!([]));
+    assert_eq!(edge.certificates(&edge.zone).await, [both]);
 }
 
 #[tokio::test]
