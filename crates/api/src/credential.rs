@@ -64,14 +64,7 @@ async fn pass(shared: Arc<Shared>, mut request: Request, next: Next, need: Need)
     let who = token.id;
     let mut response = match permission::check(&token.terms, need, takes_write, account) {
         Ok(()) => {
-            let actor = write.then(|| Actor {
-                at: Timestamp::now(),
-                token: Some((token.id, token.name.clone())),
-                address: from.map(|from| from.ip().to_canonical()),
-                method: method.to_string(),
-                path: path.clone(),
-                ray: request.extensions().get().map(|Ray(ray): &Ray| ray.clone()).unwrap_or_default(),
-            });
+            let actor = write.then(|| actor(Some(&token), (method.as_str(), &path), request.extensions()));
             request.extensions_mut().insert(Credential(token));
             match actor {
                 Some(actor) => audit::on_behalf_of(actor, next.run(request)).await,
@@ -88,6 +81,18 @@ async fn pass(shared: Arc<Shared>, mut request: Request, next: Next, need: Need)
         tracing::info!(token = %who, %method, path, status, revision, from, "the API was asked for a change");
     }
     response
+}
+
+/// On whose behalf this call changes something.
+pub(crate) fn actor(token: Option<&ApiToken>, (method, path): (&str, &str), extensions: &Extensions) -> Actor {
+    Actor {
+        at: Timestamp::now(),
+        token: token.map(|token| (token.id, token.name.clone())),
+        address: caller(extensions).map(|from| from.ip().to_canonical()),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        ray: extensions.get().map(|Ray(ray): &Ray| ray.clone()).unwrap_or_default(),
+    }
 }
 
 /// Where a request comes from, if the listener says so.

@@ -12,19 +12,17 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use certs::{Fingerprint, Root};
 use jiff::{SignedDuration, Timestamp};
-use registry::audit::{self, Actor};
-use registry::{AuthorityPurpose, Registry};
+use registry::{AuthorityPurpose, Registry, audit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::authority::{AuthorityError, ensure_authority};
 use crate::body;
-use crate::credential::caller;
+use crate::credential::{self, caller};
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
 use crate::limit::Who;
 use crate::number::Whole;
-use crate::router::Ray;
 use crate::state::Shared;
 
 /// How long a key is good for, unless somebody says otherwise.
@@ -143,7 +141,8 @@ struct JoinBody {
 pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let from = caller(request.extensions()).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
     shared.limits.count(Who::joining(from), Instant::now()).map_err(ApiError::too_many)?;
-    let ray = request.extensions().get().map(|Ray(ray): &Ray| ray.clone()).unwrap_or_default();
+    // Nobody has shown a token, so that the log has the address alone.
+    let actor = credential::actor(None, ("POST", "/join"), request.extensions());
     let body: JoinBody = body::json(request.into_body(), body::SMALL).await?;
     let hand_over = shared.state.hand_over.clone().ok_or_else(ApiError::stands_alone)?;
     let (registry, now) = (&shared.state.registry, Timestamp::now());
@@ -157,9 +156,6 @@ pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) ->
         tracing::error!(problem, "a machine cannot join");
         ApiError::broken("this node cannot gather what another one needs; its log says why")
     })?;
-    // Nobody has shown a token, so that the log has the address alone.
-    let address = Some(from.to_canonical());
-    let actor = Actor { at: now, token: None, address, method: "POST".into(), path: "/join".into(), ray };
     audit::on_behalf_of(actor, registry.spend_invitation(now, &body.key)).await?;
     tracing::info!(%from, "a machine was given what makes it a node");
     Ok(success(handover))

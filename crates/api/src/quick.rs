@@ -3,11 +3,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use http::{Extensions, HeaderMap, header};
 use jiff::Timestamp;
 use policy::Access;
-use registry::{Area, Hostname, Object, Permission, PortOptions, QuickName, Secret, Snapshot};
+use registry::{
+    ApiToken, Area, Hostname, Object, Permission, PortOptions, QuickName, Secret, Snapshot, Versioned, audit,
+};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -45,9 +47,16 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let from = extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| *address);
-    check_permission(&shared, from, &headers)?;
+    let token = check_permission(&shared, credential::caller(&extensions), &headers)?;
     let wish: Wish = body::json(body, body::SMALL).await?;
+    let making = make(&shared, wish);
+    // Without a token there is nobody to name, and the log would be whoever's who makes the most.
+    let Some(token) = token else { return making.await };
+    let actor = credential::actor(Some(&token), ("POST", "/tunnel"), &extensions);
+    audit::on_behalf_of(actor, making).await
+}
+
+async fn make(shared: &Shared, wish: Wish) -> Answer {
     let secret = wish
         .secret
         .map(|text| Secret::from_base64(&text).map_err(|problem| ApiError::not_valid(format!("secret: {problem}"))))
@@ -66,7 +75,7 @@ pub(crate) async fn create(
     let protocol = wish.port.as_ref().map(|wish| wish.protocol);
     // Before there is a tunnel, so that none is left behind without its port.
     let port = match wish.port {
-        Some(wish) => Some(port::choose(&shared, owner(&registry.snapshot(), &facts.domain, &name), wish).await?),
+        Some(wish) => Some(port::choose(shared, owner(&registry.snapshot(), &facts.domain, &name), wish).await?),
         None => None,
     };
     let tunnel = registry.create_quick_tunnel(Timestamp::now(), &facts.domain, name).await?;
@@ -79,7 +88,7 @@ pub(crate) async fn create(
         registry.put_passthrough(name, tunnel.id, wish.tls).await?;
     }
     let port = match port {
-        Some(chosen) => Some(port::give(&shared, chosen, tunnel.id, hostname).await?),
+        Some(chosen) => Some(port::give(shared, chosen, tunnel.id, hostname).await?),
         None => None,
     };
     let url = match facts.https.port() {
@@ -109,7 +118,12 @@ fn owner(snapshot: &Snapshot, domain: &Hostname, name: &QuickName) -> Option<Uui
     }
 }
 
-fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Whether whoever calls may make one, and the token that he showed.
+fn check_permission(
+    shared: &Shared,
+    from: Option<SocketAddr>,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Versioned<ApiToken>>>, ApiError> {
     let speaks_for_another = FOR_ANOTHER.iter().any(|name| headers.contains_key(*name));
     let local = from.is_some_and(|from| from.ip().to_canonical().is_loopback()) && !speaks_for_another;
     let (without_token, problem) = match shared.state.quick_tunnels {
@@ -128,14 +142,16 @@ fn check_permission(shared: &Shared, from: Option<SocketAddr>, headers: &HeaderM
         if !token.terms.may(permission, Object::Account(snapshot.account().id)) {
             return Err(ApiError::not_permitted());
         }
-        return shared.limits.count(Who::Token(token.id), Instant::now()).map(drop).map_err(ApiError::too_many);
+        shared.limits.count(Who::Token(token.id), Instant::now()).map_err(ApiError::too_many)?;
+        return Ok(Some(token.clone()));
     }
     if !without_token {
         return Err(ApiError::not_allowed(problem));
     }
     if local {
-        return Ok(());
+        return Ok(None);
     }
     let address = from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
-    shared.limits.count(Who::at(address), Instant::now()).map(drop).map_err(ApiError::too_many)
+    shared.limits.count(Who::at(address), Instant::now()).map_err(ApiError::too_many)?;
+    Ok(None)
 }

@@ -48,6 +48,19 @@ async fn a_quick_tunnel_is_made_without_an_account() {
 }
 
 #[tokio::test]
+async fn what_is_made_with_a_token_is_in_the_audit_log() {
+    let edge = Edge::start().await;
+    let log = format!("/accounts/{}/audit_logs", edge.account);
+    edge.send(Method::POST, "/tunnel", &[], "").await.result();
+    assert_eq!(edge.get(&log).await.result(), json!([]), "nobody showed who he is");
+    let quick = edge.send(Method::POST, "/tunnel", &[("authorization", &format!("Bearer {}", edge.token))], "").await;
+    let entries = edge.get(&log).await.result();
+    let made = entries.as_array().unwrap().last().expect("it is there");
+    assert_eq!((&made["actor"]["token_name"], &made["metadata"]["path"]), (&json!("test"), &json!("/tunnel")));
+    assert_eq!(made["resource"]["id"], quick.result()["id"]);
+}
+
+#[tokio::test]
 async fn an_open_edge_makes_so_many_quick_tunnels_for_one_caller() {
     for tells_callers in [false, true] {
         let edge = Edge::with(QuickTunnels::Open, tells_callers).await;
