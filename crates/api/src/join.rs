@@ -30,6 +30,9 @@ const USUAL_LIFE: u32 = 60 * 60;
 /// At the least, and at the most: a key lies around in histories and clipboards.
 const LIVES: std::ops::RangeInclusive<u32> = 60..=7 * 24 * 60 * 60;
 
+/// Of what a machine sends that wants to join: a key has less than 200.
+const MOST_BYTES: usize = 4 << 10;
+
 /// Everything that makes a machine a node of this edge, above all secrets. It does not print.
 #[derive(Serialize, Deserialize)]
 pub struct Handover {
@@ -143,7 +146,7 @@ pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) ->
     shared.limits.count(Who::joining(from), Instant::now()).map_err(ApiError::too_many)?;
     // Nobody has shown a token, so that the log has the address alone.
     let actor = credential::actor(None, ("POST", "/join"), request.extensions());
-    let body: JoinBody = body::json(request.into_body(), body::SMALL).await?;
+    let body: JoinBody = body::json(request.into_body(), MOST_BYTES).await?;
     let hand_over = shared.state.hand_over.clone().ok_or_else(ApiError::stands_alone)?;
     let (registry, now) = (&shared.state.registry, Timestamp::now());
     // Before anything is read, let alone spent.

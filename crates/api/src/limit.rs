@@ -15,7 +15,8 @@ const QUICK_TUNNELS: u32 = 30;
 /// Machines that want to join from one network in a window. Nobody guesses a key; each attempt costs the node a look into
 /// its registry.
 const JOINS: u32 = 10;
-/// Callers that are remembered. When there are more, those whose window is over are forgotten first, then all.
+/// Callers of each kind that are remembered. When there are more, those whose window is over are forgotten first, then all
+/// of the kind: whoever has many addresses makes nobody forget what tokens have used.
 const CALLERS: usize = 10_000;
 
 /// Whose calls are counted together.
@@ -48,7 +49,13 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Counts calls in fixed windows.
 #[derive(Default)]
-pub(crate) struct Limits(Mutex<HashMap<Who, Window>>);
+pub(crate) struct Limits {
+    tokens: Windows,
+    networks: Windows,
+    joining: Windows,
+}
+
+type Windows = Mutex<HashMap<Who, Window>>;
 
 struct Window {
     since: Instant,
@@ -65,12 +72,12 @@ pub(crate) struct Left {
 impl Limits {
     /// Counts one call, unless the limit is reached: then the answer is the time until there is room again.
     pub(crate) fn count(&self, who: Who, now: Instant) -> Result<Left, Duration> {
-        let limit = match who {
-            Who::Token(_) => CALLS,
-            Who::Network(_) => QUICK_TUNNELS,
-            Who::Joining(_) => JOINS,
+        let (windows, limit) = match who {
+            Who::Token(_) => (&self.tokens, CALLS),
+            Who::Network(_) => (&self.networks, QUICK_TUNNELS),
+            Who::Joining(_) => (&self.joining, JOINS),
         };
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= CALLERS && !windows.contains_key(&who) {
             windows.retain(|_, window| now.duration_since(window.since) < WINDOW);
             if windows.len() >= CALLERS {
@@ -131,9 +138,15 @@ mod tests {
     fn the_memory_for_callers_is_bounded() {
         let limits = Limits::default();
         let now = Instant::now();
+        let token = Who::Token(TokenId::random());
+        limits.count(token, now).unwrap();
         for index in 0..2 * CALLERS as u32 {
-            limits.count(Who::at(IpAddr::from(index.to_be_bytes())), now).unwrap();
-            assert!(limits.0.lock().unwrap().len() <= CALLERS);
+            let address = IpAddr::from(index.to_be_bytes());
+            limits.count(Who::at(address), now).unwrap();
+            limits.count(Who::joining(address), now).unwrap();
+            assert!(limits.networks.lock().unwrap().len() <= CALLERS);
+            assert!(limits.joining.lock().unwrap().len() <= CALLERS);
         }
+        assert_eq!(limits.count(token, now).unwrap().calls, CALLS - 2, "strangers make nobody forget a token");
     }
 }

@@ -67,8 +67,9 @@ async fn other_keys_and_too_many_attempts_are_refused() {
         assert!(message.contains("not one of this edge's"), "{message}");
     }
     edge.send(Method::POST, "/snicket/v1/join", &[], "{}").await.refused(400, 6007);
+    edge.join(&"x".repeat(4096)).await.refused(413, 1413);
     edge.send(Method::GET, "/snicket/v1/join", &[], "").await.refused(405, 7001);
-    for _ in 0..5 {
+    for _ in 0..4 {
         edge.join("x").await.refused(403, 10000);
     }
     let told = edge.join(&good.secret).await;
