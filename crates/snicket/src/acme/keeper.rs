@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::shelf::Ask;
 use super::{Shelf, deserves, is_quick};
 
 /// Between two looks at all names, at the longest.
@@ -31,6 +32,10 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// Between attempts to write down how an order has ended. A certificate is worth it.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
+/// After an order that could not begin, though it might at any moment, visitors ask for none for so long. One that is under
+/// way takes three to ten seconds.
+const CLOSED: SignedDuration = SignedDuration::from_secs(3);
+
 /// More than may begin at once.
 const AHEAD: usize = 32;
 
@@ -45,7 +50,7 @@ pub(crate) struct Keeper {
     orderer: Orderer,
     certificates: Arc<Certificates>,
     shelf: Arc<Shelf>,
-    asked: mpsc::Receiver<Hostname>,
+    asked: mpsc::Receiver<Ask>,
     orders: JoinSet<()>,
 }
 
@@ -65,7 +70,7 @@ impl Keeper {
         registry: Registry,
         client: AcmeClient,
         certificates: Arc<Certificates>,
-        (shelf, asked): (Arc<Shelf>, mpsc::Receiver<Hostname>),
+        (shelf, asked): (Arc<Shelf>, mpsc::Receiver<Ask>),
     ) -> Self {
         let http_first = Arc::default();
         let orderer = Orderer { registry, client: Arc::new(client), shelf: Arc::clone(&shelf), http_first };
@@ -89,7 +94,7 @@ impl Keeper {
         let mut look_at = Instant::now();
         loop {
             tokio::select! {
-                Some(name) = self.asked.recv() => self.asked_for(name).await,
+                Some(ask) = self.asked.recv() => self.asked_for(ask).await,
                 () = sleep_until(look_at) => look_at = Instant::now() + self.look().await,
                 Some(names) = news(&mut changes, &registry) => self.consider(names).await,
                 Some(ended) = self.orders.join_next(), if !self.orders.is_empty() => {
@@ -104,14 +109,29 @@ impl Keeper {
     }
 
     /// Begins what a visitor waits for.
-    async fn asked_for(&mut self, name: Hostname) {
-        let is_quick = is_quick(&self.orderer.registry.snapshot(), name.as_str());
+    async fn asked_for(&mut self, Ask { name, refused }: Ask) {
+        let (snapshot, now) = (self.orderer.registry.snapshot(), Timestamp::now());
+        let is_quick = is_quick(&snapshot, name.as_str());
         // Perhaps anybody may have such a name, and must not keep the others from theirs.
         let urgency = if is_quick { AcmeUrgency::Ahead } else { AcmeUrgency::Now };
-        if let Err(AcmeError::NotNow(refused @ AcmeNotNow::TooOften { until })) = self.begin(&name, urgency).await {
-            tracing::warn!(%name, %refused, "a visitor gets no public certificate");
-            self.shelf.close_until(until, is_quick);
+        // What was asked for before it was known that nothing begins.
+        if self.shelf.is_closed(&snapshot, name.as_str(), now) {
+            let _ = refused.send(());
+            return;
         }
+        match self.begin(&name, urgency).await {
+            Ok(()) | Err(AcmeError::NotNow(AcmeNotNow::Stage(_)) | AcmeError::Lost) => return,
+            Err(AcmeError::NotNow(too_often @ AcmeNotNow::TooOften { until })) => {
+                tracing::warn!(%name, refused = %too_often, "a visitor gets no public certificate");
+                self.shelf.close_until(until, is_quick);
+            }
+            Err(AcmeError::NotNow(AcmeNotNow::TooMany) | AcmeError::Commit(_)) => {
+                let until = Timestamp::now().saturating_add(CLOSED).unwrap_or(Timestamp::MAX);
+                self.shelf.close_until(until, true);
+                self.shelf.close_until(until, false);
+            }
+        }
+        let _ = refused.send(());
     }
 
     /// Looks at every name, and answers when to look again.
@@ -390,83 +410,4 @@ fn certificate(name: &Hostname, ordered: Ordered) -> Result<AcmeCertificate, Ord
 }
 
 #[cfg(test)]
-mod tests {
-    use registry::{ConfigSource, NewTunnel, PortOptions, QuickName, TunnelName};
-    use uuid::Uuid;
-
-    use super::*;
-
-    const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn name(text: &str) -> Hostname {
-        Hostname::parse(text).unwrap()
-    }
-
-    async fn tunnel(registry: &Registry, text: &str) -> Uuid {
-        let name = TunnelName::parse(text).unwrap();
-        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
-        registry.create_tunnel(at(0), new).await.unwrap().id
-    }
-
-    async fn hold(registry: &Registry, text: &str, now: Timestamp) {
-        let hold = registry.begin_acme_order(now, &name(text), AcmeUrgency::Now).await.unwrap();
-        let certificate = AcmeCertificate {
-            name: name(text),
-            chain: "chain".into(),
-            key: PrivateText::new("key"),
-            issuer: "authority".into(),
-            not_before: now,
-            not_after: now + LIFE,
-        };
-        registry.finish_acme_order(&hold, certificate).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_is_ordered_is_what_leads_here_and_is_not_there() {
-        let registry = Registry::in_memory(at(0)).await.unwrap();
-        let domain = name("example.test");
-        let zone = registry.ensure_zone(at(0), &domain).await.unwrap().id;
-        let (site, gone) = (tunnel(&registry, "site").await, tunnel(&registry, "gone").await);
-        let names =
-            ["a.example.test", "*.example.test", "o_d.example.test", "passed.example.test", "held.example.test"];
-        for host in names {
-            registry.put_route(at(0), zone, name(host), site, false).await.unwrap();
-        }
-        registry.put_route(at(0), zone, name("gone.example.test"), gone, false).await.unwrap();
-        registry.delete_tunnel(at(0), gone, true).await.unwrap();
-        registry.put_passthrough(&name("passed.example.test"), site, Some(PortOptions::default())).await.unwrap();
-        let quick = registry.create_quick_tunnel(at(0), &domain, QuickName::Random).await.unwrap();
-        let quick = quick.quick.expect("it has a name");
-        hold(&registry, "held.example.test", at(0)).await;
-        hold(&registry, "passed.example.test", at(0)).await;
-
-        let plan = |now| {
-            let snapshot = registry.snapshot();
-            Plan::of(&snapshot, &domain, |_| false, now)
-        };
-        let first = plan(at(1));
-        let renew_at = registry.snapshot().acme_certificate("held.example.test").unwrap().renew_at();
-        let ahead = ["a.example.test", "example.test"].map(name).to_vec();
-        assert_eq!(first, Plan { due: vec![], ahead: ahead.clone(), next: renew_at });
-        let failing = registry.begin_acme_order(at(1), &name("a.example.test"), AcmeUrgency::Ahead).await.unwrap();
-        registry.fail_acme_order(at(1), &failing, AcmeFailure::Usual, "nobody there").await.unwrap();
-        assert_eq!(plan(at(2)).ahead, [name("example.test")]);
-        let ahead = ["example.test", "a.example.test"].map(name).to_vec();
-        // One whose TLS is the origin's own by now is not renewed.
-        let later = plan(renew_at);
-        assert_eq!((later.due, later.ahead), (vec![name("held.example.test")], ahead));
-        assert_eq!(plan(at(0) + LIFE).due, [name("held.example.test")], "better late than never");
-        let covered = Plan::of(&registry.snapshot(), &domain, |covered| covered.is_within(&domain), at(1));
-        assert_eq!(covered, Plan { due: vec![], ahead: vec![], next: Timestamp::MAX });
-
-        // A quick tunnel's is ordered for its first visitor, and then kept from ending.
-        assert!(deserves(&registry.snapshot(), &domain, quick.as_str()));
-        hold(&registry, quick.as_str(), at(0)).await;
-        assert!(plan(at(0) + LIFE).due.contains(&quick));
-        assert!(!deserves(&registry.snapshot(), &domain, "x.example.test"), "a wildcard's is not");
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use certs::acme::{Found, PublicCertificates, Tally, Waiting};
 use jiff::Timestamp;
 use registry::{AcmeStage, Hostname, Registry, Snapshot};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{deserves, is_quick};
 
@@ -20,11 +20,18 @@ const WAITING: usize = 256;
 /// visitor.
 const ASKED: usize = 64;
 
+/// A name that a visitor waits for.
+pub(crate) struct Ask {
+    pub(super) name: Hostname,
+    /// Told once it turns out that no order begins, so that the visitor does not wait for one.
+    pub(super) refused: oneshot::Sender<()>,
+}
+
 /// What handshakes see of the public certificates.
 pub(crate) struct Shelf {
     registry: Registry,
     domain: Hostname,
-    asks: mpsc::Sender<Hostname>,
+    asks: mpsc::Sender<Ask>,
     waiting: Arc<Semaphore>,
     /// No order begins before these seconds, so nobody has to wait for one: of names that were given by somebody, and of
     /// quick tunnels.
@@ -35,7 +42,7 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Over this registry, and what is asked for.
-    pub(crate) fn new(registry: Registry, domain: Hostname) -> (Arc<Self>, mpsc::Receiver<Hostname>) {
+    pub(crate) fn new(registry: Registry, domain: Hostname) -> (Arc<Self>, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(ASKED);
         let waiting = Arc::new(Semaphore::new(WAITING));
         let closed_until = [AtomicI64::new(i64::MIN), AtomicI64::new(i64::MIN)];
@@ -58,7 +65,8 @@ impl Shelf {
         self.closed_until[usize::from(are_quick)].store(time.as_second(), Ordering::Relaxed);
     }
 
-    fn is_closed(&self, snapshot: &Snapshot, name: &str, now: Timestamp) -> bool {
+    /// Whether nobody has to wait for an order of this name, since none begins.
+    pub(super) fn is_closed(&self, snapshot: &Snapshot, name: &str, now: Timestamp) -> bool {
         let closed_until = &self.closed_until[usize::from(is_quick(snapshot, name))];
         now.as_second() < closed_until.load(Ordering::Relaxed)
     }
@@ -100,14 +108,19 @@ impl PublicCertificates for Shelf {
         if is_valid(&snapshot, name, now) || !self.deserves(&snapshot, name) {
             return None;
         }
+        // Without etcd no order begins, and nobody hears how one ends.
+        if !self.registry.sees_all_nodes() {
+            return None;
+        }
+        let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
+        let (refused, refusal) = oneshot::channel();
         match stage(&snapshot, name, now) {
             AcmeStage::Ordering { .. } => (),
             AcmeStage::Absent if !self.is_closed(&snapshot, name, now) => {
-                self.asks.try_send(Hostname::parse(name).ok()?).ok()?;
+                self.asks.try_send(Ask { name: Hostname::parse(name).ok()?, refused }).ok()?;
             }
             AcmeStage::Absent | AcmeStage::Held { .. } | AcmeStage::Due | AcmeStage::Failed { .. } => return None,
         }
-        let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         let (registry, name) = (self.registry.clone(), name.to_owned());
         let mut changes = registry.watch(snapshot.revision());
         Some(Box::pin(async move {
@@ -120,7 +133,17 @@ impl PublicCertificates for Shelf {
                     }
                 }
             };
-            let _ = tokio::time::timeout(PATIENCE, waiting).await;
+            let refused = async {
+                // An order that has begun, or is another's, is not refused.
+                if refusal.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = waiting => (),
+                () = refused => (),
+                () = tokio::time::sleep(PATIENCE) => (),
+            }
         }))
     }
 

@@ -1,0 +1,152 @@
+use certs::acme::PublicCertificates as _;
+use certs::tls::Roots;
+use certs::{Authority, Names};
+use registry::{ConfigSource, Embedded, Engine, Keys, NewTunnel, PortOptions, QuickName, Sealed, TunnelName};
+use uuid::Uuid;
+
+use super::*;
+
+const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn name(text: &str) -> Hostname {
+    Hostname::parse(text).unwrap()
+}
+
+async fn tunnel(registry: &Registry, text: &str) -> Uuid {
+    let name = TunnelName::parse(text).unwrap();
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
+    registry.create_tunnel(at(0), new).await.unwrap().id
+}
+
+async fn hold(registry: &Registry, text: &str, now: Timestamp) {
+    let hold = registry.begin_acme_order(now, &name(text), AcmeUrgency::Now).await.unwrap();
+    let certificate = AcmeCertificate {
+        name: name(text),
+        chain: "chain".into(),
+        key: PrivateText::new("key"),
+        issuer: "authority".into(),
+        not_before: now,
+        not_after: now + LIFE,
+    };
+    registry.finish_acme_order(&hold, certificate).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_ordered_is_what_leads_here_and_is_not_there() {
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let domain = name("example.test");
+    let zone = registry.ensure_zone(at(0), &domain).await.unwrap().id;
+    let (site, gone) = (tunnel(&registry, "site").await, tunnel(&registry, "gone").await);
+    let names = ["a.example.test", "*.example.test", "o_d.example.test", "passed.example.test", "held.example.test"];
+    for host in names {
+        registry.put_route(at(0), zone, name(host), site, false).await.unwrap();
+    }
+    registry.put_route(at(0), zone, name("gone.example.test"), gone, false).await.unwrap();
+    registry.delete_tunnel(at(0), gone, true).await.unwrap();
+    registry.put_passthrough(&name("passed.example.test"), site, Some(PortOptions::default())).await.unwrap();
+    let quick = registry.create_quick_tunnel(at(0), &domain, QuickName::Random).await.unwrap();
+    let quick = quick.quick.expect("it has a name");
+    hold(&registry, "held.example.test", at(0)).await;
+    hold(&registry, "passed.example.test", at(0)).await;
+
+    let plan = |now| {
+        let snapshot = registry.snapshot();
+        Plan::of(&snapshot, &domain, |_| false, now)
+    };
+    let first = plan(at(1));
+    let renew_at = registry.snapshot().acme_certificate("held.example.test").unwrap().renew_at();
+    let ahead = ["a.example.test", "example.test"].map(name).to_vec();
+    assert_eq!(first, Plan { due: vec![], ahead: ahead.clone(), next: renew_at });
+    let failing = registry.begin_acme_order(at(1), &name("a.example.test"), AcmeUrgency::Ahead).await.unwrap();
+    registry.fail_acme_order(at(1), &failing, AcmeFailure::Usual, "nobody there").await.unwrap();
+    assert_eq!(plan(at(2)).ahead, [name("example.test")]);
+    let ahead = ["example.test", "a.example.test"].map(name).to_vec();
+    // One whose TLS is the origin's own by now is not renewed.
+    let later = plan(renew_at);
+    assert_eq!((later.due, later.ahead), (vec![name("held.example.test")], ahead));
+    assert_eq!(plan(at(0) + LIFE).due, [name("held.example.test")], "better late than never");
+    let covered = Plan::of(&registry.snapshot(), &domain, |covered| covered.is_within(&domain), at(1));
+    assert_eq!(covered, Plan { due: vec![], ahead: vec![], next: Timestamp::MAX });
+
+    // A quick tunnel's is ordered for its first visitor, and then kept from ending.
+    assert!(deserves(&registry.snapshot(), &domain, quick.as_str()));
+    hold(&registry, quick.as_str(), at(0)).await;
+    assert!(plan(at(0) + LIFE).due.contains(&quick));
+    assert!(!deserves(&registry.snapshot(), &domain, "x.example.test"), "a wildcard's is not");
+}
+
+/// A keeper of this registry and this authority, and what visitors see.
+fn keeper(registry: &Registry, directory: String, roots: &Roots) -> (Keeper, Arc<Shelf>) {
+    let client = AcmeClient::new(directory, "me@example.test".into(), roots).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(home.path(), SystemTime::now()).unwrap();
+    let names = Names { domains: vec!["example.test".into()], ..Names::default() };
+    let certificates = Certificates::new(Arc::new(authority), names).unwrap();
+    let (shelf, asked) = Shelf::new(registry.clone(), name("example.test"));
+    (Keeper::new(registry.clone(), client, certificates, (Arc::clone(&shelf), asked)), shelf)
+}
+
+/// One that nobody asks at the authority.
+fn idle_keeper(registry: &Registry) -> (Keeper, Arc<Shelf>) {
+    keeper(registry, "https://127.0.0.1:1/dir".into(), &Roots::System)
+}
+
+/// As a visitor who finds out at once that there is nothing to wait for, and whoever comes later.
+async fn nobody_waits(shelf: &Shelf, mut keeper: Keeper, host: &str) {
+    let waiting = shelf.awaited(host).expect("it could begin as far as anybody knows");
+    let ask = keeper.asked.recv().await.unwrap();
+    keeper.asked_for(ask).await;
+    // The longest that a visitor waits is longer.
+    timeout(Duration::from_secs(5), waiting).await.expect("there is nothing to wait for");
+    assert!(shelf.awaited(host).is_none(), "nor for the next visitor");
+}
+
+#[tokio::test]
+async fn nobody_waits_while_as_many_orders_are_under_way_as_may_be() {
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let zone = registry.ensure_zone(at(0), &name("example.test")).await.unwrap().id;
+    let site = tunnel(&registry, "site").await;
+    registry.put_route(at(0), zone, name("a.example.test"), site, false).await.unwrap();
+    for index in 0..8 {
+        let other = name(&format!("x{index}.example.test"));
+        registry.begin_acme_order(Timestamp::now(), &other, AcmeUrgency::Now).await.unwrap();
+    }
+    let (keeper, shelf) = idle_keeper(&registry);
+    nobody_waits(&shelf, keeper, "a.example.test").await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_cannot_be_written() {
+    let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+    let (old, new) = (Keys::generate(), Keys::generate());
+    let node = async |keys: &str| {
+        let sealed = Sealed::open(engine.clone(), Keys::parse(keys).unwrap()).await.unwrap();
+        Registry::open(sealed, at(0)).await.unwrap()
+    };
+    let registry = node(&old).await;
+    let mut changes = registry.watch(registry.snapshot().revision());
+    node(&format!("{new}{old}")).await;
+    while registry.check_keys().is_ok() {
+        changes.next().await.unwrap();
+    }
+    let (keeper, shelf) = idle_keeper(&registry);
+    nobody_waits(&shelf, keeper, "example.test").await;
+}
+
+#[tokio::test]
+async fn an_order_that_has_begun_is_waited_for() {
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let (mut keeper, shelf) = idle_keeper(&registry);
+    let waiting = shelf.awaited("example.test").unwrap();
+    let ask = keeper.asked.recv().await.unwrap();
+    // Another node was faster.
+    registry.begin_acme_order(Timestamp::now(), &name("example.test"), AcmeUrgency::Now).await.unwrap();
+    keeper.asked_for(ask).await;
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert!(shelf.awaited("example.test").is_some());
+}
