@@ -202,6 +202,15 @@ impl Pebble {
         (self.http.looks.load(Ordering::SeqCst), self.tls.looks.load(Ordering::SeqCst))
     }
 
+    /// How many accounts were made.
+    ///
+    /// # Panics
+    /// Its log cannot be read.
+    pub fn accounts(&self) -> usize {
+        let log = std::fs::read_to_string(self.log()).expect("it writes one");
+        log.lines().filter(|line| line.contains("accounts in memory")).count()
+    }
+
     /// A file with the root of the certificates that it signs.
     ///
     /// # Panics

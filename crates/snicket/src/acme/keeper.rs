@@ -10,7 +10,7 @@ use registry::{
     AcmeAnswer, AcmeCertificate, AcmeError, AcmeFailure, AcmeHold, AcmeNotNow, AcmeStage, AcmeUrgency, Change, Event,
     Hostname, PrivateText, Registry, Snapshot, Watch,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -62,6 +62,8 @@ struct Orderer {
     shelf: Arc<Shelf>,
     /// The way by which the authority saw a name last is tried first. TLS before anything is known: visitors come by it.
     http_first: Arc<AtomicBool>,
+    /// Held while an account is made, so that orders that begin together make one.
+    account_turn: Arc<Mutex<()>>,
 }
 
 impl Keeper {
@@ -73,7 +75,8 @@ impl Keeper {
         (shelf, asked): (Arc<Shelf>, mpsc::Receiver<Ask>),
     ) -> Self {
         let http_first = Arc::default();
-        let orderer = Orderer { registry, client: Arc::new(client), shelf: Arc::clone(&shelf), http_first };
+        let (client, account_turn) = (Arc::new(client), Arc::default());
+        let orderer = Orderer { registry, client, shelf: Arc::clone(&shelf), http_first, account_turn };
         Self { orderer, certificates, shelf, asked, orders: JoinSet::new() }
     }
 
@@ -372,6 +375,7 @@ impl Orderer {
     /// What lets in to the account, which is made if there is none.
     async fn account(&self) -> Result<PrivateText, OrderError> {
         let owner = (self.client.directory(), self.client.email());
+        let _turn = self.account_turn.lock().await;
         if let Some(account) = self.registry.snapshot().acme_account(owner.0, owner.1) {
             return Ok(account.credentials.clone());
         }

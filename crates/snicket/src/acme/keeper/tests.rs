@@ -1,6 +1,8 @@
 use certs::acme::PublicCertificates as _;
 use certs::tls::Roots;
 use certs::{Authority, Names};
+use futures_util::future::join_all;
+use harness::Pebble;
 use registry::{ConfigSource, Embedded, Engine, Keys, NewTunnel, PortOptions, QuickName, Sealed, TunnelName};
 use uuid::Uuid;
 
@@ -149,4 +151,15 @@ async fn an_order_that_has_begun_is_waited_for() {
     tokio::pin!(waiting);
     assert!(futures_util::poll!(&mut waiting).is_pending());
     assert!(shelf.awaited("example.test").is_some());
+}
+
+#[tokio::test]
+async fn orders_that_begin_together_make_one_account() {
+    let Some(pebble) = Pebble::start(Duration::from_secs(3600)).await else { return };
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let (keeper, _) = keeper(&registry, pebble.directory(), &Roots::File(pebble.ca()));
+    let accounts = join_all((0..8).map(|_| keeper.orderer.account())).await;
+    let first = accounts[0].as_ref().unwrap();
+    assert!(accounts.iter().all(|account| account.as_ref().unwrap() == first));
+    assert_eq!(pebble.accounts(), 1);
 }
