@@ -26,8 +26,6 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, path: Option<Path<St
     let filter = Filter::read(&query, &snapshot)?;
     let page = query.page(100, 1000)?;
     let mut entries: Vec<_> = snapshot.audit().filter(|entry| filter.fits(entry)).collect();
-    // By the clocks of the nodes, but for those of one moment.
-    entries.sort_by_key(|entry| (entry.actor.at.as_millisecond(), entry.revision));
     match query.one("direction") {
         None | Some("desc") => entries.reverse(),
         Some("asc") => (),

@@ -11,7 +11,9 @@ use crate::engine::Revision;
 use crate::resource::{Key, NameClaim, Resource};
 use crate::{AuditId, Snapshot, TokenId, Transaction};
 
-/// Entries that are kept; some MiB in each node's memory. Whoever has to keep more reads them out from time to time.
+/// Entries that are kept; some MiB in each node's memory. Beyond that the token that has the most of them loses its oldest:
+/// what is done seldom is remembered for long, whatever others do often. Whoever has to keep more reads them out from time
+/// to time.
 pub const KEPT: usize = 10_000;
 /// Removed with each new one beyond that, so that what several nodes wrote at once goes, too.
 const REMOVED_AT_ONCE: usize = 2;
@@ -68,7 +70,7 @@ pub struct Touched {
 /// A transaction in somebody's name. Its values are not in it, because some are secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// Later ones are larger, to the millisecond.
+    /// Begins with the time by the clock of the node that wrote it: the order of entries is that of their revisions.
     pub id: AuditId,
     /// Who, and when.
     pub actor: Actor,
@@ -126,7 +128,7 @@ pub(crate) fn note(transaction: &mut Transaction, snapshot: &Snapshot) {
     };
     transaction.put(&entry);
     let excess = (snapshot.audit_count() + 1).saturating_sub(KEPT).min(REMOVED_AT_ONCE);
-    for old in snapshot.audit().take(excess) {
+    for old in snapshot.audit_leaving(excess) {
         transaction.delete(&old.key());
     }
 }
@@ -134,7 +136,7 @@ pub(crate) fn note(transaction: &mut Transaction, snapshot: &Snapshot) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NewTunnel, Registry, TunnelName};
+    use crate::{NewTunnel, Registry, TokenId, TunnelName};
 
     fn actor(at: Timestamp) -> Actor {
         Actor { at, token: None, address: None, method: "POST".into(), path: "/zones".into(), ray: "1".into() }
@@ -168,6 +170,41 @@ mod tests {
         let snapshot = registry.snapshot();
         let last = &snapshot.audit().next_back().unwrap().changes[0];
         assert_eq!((last.deed, last.before), (Deed::Changed, Some(entry.revision)), "a deleted tunnel stays listed");
+    }
+
+    /// Puts entries of this token there, one each second from then on, in one transaction.
+    async fn fill(registry: &Registry, token: Option<TokenId>, count: usize, from: Timestamp) {
+        let mut many = Transaction::new();
+        for second in 0..count {
+            let at = from + jiff::SignedDuration::from_secs(i64::try_from(second).unwrap());
+            let actor = Actor { token: token.map(|token| (token, "name".into())), ..actor(at) };
+            many.put(&AuditEntry { id: AuditId::at(at), actor, changes: vec![], total: 0 });
+        }
+        registry.commit(many).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_does_much_makes_nobody_else_be_forgotten() {
+        let now = Timestamp::UNIX_EPOCH;
+        let registry = Registry::in_memory(now).await.unwrap();
+        let (busy, quiet) = (TokenId::random(), TokenId::random());
+        fill(&registry, Some(quiet), 3, now).await;
+        fill(&registry, None, 2, now).await;
+        fill(&registry, Some(busy), KEPT - 5, now).await;
+        let count = |token: Option<TokenId>| {
+            registry.snapshot().audit().filter(|entry| entry.actor.token.as_ref().map(|(id, _)| *id) == token).count()
+        };
+        // By the clock these are the oldest of all, and by what happened the newest.
+        let before = Timestamp::from_second(-1_000_000).unwrap();
+        for name in ["a", "b", "c"] {
+            let actor = Actor { token: Some((quiet, "name".into())), ..actor(before) };
+            on_behalf_of(actor, registry.create_tunnel(now, tunnel(name))).await.unwrap();
+        }
+        assert_eq!((count(Some(quiet)), count(None), count(Some(busy))), (6, 2, KEPT - 8));
+        let snapshot = registry.snapshot();
+        assert_eq!(snapshot.audit().next_back().unwrap().actor.at, before, "it was last");
+        let oldest = snapshot.audit().find(|entry| entry.actor.token.as_ref().is_some_and(|(id, _)| *id == busy));
+        assert_eq!(oldest.unwrap().actor.at, Timestamp::from_second(3).unwrap(), "its oldest have gone");
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
 mod acme;
+mod audit;
 mod balance;
 mod certificates;
 mod items;
@@ -25,8 +26,9 @@ use crate::resource::{
 };
 use crate::schema::{FirstRoute, Schema};
 use crate::zone::LargeChange;
-use crate::{AccountId, AuditId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId};
+use crate::{AccountId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId};
 use acme::Acme;
+use audit::AuditLog;
 use balance::Balance;
 use certificates::Certificates;
 use items::Items;
@@ -59,7 +61,7 @@ pub struct Snapshot {
     passthrough: HashMap<Hostname, Arc<Versioned<Passthrough>>>,
     quick: OrdSet<Uuid>,
     balance: Balance,
-    audit: OrdMap<AuditId, Arc<Versioned<AuditEntry>>>,
+    audit: AuditLog,
     items: Items,
     pub(crate) certificates: Certificates,
     acme: Acme,
@@ -126,16 +128,6 @@ impl Snapshot {
     /// How many zones there are.
     pub fn zone_count(&self) -> usize {
         self.zones_by_age.len()
-    }
-
-    /// The audit log, the oldest entry first.
-    pub fn audit(&self) -> impl DoubleEndedIterator<Item = &Arc<Versioned<AuditEntry>>> {
-        self.audit.values()
-    }
-
-    /// How many entries the audit log has.
-    pub fn audit_count(&self) -> usize {
-        self.audit.len()
     }
 
     /// A tunnel by its id, deleted ones included.
@@ -340,7 +332,7 @@ impl Snapshot {
                 return Ok(());
             }
             AuditEntry::KIND => {
-                set_ordered(&mut self.audit, parse(id)?, decode(value, revision)?);
+                self.audit.set(parse(id)?, decode(value, revision)?);
                 return Ok(());
             }
             CertificateAuthority::KIND | OriginCertificate::KIND | Invitation::KIND => {
