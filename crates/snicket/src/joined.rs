@@ -14,6 +14,10 @@ use crate::secret::{read_file, write_private};
 
 /// Says that the machine joined, and what to; beside it lie the secrets.
 const FILE: &str = "joined.json";
+/// Is written and removed before anything is asked for.
+const TRIAL_FILE: &str = "joining";
+/// More than all that a machine is given.
+const TRIAL_BYTES: usize = 64 << 10;
 /// The authority of etcd's certificates.
 const ETCD_CA_FILE: &str = "etcd-ca.pem";
 /// The nodes' certificate for etcd.
@@ -64,12 +68,19 @@ impl Joined {
         })
     }
 
-    /// Refuses a data directory that has an edge of its own, whose secrets would be lost.
+    /// Refuses a data directory that has an edge of its own, whose secrets would be lost, or that cannot be written to: a key
+    /// is good once, and must not be spent for what cannot be kept.
     pub(crate) fn check_room(data: &Path) -> anyhow::Result<()> {
         let own = [REGISTRY_FILE, KEY_FILE, Authority::KEY_FILE].map(|name| data.join(name));
-        let Some(found) = own.iter().find(|path| path.exists()) else { return Ok(()) };
-        let what = format!("{} is there: this data directory is that of an edge of its own", found.display());
-        Err(Problem::new(what, "name another directory with --data, or move this one away").into())
+        if let Some(found) = own.iter().find(|path| path.exists()) {
+            let what = format!("{} is there: this data directory is that of an edge of its own", found.display());
+            return Err(Problem::new(what, "name another directory with --data, or move this one away").into());
+        }
+        let trial = data.join(TRIAL_FILE);
+        write_private(&trial, &[0; TRIAL_BYTES])?;
+        std::fs::remove_file(&trial).with_context(|| {
+            Problem::new(format!("cannot remove {}", trial.display()), "check who may write to its directory")
+        })
     }
 
     /// Keeps what the machine was given. What says that it joined comes last: with half of it nobody starts.
@@ -141,6 +152,18 @@ mod tests {
             assert!(!crate::secret::is_exposed(&file.unwrap().path()).unwrap());
         }
         assert!(Joined::check_room(&data).is_err(), "it has what makes an edge now");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_found_out_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("edge");
+        Joined::check_room(&data).unwrap();
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "nothing is left of the trial");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let problem = format!("{:#}", Joined::check_room(&file.join("edge")).unwrap_err());
+        assert!(problem.contains("cannot write"), "{problem}");
     }
 
     #[test]

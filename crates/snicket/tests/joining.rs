@@ -80,6 +80,9 @@ async fn a_machine_joins_with_nothing_but_a_key_which_is_good_once() {
     let data = files.path().join("there");
     let at = ["--data", text(&data), "--location", "there"];
     let joining = [&at[..], &["--join", &host]].concat();
+    // A machine that cannot keep what it gets leaves the key as good as it was.
+    let (code, said) = up(&["--data", "/proc/no-such-place", "--join", &host], Some(&key)).await;
+    assert!(code != 0 && said.contains("cannot write"), "{said}");
     let mut there = Edge::start_at(directory(), &joining, &[("SNICKET_JOIN_KEY", &key)]).await;
     assert_eq!(tunnels(&there).await, ["before"]);
     let nodes = async || {
