@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::engine::sealed::is_check;
 use crate::engine::{Engine, Guard, Revision, State, Write};
-use crate::{CommitError, EngineError, OpenError, Snapshot};
+use crate::resource::Resource as _;
+use crate::{CommitError, EngineError, Invitation, OpenError, Snapshot};
 
 pub use document::{Document, DocumentError};
 
@@ -90,9 +91,10 @@ pub async fn import(engine: &dyn Engine, document: &Document, replace: bool) -> 
     Ok(imported)
 }
 
-/// Whether an entry is of the registry itself, and no configuration.
+/// Whether an entry is of this registry itself, and no configuration. Which keys for joining were spent is so, too: a
+/// restore would make them good once more.
 fn is_apart(key: &str) -> bool {
-    key == MARKER || is_check(key)
+    key == MARKER || is_check(key) || key.split_once('/').is_some_and(|(kind, _)| kind == Invitation::KIND)
 }
 
 async fn commit(

@@ -8,8 +8,8 @@ use harness::Etcd as EtcdProgram;
 use jiff::Timestamp;
 use registry::engine::Write;
 use registry::{
-    ConfigSource, Document, Embedded, Engine, Etcd, EtcdSettings, Hostname, ImportError, Imported, NewTunnel,
-    OpenError, QuickName, Registry, TunnelName, import,
+    ConfigSource, Document, Embedded, Engine, Etcd, EtcdSettings, Hostname, ImportError, Imported, InvitationError,
+    NewTunnel, OpenError, QuickName, Registry, TunnelName, import,
 };
 use serde_json::json;
 
@@ -146,4 +146,40 @@ async fn nobody_starts_with_half_an_import_and_it_can_be_run_again() {
     import(engine.as_ref(), &exported, true).await.unwrap();
     let registry = Registry::open(etcd(&program, "half").await, at(0)).await.unwrap();
     assert_eq!(registry.snapshot().tunnels().count(), 151);
+}
+
+/// A restore does not make a key good again that was used since.
+#[tokio::test]
+async fn keys_for_joining_are_no_part_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one.redb");
+    let registry = Registry::open_file(&path, at(0)).await.unwrap();
+    let (_, secret) = registry.invite(at(0), jiff::SignedDuration::from_hours(1)).await.unwrap();
+    drop(registry);
+    let engine = Embedded::open(&path).unwrap();
+    let state = engine.load().await.unwrap();
+    let (exported, has) =
+        (Document::of(&state).unwrap(), |text: &[u8]| String::from_utf8_lossy(text).contains("invitations/"));
+    let mut text = Vec::new();
+    exported.write(&mut text).unwrap();
+    assert!(!has(&text));
+    drop(engine);
+
+    let registry = Registry::open_file(&path, at(0)).await.unwrap();
+    registry.spend_invitation(at(1), &secret).await.unwrap();
+    drop(registry);
+    let engine = Embedded::open(&path).unwrap();
+    import(&engine, &exported, true).await.unwrap();
+    // An export of an earlier version has them.
+    let entry = state.entries.iter().find(|entry| entry.key.starts_with("invitations/")).unwrap();
+    let line = format!("{{\"key\":\"{}\",\"value\":{}}}\n", entry.key, String::from_utf8_lossy(&entry.value));
+    let text = String::from_utf8(text).unwrap();
+    let count = format!("\"entries\":{}", exported.len());
+    let old = text.replace(&count, &format!("\"entries\":{}", exported.len() + 1)) + &line;
+    assert!(has(old.as_bytes()));
+    import(&engine, &Document::read(old.as_bytes()).unwrap(), true).await.unwrap();
+    drop(engine);
+    let registry = Registry::open_file(&path, at(0)).await.unwrap();
+    let refused = registry.spend_invitation(at(2), &secret).await;
+    assert!(matches!(refused, Err(InvitationError::Spent(_))), "{refused:?}");
 }

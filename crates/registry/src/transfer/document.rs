@@ -185,6 +185,8 @@ impl Document {
         if entries.len() != head.entries {
             return Err(DocumentError::Incomplete { expected: head.entries, found: entries.len() });
         }
+        // Earlier versions wrote what this one leaves out.
+        entries.retain(|key, _| !is_apart(key));
         Ok(Self { revision: head.revision, entries })
     }
 
