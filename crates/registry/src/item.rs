@@ -112,6 +112,18 @@ impl Item {
         }
     }
 
+    /// The same with terms as the table of its kind has them, be it that somebody edited an export by hand.
+    ///
+    /// # Errors
+    /// It is another one's than its place says, or something in it will not do.
+    pub(crate) fn checked(mut self, kind: ItemKind, zone: Option<ZoneId>, id: ItemId) -> Result<Self, String> {
+        if (self.kind, self.zone, self.id) != (kind, zone, id) {
+            return Err(format!("it is {}, which has another key", self.key()));
+        }
+        self.terms = form::read(kind.rules().members, &self.terms).map_err(|problem| problem.to_string())?;
+        Ok(self)
+    }
+
     /// A member that is a text; empty if it is absent.
     pub fn text(&self, member: &str) -> &str {
         text(&self.terms, member)

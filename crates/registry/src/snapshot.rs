@@ -243,6 +243,11 @@ impl Snapshot {
         Ok(())
     }
 
+    /// That this version can read an entry, whatever else there is.
+    pub(crate) fn check_entry(key: &str, value: &[u8]) -> Result<(), String> {
+        Self::default().write(key, Some(value), 0, &mut Vec::new())
+    }
+
     /// Takes in one transaction, and answers what it changed.
     pub(crate) fn apply(&mut self, batch: &Batch) -> Arc<[Change]> {
         let mut changes = Vec::with_capacity(batch.writes.len());
@@ -424,9 +429,18 @@ fn parse<T: FromStr<Err: Display>>(id: &str) -> Result<T, String> {
 }
 
 fn decode<R: Resource>(value: Option<&[u8]>, revision: Revision) -> Result<Option<Arc<Versioned<R>>>, String> {
+    decode_with(value, revision, Ok)
+}
+
+/// The same for what is more than its members.
+fn decode_with<R: Resource>(
+    value: Option<&[u8]>,
+    revision: Revision,
+    check: impl FnOnce(R) -> Result<R, String>,
+) -> Result<Option<Arc<Versioned<R>>>, String> {
     let Some(bytes) = value else { return Ok(None) };
     let value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(Some(Arc::new(Versioned { revision, value })))
+    Ok(Some(Arc::new(Versioned { revision, value: check(value)? })))
 }
 
 fn set<K: Hash + Eq + Clone, V: Clone>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {

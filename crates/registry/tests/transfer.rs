@@ -8,8 +8,8 @@ use harness::Etcd as EtcdProgram;
 use jiff::Timestamp;
 use registry::engine::Write;
 use registry::{
-    ConfigSource, Document, Embedded, Engine, Etcd, EtcdSettings, Hostname, ImportError, Imported, InvitationError,
-    NewTunnel, OpenError, QuickName, Registry, TunnelName, import,
+    ConfigSource, Document, DocumentError, Embedded, Engine, Etcd, EtcdSettings, Hostname, ImportError, Imported,
+    InvitationError, Item, ItemKind, NewTunnel, OpenError, QuickName, Registry, RulesetEdit, TunnelName, Which, import,
 };
 use serde_json::json;
 
@@ -103,12 +103,12 @@ async fn what_nobody_could_open_is_not_imported() {
     for (key, value) in [("tunnels/x", "{}"), ("no-kind", "{}"), ("routes/a.example.test", "{\"hostname\":1}")] {
         let head = r#"{"snicket_registry":1,"schema":1,"revision":7,"entries":1}"#;
         let text = format!("{head}\n{{\"key\":\"{key}\",\"value\":{value}}}\n");
-        let refused = import(&engine, &Document::read(text.as_bytes()).unwrap(), false).await;
-        assert!(
-            matches!(&refused, Err(ImportError::Document(error)) if error.to_string().contains(key)),
-            "{refused:?}"
-        );
+        let refused = Document::read(text.as_bytes()).unwrap_err().to_string();
+        assert!(refused.contains("line 2") && refused.contains(key), "{refused}");
     }
+    let no_account = r#"{"snicket_registry":1,"schema":1,"revision":7,"entries":0}"#;
+    let refused = import(&engine, &Document::read(no_account.as_bytes()).unwrap(), false).await;
+    assert!(matches!(refused, Err(ImportError::Document(DocumentError::NoAccount))), "{refused:?}");
     assert_eq!(engine.load().await.unwrap().entries, []);
 }
 
@@ -182,4 +182,45 @@ async fn keys_for_joining_are_no_part_of_it() {
     let registry = Registry::open_file(&path, at(0)).await.unwrap();
     let refused = registry.spend_invitation(at(2), &secret).await;
     assert!(matches!(refused, Err(InvitationError::Spent(_))), "{refused:?}");
+}
+
+/// As somebody may write it who edits an export.
+#[tokio::test]
+async fn documents_that_were_edited_by_hand_are_read_as_any_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one.redb");
+    let registry = Registry::open_file(&path, at(0)).await.unwrap();
+    let zone = registry.ensure_zone(at(0), &Hostname::parse("example.test").unwrap()).await.unwrap();
+    let phase = "http_request_firewall_custom";
+    let edit = RulesetEdit::Replace(
+        json!({ "rules": [{ "action": "log", "expression": "true" }] }).as_object().unwrap().clone(),
+    );
+    let mut read = |old: Option<&Item>| edit.apply(at(0), old, "zone", Some(phase));
+    registry.write_item(at(0), ItemKind::Ruleset, Some(zone.id), Which::Named(phase), &mut read).await.unwrap();
+    drop(registry);
+    let mut text = Vec::new();
+    document(&Embedded::open(&path).unwrap()).await.write(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let line = 1 + text.lines().position(|line| line.contains("items/rulesets/")).unwrap();
+    let edited = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}: {text}");
+        Document::read(text.replace(from, to).as_bytes())
+    };
+    let other_kind = ("\"kind\":\"ruleset\"", "\"kind\":\"application\"");
+    for (from, to) in [
+        other_kind,
+        ("\"phase\":\"http_request_firewall_custom\"", "\"phase\":7"),
+        ("\"action\":\"log\"", "\"action\":\"\""),
+        ("\"rules\":[{", "\"rules\":[1,{"),
+    ] {
+        let refused = edited(from, to).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("line {line}: items/")), "{refused}");
+    }
+    // What has a usual value may be missing.
+    let less = edited("\"version\":1}", "\"more\":1}").unwrap();
+    let engine = Embedded::in_memory().unwrap();
+    import(&engine, &less, false).await.unwrap();
+    let registry = Registry::open(engine, at(0)).await.unwrap();
+    let edited = registry.write_item(at(1), ItemKind::Ruleset, Some(zone.id), Which::Named(phase), &mut read).await;
+    assert_eq!(edited.unwrap().terms["version"], 1);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::{decode, set_ordered};
+use super::{decode, decode_with, set_ordered};
 use crate::engine::Revision;
 use crate::item::{Item, ItemTurn};
 use crate::resource::{Account, Resource as _, Versioned};
@@ -84,7 +84,10 @@ impl Items {
             ItemTurn::KIND => set_ordered(&mut self.turns, id.into(), decode(value, revision)?),
             // A later version of this program may have more kinds.
             Item::KIND => match ItemKind::parse_key(id) {
-                Some((kind, zone, id)) => self.set((zone, kind, id), decode(value, revision)?),
+                Some((kind, zone, id)) => {
+                    let item = decode_with(value, revision, |item: Item| item.checked(kind, zone, id))?;
+                    self.set((zone, kind, id), item);
+                }
                 None => return Ok(true),
             },
             _ => return Ok(false),

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{is_apart, is_half_imported};
-use crate::OpenError;
 use crate::engine::{Entry, Revision, State};
 use crate::resource::Resource as _;
 use crate::schema::{FIRST, SCHEMA, Schema};
+use crate::{OpenError, Snapshot};
 
 /// The form of the text.
 const FORM: u64 = 1;
@@ -155,7 +155,7 @@ impl Document {
     /// Reads the text.
     ///
     /// # Errors
-    /// It is none, is not whole, or of a newer version.
+    /// It is none, is not whole, or of a newer version, or an entry is none that this version can read.
     pub fn read(mut text: impl BufRead) -> Result<Self, DocumentError> {
         let mut number = 0;
         let mut line = || -> Result<Option<(usize, Vec<u8>)>, DocumentError> {
@@ -178,6 +178,9 @@ impl Document {
         let mut entries = BTreeMap::new();
         while let Some((number, bytes)) = line()? {
             let Line { key, value } = serde_json::from_slice(&bytes).map_err(|error| wrong(number, error))?;
+            let useless =
+                |problem| DocumentError::Line { line: number, problem: format!("{key} is of no use: {problem}") };
+            Snapshot::check_entry(&key, value.to_string().as_bytes()).map_err(useless)?;
             if entries.insert(key.clone().into_owned(), value.into_owned()).is_some() {
                 return Err(DocumentError::Line { line: number, problem: format!("{key} is there twice") });
             }
@@ -243,6 +246,7 @@ mod tests {
             (format!("{HEAD}\n{entry}\n{entry}\n"), "line 3: a/1 is there twice"),
             (format!("{HEAD}\n{{\"key\":1}}\n"), "line 2"),
             (format!("{HEAD}\n{}\n", &entry[..20]), "line 2"),
+            (format!("{HEAD}\n{}\n", entry.replace("a/1", "no-kind")), "line 2: no-kind is of no use"),
             (HEAD.replace("schema\":1", "schema\":99"), "schema 99"),
             (HEAD.replace("registry\":1", "registry\":2"), "form 2"),
         ] {
