@@ -210,7 +210,7 @@ fn router(registry: Registry) -> Router {
             location: "lab01".into(),
             version: "1".into(),
         },
-        hand_over: None,
+        gather_handover: None,
         node_certificate: Arc::new(|| None),
         draining: Default::default(),
     })

@@ -124,7 +124,7 @@ async fn edge() -> (Registry, Router) {
         most_visitors: 5_000,
         quick_tunnels: QuickTunnels::Token,
         facts,
-        hand_over: None,
+        gather_handover: None,
         node_certificate: Arc::new(|| None),
         draining: Default::default(),
     };

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use certs::{CertsError, NewRoot};
+use certs::{CertsError, NewSharedAuthority};
 use jiff::Timestamp;
 use registry::{AuthorityPurpose, CertificateAuthority, CommitError, PrivateText, Registry};
 
@@ -32,7 +32,7 @@ pub async fn ensure_authority(
     };
     registry
         .ensure_authority(now, purpose, || {
-            let NewRoot { certificate, key } = NewRoot::generate(name, SystemTime::from(now))?;
+            let NewSharedAuthority { certificate, key } = NewSharedAuthority::generate(name, SystemTime::from(now))?;
             Ok((certificate, PrivateText::new(key)))
         })
         .await

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use certs::{BadRequest, OriginKey, OriginRequest, Root};
+use certs::{BadOriginRequest, OriginKey, OriginRequest, SharedAuthority};
 use jiff::Timestamp;
 use registry::{
     Area, AuthorityPurpose, CertificateId, Hostname, Object, OriginCertificate, OriginRequestType, Permission,
@@ -50,7 +50,7 @@ pub(crate) async fn create(
     let body: NewBody = body::json(body, body::SMALL).await?;
     let request_type = body.request_type.ok_or_else(|| missing("request_type", "origin-rsa or origin-ecc"))?;
     let csr = body.csr.ok_or_else(|| missing("csr", "a certificate signing request in PEM form"))?;
-    let request = OriginRequest::parse(&csr).map_err(|problem: BadRequest| {
+    let request = OriginRequest::parse(&csr).map_err(|problem: BadOriginRequest| {
         ApiError::not_valid(format!("csr: not a certificate signing request that can be signed: {problem}"))
     })?;
     check_type(request_type, request.key())?;
@@ -62,12 +62,13 @@ pub(crate) async fn create(
     check_zones(&registry.snapshot(), &token.terms, &hostnames)?;
 
     let now = Timestamp::now();
-    let authority = ensure_authority(registry, now, AuthorityPurpose::Origin).await?;
+    let kept = ensure_authority(registry, now, AuthorityPurpose::Origin).await?;
     let id = CertificateId::random();
-    let root = Root::load(&authority.certificate, authority.key.reveal())?;
+    let authority = SharedAuthority::load(&kept.certificate, kept.key.reveal())?;
     let names: Vec<&str> = hostnames.iter().map(Hostname::as_str).collect();
     let life = Duration::from_secs(u64::from(validity) * 24 * 60 * 60);
-    let (certificate, not_after) = root.sign_for_origin(&request, &names, id.serial(), life, SystemTime::from(now))?;
+    let (certificate, not_after) =
+        authority.sign_for_origin(&request, &names, id.serial(), life, SystemTime::from(now))?;
     let new = OriginCertificate {
         id,
         certificate,

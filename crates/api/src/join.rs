@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use certs::{Fingerprint, Root};
+use certs::{Fingerprint, SharedAuthority};
 use jiff::{SignedDuration, Timestamp};
 use registry::{AuthorityPurpose, Registry, audit};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl fmt::Debug for Handover {
 }
 
 /// Gathers what makes a node, as it is now. It may block for a moment, on the disk.
-pub type HandOver = Arc<dyn Fn() -> Result<Handover, String> + Send + Sync>;
+pub type GatherHandover = Arc<dyn Fn() -> Result<Handover, String> + Send + Sync>;
 
 /// What lets one machine join: a secret, and the fingerprint of the authority that nodes' certificates are of. It does not
 /// print.
@@ -119,7 +119,7 @@ pub(crate) async fn invite(State(shared): State<Arc<Shared>>, body: Body) -> Ans
         let (least, most) = (LIVES.start(), LIVES.end());
         return Err(ApiError::not_valid(format!("for_seconds: a whole number from {least} to {most} is wanted")));
     }
-    if shared.state.hand_over.is_none() {
+    if shared.state.gather_handover.is_none() {
         return Err(ApiError::stands_alone());
     }
     let (registry, now) = (&shared.state.registry, Timestamp::now());
@@ -147,14 +147,14 @@ pub(crate) async fn join(State(shared): State<Arc<Shared>>, request: Request) ->
     // Nobody has shown a token, so that the log has the address alone.
     let actor = credential::actor(None, ("POST", "/join"), request.extensions());
     let body: JoinBody = body::json(request.into_body(), MOST_BYTES).await?;
-    let hand_over = shared.state.hand_over.clone().ok_or_else(ApiError::stands_alone)?;
+    let gather_handover = shared.state.gather_handover.clone().ok_or_else(ApiError::stands_alone)?;
     let (registry, now) = (&shared.state.registry, Timestamp::now());
     // Before anything is read, let alone spent.
     registry.snapshot().invitation(&body.key, now).inspect_err(|problem| {
         tracing::warn!(%from, %problem, "a machine that wanted to join was refused");
     })?;
     check_keys(registry)?;
-    let gathered = tokio::task::spawn_blocking(move || hand_over()).await;
+    let gathered = tokio::task::spawn_blocking(move || gather_handover()).await;
     let handover = gathered.map_err(|error| error.to_string()).and_then(|gathered| gathered).map_err(|problem| {
         tracing::error!(problem, "a machine cannot join");
         ApiError::broken("this node cannot gather what another one needs; its log says why")
@@ -174,9 +174,9 @@ fn check_keys(registry: &Registry) -> Result<(), ApiError> {
     })
 }
 
-async fn node_authority(registry: &Registry, now: Timestamp) -> Result<Root, AuthorityError> {
+async fn node_authority(registry: &Registry, now: Timestamp) -> Result<SharedAuthority, AuthorityError> {
     let authority = ensure_authority(registry, now, AuthorityPurpose::Node).await?;
-    Ok(Root::load(&authority.certificate, authority.key.reveal())?)
+    Ok(SharedAuthority::load(&authority.certificate, authority.key.reveal())?)
 }
 
 #[cfg(test)]

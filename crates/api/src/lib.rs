@@ -42,6 +42,6 @@ mod user;
 mod zone;
 
 pub use authority::{AuthorityError, ensure_authority};
-pub use join::{BadJoinKey, HandOver, Handover, JoinKey};
+pub use join::{BadJoinKey, GatherHandover, Handover, JoinKey};
 pub use router::router;
 pub use state::{ApiState, CloseConnections, Facts, NodeCertificateEnd, OpenPort, PublicPorts, QuickTunnels};

@@ -10,7 +10,7 @@ use registry::{Hostname, PortId, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::join::HandOver;
+use crate::join::GatherHandover;
 use crate::limit::Limits;
 use crate::login::Logins;
 
@@ -84,7 +84,7 @@ pub struct ApiState {
     /// What it tells agents.
     pub facts: Facts,
     /// What it gives a machine that joins; `None`: nobody can, since the registry is this node's alone.
-    pub hand_over: Option<HandOver>,
+    pub gather_handover: Option<GatherHandover>,
     /// Until when this node's own certificate holds, if it has one.
     pub node_certificate: NodeCertificateEnd,
     /// Cancelled when the node takes nothing new; calls that wait for something are answered then.

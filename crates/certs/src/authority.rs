@@ -9,12 +9,12 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::provider::provider;
-use crate::root::common_name;
+use crate::shared::common_name;
 use crate::{CertsError, file};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// People install the root by hand, so it lasts.
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// People install its certificate by hand, so it lasts.
+const LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Within what every platform accepts (398 days at the strictest), and made anew long before.
 const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// A certificate is made anew when this much of its life is left.
@@ -22,7 +22,7 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Peers whose clock is behind still find a new certificate valid.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
-/// The node's own certificate authority: an ECDSA P-256 root that lives in two files of the data directory.
+/// The visitors' authority (ECDSA P-256), which lives in two files of the data directory.
 pub struct Authority {
     path: PathBuf,
     pem: String,
@@ -38,9 +38,9 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
-    /// The root certificate's file in the data directory.
+    /// The certificate's file in the data directory.
     pub const CERTIFICATE_FILE: &'static str = "ca.pem";
-    /// The root key's file in the data directory, readable by its owner only.
+    /// The key's file in the data directory, readable by its owner only.
     pub const KEY_FILE: &'static str = "ca.key";
 
     /// Loads the authority of this data directory, or makes one at first start. The directory is made if need be.
@@ -97,12 +97,12 @@ impl Authority {
         Ok(Self { path, pem, issuer, not_after })
     }
 
-    /// The root certificate as PEM text, for people and programs to trust.
+    /// The certificate as PEM text, for people and programs to trust.
     pub fn certificate_pem(&self) -> &str {
         &self.pem
     }
 
-    /// Where the root certificate lies.
+    /// Where the certificate lies.
     pub fn certificate_path(&self) -> &Path {
         &self.path
     }
@@ -148,7 +148,7 @@ fn new_key(path: &Path) -> Result<KeyPair, CertsError> {
 fn new_root(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, CertsError> {
     let mut params = CertificateParams::default();
     params.not_before = (now - CLOCK_SKEW).into();
-    params.not_after = (now + ROOT_LIFE).into();
+    params.not_after = (now + LIFE).into();
     // The start of the key's hash keeps the roots of several edges apart in lists of trusted roots.
     let id: String = params.key_identifier(key).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     params.distinguished_name = common_name(&format!("Snicket edge authority {id}"));
@@ -214,7 +214,7 @@ mod tests {
         let refused =
             |now| Authority::load_or_create(directory.path(), now).err().map(|error| error.to_string()).unwrap();
 
-        assert!(refused(now + ROOT_LIFE).contains("expired"));
+        assert!(refused(now + LIFE).contains("expired"));
         fs::copy(other.path().join("ca.key"), directory.path().join("ca.key")).unwrap();
         assert!(refused(now).contains("does not belong"));
         fs::write(directory.path().join("ca.key"), "nonsense").unwrap();

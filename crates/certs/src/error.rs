@@ -32,7 +32,7 @@ pub enum CertsError {
     },
     /// An authority that somebody else keeps is of no use, or could not be made.
     #[error("the authority cannot be used: {0}")]
-    Root(String),
+    Authority(String),
     /// No root certificate to verify an edge with.
     #[error("no root certificates: {0}")]
     NoRoots(String),

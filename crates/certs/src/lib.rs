@@ -2,10 +2,11 @@
 //! domains, certificates of one's own from files, those of public authorities by ACME, and the TLS settings of every
 //! listener and of the agent's dial.
 //!
-//! [`Authority`] is the root that people trust once; [`Certificates`] answers each handshake from it; [`tls`] makes
-//! rustls and QUIC settings of both. [`Root`] is an authority that all nodes have in common, whoever keeps it: one signs
-//! what origins ask for ([`OriginRequest`]), one the nodes' own certificates ([`NodeCertificate`]). Deliberately absent:
-//! sockets but for those to an ACME server, the tunnel protocol, the registry, and where public certificates are kept.
+//! [`Authority`] is the visitors', which people trust once; [`Certificates`] answers each handshake from it; [`tls`] makes
+//! rustls and QUIC settings of both. A [`SharedAuthority`] is one that all nodes have in common, whoever keeps it: one
+//! signs what origins ask for ([`OriginRequest`]), one the nodes' own certificates ([`NodeCertificate`]). Deliberately
+//! absent: sockets but for those to an ACME server, the tunnel protocol, the registry, and where public certificates are
+//! kept.
 
 pub mod acme;
 mod authority;
@@ -17,7 +18,7 @@ mod node;
 mod origin;
 mod own;
 mod provider;
-mod root;
+mod shared;
 pub mod tls;
 
 pub use authority::Authority;
@@ -25,5 +26,5 @@ pub use certificates::{Certificates, Names};
 pub use error::CertsError;
 pub use judge::{Judge, Shown, judged_by};
 pub use node::{BadFingerprint, Fingerprint, JOIN_NAME, NodeCertificate};
-pub use origin::{BadRequest, OriginKey, OriginRequest};
-pub use root::{NewRoot, Root};
+pub use origin::{BadOriginRequest, OriginKey, OriginRequest};
+pub use shared::{NewSharedAuthority, SharedAuthority};

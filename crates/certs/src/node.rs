@@ -12,8 +12,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::provider::provider;
-use crate::root::common_name;
-use crate::{CertsError, Root};
+use crate::shared::common_name;
+use crate::{CertsError, SharedAuthority};
 
 /// The name that a machine asks a node's API for, by TLS, when it wants to join: it is answered with the node's
 /// certificate. Nobody has it in the DNS.
@@ -51,7 +51,7 @@ impl NodeCertificate {
     ///
     /// # Errors
     /// The id is no label of a host name, or the system has no randomness to give.
-    pub fn issue(root: &Root, id: &str, now: SystemTime) -> Result<Self, CertsError> {
+    pub fn issue(authority: &SharedAuthority, id: &str, now: SystemTime) -> Result<Self, CertsError> {
         let failed = |problem: String| CertsError::Issue { names: format!("node {id}"), problem };
         let made = |error: rcgen::Error| failed(error.to_string());
         let mut params = CertificateParams::default();
@@ -64,8 +64,8 @@ impl NodeCertificate {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().map_err(made)?;
-        let (certificate, expires_at) = root.sign(params, &key, LIFE, now).map_err(made)?;
-        let chain = vec![certificate.der().clone(), root.certificate().clone()];
+        let (certificate, expires_at) = authority.sign(params, &key, LIFE, now).map_err(made)?;
+        let chain = vec![certificate.der().clone(), authority.certificate().clone()];
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
         let key =
             CertifiedKey::from_der(chain, private.into(), &provider()).map_err(|error| failed(error.to_string()))?;
@@ -114,23 +114,23 @@ impl FromStr for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NewRoot;
+    use crate::NewSharedAuthority;
 
     #[test]
     fn a_node_is_named_by_its_id_and_renewed_at_two_thirds() {
         let now = SystemTime::now();
-        let root = NewRoot::generate("test", now).unwrap();
-        let root = Root::load(&root.certificate, &root.key).unwrap();
-        let made = NodeCertificate::issue(&root, "0123", now).unwrap();
+        let authority = NewSharedAuthority::generate("test", now).unwrap();
+        let authority = SharedAuthority::load(&authority.certificate, &authority.key).unwrap();
+        let made = NodeCertificate::issue(&authority, "0123", now).unwrap();
         assert_eq!((made.renew_at, made.expires_at), (now + RENEW_AFTER, now + LIFE));
         let (_, leaf) = x509_parser::parse_x509_certificate(&made.key.cert[0]).unwrap();
         let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
         use x509_parser::extensions::GeneralName::{DNSName, URI};
         let expected = [DNSName("0123.node.snicket.internal"), DNSName(JOIN_NAME), URI("snicket://node/0123")];
         assert_eq!(names, expected);
-        let (_, issuer) = x509_parser::parse_x509_certificate(root.certificate()).unwrap();
+        let (_, issuer) = x509_parser::parse_x509_certificate(authority.certificate()).unwrap();
         leaf.verify_signature(Some(issuer.public_key())).unwrap();
-        let other = NodeCertificate::issue(&root, "0123", now).unwrap();
+        let other = NodeCertificate::issue(&authority, "0123", now).unwrap();
         assert_ne!(other.key.cert[0], made.key.cert[0], "each has a key of its own");
     }
 

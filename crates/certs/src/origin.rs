@@ -8,8 +8,8 @@ use x509_parser::oid_registry as oid;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 
-use crate::root::common_name;
-use crate::{CertsError, Root};
+use crate::shared::common_name;
+use crate::{CertsError, SharedAuthority};
 
 /// What certificates of origins, and only these, name as their subject: the names that count are beside it.
 const SUBJECT: &str = "Snicket origin certificate";
@@ -25,7 +25,7 @@ pub enum OriginKey {
 
 /// Why a text is no request for a certificate that could be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadRequest {
+pub enum BadOriginRequest {
     /// More than anybody needs.
     #[error("it has more than {} bytes", OriginRequest::MAX_BYTES)]
     TooLarge,
@@ -58,33 +58,33 @@ impl OriginRequest {
     ///
     /// # Errors
     /// It is not one that can be signed, and why.
-    pub fn parse(text: &str) -> Result<Self, BadRequest> {
+    pub fn parse(text: &str) -> Result<Self, BadOriginRequest> {
         if text.len() > Self::MAX_BYTES {
-            return Err(BadRequest::TooLarge);
+            return Err(BadOriginRequest::TooLarge);
         }
-        let (_, block) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| BadRequest::NotPem)?;
+        let (_, block) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| BadOriginRequest::NotPem)?;
         if !matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
-            return Err(BadRequest::NotPem);
+            return Err(BadOriginRequest::NotPem);
         }
         Self::parse_der(&block.contents)
     }
 
-    fn parse_der(der: &[u8]) -> Result<Self, BadRequest> {
-        let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| BadRequest::Damaged)?;
+    fn parse_der(der: &[u8]) -> Result<Self, BadOriginRequest> {
+        let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| BadOriginRequest::Damaged)?;
         if !rest.is_empty() {
-            return Err(BadRequest::Damaged);
+            return Err(BadOriginRequest::Damaged);
         }
         let info = &request.certification_request_info.subject_pki;
-        let key = match info.parsed().map_err(|_| BadRequest::Key)? {
+        let key = match info.parsed().map_err(|_| BadOriginRequest::Key)? {
             PublicKey::RSA(rsa) if (2048..=8192).contains(&rsa.key_size()) => OriginKey::Rsa,
             PublicKey::EC(_) => OriginKey::Ecdsa,
             PublicKey::RSA(_)
             | PublicKey::DSA(_)
             | PublicKey::GostR3410(_)
             | PublicKey::GostR3410_2012(_)
-            | PublicKey::Unknown(_) => return Err(BadRequest::Key),
+            | PublicKey::Unknown(_) => return Err(BadOriginRequest::Key),
         };
-        let public = SubjectPublicKeyInfo::from_der(info.raw).map_err(|_| BadRequest::Key)?;
+        let public = SubjectPublicKeyInfo::from_der(info.raw).map_err(|_| BadOriginRequest::Key)?;
         let is_known = match key {
             OriginKey::Rsa => true,
             OriginKey::Ecdsa => {
@@ -93,14 +93,14 @@ impl OriginRequest {
             }
         };
         if !is_known {
-            return Err(BadRequest::Key);
+            return Err(BadOriginRequest::Key);
         }
         let hash = &request.signature_algorithm.algorithm;
         if *hash == oid::OID_PKCS1_SHA1WITHRSA || *hash == oid::OID_SHA1_WITH_RSA {
-            return Err(BadRequest::Signature);
+            return Err(BadOriginRequest::Signature);
         }
         // Of an RSA key this also finds that it has 2048 bits indeed.
-        request.verify_signature().map_err(|_| BadRequest::Signature)?;
+        request.verify_signature().map_err(|_| BadOriginRequest::Signature)?;
         Ok(Self { public, key })
     }
 
@@ -110,7 +110,7 @@ impl OriginRequest {
     }
 }
 
-impl Root {
+impl SharedAuthority {
     /// Makes a certificate for whoever made the request, and for these names (lower case; `*` may be the first label). It
     /// holds from now on for this long, or as long as the authority; answers it as PEM, and until when it holds.
     ///
@@ -146,7 +146,7 @@ mod tests {
     use rcgen::{KeyPair, RsaKeySize};
 
     use super::*;
-    use crate::NewRoot;
+    use crate::NewSharedAuthority;
 
     fn request(key: &KeyPair) -> String {
         let params = CertificateParams::new(["elsewhere.example".to_owned()]).unwrap();
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn a_certificate_has_the_names_and_time_that_were_asked_for_and_no_others() {
         let now = SystemTime::now();
-        let root = NewRoot::generate("test", now).unwrap();
-        let root = Root::load(&root.certificate, &root.key).unwrap();
+        let authority = NewSharedAuthority::generate("test", now).unwrap();
+        let authority = SharedAuthority::load(&authority.certificate, &authority.key).unwrap();
         let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
         for (key, kind) in
             [(KeyPair::generate().unwrap(), OriginKey::Ecdsa), (ecdsa(), OriginKey::Ecdsa), (rsa, OriginKey::Rsa)]
@@ -170,7 +170,7 @@ mod tests {
             assert_eq!(asked.key(), kind);
             let day = Duration::from_secs(24 * 60 * 60);
             let names = ["app.example.test", "*.example.test"];
-            let (pem, not_after) = root.sign_for_origin(&asked, &names, 7, 7 * day, now).unwrap();
+            let (pem, not_after) = authority.sign_for_origin(&asked, &names, 7, 7 * day, now).unwrap();
             assert_eq!(not_after, now + 7 * day);
             let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
             let leaf = block.parse_x509().unwrap();
@@ -178,7 +178,7 @@ mod tests {
             assert_eq!(found, names.map(x509_parser::extensions::GeneralName::DNSName));
             assert_eq!(leaf.raw_serial(), [7]);
             assert!(!leaf.is_ca());
-            let (_, issuer) = x509_parser::parse_x509_certificate(root.certificate()).unwrap();
+            let (_, issuer) = x509_parser::parse_x509_certificate(authority.certificate()).unwrap();
             leaf.verify_signature(Some(issuer.public_key())).unwrap();
             assert_eq!(leaf.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
         }
@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn no_certificate_outlives_its_authority() {
         let now = SystemTime::now();
-        let root = NewRoot::generate("test", now).unwrap();
-        let root = Root::load(&root.certificate, &root.key).unwrap();
+        let authority = NewSharedAuthority::generate("test", now).unwrap();
+        let authority = SharedAuthority::load(&authority.certificate, &authority.key).unwrap();
         let asked = OriginRequest::parse(&request(&ecdsa())).unwrap();
         let late = now + Duration::from_secs(20 * 365 * 24 * 60 * 60);
         let life = Duration::from_secs(5475 * 24 * 60 * 60);
-        let (_, not_after) = root.sign_for_origin(&asked, &["a.test"], 1, life, late).unwrap();
+        let (_, not_after) = authority.sign_for_origin(&asked, &["a.test"], 1, life, late).unwrap();
         assert!(not_after < late + life && not_after > late + Duration::from_secs(9 * 365 * 24 * 60 * 60));
     }
 
@@ -200,23 +200,23 @@ mod tests {
     fn weak_and_unusual_keys_are_refused() {
         for algorithm in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P521_SHA256] {
             let key = KeyPair::generate_for(algorithm).unwrap();
-            assert_eq!(OriginRequest::parse(&request(&key)), Err(BadRequest::Key));
+            assert_eq!(OriginRequest::parse(&request(&key)), Err(BadOriginRequest::Key));
         }
-        assert_eq!(OriginRequest::parse(WEAK), Err(BadRequest::Key));
-        assert_eq!(OriginRequest::parse(SHA1), Err(BadRequest::Signature));
+        assert_eq!(OriginRequest::parse(WEAK), Err(BadOriginRequest::Key));
+        assert_eq!(OriginRequest::parse(SHA1), Err(BadOriginRequest::Signature));
     }
 
     #[test]
     fn what_is_no_request_is_refused() {
         let good = request(&ecdsa());
-        let certificate = NewRoot::generate("test", SystemTime::now()).unwrap().certificate;
+        let certificate = NewSharedAuthority::generate("test", SystemTime::now()).unwrap().certificate;
         for (text, refused) in [
-            (String::new(), BadRequest::NotPem),
-            ("hello".into(), BadRequest::NotPem),
-            (certificate.clone(), BadRequest::NotPem),
-            (certificate.replace(" CERTIFICATE-", " CERTIFICATE REQUEST-"), BadRequest::Damaged),
-            (good.replace('\n', ""), BadRequest::NotPem),
-            (format!("{good}{}", " ".repeat(OriginRequest::MAX_BYTES)), BadRequest::TooLarge),
+            (String::new(), BadOriginRequest::NotPem),
+            ("hello".into(), BadOriginRequest::NotPem),
+            (certificate.clone(), BadOriginRequest::NotPem),
+            (certificate.replace(" CERTIFICATE-", " CERTIFICATE REQUEST-"), BadOriginRequest::Damaged),
+            (good.replace('\n', ""), BadOriginRequest::NotPem),
+            (format!("{good}{}", " ".repeat(OriginRequest::MAX_BYTES)), BadOriginRequest::TooLarge),
         ] {
             assert_eq!(OriginRequest::parse(&text), Err(refused), "{text}");
         }
@@ -241,7 +241,7 @@ mod tests {
                 }
                 assert!(OriginRequest::parse_der(&good[..index]).is_err(), "cut at {index}");
             }
-            assert_eq!(OriginRequest::parse_der(&[&good[..], &[0]].concat()), Err(BadRequest::Damaged));
+            assert_eq!(OriginRequest::parse_der(&[&good[..], &[0]].concat()), Err(BadOriginRequest::Damaged));
         }
     }
 

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use certs::{Authority, Certificates, Fingerprint, JOIN_NAME, Names, NewRoot, NodeCertificate, Root, tls};
+use certs::{
+    Authority, Certificates, Fingerprint, JOIN_NAME, Names, NewSharedAuthority, NodeCertificate, SharedAuthority, tls,
+};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::{CipherSuite, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig};
@@ -90,21 +92,21 @@ async fn visitors_get_the_best_that_they_offer() {
 }
 
 /// A node whose own certificate was made then, by this authority.
-fn node_of(root: &Root, now: SystemTime) -> Node {
+fn node_of(authority: &SharedAuthority, now: SystemTime) -> Node {
     let node = Node::new();
-    node.certificates.use_node(NodeCertificate::issue(root, "0123", now).unwrap());
+    node.certificates.use_node(NodeCertificate::issue(authority, "0123", now).unwrap());
     node
 }
 
-fn root() -> Root {
-    let made = NewRoot::generate("test", SystemTime::now()).unwrap();
-    Root::load(&made.certificate, &made.key).unwrap()
+fn authority() -> SharedAuthority {
+    let made = NewSharedAuthority::generate("test", SystemTime::now()).unwrap();
+    SharedAuthority::load(&made.certificate, &made.key).unwrap()
 }
 
 #[tokio::test]
 async fn a_machine_that_wants_to_join_trusts_the_authority_it_was_told_of_alone() {
     let now = SystemTime::now();
-    let (ours, other) = (root(), root());
+    let (ours, other) = (authority(), authority());
     let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
     let good = tls::api_tls(&node_of(&ours, now).certificates).unwrap();
     shake(&good, joiner.clone(), JOIN_NAME).await.unwrap();
@@ -126,7 +128,7 @@ async fn a_machine_that_wants_to_join_trusts_the_authority_it_was_told_of_alone(
 /// Whoever has seen the authority's certificate, which is no secret, may show it behind one of his own.
 #[tokio::test]
 async fn a_stranger_who_shows_the_right_authority_beside_his_own_certificate_is_not_trusted() {
-    let (ours, other) = (root(), root());
+    let (ours, other) = (authority(), authority());
     let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec![JOIN_NAME.to_owned()];
@@ -291,9 +293,9 @@ fn write_own(directory: &Path, names: &[&str]) -> rcgen::CertifiedKey<rcgen::Key
     own
 }
 
-async fn shown(server: &Arc<ServerConfig>, name: &str, root: &CertificateDer<'static>) -> bool {
+async fn shown(server: &Arc<ServerConfig>, name: &str, authority: &CertificateDer<'static>) -> bool {
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).unwrap();
+    roots.add(authority.clone()).unwrap();
     let client = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -366,14 +368,14 @@ async fn openssl_trusts_what_we_show() {
         }
     });
     for (name, groups) in [("h2.cftunnel.com", "P-256"), ("deep.a.example.test", "X25519")] {
-        let root = node.authority.certificate_path().to_owned();
+        let authority = node.authority.certificate_path().to_owned();
         let address = address.clone();
         let output = tokio::task::spawn_blocking(move || {
             Command::new("openssl")
                 .args(["s_client", "-connect", &address, "-servername", name, "-verify_hostname", name])
                 .args(["-verify_return_error", "-x509_strict", "-groups", groups, "-no-CApath", "-no-CAstore"])
                 .arg("-CAfile")
-                .arg(root)
+                .arg(authority)
                 .stdin(Stdio::null())
                 .output()
         });

@@ -191,7 +191,7 @@ impl Blueprint {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let state_of_api = registry.clone();
-        let hand_over = handover::of(&keep, &data, &domain);
+        let gather_handover = handover::of(&keep, &data, &domain);
         let shown = Arc::clone(&certificates);
         let node_certificate =
             Arc::new(move || shown.node().and_then(|used| Timestamp::try_from(used.expires_at).ok()));
@@ -215,7 +215,7 @@ impl Blueprint {
                 most_visitors,
                 quick_tunnels,
                 facts,
-                hand_over,
+                gather_handover,
                 node_certificate,
                 draining,
             })

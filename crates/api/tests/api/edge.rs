@@ -130,7 +130,7 @@ impl Edge {
                 location: "lab01".into(),
                 version: "1.2.3".into(),
             },
-            hand_over: shared.then(|| -> api::HandOver { Arc::new(|| Ok(handover())) }),
+            gather_handover: shared.then(|| -> api::GatherHandover { Arc::new(|| Ok(handover())) }),
             node_certificate: Arc::new(|| Some(Timestamp::UNIX_EPOCH)),
             draining: draining.clone(),
         });

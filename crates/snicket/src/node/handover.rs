@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{HandOver, Handover};
+use api::{GatherHandover, Handover};
 use certs::Authority;
 use registry::Hostname;
 
@@ -11,7 +11,7 @@ use crate::keep::{Keep, Place};
 use crate::secret::read_file;
 
 /// Gathers it each time anew, since keys are rotated; `None` where the registry is this node's alone.
-pub(super) fn of(keep: &Keep, data: &Path, domain: &Hostname) -> Option<HandOver> {
+pub(super) fn of(keep: &Keep, data: &Path, domain: &Hostname) -> Option<GatherHandover> {
     let Place::Etcd(settings) = &keep.place else { return None };
     let (settings, keys, data) = (settings.clone(), keep.key_path(), data.to_owned());
     let domain = domain.to_string();

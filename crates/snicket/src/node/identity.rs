@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use certs::{Certificates, NodeCertificate, Root};
+use certs::{Certificates, NodeCertificate, SharedAuthority};
 use jiff::Timestamp;
 use registry::{AuthorityPurpose, Registry};
 
@@ -33,8 +33,8 @@ impl Identity {
         if is_current {
             return Ok(());
         }
-        let root = Root::load(&authority.certificate, authority.key.reveal())?;
-        let made = NodeCertificate::issue(&root, &registry.node().to_string(), now)?;
+        let shared = SharedAuthority::load(&authority.certificate, authority.key.reveal())?;
+        let made = NodeCertificate::issue(&shared, &registry.node().to_string(), now)?;
         let until = Timestamp::try_from(made.expires_at).unwrap_or(Timestamp::MAX);
         certificates.use_node(made);
         *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority.certificate);

@@ -17,33 +17,33 @@ use crate::authority::{CLOCK_SKEW, time_of};
 const LIFE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// An authority in memory, which signs. It does not print its key.
-pub struct Root {
+pub struct SharedAuthority {
     der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     not_after: SystemTime,
 }
 
 /// An authority that was made just now, for somebody to keep. Its key does not print.
-pub struct NewRoot {
+pub struct NewSharedAuthority {
     /// The certificate, PEM.
     pub certificate: String,
     /// The private key, PEM.
     pub key: String,
 }
 
-impl fmt::Debug for NewRoot {
+impl fmt::Debug for NewSharedAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NewRoot(…)")
+        f.write_str("NewSharedAuthority(…)")
     }
 }
 
-impl NewRoot {
+impl NewSharedAuthority {
     /// Makes an ECDSA P-256 authority of this name, which has none below it.
     ///
     /// # Errors
     /// The system has no randomness to give.
     pub fn generate(name: &str, now: SystemTime) -> Result<Self, CertsError> {
-        let made = |error: rcgen::Error| CertsError::Root(error.to_string());
+        let made = |error: rcgen::Error| CertsError::Authority(error.to_string());
         let key = KeyPair::generate().map_err(made)?;
         let mut params = CertificateParams::default();
         params.not_before = (now - CLOCK_SKEW).into();
@@ -56,13 +56,13 @@ impl NewRoot {
     }
 }
 
-impl Root {
+impl SharedAuthority {
     /// Reads what was kept, PEM.
     ///
     /// # Errors
     /// One of the two is damaged, they do not belong together, or the certificate is not an authority's.
     pub fn load(certificate: &str, key: &str) -> Result<Self, CertsError> {
-        let problem = |problem: &str| CertsError::Root(problem.to_owned());
+        let problem = |problem: &str| CertsError::Authority(problem.to_owned());
         let (_, block) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
             .map_err(|_| problem("its certificate is not in PEM form"))?;
         let parsed = block.parse_x509().map_err(|_| problem("its certificate is damaged"))?;
@@ -75,7 +75,7 @@ impl Root {
         }
         let not_after = time_of(parsed.validity().not_after.timestamp());
         let der = CertificateDer::from(block.contents.clone());
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| CertsError::Root(error.to_string()))?;
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| CertsError::Authority(error.to_string()))?;
         Ok(Self { der, issuer, not_after })
     }
 
@@ -113,16 +113,16 @@ mod tests {
     #[test]
     fn what_does_not_belong_together_or_is_damaged_is_no_authority() {
         let now = SystemTime::now();
-        let [one, two] = ["one", "two"].map(|name| NewRoot::generate(name, now).unwrap());
-        assert!(Root::load(&one.certificate, &one.key).is_ok());
+        let [one, two] = ["one", "two"].map(|name| NewSharedAuthority::generate(name, now).unwrap());
+        assert!(SharedAuthority::load(&one.certificate, &one.key).is_ok());
         for (certificate, key) in [
             (one.certificate.as_str(), two.key.as_str()),
             ("", one.key.as_str()),
             (one.certificate.as_str(), "nonsense"),
             (one.key.as_str(), one.key.as_str()),
         ] {
-            assert!(Root::load(certificate, key).is_err());
+            assert!(SharedAuthority::load(certificate, key).is_err());
         }
-        assert_eq!(format!("{one:?}"), "NewRoot(…)");
+        assert_eq!(format!("{one:?}"), "NewSharedAuthority(…)");
     }
 }
