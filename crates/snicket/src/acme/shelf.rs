@@ -62,7 +62,7 @@ impl Shelf {
 
     /// No order of such names begins before.
     pub(super) fn close_until(&self, time: Timestamp, are_quick: bool) {
-        self.closed_until[usize::from(are_quick)].store(time.as_second(), Ordering::Relaxed);
+        self.closed_until[usize::from(are_quick)].fetch_max(time.as_second(), Ordering::Relaxed);
     }
 
     /// Whether nobody has to wait for an order of this name, since none begins.
