@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use harness::{LIMIT, until};
 use jiff::Timestamp;
-use registry::engine::State;
+use registry::engine::{State, Write};
 use registry::{
     AcmeUrgency, ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Hostname, Keys, Mirror,
     NewTunnel, OpenError, Registry, Sealed, Secret, TunnelName, import,
@@ -213,6 +213,23 @@ async fn a_node_that_reads_everything_anew_goes_on_without_what_it_has_no_key_fo
     assert!(left_behind.locked_out().is_some());
     let beside = Sealed::over(engine, keys(&old)).load().await;
     assert!(matches!(beside, Err(EngineError::Sealed { .. })), "a command does not take half for the whole");
+}
+
+/// Whoever writes to etcd past the nodes breaks what he writes, and nothing else.
+#[tokio::test]
+async fn an_entry_that_somebody_changed_is_gone_and_the_node_works_on() {
+    let engine: Arc<dyn Engine> = Arc::new(Embedded::in_memory().unwrap());
+    let registry = node(engine.clone(), &Keys::generate()).await.unwrap();
+    tunnel(&registry, "one").await;
+    tunnel(&registry, "two").await;
+    let entries = engine.load().await.unwrap().entries;
+    let mut tunnels = entries.iter().filter(|entry| entry.key.starts_with("tunnels/"));
+    let (changed, other) = (tunnels.next().unwrap(), tunnels.next().unwrap());
+    let write = Write { key: changed.key.clone(), value: Some(other.value.clone()) };
+    engine.commit(vec![], vec![write]).await.unwrap();
+    until(LIMIT, "it is gone", async || registry.snapshot().tunnels().count() == 1).await;
+    assert!(registry.check_keys().is_ok());
+    tunnel(&registry, "three").await;
 }
 
 #[tokio::test]

@@ -138,14 +138,18 @@ fn is_secret(key: &str) -> bool {
     is_check(key) || key.split_once('/').is_some_and(|(kind, _)| SECRET_KINDS.contains(&kind))
 }
 
-/// What an entry holds; `None`: it is under a key that is not here, and is to be gone.
+/// What an entry holds; `None`: it cannot be read, and is to be gone.
 fn open(keys: &Keys, locked: &OnceLock<EngineError>, key: &str, value: Vec<u8>) -> Option<Vec<u8>> {
-    read(keys, key, value).map_or_else(|closed| {
-        tracing::error!(key, problem = %closed, "an entry cannot be read without its key, and is taken for removed");
+    let closed = match read(keys, key, value) {
+        Ok(value) => return Some(value),
+        Err(closed) => closed,
+    };
+    tracing::error!(key, problem = %closed, "an entry cannot be read, and is taken for removed");
+    if let Closed::Key(_) = closed {
         let problem = format!("{closed}, as others write by now; give this node their key file, and start it anew");
         let _ = locked.set(EngineError::Sealed { key: key.to_owned(), problem });
-        nobody(key)
-    }, Some)
+    }
+    nobody(key)
 }
 
 fn read(keys: &Keys, key: &str, value: Vec<u8>) -> Result<Vec<u8>, Closed> {
