@@ -176,7 +176,7 @@ impl OriginCertificate {
     /// Kept at once: all are in the memory of each node.
     pub const MOST: usize = 10_000;
     /// Of text that comes from outside, in all of them together. A usual one has 2.5 KiB.
-    pub const MOST_BYTES: usize = 64 << 20;
+    pub const MOST_BYTES: usize = 32 << 20;
 
     /// Of text that comes from outside.
     pub(crate) fn bytes(&self) -> usize {

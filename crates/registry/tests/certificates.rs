@@ -91,12 +91,15 @@ fn certificate(bytes: usize, created_at: Timestamp) -> OriginCertificate {
 }
 
 async fn fill(registry: &Registry, count: usize, bytes: usize) -> Vec<CertificateId> {
-    let mut many = Transaction::new();
     let all: Vec<_> = (0..count).map(|_| certificate(bytes, now())).collect();
-    for one in &all {
-        many.put(one);
+    // So few at once that a busy machine writes them in time.
+    for some in all.chunks((1_usize << 20).div_ceil(bytes).min(1_000)) {
+        let mut many = Transaction::new();
+        for one in some {
+            many.put(one);
+        }
+        registry.commit(many).await.unwrap();
     }
-    registry.commit(many).await.unwrap();
     all.into_iter().map(|one| one.id).collect()
 }
 
