@@ -10,9 +10,10 @@ use harness::{LIMIT, until};
 use jiff::Timestamp;
 use registry::engine::{State, Write};
 use registry::{
-    AcmeUrgency, ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Hostname, Keys, Mirror,
-    NewTunnel, OpenError, Registry, Sealed, Secret, TunnelName, import,
+    AcmeUrgency, ConfigSource, Document, Embedded, Engine, EngineError, Etcd, EtcdSettings, Hostname, Item, ItemError,
+    ItemKind, Keys, Mirror, NewTunnel, OpenError, Registry, Sealed, Secret, TunnelName, Which, import,
 };
+use serde_json::json;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -213,6 +214,25 @@ async fn a_node_that_reads_everything_anew_goes_on_without_what_it_has_no_key_fo
     assert!(left_behind.locked_out().is_some());
     let beside = Sealed::over(engine, keys(&old)).load().await;
     assert!(matches!(beside, Err(EngineError::Sealed { .. })), "a command does not take half for the whole");
+}
+
+#[tokio::test]
+async fn the_largest_document_fits_into_etcd() {
+    let Some(program) = harness::Etcd::start(1).await else { return };
+    let registry = node(etcd(&program.addresses()).await, &Keys::generate()).await.unwrap();
+    let write = async |bytes: usize| {
+        let rule = |bytes: usize| json!({ "action": "log", "expression": "true", "action_parameters": { "x": "y".repeat(bytes) } });
+        let mut rules = vec![rule(30_000); bytes / 30_000];
+        rules.push(rule(bytes % 30_000));
+        let terms = json!({ "kind": "custom", "phase": "http_request_firewall_custom", "rules": rules });
+        let mut read = |_: Option<&Item>| Ok(terms.as_object().unwrap().clone());
+        registry.write_item(at(1), ItemKind::Ruleset, None, Which::New, &mut read).await
+    };
+    // The rules have some bytes beside these.
+    let largest = (1 << 20) - 8_000;
+    write(largest).await.unwrap();
+    let refused = write(1 << 20).await;
+    assert!(matches!(refused, Err(ItemError::TooLarge(_))), "{refused:?}");
 }
 
 /// Whoever writes to etcd past the nodes breaks what he writes, and nothing else.
