@@ -234,7 +234,7 @@ impl Tunnels {
             location: self.location.clone(),
             origin_ip: connection.remote().ip().to_canonical(),
             opened_at: Timestamp::now(),
-            features: registration.features.clone(),
+            features: registration.features.clone().into(),
             version: registration.version.clone(),
             arch: registration.arch.clone(),
             config_version: None,

@@ -74,7 +74,7 @@ pub use id::{
 };
 pub use invitation::{Invitation, InvitationError};
 pub use item::{Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, Which};
-pub use live::{Activity, ConnectionRecord};
+pub use live::{Activity, ConnectionRecord, Features};
 pub use name::{BadName, Hostname, TunnelName};
 pub use node::{NodeAddresses, NodeRecord};
 pub use port::{NewPort, PassthroughError, PortError, PortId, PortOptions, PortProtocol, ProxyProtocol};

@@ -4,6 +4,7 @@ mod entry;
 mod state;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ pub struct ConnectionRecord {
     /// Since when.
     pub opened_at: Timestamp,
     /// What the agent announced.
-    pub features: Vec<String>,
+    pub features: Features,
     /// The agent's version.
     pub version: String,
     /// `<os>_<arch>`.
@@ -48,4 +49,22 @@ pub struct Activity {
     pub active_at: Timestamp,
     /// When the last connection went; `None` while there is one.
     pub inactive_at: Option<Timestamp>,
+}
+
+/// What an agent announces that it can do. Agents of one version announce the same, so that there are few of these, in many
+/// hands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
+pub struct Features(Arc<[String]>);
+
+impl From<Vec<String>> for Features {
+    fn from(names: Vec<String>) -> Self {
+        Self(names.into())
+    }
+}
+
+impl From<Features> for Vec<String> {
+    fn from(Features(names): Features) -> Self {
+        names.to_vec()
+    }
 }

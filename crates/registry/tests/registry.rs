@@ -40,7 +40,7 @@ fn connection(tunnel: Uuid, opened_at: Timestamp) -> ConnectionRecord {
         location: "lab01".into(),
         origin_ip: [127, 0, 0, 1].into(),
         opened_at,
-        features: vec![],
+        features: Features::default(),
         version: "1".into(),
         arch: "linux_amd64".into(),
         config_version: None,

@@ -207,7 +207,7 @@ impl Edge {
             location: "lab01".into(),
             origin_ip: [127, 0, 0, 1].into(),
             opened_at: Timestamp::now(),
-            features: vec!["serialized_headers".into()],
+            features: vec!["serialized_headers".into()].into(),
             version: "2026.8.2".into(),
             arch: "linux_amd64".into(),
             config_version: None,

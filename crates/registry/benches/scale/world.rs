@@ -197,7 +197,7 @@ pub(crate) fn connection(tunnel: Uuid, connector: Uuid, index: usize) -> Connect
         location: "pop001".into(),
         origin_ip: [198, 51, 100, 23].into(),
         opened_at: Timestamp::now(),
-        features: FEATURES.map(String::from).to_vec(),
+        features: FEATURES.map(String::from).to_vec().into(),
         version: format!("snicket/{}", env!("CARGO_PKG_VERSION")),
         arch: "linux_amd64".into(),
         config_version: Some(1),

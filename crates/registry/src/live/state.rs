@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{Activity, ConnectionRecord, LiveKey};
+use super::{Activity, ConnectionRecord, Features, LiveKey};
 use crate::engine::{Entry, Write};
 use crate::{NodeId, NodeRecord, Snapshot};
 
@@ -21,9 +21,25 @@ pub(crate) struct Live {
     others: OrdMap<(Uuid, NodeId, Uuid), Arc<ConnectionRecord>>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
     activity: HashMap<Uuid, Activity>,
+    /// What agents of other nodes announce: hundreds of thousands of connections have few of these.
+    features: HashMap<Features, ()>,
 }
 
+/// Kinds of agents whose features are kept once. There is one for each version and transport; whoever makes up more takes the
+/// memory of that many connections.
+const KINDS: usize = 1_000;
+
 impl Live {
+    fn kept_once(&mut self, features: Features) -> Features {
+        if let Some((kept, ())) = self.features.get_key_value(&features) {
+            return kept.clone();
+        }
+        if self.features.len() < KINDS {
+            self.features.insert(features.clone(), ());
+        }
+        features
+    }
+
     /// A tunnel is gone for good.
     pub(crate) fn forget(&mut self, tunnel: Uuid) {
         self.activity.remove(&tunnel);
@@ -170,10 +186,11 @@ impl Snapshot {
                 self.set_node(Arc::new(node));
             }
             LiveKey::Connection { node, tunnel, id } => {
-                let connection: ConnectionRecord = decode(value)?;
+                let mut connection: ConnectionRecord = decode(value)?;
                 if (connection.tunnel, connection.id) != (tunnel, id) {
                     return Err(format!("it is about {} of {}", connection.id, connection.tunnel));
                 }
+                connection.features = self.live.kept_once(connection.features);
                 self.note_arrival(&connection);
                 self.live.others.insert((tunnel, node, id), Arc::new(connection));
             }
@@ -213,4 +230,46 @@ impl Snapshot {
 
 fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_many_connections_are_kept_once() {
+        let mut snapshot = Snapshot::default();
+        let (me, other) = (NodeId::random(), NodeId::random());
+        let tell = |snapshot: &mut Snapshot, number: u128, features: &[&str]| {
+            let (tunnel, id) = (Uuid::from_u128(1), Uuid::from_u128(number));
+            let connection = ConnectionRecord {
+                tunnel,
+                connector: Uuid::nil(),
+                id,
+                index: 0,
+                transport: "quic".into(),
+                location: "lab01".into(),
+                origin_ip: [127, 0, 0, 1].into(),
+                opened_at: Timestamp::UNIX_EPOCH,
+                features: features.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into(),
+                version: "1".into(),
+                arch: "linux_amd64".into(),
+                config_version: None,
+            };
+            let key = LiveKey::Connection { node: other, tunnel, id }.to_string();
+            let value = serde_json::to_vec(&connection).unwrap();
+            snapshot.apply_live(me, &[Write { key, value: Some(value) }], Timestamp::UNIX_EPOCH);
+            let (_, kept) = snapshot.connections_elsewhere(tunnel).find(|(_, kept)| kept.id == id).unwrap();
+            assert_eq!(**kept, connection);
+            kept.features.clone()
+        };
+        let first = tell(&mut snapshot, 1, &["a", "b"]);
+        assert!(Arc::ptr_eq(&first.0, &tell(&mut snapshot, 2, &["a", "b"]).0));
+        assert!(!Arc::ptr_eq(&first.0, &tell(&mut snapshot, 3, &["a"]).0));
+        // Whoever makes up more is shown as well, and fills nothing but its own place.
+        for number in 4..KINDS as u128 + 10 {
+            tell(&mut snapshot, number, &[&number.to_string()]);
+        }
+        assert_eq!(snapshot.live.features.len(), KINDS);
+    }
 }

@@ -108,7 +108,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
-    use crate::{NodeAddresses, NodeId};
+    use crate::{Features, NodeAddresses, NodeId};
 
     fn connection(number: u128) -> ConnectionRecord {
         ConnectionRecord {
@@ -120,7 +120,7 @@ mod tests {
             location: "lab01".into(),
             origin_ip: [127, 0, 0, 1].into(),
             opened_at: Timestamp::UNIX_EPOCH,
-            features: vec![],
+            features: Features::default(),
             version: "1".into(),
             arch: "linux_amd64".into(),
             config_version: None,

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use registry::{
-    ConfigSource, ConnectionRecord, Etcd, EtcdSettings, NewTunnel, NodeAddresses, NodeRecord, Registry, TunnelName,
+    ConfigSource, ConnectionRecord, Etcd, EtcdSettings, Features, NewTunnel, NodeAddresses, NodeRecord, Registry,
+    TunnelName,
 };
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ pub(crate) fn connection(tunnel: Uuid, opened_at: Timestamp) -> ConnectionRecord
         location: "lab01".into(),
         origin_ip: [127, 0, 0, 1].into(),
         opened_at,
-        features: vec![],
+        features: Features::default(),
         version: "1".into(),
         arch: "linux_amd64".into(),
         config_version: None,
