@@ -170,6 +170,12 @@ impl ItemKind {
         self.rules().title
     }
 
+    /// What a document may have in it, as JSON Schema (2020-12): members that must be there are `required`, and those that are
+    /// filled in have their `default`. Whole numbers are taken as texts, too.
+    pub fn schema(self) -> Value {
+        form::schema(self.rules().members)
+    }
+
     /// An id as the API writes it: with dashes or without, as the original does for this kind.
     pub fn id_text(self, id: ItemId) -> String {
         if self.rules().has_uuid { id.uuid().to_string() } else { id.to_string() }

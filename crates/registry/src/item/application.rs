@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::form::{Form, Member, flag, may, must, number, text};
+use super::form::{Form, Member, Shape, flag, may, must, number, text};
 use super::network::check_network;
 use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::{Hostname, ItemKind};
@@ -27,10 +27,12 @@ static MEMBERS: [Member; 13] = [
     ),
     must(
         "protocol",
-        Form::Own(|value| read::<Protocol>(value, "a protocol and a port or several, such as tcp/22 or udp/1000-2000")),
+        Form::Own(Shape::Text, |value| {
+            read::<Protocol>(value, "a protocol and a port or several, such as tcp/22 or udp/1000-2000")
+        }),
     ),
     text("traffic_type", Form::Choice(&["direct", "http", "https"]), "direct"),
-    may("origin_direct", Form::List(&Form::Own(read_origin), 1, MAX_ORIGINS)),
+    may("origin_direct", Form::List(&Form::Own(Shape::Text, read_origin), 1, MAX_ORIGINS)),
     may(
         "origin_dns",
         Form::Object(&[
@@ -39,7 +41,7 @@ static MEMBERS: [Member; 13] = [
             number("ttl", Form::Whole(1, 86_400), 600),
         ]),
     ),
-    may("origin_port", Form::Own(read_ports)),
+    may("origin_port", Form::Own(Shape::TextOrNumber, read_ports)),
     text("proxy_protocol", Form::Choice(&["off", "v1", "v2", "simple"]), "off"),
     text("tls", Form::Choice(&["off", "flexible", "full", "strict"]), "off"),
     flag("ip_firewall", false),
@@ -49,7 +51,7 @@ static MEMBERS: [Member; 13] = [
         Form::Object(&[
             text("type", Form::Choice(&["dynamic", "static"]), "dynamic"),
             may("connectivity", Form::Choice(&["all", "ipv4", "ipv6"])),
-            may("ips", Form::List(&Form::Own(read_address), 1, MAX_ADDRESSES)),
+            may("ips", Form::List(&Form::Own(Shape::Text, read_address), 1, MAX_ADDRESSES)),
         ]),
     ),
     may("virtual_network_id", Form::Uuid),

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::form::{Form, Member, flag, list, may, must, object, text};
+use super::form::{Form, Member, Shape, flag, list, may, must, object, text};
 use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::{Hostname, ItemKind};
 
@@ -27,7 +27,7 @@ static MEMBERS: [Member; 5] = [
     must("hostname", Form::Hostname),
     may("custom_metadata", Form::Map(&Form::Text(1024), 32)),
     may("custom_origin_server", Form::Hostname),
-    may("custom_origin_sni", Form::Own(read_sni)),
+    may("custom_origin_sni", Form::Own(Shape::Text, read_sni)),
     may("ssl", Form::Object(&SSL)),
 ];
 
@@ -38,10 +38,10 @@ static SSL: [Member; 10] = [
     may("certificate_authority", Form::Choice(&["digicert", "google", "lets_encrypt", "ssl_com"])),
     flag("wildcard", false),
     object("settings", &SETTINGS),
-    may("custom_certificate", Form::Own(refuse_own)),
-    may("custom_key", Form::Own(refuse_own)),
-    may("custom_cert_bundle", Form::Own(refuse_own)),
-    may("custom_csr_id", Form::Own(refuse_own)),
+    may("custom_certificate", Form::Own(Shape::Nothing, refuse_own)),
+    may("custom_key", Form::Own(Shape::Nothing, refuse_own)),
+    may("custom_cert_bundle", Form::Own(Shape::Nothing, refuse_own)),
+    may("custom_csr_id", Form::Own(Shape::Nothing, refuse_own)),
 ];
 
 static SETTINGS: [Member; 5] = [

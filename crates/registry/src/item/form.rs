@@ -3,6 +3,8 @@
 //! What is read has one form: members that are not in the table are dropped, those that are absent or `null` are as is
 //! usual, and names, numbers and ids are written in one way. So reading what was read changes nothing.
 
+mod schema;
+
 use serde_json::{Number, Value};
 use uuid::Uuid;
 
@@ -56,7 +58,16 @@ pub(super) enum Form {
     /// Any object; written as text it has at most this many bytes.
     Free(usize),
     /// What this makes of it.
-    Own(fn(&Value) -> Result<Value, String>),
+    Own(Shape, fn(&Value) -> Result<Value, String>),
+}
+
+/// What a value looks like of which more is to be said than [`Form`] can.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    Text,
+    TextOrNumber,
+    /// Nothing will do.
+    Nothing,
 }
 
 /// A member that must be there.
@@ -96,6 +107,8 @@ pub(super) const fn list(name: &'static str, of: &'static Form, most: usize) -> 
 
 /// Of a key that somebody makes up.
 const MAX_KEY_CHARS: usize = 200;
+
+pub(super) use schema::of as schema;
 
 /// What is wrong, and where.
 struct Flaw {
@@ -185,7 +198,7 @@ impl Form {
                 Some(Value::Object(read))
             }
             Self::Free(most) => is(value.is_object() && value.to_string().len() <= *most).map(settled),
-            Self::Own(read) => Some(read(value).map_err(Flaw::new)?),
+            Self::Own(_, read) => Some(read(value).map_err(Flaw::new)?),
         };
         read.ok_or_else(|| self.flaw())
     }
@@ -208,7 +221,7 @@ impl Form {
             Self::Object(_) => "an object".into(),
             Self::Map(_, most) => format!("an object of at most {most} members"),
             Self::Free(most) => format!("an object of at most {most} bytes"),
-            Self::Own(_) => "a value".into(),
+            Self::Own(_, _) => "a value".into(),
         }
     }
 }
@@ -249,7 +262,13 @@ mod tests {
         object("notes", &[text("text", Form::Text(5), "")]),
         may("headers", Form::Map(&Form::Text(3), 2)),
         may("free", Form::Free(20)),
-        may("own", Form::Own(|value| if value.is_string() { Ok(json!(1)) } else { Err("a text is wanted".into()) })),
+        may(
+            "own",
+            Form::Own(
+                Shape::Text,
+                |value| if value.is_string() { Ok(json!(1)) } else { Err("a text is wanted".into()) },
+            ),
+        ),
     ];
 
     fn read(given: &Value) -> Result<Value, String> {

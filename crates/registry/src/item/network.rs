@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::form::{Form, Member, flag, may, must, text};
+use super::form::{Form, Member, Shape, flag, may, must, text};
 use super::{Check, Item, ItemError, MOST, Members, Rules, bad};
 use crate::resource::{Account, Resource as _, Versioned};
 use crate::{ItemId, ItemKind, Snapshot, Transaction};
@@ -46,7 +46,7 @@ static MEMBERS: [Member; 3] = [
 ];
 
 static ROUTE_MEMBERS: [Member; 4] = [
-    must("network", Form::Own(read_network)),
+    must("network", Form::Own(Shape::Text, read_network)),
     must("tunnel_id", Form::Uuid),
     may("virtual_network_id", Form::Uuid),
     text("comment", Form::Text(MAX_COMMENT_CHARS), ""),

@@ -3,7 +3,7 @@
 use http::{HeaderName, Method};
 use serde_json::Value;
 
-use super::form::{Form, Member, flag, list, may, must, object, text};
+use super::form::{Form, Member, Shape, flag, list, may, must, object, text};
 use super::{Check, ItemError, MOST, Members, Rules, bad};
 
 pub(super) static RULES: Rules =
@@ -35,7 +35,7 @@ static MATCH: [Member; 2] = [
     object(
         "request",
         &[
-            may("methods", Form::List(&Form::Own(read_method), 1, 20)),
+            may("methods", Form::List(&Form::Own(Shape::Text, read_method), 1, 20)),
             may("schemes", Form::List(&Form::Choice(&["HTTP", "HTTPS", "_ALL_"]), 1, 2)),
             text("url", Form::Word(MAX_URL_CHARS), "*"),
         ],
@@ -51,7 +51,7 @@ static MATCH: [Member; 2] = [
 ];
 
 static HEADER: [Member; 3] = [
-    must("name", Form::Own(read_header)),
+    must("name", Form::Own(Shape::Text, read_header)),
     text("op", Form::Choice(&["eq", "ne"]), "eq"),
     must("value", Form::Text(1024)),
 ];

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::form::{self, Form, Member, flag, list, may, must, number, text};
+use super::form::{self, Form, Member, Shape, flag, list, may, must, number, text};
 use super::{Check, Item, ItemError, Members, Rules, bad};
 use crate::{BadTerms, ItemId, ItemKind};
 
@@ -27,7 +27,7 @@ static MEMBERS: [Member; 6] = [
     text("name", Form::Word(MAX_NAME_CHARS), "default"),
     text("description", Form::Text(MAX_DESCRIPTION_CHARS), ""),
     must("kind", Form::Choice(&["zone", "root", "custom"])),
-    must("phase", Form::Own(read_phase)),
+    must("phase", Form::Own(Shape::Text, read_phase)),
     number("version", Form::Whole(1, u32::MAX), 1),
     list("rules", &Form::Object(&RULE), MAX_RULES),
 ];
@@ -42,7 +42,7 @@ static RULE: [Member; 11] = [
     may("ratelimit", Form::Object(&RATE_LIMIT)),
     may("logging", Form::Object(&[flag("enabled", true)])),
     may("ref", Form::Word(MAX_NAME_CHARS)),
-    may("id", Form::Own(read_id)),
+    may("id", Form::Own(Shape::Text, read_id)),
     number("version", Form::Whole(1, u32::MAX), 1),
     may("last_updated", Form::Text(64)),
 ];
