@@ -5,6 +5,7 @@ pub(crate) mod load_balancer;
 pub(crate) mod monitor;
 pub(crate) mod pool;
 pub(crate) mod region;
+pub(crate) mod schema;
 pub(crate) mod search;
 
 use axum::response::Response;

@@ -31,7 +31,7 @@ const VALIDITIES: [u32; 7] = [7, 30, 90, 365, 730, 1095, 5475];
 /// Unless somebody says otherwise.
 const USUAL_VALIDITY: u32 = 5475;
 /// Names in one certificate, as with the original; all of them travel in each handshake.
-const MAX_HOSTNAMES: usize = 200;
+pub(crate) const MAX_HOSTNAMES: usize = 200;
 
 #[derive(Deserialize)]
 struct NewBody {

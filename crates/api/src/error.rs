@@ -1,3 +1,5 @@
+mod code;
+
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use serde_json::json;
 
 use crate::authority::AuthorityError;
 
+pub(crate) use code::CODES;
+
 /// A failure in the words of section 3 of the API page.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -25,7 +29,7 @@ pub(crate) struct ApiError {
     retry_after: Option<Duration>,
 }
 
-// Codes that clients look at or that people know from the original; the rest are ours.
+// Codes that clients look at or that people know from the original; the rest are ours. What each means is in `code`.
 const MALFORMED_AUTHORIZATION: u32 = 6003;
 const AUTHORIZATION_FORMAT: u32 = 6111;
 const MALFORMED_BODY: u32 = 6007;

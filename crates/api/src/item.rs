@@ -9,16 +9,16 @@ pub(crate) mod ruleset;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use jiff::Timestamp;
 use registry::{Item, ItemError, ItemId, ItemKind, Members, Snapshot, Which, ZoneId};
 use serde_json::{Value, json};
 
 use crate::envelope::{Answer, page, success};
 use crate::error::ApiError;
+use crate::openapi::schema::{Schema, flag, id, must, object, one_of, text, time, uuid};
+use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
 use crate::query::Query;
 use crate::state::Shared;
 use crate::{account, body, zone};
@@ -45,6 +45,12 @@ pub(crate) struct Collection {
     pub(crate) read: fn(&mut Members),
     /// Adds to what is kept what else is shown.
     pub(crate) show: fn(&Item, &Snapshot, &mut Value),
+    /// Adds to the description of what is kept what else is taken.
+    pub(crate) taken: fn(Schema) -> Schema,
+    /// Adds to the description of what is kept what else is shown.
+    pub(crate) described: fn(Schema) -> Schema,
+    /// What of a query [`Self::filter`] looks at.
+    pub(crate) filters: &'static [(&'static str, Kind)],
     /// Reads what a list is to be cut down to.
     pub(crate) filter: for<'a> fn(&'a Query, &'a Snapshot) -> Result<Filter<'a>, ApiError>,
     /// By what a list can be sorted, besides when its items were made.
@@ -63,10 +69,27 @@ impl Collection {
             is_changed: true,
             read: |_| (),
             show: |_, _, _| (),
+            taken: |schema| schema,
+            described: |schema| schema,
+            filters: &[],
             filter: |_, _| Ok(Box::new(|_| true)),
             orders: &[],
             shows_removed: false,
         }
+    }
+
+    fn body(&self) -> Schema {
+        (self.taken)(Schema::of_items(self.kind))
+    }
+
+    /// What is shown of one.
+    fn schema(&self) -> Schema {
+        let id = if self.has_uuids() { uuid() } else { id() };
+        (self.described)(Schema::of_items(self.kind).with([must("id", id)]))
+    }
+
+    fn has_uuids(&self) -> bool {
+        self.kind.id_text(ItemId::from_bytes([0; 16])).contains('-')
     }
 
     fn shown(&self, item: &Item, snapshot: &Snapshot) -> Value {
@@ -84,26 +107,79 @@ impl Collection {
     }
 }
 
+/// What a parameter of a query is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Text,
+    Flag,
+    /// The same, also as a digit.
+    Digit,
+    Time,
+}
+
 /// What serves a list at this path.
-pub(crate) fn collection(path: &str, of: &'static Collection) -> Router<Arc<Shared>> {
+pub(crate) fn collection(path: &str, of: &'static Collection) -> Routes {
     type Shares = State<Arc<Shared>>;
     type At = Path<Parameters>;
-    let all = get(async |State(shared): Shares, Path(path): At, query: Query| list(of, &shared, &path, &query)).post(
-        async |State(shared): Shares, Path(path): At, body: Body| write(of, &shared, &path, body, Manner::Create).await,
-    );
-    let mut one = get(async |State(shared): Shares, Path(path): At| show(of, &shared, &path))
-        .delete(async |State(shared): Shares, Path(path): At, query: Query| delete(of, &shared, &path, &query).await);
-    if of.is_replaced {
-        one = one.put(async |State(shared): Shares, Path(path): At, body: Body| {
+    let title = of.kind.title();
+    let all = [
+        listing(
+            of,
+            get(format!("List each {title}"), async |State(shared): Shares, Path(path): At, query: Query| {
+                list(of, &shared, &path, &query)
+            }),
+        ),
+        post(format!("Make one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
+            write(of, &shared, &path, body, Manner::Create).await
+        })
+        .takes(of.body())
+        .answers(of.schema())
+        .fails([409, 412]),
+    ];
+    let removed = if of.shows_removed { of.schema() } else { object([must("id", text())]) };
+    let mut one = vec![
+        get(format!("Show one {title}"), async |State(shared): Shares, Path(path): At| show(of, &shared, &path))
+            .answers(of.schema()),
+        delete(format!("Remove one {title}"), async |State(shared): Shares, Path(path): At, query: Query| {
+            delete_one(of, &shared, &path, &query).await
+        })
+        .query("force", flag(), "Also what belongs to it")
+        .answers(removed)
+        .fails([409, 412]),
+    ];
+    one.extend(of.is_replaced.then(|| {
+        put(format!("Replace one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
             write(of, &shared, &path, body, Manner::Replace).await
-        });
-    }
-    if of.is_changed {
-        one = one.patch(async |State(shared): Shares, Path(path): At, body: Body| {
+        })
+        .takes(of.body())
+        .answers(of.schema())
+        .fails([409, 412])
+    }));
+    one.extend(of.is_changed.then(|| {
+        patch(format!("Change one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
             write(of, &shared, &path, body, Manner::Change).await
-        });
-    }
-    Router::new().route(path, all).route(&format!("{path}/{{item}}"), one)
+        })
+        .takes_change_of(of.body())
+        .answers(of.schema())
+        .fails([409, 412])
+    }));
+    Routes::new().at(path, all).at(&format!("{path}/{{item}}"), one)
+}
+
+fn listing(of: &Collection, list: Operation) -> Operation {
+    let filter = |list: Operation, (name, kind): &(&'static str, Kind)| {
+        let schema = match kind {
+            Kind::Text => text(),
+            Kind::Flag => flag(),
+            Kind::Digit => one_of(&["0", "1", "false", "true"]),
+            Kind::Time => time(),
+        };
+        list.query(*name, schema, "Only those that have it so")
+    };
+    let list = of.filters.iter().fold(list, filter);
+    let list = list.query("direction", text(), "`desc` for the last first");
+    let list = if of.orders.is_empty() { list } else { list.query("order", text(), "By which member") };
+    list.answers_page_of(of.schema())
 }
 
 /// What a body says of an item.
@@ -168,7 +244,7 @@ async fn write(of: &Collection, shared: &Shared, path: &Parameters, body: Body, 
     Ok(success(of.shown(&item, &registry.snapshot())))
 }
 
-async fn delete(of: &Collection, shared: &Shared, path: &Parameters, query: &Query) -> Answer {
+async fn delete_one(of: &Collection, shared: &Shared, path: &Parameters, query: &Query) -> Answer {
     let registry = &shared.state.registry;
     let (zone, id) = of.find(&registry.snapshot(), path)?;
     let force = query.parsed("force")?.unwrap_or(false);
@@ -201,4 +277,9 @@ fn no_item(kind: ItemKind, id: &str) -> ApiError {
 fn with_times(item: &Item, _: &Snapshot, shown: &mut Value) {
     shown["created_on"] = json!(item.created_at);
     shown["modified_on"] = json!(item.modified_at);
+}
+
+/// The same, described.
+fn with_times_described(schema: Schema) -> Schema {
+    schema.with([must("created_on", time()), must("modified_on", time())])
 }

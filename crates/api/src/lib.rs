@@ -27,6 +27,7 @@ mod login;
 mod multipart;
 mod node;
 mod number;
+mod openapi;
 mod permission;
 mod port;
 mod query;

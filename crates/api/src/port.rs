@@ -22,7 +22,7 @@ use crate::state::Shared;
 const TRIES: usize = 64;
 
 /// Ports in a row that one tunnel may have: each holds a socket, and a line of the agent's rules.
-const MOST: u16 = 256;
+pub(crate) const MOST: u16 = 256;
 
 /// Which port, and how its visitors are served. What is left out is up to the edge.
 #[derive(Default, Deserialize)]

@@ -18,7 +18,7 @@ use registry::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-pub(crate) use batch::batch;
+pub(crate) use batch::{MAX_MEMBERS, batch};
 
 use self::draft::{RecordBody, draft};
 use self::filter::Filter;

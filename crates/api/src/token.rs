@@ -9,7 +9,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
-use registry::{NewToken, TokenChange, TokenError, TokenId};
+use registry::{NewToken, Permission, TokenChange, TokenError, TokenId};
 use serde_json::{Value, json};
 
 use self::document::TokenBody;
@@ -20,6 +20,11 @@ use crate::error::ApiError;
 use crate::query::Query;
 use crate::state::Shared;
 use crate::{account, body};
+
+/// The name of the permission group for a permission.
+pub(crate) fn group_name(permission: Permission) -> Option<&'static str> {
+    group::group_of(permission).map(|group| group.name)
+}
 
 /// Only a token that is known comes as far as this.
 pub(crate) async fn verify(Extension(Credential(token)): Extension<Credential>) -> Answer {

@@ -2,7 +2,7 @@
 
 pub(crate) mod configuration;
 pub(crate) mod connection;
-mod document;
+pub(crate) mod document;
 pub(crate) mod route;
 pub(crate) mod rule;
 

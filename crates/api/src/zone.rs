@@ -43,7 +43,7 @@ struct ChangeBody {
 }
 
 /// Name servers of one's own that a zone may have.
-const MAX_NAME_SERVERS: usize = 10;
+pub(crate) const MAX_NAME_SERVERS: usize = 10;
 
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,

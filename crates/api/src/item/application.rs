@@ -2,11 +2,12 @@
 
 use registry::{Item, ItemKind};
 
-use super::{Collection, with_times};
+use super::{Collection, with_times, with_times_described};
 
 pub(crate) static APPLICATIONS: Collection = Collection {
     is_changed: false,
     show: with_times,
+    described: with_times_described,
     orders: &[
         ("protocol", |item| item.text("protocol").to_owned()),
         ("app_id", Item::id_text),

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::{MethodRouter, get};
 use jiff::Timestamp;
 use registry::{Hostname, Item, ItemKind, Snapshot, ZoneSetting};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Collection, Filter};
+use super::{Collection, Filter, Kind};
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
+use crate::openapi::schema::{Schema, hostname, list, must, object, text, time, uuid};
+use crate::openapi::{Operation, delete, get, put};
 use crate::query::Query;
 use crate::state::Shared;
 use crate::{body, zone};
@@ -21,7 +22,21 @@ pub(crate) static CUSTOM_HOSTNAMES: Collection = Collection {
     page: (20, 1000),
     is_replaced: false,
     show,
+    described,
     filter: wanted,
+    filters: &[
+        ("id", Kind::Text),
+        ("hostname", Kind::Text),
+        ("hostname.contain", Kind::Text),
+        ("hostname.exact", Kind::Text),
+        ("hostname.startsWith", Kind::Text),
+        ("custom_origin_server", Kind::Text),
+        ("ssl", Kind::Digit),
+        ("wildcard", Kind::Flag),
+        ("hostname_status", Kind::Text),
+        ("ssl_status", Kind::Text),
+        ("certificate_authority", Kind::Text),
+    ],
     orders: &[
         ("ssl", |item| item.terms.contains_key("ssl").to_string()),
         ("ssl_status", |item| item.terms.contains_key("ssl").to_string()),
@@ -63,8 +78,36 @@ struct FallbackBody {
 }
 
 /// What serves where the visitors of custom hostnames go that name no origin of their own.
-pub(crate) fn fallback_origin() -> MethodRouter<Arc<Shared>> {
-    get(show_fallback).put(put_fallback).delete(delete_fallback)
+pub(crate) fn fallback_origin() -> [Operation; 3] {
+    let shown = object([
+        must("origin", hostname()),
+        must("status", text()),
+        must("errors", list(text())),
+        must("created_at", time()),
+        must("updated_at", time()),
+    ]);
+    let shown = shown.named("FallbackOrigin");
+    let body = object([must("origin", hostname().about("A name of the zone"))]).named("FallbackOrigin");
+    [
+        get("Show where visitors of custom hostnames go that name no origin", show_fallback).answers(shown.clone()),
+        put("Say where they go", put_fallback).takes(body).answers(shown.clone()),
+        delete("Say it no more", delete_fallback).answers(shown),
+    ]
+}
+
+/// What is shown of one beside what is kept.
+fn described(schema: Schema) -> Schema {
+    let records = object([must("type", text()), must("name", text()), must("value", text())]);
+    let page = object([must("http_url", text()), must("http_body", text())]);
+    let ssl = schema.member("ssl").with([must("id", uuid()), must("status", text()), must("hosts", list(hostname()))]);
+    schema.with([
+        must("ssl", ssl.or_null()),
+        must("status", text()),
+        must("verification_errors", list(text())),
+        must("ownership_verification", records),
+        must("ownership_verification_http", page),
+        must("created_at", time()),
+    ])
 }
 
 async fn show_fallback(State(shared): State<Arc<Shared>>, Path(zone): Path<String>) -> Answer {

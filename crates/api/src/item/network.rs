@@ -10,9 +10,11 @@ use policy::Network;
 use registry::{Item, ItemId, ItemKind, Snapshot};
 use serde_json::{Value, json};
 
-use super::{Collection, Filter, Parameters, owner, parameter};
+use super::{Collection, Filter, Kind, Parameters, owner, parameter};
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
+use crate::openapi::schema::{Schema, flag, may, must, text, time, uuid};
+use crate::openapi::{Operation, get};
 use crate::query::Query;
 use crate::state::Shared;
 
@@ -30,7 +32,16 @@ pub(crate) static NETWORKS: Collection = Collection {
         shown["created_at"] = json!(item.created_at);
         shown["deleted_at"] = Value::Null;
     },
+    taken: |schema| schema.with([may("is_default", flag().about("The same as is_default_network"))]),
+    described: |schema| schema.with([must("created_at", time()), must("deleted_at", time().or_null())]),
     filter: networks_wanted,
+    filters: &[
+        ("id", Kind::Text),
+        ("name", Kind::Text),
+        ("is_default_network", Kind::Flag),
+        ("is_default", Kind::Flag),
+        ("is_deleted", Kind::Flag),
+    ],
     shows_removed: true,
     ..Collection::new(ItemKind::VirtualNetwork)
 };
@@ -38,7 +49,19 @@ pub(crate) static NETWORKS: Collection = Collection {
 pub(crate) static ROUTES: Collection = Collection {
     is_replaced: false,
     show: show_route,
+    described: route_described,
     filter: routes_wanted,
+    filters: &[
+        ("comment", Kind::Text),
+        ("tunnel_id", Kind::Text),
+        ("virtual_network_id", Kind::Text),
+        ("route_id", Kind::Text),
+        ("network_subset", Kind::Text),
+        ("network_superset", Kind::Text),
+        ("existed_at", Kind::Time),
+        ("tun_types", Kind::Text),
+        ("is_deleted", Kind::Flag),
+    ],
     shows_removed: true,
     ..Collection::new(ItemKind::PrivateRoute)
 };
@@ -91,12 +114,25 @@ fn show_route(item: &Item, snapshot: &Snapshot, shown: &mut Value) {
     shown["deleted_at"] = Value::Null;
 }
 
+fn route_described(schema: Schema) -> Schema {
+    schema.with([
+        must("virtual_network_id", uuid()),
+        must("tunnel_name", text().or_null()),
+        must("virtual_network_name", text().or_null()),
+        must("tun_type", text()),
+        must("created_at", time()),
+        must("deleted_at", time().or_null()),
+    ])
+}
+
+/// What is done at the route of one address.
+pub(crate) fn of_address() -> [Operation; 1] {
+    let find = get("Find the private route of an address", by_address);
+    [find.query("virtual_network_id", text(), "In which network; absent, in the default one").answers(ROUTES.schema())]
+}
+
 /// The route of one address: in the network that is asked for, or the default one.
-pub(crate) async fn by_address(
-    State(shared): State<Arc<Shared>>,
-    Path(path): Path<Parameters>,
-    query: Query,
-) -> Answer {
+async fn by_address(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>, query: Query) -> Answer {
     let snapshot = shared.state.registry.snapshot();
     owner(&snapshot, &path)?;
     let text = parameter(&path, "ip");

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::{get, patch, post};
 use jiff::Timestamp;
 use registry::{Item, ItemId, ItemKind, Members, RulesetEdit, RulesetPhase, Snapshot, Which, ZoneId};
 use serde_json::{Value, json};
@@ -15,6 +13,10 @@ use super::{Parameters, no_item, owner, parameter};
 use crate::body;
 use crate::envelope::{Answer, stretch, success};
 use crate::error::ApiError;
+use crate::openapi::schema::{
+    Schema, anything, id, like, list as listed, may, must, null, object, one_of, text, time, usual, whole,
+};
+use crate::openapi::{Routes, delete, get, patch, post, put};
 use crate::query::Query;
 use crate::state::Shared;
 
@@ -25,16 +27,92 @@ type Shares = State<Arc<Shared>>;
 type At = Path<Parameters>;
 
 /// What serves rulesets at this path.
-pub(crate) fn rulesets(path: &str) -> Router<Arc<Shared>> {
+pub(crate) fn rulesets(path: &str) -> Routes {
     let below = |rest: &str| format!("{path}/{rest}");
-    Router::new()
-        .route(path, get(list).post(create))
-        .route(&below("{item}"), get(one).put(replace).delete(delete))
-        .route(&below("{item}/versions"), get(versions))
-        .route(&below("{item}/versions/{version}"), get(version))
-        .route(&below("{item}/rules"), post(add_rule))
-        .route(&below("{item}/rules/{rule}"), patch(change_rule).delete(remove_rule))
-        .route(&below("phases/{phase}/entrypoint"), get(entry_point).put(put_entry_point))
+    let (body, shown, rule) = (body_described(), described(true), rule_described());
+    // Which rule is to be changed says the path, and of the rest what is not said stays.
+    let place = object([may("before", text()), may("after", text()), may("index", whole(1, 1_001))]);
+    let placed = rule.clone().named("PlacedRule").with([may("position", place)]);
+    Routes::new()
+        .at(
+            path,
+            [
+                get("List rulesets, without their rules", list).answers_part_of(described(false)),
+                post("Make a ruleset", create)
+                    .takes(body.clone().named("NewRuleset").with([must("name", text().least(1))]))
+                    .answers(shown.clone())
+                    .fails([409]),
+            ],
+        )
+        .at(
+            &below("{item}"),
+            [
+                get("Show a ruleset", one).answers(shown.clone()),
+                put("Replace a ruleset's rules", replace)
+                    .takes_change_of(body.clone())
+                    .answers(shown.clone())
+                    .fails([409]),
+                delete("Remove a ruleset", remove).answers(object([must("id", id())])).fails([412]),
+            ],
+        )
+        .at(
+            &below("{item}/versions"),
+            [get("List a ruleset's versions: the present one", versions).answers(listed(described(false)))],
+        )
+        .at(&below("{item}/versions/{version}"), [get("Show a version of a ruleset", version).answers(shown.clone())])
+        .at(
+            &below("{item}/rules"),
+            [post("Add a rule", add_rule).takes(placed.clone()).answers(shown.clone()).fails([409])],
+        )
+        .at(
+            &below("{item}/rules/{rule}"),
+            [
+                patch("Change a rule", change_rule).takes_change_of(placed).answers(shown.clone()).fails([409]),
+                delete("Remove a rule", remove_rule).answers(shown.clone()).fails([409]),
+            ],
+        )
+        .at(
+            &below("phases/{phase}/entrypoint"),
+            [
+                get("Show the rules of a phase", entry_point).answers(shown.clone()),
+                put("Write the rules of a phase", put_entry_point).takes_change_of(body).answers(shown).fails([409]),
+            ],
+        )
+}
+
+/// A ruleset as a body has it.
+fn body_described() -> Schema {
+    let phases = RulesetPhase::ALL.map(|phase| phase.name);
+    let ruleset = Schema::of_items(ItemKind::Ruleset);
+    ruleset.with([
+        must("phase", one_of(&phases)),
+        usual("rules", listed(rule_described()), json!([])),
+        // Whoever sends back what he read has it as a text; nobody looks at it.
+        may("version", anything()),
+    ])
+}
+
+/// A rule as a body has it; what we set of it nobody looks at.
+fn rule_described() -> Schema {
+    let rule = Schema::of_items(ItemKind::Ruleset).member("rules").items();
+    rule.with([may("version", anything()), may("last_updated", anything())]).named("Rule")
+}
+
+/// A ruleset as it is shown.
+fn described(with_rules: bool) -> Schema {
+    let version = like("^[0-9]+$");
+    let ruleset = Schema::of_items(ItemKind::Ruleset);
+    let rule = ruleset.member("rules").items().with([
+        must("id", id()),
+        must("ref", text()),
+        must("version", version.clone()),
+        must("last_updated", time()),
+    ]);
+    let ruleset = ruleset.with([must("id", id()), must("version", version), must("last_updated", time())]);
+    match with_rules {
+        true => ruleset.with([must("rules", listed(rule.named("ShownRule")))]).named("ShownRuleset"),
+        false => ruleset.with([may("rules", null())]).named("ListedRuleset"),
+    }
 }
 
 /// Without their rules.
@@ -75,7 +153,7 @@ async fn replace(State(shared): Shares, Path(path): At, body: Body) -> Answer {
     write(&shared, zone, Which::One(id), &RulesetEdit::Replace(given), None).await
 }
 
-async fn delete(State(shared): Shares, Path(path): At) -> Answer {
+async fn remove(State(shared): Shares, Path(path): At) -> Answer {
     let registry = &shared.state.registry;
     let (zone, id) = find_place(&registry.snapshot(), &path)?;
     let item = registry.delete_item(ItemKind::Ruleset, zone, id, false).await?;

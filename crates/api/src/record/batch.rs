@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::state::Shared;
 
 /// More than that would hold others up for seconds.
-const MAX_MEMBERS: usize = 5_000;
+pub(crate) const MAX_MEMBERS: usize = 5_000;
 
 #[derive(Deserialize)]
 struct BatchBody {

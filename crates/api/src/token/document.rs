@@ -48,9 +48,9 @@ struct RequestIp {
 }
 
 /// Longer names are refused.
-const MAX_NAME_CHARS: usize = 120;
+pub(crate) const MAX_NAME_CHARS: usize = 120;
 /// Policies of one token, and resources and groups of one policy.
-const MAX_LIST: usize = 300;
+pub(crate) const MAX_LIST: usize = 300;
 
 impl TokenBody {
     /// What it asks for.

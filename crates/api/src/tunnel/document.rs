@@ -5,12 +5,12 @@ use registry::Hostname;
 use serde_json::{Map, Value};
 
 /// A tunnel with more rules than this is better cut into several; each request looks through them in order.
-const MAX_RULES: usize = 10_000;
+pub(crate) const MAX_RULES: usize = 10_000;
 
-const DURATIONS: [&str; 4] = ["connectTimeout", "tlsTimeout", "tcpKeepAlive", "keepAliveTimeout"];
-const SWITCHES: [&str; 6] =
+pub(crate) const DURATIONS: [&str; 4] = ["connectTimeout", "tlsTimeout", "tcpKeepAlive", "keepAliveTimeout"];
+pub(crate) const SWITCHES: [&str; 6] =
     ["noHappyEyeballs", "matchSNItoHost", "noTLSVerify", "disableChunkedEncoding", "bastionMode", "http2Origin"];
-const TEXTS: [&str; 5] = ["httpHostHeader", "originServerName", "caPool", "proxyAddress", "proxyType"];
+pub(crate) const TEXTS: [&str; 5] = ["httpHostHeader", "originServerName", "caPool", "proxyAddress", "proxyType"];
 
 /// Checks the document; the problem begins with the path to where it is, such as `.ingress[2].service`.
 pub(crate) fn check(document: &Value) -> Result<(), String> {

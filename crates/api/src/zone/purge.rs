@@ -15,9 +15,9 @@ use crate::error::ApiError;
 use crate::state::Shared;
 
 /// As many as the original takes at once.
-const MOST: usize = 100;
+pub(crate) const MOST: usize = 100;
 /// Of a tag, as in the original.
-const MAX_TAG_BYTES: usize = 1024;
+pub(crate) const MAX_TAG_BYTES: usize = 1024;
 /// Of a URL, or the part of one: what visitors may ask for at most is shorter.
 const MAX_URL_BYTES: usize = 32 << 10;
 

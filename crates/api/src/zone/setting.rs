@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::{MethodRouter, get};
 use jiff::Timestamp;
 use registry::{Zone, ZoneSetting};
 use serde::Deserialize;
@@ -14,6 +13,8 @@ use super::find;
 use crate::body;
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
+use crate::openapi::schema::{Schema, any_of, count, flag, must, object, one_of, text, time, whole};
+use crate::openapi::{Operation, delete, get, patch, post};
 use crate::state::Shared;
 
 /// A setting, what it is without being set, and what it may be.
@@ -66,34 +67,72 @@ struct ChangeBody {
     value: Option<Value>,
 }
 
+/// The names of those that are listed.
+pub(crate) fn names() -> Vec<&'static str> {
+    SETTINGS.iter().map(|setting| setting.name).collect()
+}
+
+/// As JSON has one.
+pub(crate) fn described() -> Schema {
+    object([
+        must("id", text()),
+        must("value", any_of([text(), count()])),
+        must("editable", flag()),
+        must("modified_on", time().or_null()),
+    ])
+    .named("ZoneSetting")
+}
+
+/// What a change of one has in it.
+fn change_described() -> Schema {
+    let value = any_of([text(), whole(0, MAX_SECONDS.into())]);
+    object([must("value", value.about("One of the setting's texts, or seconds"))]).named("ZoneSetting")
+}
+
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, Path(zone): Path<String>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
     let zone = find(&snapshot, &zone)?;
     Ok(success(SETTINGS.iter().map(|setting| setting.shown(zone)).collect::<Vec<_>>()))
 }
 
-pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path((zone, name)): Path<(String, String)>) -> Answer {
+async fn one(State(shared): State<Arc<Shared>>, Path((zone, name)): Path<(String, String)>) -> Answer {
     show(&shared, &zone, named(&name)?)
 }
 
-pub(crate) async fn change(
-    State(shared): State<Arc<Shared>>,
-    Path((zone, name)): Path<(String, String)>,
-    body: Body,
-) -> Answer {
+async fn change(State(shared): State<Arc<Shared>>, Path((zone, name)): Path<(String, String)>, body: Body) -> Answer {
     set(&shared, &zone, named(&name)?, body).await
 }
 
-/// What a setting with a path of its own answers.
-pub(crate) fn apart(setting: &'static Setting) -> MethodRouter<Arc<Shared>> {
+/// What is done with one of those that are listed.
+pub(crate) fn one_of_list() -> [Operation; 2] {
+    [
+        get("Show a setting", one).answers(described()),
+        patch("Change a setting", change).takes(change_described()).answers(described()),
+    ]
+}
+
+/// What is done with a setting that has a path of its own.
+pub(crate) fn apart(setting: &'static Setting) -> [Operation; 4] {
     type Zone = Path<String>;
     let set =
         async |State(shared): State<Arc<Shared>>, Path(zone): Zone, body| set(&shared, &zone, setting, body).await;
-    get(async |State(shared): State<Arc<Shared>>, Path(zone): Zone| show(&shared, &zone, setting))
-        .patch(set)
+    let back = object([must("id", text()), must("editable", flag())]);
+    let value = object([must("value", one_of(setting.allowed))]);
+    let title = format!("{} of a zone", setting.name);
+    [
+        get(format!("Show {title}"), async |State(shared): State<Arc<Shared>>, Path(zone): Zone| {
+            show(&shared, &zone, setting)
+        })
+        .answers(described()),
+        patch(format!("Change {title}"), set).takes(value.clone()).answers(described()),
         // One of the libraries makes it so.
-        .post(set)
-        .delete(async |State(shared): State<Arc<Shared>>, Path(zone): Zone| reset(&shared, &zone, setting).await)
+        post(format!("Change {title}, as PATCH does"), set).takes(value).answers(described()),
+        delete(
+            format!("Put {title} back to what is usual"),
+            async |State(shared): State<Arc<Shared>>, Path(zone): Zone| reset(&shared, &zone, setting).await,
+        )
+        .answers(back),
+    ]
 }
 
 fn show(shared: &Shared, zone: &str, setting: &Setting) -> Answer {

@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::conformance::Description;
+
 pub(crate) type Closed = Arc<Mutex<Vec<(Uuid, Option<Uuid>)>>>;
 
 /// An API that listens, and a client of it.
@@ -30,6 +32,8 @@ pub(crate) struct Edge {
     pub(crate) draining: CancellationToken,
     pub(crate) client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) serving: JoinHandle<()>,
+    /// Which every call and its answer must fit.
+    pub(crate) description: Description,
 }
 
 pub(crate) struct Answer {
@@ -144,7 +148,8 @@ impl Edge {
             }
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, registry, token, account, zone, closed, draining, client, serving }
+        let description = Description::fetch(&client, address).await;
+        Self { address, registry, token, account, zone, closed, draining, client, serving, description }
     }
 
     pub(crate) async fn send(
@@ -154,14 +159,19 @@ impl Edge {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
+        let body = body.into();
+        let call = (method.clone(), path.to_owned(), body.clone());
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let response = self.client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        Answer { status: parts.status, headers: parts.headers, text }
+        let answer = Answer { status: parts.status, headers: parts.headers, text };
+        let (method, path, body) = call;
+        self.description.check(&method, &path, &body, &answer);
+        answer
     }
 
     /// A call with the token; the path is below `/client/v4`.

@@ -5,6 +5,7 @@
 mod audit;
 mod balance;
 mod certificates;
+mod conformance;
 mod credentials;
 mod dashboard;
 mod edge;
@@ -12,6 +13,7 @@ mod items;
 mod joining;
 mod login;
 mod networks;
+mod openapi;
 mod ports;
 mod quick;
 mod records;

@@ -1,0 +1,26 @@
+use crate::item::{application, collection, custom_hostname, network, rate_limit, ruleset};
+use crate::openapi::Routes;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .and(collection("/zones/{zone}/spectrum/apps", &application::APPLICATIONS).tagged("Applications"))
+        .and(collection("/zones/{zone}/rate_limits", &rate_limit::RATE_LIMITS).tagged("Rules"))
+        .and(ruleset::rulesets("/zones/{zone}/rulesets").tagged("Rules"))
+        .and(ruleset::rulesets("/accounts/{account}/rulesets").tagged("Rules"))
+        .and(custom_hostnames().tagged("Custom hostnames"))
+        .and(networks().tagged("Private networks"))
+}
+
+fn custom_hostnames() -> Routes {
+    const PATH: &str = "/zones/{zone}/custom_hostnames";
+    collection(PATH, &custom_hostname::CUSTOM_HOSTNAMES)
+        .at(&format!("{PATH}/fallback_origin"), custom_hostname::fallback_origin())
+}
+
+fn networks() -> Routes {
+    const PATH: &str = "/accounts/{account}/teamnet";
+    Routes::new()
+        .and(collection(&format!("{PATH}/virtual_networks"), &network::NETWORKS))
+        .and(collection(&format!("{PATH}/routes"), &network::ROUTES))
+        .at(&format!("{PATH}/routes/ip/{{ip}}"), network::of_address())
+}

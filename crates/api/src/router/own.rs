@@ -1,0 +1,190 @@
+use crate::openapi::schema::{
+    Schema, count, flag, hostname, id, integer, list, may, must, object, one_of, text, time, uuid, whole,
+};
+use crate::openapi::{Routes, delete, get, post, put};
+use crate::tunnel::rule;
+use crate::{access, join, port, route, status};
+
+use super::tunnels::rule as rule_schema;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/tunnels/{tunnel}/access",
+            [
+                get("Show who may visit a tunnel", access::one).answers(shown_access()),
+                put("Say who may visit a tunnel", access::put).takes(access_rules()).answers(shown_access()),
+                delete("Let everybody visit a tunnel", access::delete).answers(shown_access()),
+            ],
+        )
+        .at(
+            "/tunnels/{tunnel}/rules",
+            [
+                get("List a tunnel's rules", rule::list).answers(shown_rules()),
+                put("Write one rule", rule::put).takes(rule_schema()).if_match().answers(shown_rules()),
+                delete("Remove one rule", rule::delete)
+                    .query("hostname", text(), "For this name; absent, for any")
+                    .query("path", text(), "For these paths; absent, for any")
+                    .if_match()
+                    .answers(shown_rules()),
+            ],
+        )
+        .at(
+            "/tunnels/{tunnel}/ports",
+            [post("Give a tunnel a public port", port::add).takes(named_port()).answers(shown_port()).fails([409])],
+        )
+        .at("/tunnels/{tunnel}/ports/{protocol}/{number}", [delete("Take a public port from a tunnel", port::remove)])
+        .at("/ports", [get("List public ports", port::list).answers(list(shown_port()))])
+        .at(
+            "/routes",
+            [get("List names that lead to tunnels", route::list)
+                .query("tunnel", uuid(), "To this one")
+                .answers_page_of(object([
+                    must("hostname", hostname()),
+                    must("tunnel", uuid()),
+                    must("created_at", time()),
+                ]))],
+        )
+        .at(
+            "/routes/{hostname}",
+            [delete("Take a name from its tunnel", route::delete).answers(object([must("hostname", hostname())]))],
+        )
+        .at("/status", [get("Show how the edge is", status::show).answers(shown_status())])
+        .at(
+            "/invitations",
+            [post("Invite a machine to become a node", join::invite)
+                .takes(object([may("for_seconds", whole(60, 604_800))]))
+                .answers(object([must("key", text()), must("expires_at", time()), must("api", text())]))
+                .fails([409, 500])],
+        )
+        .tagged("Snicket")
+}
+
+/// Who may visit a tunnel.
+pub(super) fn access_rules() -> Schema {
+    let some = |of: Schema| list(of).most(policy::MAX_LIST);
+    let hash = || text().about("A hash, as `snicket` makes it");
+    let basic = object([must("user", text().least(1).most(128)), must("password", hash())]).closed();
+    object([
+        must("version", integer(1, 1)),
+        may("allow", some(text().about("An address, or a network"))).not_null(),
+        may("pin", hash()),
+        may("basic", some(basic)).not_null(),
+        may("headers", some(text().about("`Name: value`, or `-Name`"))).not_null(),
+        may("rewrite", some(text().about("`/from=/to`"))).not_null(),
+    ])
+    .closed()
+    .named("Access")
+}
+
+/// The same without secrets.
+pub(super) fn shown_access() -> Schema {
+    object([
+        must("allow", list(text())),
+        must("pin", flag()),
+        must("basic", list(text())),
+        must("headers", list(text())),
+        must("rewrite", list(text())),
+    ])
+    .named("Access")
+}
+
+fn shown_rules() -> Schema {
+    object([must("tunnel_id", uuid()), must("version", count()), must("rules", list(object([])))])
+}
+
+/// What visitors of a port speak.
+pub(super) fn protocol() -> Schema {
+    one_of(&["tcp", "udp"])
+}
+
+fn proxy_protocol() -> Schema {
+    one_of(&["v1", "v2"])
+}
+
+/// Which port, and how its visitors are served.
+pub(super) fn port_wish() -> Schema {
+    let number = || integer(0, 65_535);
+    object([
+        may("protocol", protocol()).not_null(),
+        may("first", number()),
+        may("last", number()),
+        may("prefer", number()),
+        may("count", integer(1, port::MOST.into())),
+        may("proxy_protocol", proxy_protocol()),
+        may("max_connections", count()),
+        may("idle_seconds", count()),
+    ])
+    .named("PortWish")
+}
+
+/// The same for a name whose TLS is the origin's.
+pub(super) fn port_options() -> Schema {
+    object([
+        may("proxy_protocol", proxy_protocol()),
+        may("max_connections", count()).not_null(),
+        may("idle_seconds", count()).not_null(),
+    ])
+}
+
+fn named_port() -> Schema {
+    port_wish()
+        .with([must("service", text().least(1)).about("A host of the agent's rules, or IP:PORT")])
+        .named("NamedPort")
+}
+
+fn shown_port() -> Schema {
+    object([
+        must("port", integer(1, 65_535)),
+        must("protocol", protocol()),
+        must("tunnel_id", uuid()),
+        must("tunnel_name", text().or_null()),
+        must("service", text()),
+        must("connected", flag()),
+        must("proxy_protocol", proxy_protocol().or_null()),
+        must("max_connections", count()),
+        must("idle_seconds", count()),
+        must("created_at", time()),
+    ])
+    .named("Port")
+}
+
+fn shown_status() -> Schema {
+    let addresses =
+        object([must("http", text()), must("https", text()), must("tunnel", list(text())), must("api", text())]);
+    let node = object([
+        must("id", id()),
+        must("name", text()),
+        must("location", text()),
+        must("addresses", addresses),
+        must("version", text()),
+        must("started_at", time()),
+        must("connections", count()),
+    ]);
+    let moment = || time().or_null();
+    let certificate = object([
+        must("name", hostname()),
+        must("state", one_of(&["absent", "ordering", "valid", "due", "failed"])),
+        must("issuer", text().or_null()),
+        must("not_before", moment()),
+        must("expires_at", moment()),
+        must("renew_at", moment()),
+        must("last_error", text().or_null()),
+        must("failed_at", moment()),
+        must("retry_at", moment()),
+    ]);
+    let certificates = object([
+        must("total", count()),
+        must("list", list(certificate)),
+        must("node_expires_at", moment()),
+        must("origin_authority", flag()),
+    ]);
+    object([
+        must("node", id()),
+        must("registry", object([must("revision", count()), must("hears_all_nodes", flag())])),
+        must("nodes", list(node)),
+        must("tunnels", object(["total", "connected", "connections"].map(|name| must(name, count())))),
+        must("certificates", certificates),
+    ])
+    .named("Status")
+}
