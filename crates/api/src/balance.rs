@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::account;
+use crate::body::Objects;
 use crate::envelope::page;
 use crate::error::ApiError;
 use crate::query::Query;
@@ -55,7 +56,7 @@ fn terms<T: DeserializeOwned + Serialize>(body: &Members, old: Option<&T>) -> Re
     members.extend(body.clone());
     let mut whole = Value::Object(members);
     drop_nulls(&mut whole);
-    serde_path_to_error::deserialize(whole).map_err(BadTerms::new)
+    serde_path_to_error::deserialize(Objects(whole)).map_err(BadTerms::new)
 }
 
 /// Recursion is as deep as the parser let the body be.

@@ -1,3 +1,5 @@
+mod objects;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -6,6 +8,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+
+pub(crate) use objects::Objects;
 
 /// Most bodies are a few hundred bytes.
 pub(crate) const SMALL: usize = 1 << 20;
@@ -19,7 +23,7 @@ pub(crate) async fn json<T: DeserializeOwned>(body: Body, limit: usize) -> Resul
     let bytes = bytes(body, limit).await?;
     let text = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes[..] };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(ApiError::malformed_body)?;
+    let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(ApiError::malformed_body)?;
     deserializer.end().map_err(ApiError::malformed_body)?;
     Ok(value)
 }

@@ -46,6 +46,13 @@ async fn nothing_is_half_written_by_a_bad_request() {
         assert!(message.contains(named), "{body}: {message}");
         assert!(!message.contains("c2hvcnQ"), "{message}");
     }
+    let record = json!({ "type": "A", "name": "a", "content": "192.0.2.1", "settings": [true] });
+    edge.post(&format!("/zones/{}/dns_records", edge.zone), record).await.refused(400, 6007);
+    let pool = json!({ "name": "a", "origins": [["a", "192.0.2.1"]] });
+    edge.post("/user/load_balancers/pools", pool).await.refused(400, 1004);
+    for list in [r#"["a"]"#, r#"["a",null,null]"#, "[]", "[null]"] {
+        edge.call(Method::POST, &tunnels, list).await.refused(400, 6007);
+    }
     for body in ["[", "{\"name\":", "{\"name\":\"a\"}x", "\"text\"", "{\"name\":\"a\",\"name\":\"b\"}", "NaN"] {
         edge.call(Method::POST, &tunnels, body).await.refused(400, 6007);
     }
