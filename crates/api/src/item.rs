@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::envelope::{Answer, page, success};
 use crate::error::ApiError;
 use crate::openapi::schema::{Schema, flag, id, must, object, one_of, text, time, uuid};
-use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::openapi::{About, Routes, delete, get, patch, post, put};
 use crate::query::Query;
 use crate::state::Shared;
 use crate::{account, body, zone};
@@ -88,6 +88,11 @@ impl Collection {
         (self.described)(Schema::of_items(self.kind).with([must("id", id)]))
     }
 
+    /// What is answered of one that was removed.
+    fn removed(&self) -> Schema {
+        if self.shows_removed { self.schema() } else { object([must("id", text())]) }
+    }
+
     fn has_uuids(&self) -> bool {
         self.kind.id_text(ItemId::from_bytes([0; 16])).contains('-')
     }
@@ -123,51 +128,54 @@ pub(crate) fn collection(path: &str, of: &'static Collection) -> Routes {
     type At = Path<Parameters>;
     let title = of.kind.title();
     let all = [
-        listing(
-            of,
-            get(format!("List each {title}"), async |State(shared): Shares, Path(path): At, query: Query| {
-                list(of, &shared, &path, &query)
-            }),
+        get(
+            format!("List each {title}"),
+            async |State(shared): Shares, Path(path): At, query: Query| list(of, &shared, &path, &query),
+            move |it| listing(of, it),
         ),
-        post(format!("Make one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
-            write(of, &shared, &path, body, Manner::Create).await
-        })
-        .takes(of.body())
-        .answers(of.schema())
-        .fails([409, 412]),
+        post(
+            format!("Make one {title}"),
+            async |State(shared): Shares, Path(path): At, body: Body| {
+                write(of, &shared, &path, body, Manner::Create).await
+            },
+            move |it| it.takes(of.body()).answers(of.schema()).fails([409, 412]),
+        ),
     ];
-    let removed = if of.shows_removed { of.schema() } else { object([must("id", text())]) };
     let mut one = vec![
-        get(format!("Show one {title}"), async |State(shared): Shares, Path(path): At| show(of, &shared, &path))
-            .answers(of.schema()),
-        delete(format!("Remove one {title}"), async |State(shared): Shares, Path(path): At, query: Query| {
-            delete_one(of, &shared, &path, &query).await
-        })
-        .query("force", flag(), "Also what belongs to it")
-        .answers(removed)
-        .fails([409, 412]),
+        get(
+            format!("Show one {title}"),
+            async |State(shared): Shares, Path(path): At| show(of, &shared, &path),
+            move |it| it.answers(of.schema()),
+        ),
+        delete(
+            format!("Remove one {title}"),
+            async |State(shared): Shares, Path(path): At, query: Query| delete_one(of, &shared, &path, &query).await,
+            move |it| it.query("force", flag(), "Also what belongs to it").answers(of.removed()).fails([409, 412]),
+        ),
     ];
     one.extend(of.is_replaced.then(|| {
-        put(format!("Replace one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
-            write(of, &shared, &path, body, Manner::Replace).await
-        })
-        .takes(of.body())
-        .answers(of.schema())
-        .fails([409, 412])
+        put(
+            format!("Replace one {title}"),
+            async |State(shared): Shares, Path(path): At, body: Body| {
+                write(of, &shared, &path, body, Manner::Replace).await
+            },
+            move |it| it.takes(of.body()).answers(of.schema()).fails([409, 412]),
+        )
     }));
     one.extend(of.is_changed.then(|| {
-        patch(format!("Change one {title}"), async |State(shared): Shares, Path(path): At, body: Body| {
-            write(of, &shared, &path, body, Manner::Change).await
-        })
-        .takes_change_of(of.body())
-        .answers(of.schema())
-        .fails([409, 412])
+        patch(
+            format!("Change one {title}"),
+            async |State(shared): Shares, Path(path): At, body: Body| {
+                write(of, &shared, &path, body, Manner::Change).await
+            },
+            move |it| it.takes_change_of(of.body()).answers(of.schema()).fails([409, 412]),
+        )
     }));
     Routes::new().at(path, all).at(&format!("{path}/{{item}}"), one)
 }
 
-fn listing(of: &Collection, list: Operation) -> Operation {
-    let filter = |list: Operation, (name, kind): &(&'static str, Kind)| {
+fn listing(of: &Collection, list: About) -> About {
+    let filter = |list: About, (name, kind): &(&'static str, Kind)| {
         let schema = match kind {
             Kind::Text => text(),
             Kind::Flag => flag(),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header;
 
 pub(crate) use document::{Guard, Part};
-pub(crate) use operation::{Operation, Routes, delete, elsewhere, get, patch, post, put};
+pub(crate) use operation::{About, Operation, Routes, delete, elsewhere, get, patch, post, put};
 
 /// The document, once somebody has asked for it.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document::write(crate::router::parts()).to_string().into());

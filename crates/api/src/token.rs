@@ -21,6 +21,11 @@ use crate::query::Query;
 use crate::state::Shared;
 use crate::{account, body};
 
+/// The ids of all permission groups.
+pub(crate) fn group_ids() -> Vec<&'static str> {
+    GROUPS.iter().map(|group| group.id).collect()
+}
+
 /// The name of the permission group for a permission.
 pub(crate) fn group_name(permission: Permission) -> Option<&'static str> {
     group::group_of(permission).map(|group| group.name)

@@ -79,6 +79,17 @@ struct FallbackBody {
 
 /// What serves where the visitors of custom hostnames go that name no origin of their own.
 pub(crate) fn fallback_origin() -> [Operation; 3] {
+    let body = || object([must("origin", hostname().about("A name of the zone"))]).named("FallbackOrigin");
+    [
+        get("Show where visitors of custom hostnames go that name no origin", show_fallback, |it| {
+            it.answers(fallback_described())
+        }),
+        put("Say where they go", put_fallback, move |it| it.takes(body()).answers(fallback_described())),
+        delete("Say it no more", delete_fallback, |it| it.answers(fallback_described())),
+    ]
+}
+
+fn fallback_described() -> Schema {
     let shown = object([
         must("origin", hostname()),
         must("status", text()),
@@ -86,13 +97,7 @@ pub(crate) fn fallback_origin() -> [Operation; 3] {
         must("created_at", time()),
         must("updated_at", time()),
     ]);
-    let shown = shown.named("FallbackOrigin");
-    let body = object([must("origin", hostname().about("A name of the zone"))]).named("FallbackOrigin");
-    [
-        get("Show where visitors of custom hostnames go that name no origin", show_fallback).answers(shown.clone()),
-        put("Say where they go", put_fallback).takes(body).answers(shown.clone()),
-        delete("Say it no more", delete_fallback).answers(shown),
-    ]
+    shown.named("FallbackOrigin")
 }
 
 /// What is shown of one beside what is kept.

@@ -127,8 +127,10 @@ fn route_described(schema: Schema) -> Schema {
 
 /// What is done at the route of one address.
 pub(crate) fn of_address() -> [Operation; 1] {
-    let find = get("Find the private route of an address", by_address);
-    [find.query("virtual_network_id", text(), "In which network; absent, in the default one").answers(ROUTES.schema())]
+    let network = "In which network; absent, in the default one";
+    [get("Find the private route of an address", by_address, move |it| {
+        it.query("virtual_network_id", text(), network).answers(ROUTES.schema())
+    })]
 }
 
 /// The route of one address: in the network that is asked for, or the default one.

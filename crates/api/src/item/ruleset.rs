@@ -29,53 +29,52 @@ type At = Path<Parameters>;
 /// What serves rulesets at this path.
 pub(crate) fn rulesets(path: &str) -> Routes {
     let below = |rest: &str| format!("{path}/{rest}");
-    let (body, shown, rule) = (body_described(), described(true), rule_described());
-    // Which rule is to be changed says the path, and of the rest what is not said stays.
-    let place = object([may("before", text()), may("after", text()), may("index", whole(1, 1_001))]);
-    let placed = rule.clone().named("PlacedRule").with([may("position", place)]);
     Routes::new()
         .at(
             path,
             [
-                get("List rulesets, without their rules", list).answers_part_of(described(false)),
-                post("Make a ruleset", create)
-                    .takes(body.clone().named("NewRuleset").with([must("name", text().least(1))]))
-                    .answers(shown.clone())
-                    .fails([409]),
+                get("List rulesets, without their rules", list, |it| it.answers_part_of(described(false))),
+                post("Make a ruleset", create, |it| it.takes(new_described()).answers(described(true)).fails([409])),
             ],
         )
         .at(
             &below("{item}"),
             [
-                get("Show a ruleset", one).answers(shown.clone()),
-                put("Replace a ruleset's rules", replace)
-                    .takes_change_of(body.clone())
-                    .answers(shown.clone())
-                    .fails([409]),
-                delete("Remove a ruleset", remove).answers(object([must("id", id())])).fails([412]),
+                get("Show a ruleset", one, |it| it.answers(described(true))),
+                put("Replace a ruleset's rules", replace, |it| {
+                    it.takes_change_of(body_described()).answers(described(true)).fails([409])
+                }),
+                delete("Remove a ruleset", remove, |it| it.answers(object([must("id", id())])).fails([412])),
             ],
         )
         .at(
             &below("{item}/versions"),
-            [get("List a ruleset's versions: the present one", versions).answers(listed(described(false)))],
+            [get("List a ruleset's versions: the present one", versions, |it| it.answers(listed(described(false))))],
         )
-        .at(&below("{item}/versions/{version}"), [get("Show a version of a ruleset", version).answers(shown.clone())])
+        .at(
+            &below("{item}/versions/{version}"),
+            [get("Show a version of a ruleset", version, |it| it.answers(described(true)))],
+        )
         .at(
             &below("{item}/rules"),
-            [post("Add a rule", add_rule).takes(placed.clone()).answers(shown.clone()).fails([409])],
+            [post("Add a rule", add_rule, |it| it.takes(placed_described()).answers(described(true)).fails([409]))],
         )
         .at(
             &below("{item}/rules/{rule}"),
             [
-                patch("Change a rule", change_rule).takes_change_of(placed).answers(shown.clone()).fails([409]),
-                delete("Remove a rule", remove_rule).answers(shown.clone()).fails([409]),
+                patch("Change a rule", change_rule, |it| {
+                    it.takes_change_of(placed_described()).answers(described(true)).fails([409])
+                }),
+                delete("Remove a rule", remove_rule, |it| it.answers(described(true)).fails([409])),
             ],
         )
         .at(
             &below("phases/{phase}/entrypoint"),
             [
-                get("Show the rules of a phase", entry_point).answers(shown.clone()),
-                put("Write the rules of a phase", put_entry_point).takes_change_of(body).answers(shown).fails([409]),
+                get("Show the rules of a phase", entry_point, |it| it.answers(described(true))),
+                put("Write the rules of a phase", put_entry_point, |it| {
+                    it.takes_change_of(body_described()).answers(described(true)).fails([409])
+                }),
             ],
         )
 }
@@ -90,6 +89,17 @@ fn body_described() -> Schema {
         // Whoever sends back what he read has it as a text; nobody looks at it.
         may("version", anything()),
     ])
+}
+
+/// A new ruleset as a body has it.
+fn new_described() -> Schema {
+    body_described().named("NewRuleset").with([must("name", text().least(1))])
+}
+
+/// A rule as a body has it, and where among the others it is to be.
+fn placed_described() -> Schema {
+    let place = object([may("before", text()), may("after", text()), may("index", whole(1, 1_001))]);
+    rule_described().named("PlacedRule").with([may("position", place)])
 }
 
 /// A rule as a body has it; what we set of it nobody looks at.

@@ -2,7 +2,7 @@ use http::Method;
 use registry::{AccountId, Area, Permission, RulesetPhase, ZoneId};
 use serde_json::{Map, Value, json};
 
-use super::operation::{About, Body, Outcome, Parameter, Routes};
+use super::operation::{About, Body, Described, Outcome, Parameter, Routes};
 use super::schema::{self, NAME, Schema, like, list, may, must, object, one_of, text, walk};
 use crate::error::CODES;
 use crate::permission::{self, Need};
@@ -42,20 +42,21 @@ pub(super) fn write(parts: impl IntoIterator<Item = Part>) -> Value {
         "components": { "schemas": {}, "responses": failures(), "securitySchemes": schemes() },
     });
     for Part { base, guard, routes } in parts {
-        for (path, about) in routes.described {
-            let method = about.method.as_str().to_ascii_lowercase();
-            let operation = operation(base, &path, guard, about);
-            document["paths"][format!("{base}{path}")][method] = operation;
+        for described in routes.described {
+            let path = format!("{base}{}", described.path);
+            let method = described.method.as_str().to_ascii_lowercase();
+            document["paths"][path][method] = operation(base, guard, described);
         }
     }
     lift_schemas(&mut document);
     document
 }
 
-fn operation(base: &str, path: &str, guard: Guard, about: About) -> Value {
-    let About { method, tag, summary, parameters, body, outcome, failures } = about;
+fn operation(base: &str, guard: Guard, described: Described) -> Value {
+    let Described { path, method, summary, tag, describe } = described;
+    let About { parameters, body, outcome, failures } = describe(About::new());
     let mut said = json!({
-        "operationId": operation_id(&method, base, path),
+        "operationId": operation_id(&method, base, &path),
         "summary": summary,
         "responses": responses(outcome),
     });
@@ -84,7 +85,7 @@ fn operation(base: &str, path: &str, guard: Guard, about: About) -> Value {
         if path.starts_with("/certificates") {
             said["security"] = json!([{ "token": [] }, { "email": [], "key": [] }, { "certificatesKey": [] }]);
         }
-        if let Some(group) = permission_group(guard, &method, path) {
+        if let Some(group) = permission_group(guard, &method, &path) {
             said["x-permission-group"] = group.into();
         }
     }
@@ -208,7 +209,7 @@ fn failures() -> Value {
 fn failure(codes: &[u32]) -> Value {
     let cause = object([must("code", schema::count()), must("message", text())]);
     let error = object([
-        must("code", schema::count()),
+        must("code", json!({ "type": "integer", "enum": codes }).into()),
         must("message", text()),
         may("error_chain", list(cause).about("What is behind it, such as what is wrong with a DNS record")),
     ]);
@@ -218,8 +219,7 @@ fn failure(codes: &[u32]) -> Value {
         must("messages", list(schema::anything()).most(0)),
         must("result", schema::null()),
     ]);
-    let code = json!({ "properties": { "errors": { "items": { "properties": { "code": { "enum": codes } } } } } });
-    json!({ "allOf": [failure.named("Failure").answered(), code] })
+    failure.answered()
 }
 
 fn schemes() -> Value {

@@ -5,21 +5,21 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::schema::{Schema, count, text};
+use super::schema::{Schema, any_of, count, like, text};
 use crate::state::Shared;
 
-/// What is done at a path by a method: the handler, and what it takes and answers.
+/// What is done at a path by a method: the handler, and what it takes and answers. The latter is written when somebody
+/// asks for the document, since all of it together is megabytes.
 pub(crate) struct Operation {
-    pub(super) about: About,
-    serve: MethodRouter<Arc<Shared>>,
+    pub(super) method: Method,
+    pub(super) summary: String,
+    pub(super) describe: Box<dyn FnOnce(About) -> About>,
+    /// None: whoever serves the router does that.
+    serve: Option<MethodRouter<Arc<Shared>>>,
 }
 
-/// The description of an operation.
+/// What an operation takes and answers.
 pub(crate) struct About {
-    pub(super) method: Method,
-    /// What it belongs to.
-    pub(super) tag: &'static str,
-    pub(super) summary: String,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
     pub(super) outcome: Outcome,
@@ -60,8 +60,17 @@ pub(super) enum Outcome {
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
-        pub(crate) fn $name<H: Handler<T, Arc<Shared>>, T: 'static>(summary: impl Into<String>, handler: H) -> Operation {
-            Operation { about: About::new(Method::$method, summary.into()), serve: on(MethodFilter::$method, handler) }
+        pub(crate) fn $name<H: Handler<T, Arc<Shared>>, T: 'static>(
+            summary: impl Into<String>,
+            handler: H,
+            describe: impl FnOnce(About) -> About + 'static,
+        ) -> Operation {
+            Operation {
+                method: Method::$method,
+                summary: summary.into(),
+                describe: Box::new(describe),
+                serve: Some(on(MethodFilter::$method, handler)),
+            }
         }
     )*};
 }
@@ -79,26 +88,31 @@ methods! {
     delete DELETE;
 }
 
-/// What GET does at a path that whoever serves the router adds to it.
-pub(crate) fn elsewhere(summary: &str) -> Operation {
-    Operation { about: About::new(Method::GET, summary.to_owned()), serve: MethodRouter::new() }
+/// As [`Query::page`](crate::query::Query::page) reads it.
+fn page_number() -> Schema {
+    any_of([count(), like(r"^[0-9]+\.0*$")])
 }
 
-impl About {
-    fn new(method: Method, summary: String) -> Self {
-        Self {
-            method,
-            tag: "",
-            summary,
-            parameters: Vec::new(),
-            body: None,
-            outcome: Outcome::Result(super::schema::null()),
-            failures: Vec::new(),
-        }
-    }
+/// What GET does at a path that whoever serves the router adds to it.
+pub(crate) fn elsewhere(summary: &str, describe: impl FnOnce(About) -> About + 'static) -> Operation {
+    let describe = Box::new(describe);
+    Operation { method: Method::GET, summary: summary.to_owned(), describe, serve: None }
 }
 
 impl Operation {
+    /// With another way to serve it, such as what other methods do.
+    pub(crate) fn serving(self, change: impl FnOnce(MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>>) -> Self {
+        Self { serve: self.serve.map(change), ..self }
+    }
+}
+
+impl About {
+    /// Nothing is said of it yet.
+    pub(super) fn new() -> Self {
+        let outcome = Outcome::Result(super::schema::null());
+        Self { parameters: Vec::new(), body: None, outcome, failures: Vec::new() }
+    }
+
     /// Takes JSON, in full. Nothing at all is the same as an empty object.
     pub(crate) fn takes(self, body: Schema) -> Self {
         self.body(body.taken())
@@ -111,19 +125,20 @@ impl Operation {
 
     fn body(mut self, schema: serde_json::Value) -> Self {
         let required = schema.get("required").is_some() || schema.get("type").is_none();
-        self.about.body = Some(Body { content: vec![("application/json", schema)], required });
+        self.body = Some(Body { content: vec![("application/json", schema)], required });
         self
     }
 
-    /// Takes text of this kind, or of this other one.
+    /// Takes text of these kinds, or nothing.
     pub(crate) fn takes_content<const N: usize>(mut self, content: [(&'static str, Schema); N]) -> Self {
         let content = content.map(|(kind, schema)| (kind, schema.taken())).into();
-        self.about.body = Some(Body { content, required: true });
+        self.body = Some(Body { content, required: false });
         self
     }
 
-    /// A parameter of the query.
+    /// A parameter of the query. An empty one counts as absent.
     pub(crate) fn query(self, name: impl Into<String>, schema: Schema, summary: &'static str) -> Self {
+        let schema = if schema.is_any_text() { schema } else { any_of([schema, like("^$")]) };
         self.parameter(Parameter { place: "query", name: name.into(), summary, schema, required: false })
     }
 
@@ -135,13 +150,13 @@ impl Operation {
     /// Only if the version is this one.
     pub(crate) fn if_match(self) -> Self {
         let summary = "The version that is to be changed, in quotes, or `*`; another one is refused with 412";
-        let schema = super::schema::like(r#"^\s*("[+-]?[0-9]+"|\*)\s*$"#);
+        let schema = like(r#"^\s*("[+-]?[0-9]+"|\*)\s*$"#);
         self.parameter(Parameter { place: "header", name: "If-Match".into(), summary, schema, required: false })
             .fails([412])
     }
 
     fn parameter(mut self, parameter: Parameter) -> Self {
-        self.about.parameters.push(parameter);
+        self.parameters.push(parameter);
         self
     }
 
@@ -155,6 +170,11 @@ impl Operation {
         self.pages().outcome(Outcome::Page(super::schema::list(item)))
     }
 
+    /// Answers all of these, on one page.
+    pub(crate) fn answers_all_of(self, item: Schema) -> Self {
+        self.outcome(Outcome::Page(super::schema::list(item)))
+    }
+
     /// Answers this, with the number of its page.
     pub(crate) fn answers_page(self, result: Schema) -> Self {
         self.pages().outcome(Outcome::Page(result))
@@ -162,7 +182,7 @@ impl Operation {
 
     /// Answers a part of these.
     pub(crate) fn answers_part_of(self, item: Schema) -> Self {
-        self.query("per_page", count(), "Items at most")
+        self.query("per_page", page_number(), "Items at most")
             .query("cursor", text(), "Where to go on, as the last part said")
             .outcome(Outcome::Stretch(super::schema::list(item)))
     }
@@ -178,23 +198,19 @@ impl Operation {
     }
 
     fn pages(self) -> Self {
-        self.query("page", count(), "Which page, from 1").query("per_page", count(), "Items on a page")
+        let pages = self.query("page", page_number(), "Which page, from 1");
+        pages.query("per_page", page_number(), "Items on a page")
     }
 
     fn outcome(mut self, outcome: Outcome) -> Self {
-        self.about.outcome = outcome;
+        self.outcome = outcome;
         self
     }
 
     /// May fail with these statuses as well.
     pub(crate) fn fails(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
-        self.about.failures.extend(statuses);
+        self.failures.extend(statuses);
         self
-    }
-
-    /// With another way to serve it, such as what other methods do.
-    pub(crate) fn serving(self, change: impl FnOnce(MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>>) -> Self {
-        Self { serve: change(self.serve), ..self }
     }
 }
 
@@ -202,7 +218,17 @@ impl Operation {
 #[derive(Default)]
 pub(crate) struct Routes {
     pub(crate) router: Router<Arc<Shared>>,
-    pub(super) described: Vec<(String, About)>,
+    pub(super) described: Vec<Described>,
+}
+
+/// What is to be told of an operation.
+pub(super) struct Described {
+    pub(super) path: String,
+    pub(super) method: Method,
+    pub(super) summary: String,
+    /// What it belongs to.
+    pub(super) tag: &'static str,
+    pub(super) describe: Box<dyn FnOnce(About) -> About>,
 }
 
 impl Routes {
@@ -212,12 +238,18 @@ impl Routes {
 
     /// What is done at this path.
     pub(crate) fn at(mut self, path: &str, operations: impl IntoIterator<Item = Operation>) -> Self {
-        let mut serve = MethodRouter::new();
-        for operation in operations {
-            serve = serve.merge(operation.serve);
-            self.described.push((path.to_owned(), operation.about));
+        let mut served: Option<MethodRouter<_>> = None;
+        for Operation { method, summary, describe, serve } in operations {
+            served = match (served, serve) {
+                (Some(served), Some(serve)) => Some(served.merge(serve)),
+                (served, serve) => served.or(serve),
+            };
+            self.described.push(Described { path: path.to_owned(), method, summary, tag: "", describe });
         }
-        Self { router: self.router.route(path, serve), ..self }
+        if let Some(served) = served {
+            self.router = self.router.route(path, served);
+        }
+        self
     }
 
     /// With those as well.
@@ -228,7 +260,7 @@ impl Routes {
 
     /// All of these belong to this.
     pub(crate) fn tagged(mut self, tag: &'static str) -> Self {
-        self.described.iter_mut().for_each(|(_, about)| about.tag = tag);
+        self.described.iter_mut().for_each(|described| described.tag = tag);
         self
     }
 }

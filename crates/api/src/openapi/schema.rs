@@ -310,6 +310,11 @@ impl Schema {
         self.0
     }
 
+    /// Whether it is a text without bounds.
+    pub(super) fn is_any_text(&self) -> bool {
+        self.0 == json!({ "type": "string" })
+    }
+
     fn is_list(&self) -> bool {
         self.0["type"] == "array"
     }
@@ -341,6 +346,7 @@ fn drop_mark(schema: &mut Value, keyword: &str) -> bool {
 fn make_nullable(schema: &mut Value) {
     let is_plain = ["enum", "const", NAME, LENIENT].iter().all(|word| schema.get(word).is_none());
     match schema.get("type") {
+        Some(Value::String(name)) if name == "null" => (),
         Some(Value::String(name)) if is_plain => schema["type"] = json!([name, "null"]),
         // Anything may be `null` already.
         None if schema.get("anyOf").is_none() && is_plain => (),

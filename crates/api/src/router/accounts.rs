@@ -4,35 +4,37 @@ use crate::{account, audit, user};
 
 pub(super) fn routes() -> Routes {
     let accounts = Routes::new()
-        .at("/user", [get("Show the user that stands for the account", user::one).answers(shown_user())])
+        .at("/user", [get("Show the user that stands for the account", user::one, |it| it.answers(shown_user()))])
         .at(
             "/memberships",
-            [get("List the accounts that the token sees", user::memberships)
-                .query("account.name", text(), "Of the account of this name")
-                .query("status", text(), "`accepted` is all of them")
-                .answers_page_of(membership())],
+            [get("List the accounts that the token sees", user::memberships, |it| {
+                it.query("account.name", text(), "Of the account of this name")
+                    .query("status", text(), "`accepted` is all of them")
+                    .answers_page_of(membership())
+            })],
         )
         .at(
             "/accounts",
-            [get("List accounts", account::list)
-                .query("name", text(), "Of this name")
-                .answers_page_of(shown_account())],
+            [get("List accounts", account::list, |it| {
+                it.query("name", text(), "Of this name").answers_page_of(shown_account())
+            })],
         )
-        .at("/accounts/{account}", [get("Show the account", account::one).answers(shown_account())]);
+        .at("/accounts/{account}", [get("Show the account", account::one, |it| it.answers(shown_account()))]);
     let audit = Routes::new().at("/user/audit_logs", [audit_log()]).at("/accounts/{account}/audit_logs", [audit_log()]);
     accounts.tagged("Accounts").and(audit.tagged("Audit log"))
 }
 
 fn audit_log() -> Operation {
-    get("List who changed what", audit::list)
-        .query("id", text(), "The entry of this id")
-        .query("action.type", text(), "create, update or delete")
-        .query("actor.ip", text(), "From this address or network")
-        .query("since", text(), "From this time or day on")
-        .query("before", text(), "Before this time or day")
-        .query("zone.name", text(), "About this zone")
-        .query("direction", one_of(&["", "asc", "desc"]), "`asc` for the oldest first")
-        .answers_page_of(entry())
+    get("List who changed what", audit::list, |it| {
+        it.query("id", text(), "The entry of this id")
+            .query("action.type", text(), "create, update or delete")
+            .query("actor.ip", text(), "From this address or network")
+            .query("since", text(), "From this time or day on")
+            .query("before", text(), "Before this time or day")
+            .query("zone.name", text(), "About this zone")
+            .query("direction", one_of(&["asc", "desc"]), "`asc` for the oldest first")
+            .answers_page_of(entry())
+    })
 }
 
 fn shown_account() -> Schema {

@@ -4,7 +4,7 @@ use crate::balance::schema::{
 };
 use crate::balance::{load_balancer as balancers, monitor as monitors, pool as pools, region, search};
 use crate::openapi::schema::{Schema, id, list, must, object, one_of, text};
-use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::openapi::{About, Routes, delete, get, patch, post, put};
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -20,8 +20,8 @@ fn removed() -> Schema {
 }
 
 /// Another one may have the name, or it refers to what is not there.
-fn writes(operation: Operation, shown: Schema) -> Operation {
-    operation.answers(shown).fails([404, 409, 412])
+fn writes(about: About, shown: Schema) -> About {
+    about.answers(shown).fails([404, 409, 412])
 }
 
 fn load_balancers(path: &str) -> Routes {
@@ -29,23 +29,23 @@ fn load_balancers(path: &str) -> Routes {
         .at(
             path,
             [
-                get("List load balancers", balancers::list).answers_page_of(shown_load_balancer()),
-                writes(post("Make a load balancer", balancers::create).takes(load_balancer()), shown_load_balancer()),
+                get("List load balancers", balancers::list, |it| it.answers_page_of(shown_load_balancer())),
+                post("Make a load balancer", balancers::create, |it| {
+                    writes(it.takes(load_balancer()), shown_load_balancer())
+                }),
             ],
         )
         .at(
             &format!("{path}/{{balancer}}"),
             [
-                get("Show a load balancer", balancers::one).answers(shown_load_balancer()),
-                writes(
-                    put("Replace a load balancer", balancers::replace).takes(load_balancer()),
-                    shown_load_balancer(),
-                ),
-                writes(
-                    patch("Change a load balancer", balancers::change).takes_change_of(load_balancer()),
-                    shown_load_balancer(),
-                ),
-                delete("Remove a load balancer", balancers::delete).answers(removed()),
+                get("Show a load balancer", balancers::one, |it| it.answers(shown_load_balancer())),
+                put("Replace a load balancer", balancers::replace, |it| {
+                    writes(it.takes(load_balancer()), shown_load_balancer())
+                }),
+                patch("Change a load balancer", balancers::change, |it| {
+                    writes(it.takes_change_of(load_balancer()), shown_load_balancer())
+                }),
+                delete("Remove a load balancer", balancers::delete, |it| it.answers(removed())),
             ],
         )
 }
@@ -56,59 +56,64 @@ fn parts(path: &str) -> Routes {
         .at(
             &below("monitors"),
             [
-                get("List monitors", monitors::list).answers_page_of(shown_monitor()),
-                writes(post("Make a monitor", monitors::create).takes(monitor()), shown_monitor()),
+                get("List monitors", monitors::list, |it| it.answers_page_of(shown_monitor())),
+                post("Make a monitor", monitors::create, |it| writes(it.takes(monitor()), shown_monitor())),
             ],
         )
         .at(
             &below("monitors/{monitor}"),
             [
-                get("Show a monitor", monitors::one).answers(shown_monitor()),
-                writes(put("Replace a monitor", monitors::replace).takes(monitor()), shown_monitor()),
-                writes(patch("Change a monitor", monitors::change).takes_change_of(monitor()), shown_monitor()),
-                delete("Remove a monitor", monitors::delete).answers(removed()).fails([412]),
+                get("Show a monitor", monitors::one, |it| it.answers(shown_monitor())),
+                put("Replace a monitor", monitors::replace, |it| writes(it.takes(monitor()), shown_monitor())),
+                patch("Change a monitor", monitors::change, |it| {
+                    writes(it.takes_change_of(monitor()), shown_monitor())
+                }),
+                delete("Remove a monitor", monitors::delete, |it| it.answers(removed()).fails([412])),
             ],
         )
         .at(
             &below("monitors/{monitor}/references"),
-            [get("List what refers to a monitor", monitors::references).answers(list(reference()))],
+            [get("List what refers to a monitor", monitors::references, |it| it.answers(list(reference())))],
         )
         .at(
             &below("pools"),
             [
-                get("List pools", pools::list)
-                    .query("monitor", text(), "Only those that this monitor asks for")
-                    .answers_page_of(shown_pool()),
-                writes(post("Make a pool", pools::create).takes(pool()), shown_pool()),
-                patch("Say who is told of all pools", pools::change_all)
-                    .takes(of_all_pools())
-                    .answers_page_of(shown_pool()),
+                get("List pools", pools::list, |it| {
+                    it.query("monitor", text(), "Only those that this monitor asks for").answers_page_of(shown_pool())
+                }),
+                post("Make a pool", pools::create, |it| writes(it.takes(pool()), shown_pool())),
+                patch("Say who is told of all pools", pools::change_all, |it| {
+                    it.takes(of_all_pools()).answers_all_of(shown_pool())
+                }),
             ],
         )
         .at(
             &below("pools/{pool}"),
             [
-                get("Show a pool", pools::one).answers(shown_pool()),
-                writes(put("Replace a pool", pools::replace).takes(pool()), shown_pool()),
-                writes(patch("Change a pool", pools::change).takes_change_of(pool()), shown_pool()),
-                delete("Remove a pool", pools::delete).answers(removed()).fails([412]),
+                get("Show a pool", pools::one, |it| it.answers(shown_pool())),
+                put("Replace a pool", pools::replace, |it| writes(it.takes(pool()), shown_pool())),
+                patch("Change a pool", pools::change, |it| writes(it.takes_change_of(pool()), shown_pool())),
+                delete("Remove a pool", pools::delete, |it| it.answers(removed()).fails([412])),
             ],
         )
         .at(
             &below("pools/{pool}/health"),
-            [get("Show what is known of a pool's health", pools::health).answers(health())],
+            [get("Show what is known of a pool's health", pools::health, |it| it.answers(health()))],
         )
         .at(
             &below("pools/{pool}/references"),
-            [get("List what refers to a pool, and what it refers to", pools::references).answers(list(reference()))],
+            [get("List what refers to a pool, and what it refers to", pools::references, |it| {
+                it.answers(list(reference()))
+            })],
         )
         .at(
             &below("search"),
-            [get("Search monitors, pools and load balancers", search::list)
-                .query("query", text(), "A part of the name or the id")
-                .query("references", one_of(&["*", "referrer", "referral"]), "Which references are shown")
-                .answers_page(found())],
+            [get("Search monitors, pools and load balancers", search::list, |it| {
+                it.query("query", text(), "A part of the name or the id")
+                    .query("references", one_of(&["*", "referrer", "referral"]), "Which references are shown")
+                    .answers_page(found())
+            })],
         )
-        .at(&below("regions"), [get("List the parts of the world", region::list).answers(regions())])
-        .at(&below("regions/{region}"), [get("Show a part of the world", region::one).answers(regions())])
+        .at(&below("regions"), [get("List the parts of the world", region::list, |it| it.answers(regions()))])
+        .at(&below("regions/{region}"), [get("Show a part of the world", region::one, |it| it.answers(regions()))])
 }

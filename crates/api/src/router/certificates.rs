@@ -7,22 +7,21 @@ pub(super) fn routes() -> Routes {
         .at(
             "/certificates",
             [
-                get("List a zone's certificates of origins that are in force", certificate::list)
-                    .asks("zone_id", id(), "The zone")
-                    .answers_page_of(shown())
-                    .fails([404]),
-                post("Sign a certificate for an origin", certificate::create)
-                    .takes(new())
-                    .answers(shown())
-                    .fails([404, 500]),
+                get("List a zone's certificates of origins that are in force", certificate::list, |it| {
+                    it.asks("zone_id", id(), "The zone").answers_page_of(shown()).fails([404])
+                }),
+                post("Sign a certificate for an origin", certificate::create, |it| {
+                    it.takes(new()).answers(shown()).fails([404, 500])
+                }),
             ],
         )
         .at(
             "/certificates/{certificate}",
             [
-                get("Show a certificate of an origin", certificate::one).answers(shown()),
-                delete("Revoke a certificate of an origin", certificate::revoke)
-                    .answers(object([must("id", serial()), must("revoked_at", time())])),
+                get("Show a certificate of an origin", certificate::one, |it| it.answers(shown())),
+                delete("Revoke a certificate of an origin", certificate::revoke, |it| {
+                    it.answers(object([must("id", serial()), must("revoked_at", time())]))
+                }),
             ],
         )
         .tagged("Certificates of origins")

@@ -12,59 +12,64 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .at(
             "/tunnel",
-            [post("Make a quick tunnel. Whoever calls from elsewhere may have to show a token", quick::create)
-                .takes(wish())
-                .answers(made())
-                .fails([403, 409, 429, 500, 503])],
+            [post("Make a quick tunnel. Whoever calls from elsewhere may have to show a token", quick::create, |it| {
+                it.takes(wish()).answers(made()).fails([403, 409, 429, 500, 503])
+            })],
         )
         .at(
             "/argotunnel",
             [
-                get("Show the page on which a person gives an agent credentials", login::show)
-                    .query("callback", text(), "What the agent made up, in an address")
-                    .answers_text(HTML, &[400]),
-                post("Take a token from that page", login::submit)
-                    .takes_content([("application/x-www-form-urlencoded", form())])
-                    .answers_text(HTML, &[400, 403, 409]),
+                get("Show the page on which a person gives an agent credentials", login::show, |it| {
+                    it.query("callback", text(), "What the agent made up, in an address").answers_text(HTML, &[400])
+                }),
+                post("Take a token from that page", login::submit, |it| {
+                    it.takes_content([("application/x-www-form-urlencoded", form())])
+                        .answers_text(HTML, &[400, 403, 409])
+                }),
             ],
         )
-        .at(&format!("{BASE}/ips"), [get("List the addresses at which visitors come", user::ips).answers(ips())])
         .at(
-            &format!("{BASE}/openapi.json"),
-            [get("Show this document", show).answers_bare(object([must("openapi", text())]))],
+            &format!("{BASE}/ips"),
+            [get("List the addresses at which visitors come", user::ips, |it| it.answers(ips()))],
         )
+        .at(&format!("{BASE}/openapi.json"), [get("Show this document", show, |it| it.answers_bare(document()))])
         .at(
             "/.well-known/snicket",
-            [get("Show what an agent has to know to join the edge", node::facts).answers_bare(facts())],
+            [get("Show what an agent has to know to join the edge", node::facts, |it| it.answers_bare(facts()))],
         )
         .at(
             &format!("{OWN}/join"),
-            [post("Become a node, with a key of an invitation", join::join)
-                .takes(object([must("key", text())]))
-                .answers(handover())
-                .fails([403, 409, 429, 500, 503])],
+            [post("Become a node, with a key of an invitation", join::join, |it| {
+                it.takes(object([must("key", text())])).answers(handover()).fails([403, 409, 429, 500, 503])
+            })],
         )
-        .at("/ready", [get("Say that the node is there", node::ready).answers_bare(ready())])
+        .at("/ready", [get("Say that the node is there", node::ready, |it| it.answers_bare(ready()))])
         .at(
             "/metrics",
-            [elsewhere("Show what is counted, for Prometheus").answers_text("text/plain; version=0.0.4", &[])],
+            [elsewhere("Show what is counted, for Prometheus", |it| it.answers_text("text/plain; version=0.0.4", &[]))],
         )
         .at(
             "/",
-            [get("Show a page for people, if one is asked for", dashboard::show)
-                .answers_text(HTML, &[])
-                .fails([404])
-                .serving(|page| page.fallback(no_path))],
+            [get("Show a page for people, if one is asked for", dashboard::show, |it| {
+                it.answers_text(HTML, &[]).fails([404])
+            })
+            .serving(|page| page.fallback(no_path))],
         )
         .at(
             "/{key}",
-            [get("Wait for the credentials of an agent that logs in", login::poll)
-                .answers_text("application/x-pem-file", &[])
-                .fails([429])
-                // A poll takes what it finds, so asking only for the head must not count as one.
-                .serving(|poll: MethodRouter<_>| poll.head(no_path))],
+            [get("Wait for the credentials of an agent that logs in", login::poll, |it| {
+                it.answers_text("application/x-pem-file", &[]).fails([429])
+            })
+            // A poll takes what it finds, so asking only for the head must not count as one.
+            .serving(|poll: MethodRouter<_>| poll.head(no_path))],
         )
         .tagged("Without a token")
+}
+
+/// This document itself.
+fn document() -> Schema {
+    let parts = ["info", "paths", "components"].map(|name| must(name, object([])));
+    object(parts).with([must("openapi", text()), must("servers", list(object([])))])
 }
 
 /// Of a quick tunnel.

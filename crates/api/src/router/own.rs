@@ -12,50 +12,59 @@ pub(super) fn routes() -> Routes {
         .at(
             "/tunnels/{tunnel}/access",
             [
-                get("Show who may visit a tunnel", access::one).answers(shown_access()),
-                put("Say who may visit a tunnel", access::put).takes(access_rules()).answers(shown_access()),
-                delete("Let everybody visit a tunnel", access::delete).answers(shown_access()),
+                get("Show who may visit a tunnel", access::one, |it| it.answers(shown_access())),
+                put("Say who may visit a tunnel", access::put, |it| it.takes(access_rules()).answers(shown_access())),
+                delete("Let everybody visit a tunnel", access::delete, |it| it.answers(shown_access())),
             ],
         )
         .at(
             "/tunnels/{tunnel}/rules",
             [
-                get("List a tunnel's rules", rule::list).answers(shown_rules()),
-                put("Write one rule", rule::put).takes(rule_schema()).if_match().answers(shown_rules()),
-                delete("Remove one rule", rule::delete)
-                    .query("hostname", text(), "For this name; absent, for any")
-                    .query("path", text(), "For these paths; absent, for any")
-                    .if_match()
-                    .answers(shown_rules()),
+                get("List a tunnel's rules", rule::list, |it| it.answers(shown_rules())),
+                put("Write one rule", rule::put, |it| it.takes(rule_schema()).if_match().answers(shown_rules())),
+                delete("Remove one rule", rule::delete, |it| {
+                    it.query("hostname", text(), "For this name; absent, for any")
+                        .query("path", text(), "For these paths; absent, for any")
+                        .if_match()
+                        .answers(shown_rules())
+                }),
             ],
         )
         .at(
             "/tunnels/{tunnel}/ports",
-            [post("Give a tunnel a public port", port::add).takes(named_port()).answers(shown_port()).fails([409])],
+            [post("Give a tunnel a public port", port::add, |it| {
+                it.takes(named_port()).answers(shown_port()).fails([409])
+            })],
         )
-        .at("/tunnels/{tunnel}/ports/{protocol}/{number}", [delete("Take a public port from a tunnel", port::remove)])
-        .at("/ports", [get("List public ports", port::list).answers(list(shown_port()))])
+        .at(
+            "/tunnels/{tunnel}/ports/{protocol}/{number}",
+            [delete("Take a public port from a tunnel", port::remove, |it| it)],
+        )
+        .at("/ports", [get("List public ports", port::list, |it| it.answers(list(shown_port())))])
         .at(
             "/routes",
-            [get("List names that lead to tunnels", route::list)
-                .query("tunnel", uuid(), "To this one")
-                .answers_page_of(object([
+            [get("List names that lead to tunnels", route::list, |it| {
+                it.query("tunnel", uuid(), "To this one").answers_page_of(object([
                     must("hostname", hostname()),
                     must("tunnel", uuid()),
                     must("created_at", time()),
-                ]))],
+                ]))
+            })],
         )
         .at(
             "/routes/{hostname}",
-            [delete("Take a name from its tunnel", route::delete).answers(object([must("hostname", hostname())]))],
+            [delete("Take a name from its tunnel", route::delete, |it| {
+                it.answers(object([must("hostname", hostname())]))
+            })],
         )
-        .at("/status", [get("Show how the edge is", status::show).answers(shown_status())])
+        .at("/status", [get("Show how the edge is", status::show, |it| it.answers(shown_status()))])
         .at(
             "/invitations",
-            [post("Invite a machine to become a node", join::invite)
-                .takes(object([may("for_seconds", whole(60, 604_800))]))
-                .answers(object([must("key", text()), must("expires_at", time()), must("api", text())]))
-                .fails([409, 500])],
+            [post("Invite a machine to become a node", join::invite, |it| {
+                it.takes(object([may("for_seconds", whole(60, 604_800))]))
+                    .answers(object([must("key", text()), must("expires_at", time()), must("api", text())]))
+                    .fails([409, 500])
+            })],
         )
         .tagged("Snicket")
 }

@@ -3,7 +3,7 @@ use registry::{NewRecord, Record, RecordContent, RecordType};
 use crate::openapi::schema::{
     Schema, count, flag, hostname, id, integer, like, list, may, must, object, one_of, text, time, whole,
 };
-use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::openapi::{About, Routes, delete, get, patch, post, put};
 use crate::record::{self, zonefile};
 
 pub(super) fn routes() -> Routes {
@@ -13,34 +13,38 @@ pub(super) fn routes() -> Routes {
         .at(
             PATH,
             [
-                filters(get("List DNS records", record::list)).answers_page_of(shown()).fails([503]),
-                post("Make a DNS record", record::create).takes(new()).answers(shown()),
+                get("List DNS records", record::list, |it| filters(it).answers_page_of(shown()).fails([503])),
+                post("Make a DNS record", record::create, |it| it.takes(new()).answers(shown())),
             ],
         )
-        .at(&at("/batch"), [post("Edit many DNS records, all or none", record::batch).takes(batch()).answers(edited())])
+        .at(
+            &at("/batch"),
+            [post("Edit many DNS records, all or none", record::batch, |it| it.takes(batch()).answers(edited()))],
+        )
         .at(
             &at("/export"),
-            [get("Write the zone as text", zonefile::export).answers_text("text/plain; charset=utf-8", &[])],
+            [get("Write the zone as text", zonefile::export, |it| it.answers_text("text/plain; charset=utf-8", &[]))],
         )
         .at(
             &at("/import"),
-            [post("Add the records of a zone file that are not there yet", zonefile::import)
-                .takes_content([("multipart/form-data", form()), ("text/plain", text())])
-                .answers(object([must("recs_added", count()), must("total_records_parsed", count())]))],
+            [post("Add the records of a zone file that are not there yet", zonefile::import, |it| {
+                it.takes_content([("multipart/form-data", form()), ("text/plain", text())])
+                    .answers(object([must("recs_added", count()), must("total_records_parsed", count())]))
+            })],
         )
         .at(
             &at("/{record}"),
             [
-                get("Show a DNS record", record::one).answers(shown()),
-                put("Replace a DNS record", record::replace).takes(new()).answers(shown()),
-                patch("Change a DNS record", record::change).takes_change_of(body()).answers(shown()),
-                delete("Remove a DNS record", record::delete).answers(object([must("id", id())])),
+                get("Show a DNS record", record::one, |it| it.answers(shown())),
+                put("Replace a DNS record", record::replace, |it| it.takes(new()).answers(shown())),
+                patch("Change a DNS record", record::change, |it| it.takes_change_of(body()).answers(shown())),
+                delete("Remove a DNS record", record::delete, |it| it.answers(object([must("id", id())]))),
             ],
         )
         .tagged("DNS records")
 }
 
-fn filters(list: Operation) -> Operation {
+fn filters(list: About) -> About {
     const TEXTS: [&str; 4] = ["name", "content", "comment", "tag"];
     const TESTS: [&str; 5] = ["", ".exact", ".contains", ".startswith", ".endswith"];
     let texts = TEXTS.iter().flat_map(|name| TESTS.map(|test| format!("{name}{test}")));

@@ -8,43 +8,53 @@ pub(super) fn routes() -> Routes {
 
 fn at(path: &str) -> Routes {
     let below = |rest: &str| format!("{path}/{rest}");
-    let group = object([must("id", id()), must("name", text()), must("scopes", list(text()))]);
     Routes::new()
         .at(
             path,
             [
-                get("List tokens", token::list)
-                    .query("direction", text(), "`desc` for the newest first")
-                    .answers_page_of(shown()),
-                post("Make a token; its secret is shown here only", token::create).takes(body()).answers(created()),
+                get("List tokens", token::list, |it| {
+                    it.query("direction", text(), "`desc` for the newest first").answers_page_of(shown())
+                }),
+                post("Make a token; its secret is shown here only", token::create, |it| {
+                    it.takes(body()).answers(created())
+                }),
             ],
         )
-        .at(&below("verify"), [get("Verify the token that is shown", token::verify).answers(verified()).fails([401])])
+        .at(
+            &below("verify"),
+            [get("Verify the token that is shown", token::verify, |it| it.answers(verified()).fails([401]))],
+        )
         .at(
             &below("permission_groups"),
-            [get("List what tokens can be allowed", token::permission_groups)
-                .query("name", text(), "Of this name")
-                .answers_page_of(group)],
+            [get("List what tokens can be allowed", token::permission_groups, |it| {
+                it.query("name", text(), "Of this name").answers_page_of(group())
+            })],
         )
         .at(
             &below("{token}"),
             [
-                get("Show a token", token::one).answers(shown()),
-                put("Replace what a token may do", token::replace).takes(body()).answers(shown()),
-                delete("End a token", token::delete).answers(object([must("id", id())])),
+                get("Show a token", token::one, |it| it.answers(shown())),
+                put("Replace what a token may do", token::replace, |it| it.takes(body()).answers(shown())),
+                delete("End a token", token::delete, |it| it.answers(object([must("id", id())]))),
             ],
         )
         .at(
             &below("{token}/value"),
-            [put("Give a token another secret, and show it", token::roll).answers(like("^snk_").about("The secret"))],
+            [put("Give a token another secret, and show it", token::roll, |it| {
+                it.answers(like("^snk_").about("The secret"))
+            })],
         )
+}
+
+fn group() -> Schema {
+    object([must("id", id()), must("name", text()), must("scopes", list(text()))])
 }
 
 fn body() -> Schema {
     let some = |of: Schema| list(of).least(1).most(document::MAX_LIST);
     let networks = || list(text().about("An address, or a network")).most(document::MAX_LIST);
     let star = || one_of(&["*"]);
-    let group = any_of([object([must("id", id())]), object([must("name", text())])]);
+    let group = any_of([object([must("id", one_of(&token::group_ids()))]), object([must("name", text())])]);
     let policy = object([
         must("effect", one_of(&["allow", "deny"])),
         must("resources", map(any_of([star(), map(star())])))

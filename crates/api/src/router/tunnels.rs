@@ -1,58 +1,60 @@
 use crate::openapi::schema::{
     Schema, anything, count, flag, hostname, id, integer, like, list, may, must, object, one_of, text, time, uuid,
 };
-use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::openapi::{About, Routes, delete, get, patch, post, put};
 use crate::tunnel::{self, configuration, connection, document, route};
 
 pub(super) fn routes() -> Routes {
     const PATH: &str = "/accounts/{account}/cfd_tunnel";
     let one = |rest: &str| format!("{PATH}/{{tunnel}}{rest}");
     Routes::new()
-        .at("/accounts/{account}/tunnels", [filters(get("List tunnels", tunnel::list))])
+        .at("/accounts/{account}/tunnels", [get("List tunnels", tunnel::list, filters)])
         .at(
             PATH,
             [
-                filters(get("List tunnels", tunnel::list)),
-                post("Make a tunnel", tunnel::create).takes(new()).answers(created()).fails([409]),
+                get("List tunnels", tunnel::list, filters),
+                post("Make a tunnel", tunnel::create, |it| it.takes(new()).answers(created()).fails([409])),
             ],
         )
         .at(
             &one(""),
             [
-                get("Show a tunnel", tunnel::one).answers(shown()),
-                patch("Change a tunnel", tunnel::change).takes(change()).answers(shown()).fails([409]),
-                delete("Delete a tunnel", tunnel::delete)
-                    .query("cascade", flag(), "Also if it has connections")
-                    .answers(shown()),
+                get("Show a tunnel", tunnel::one, |it| it.answers(shown())),
+                patch("Change a tunnel", tunnel::change, |it| it.takes(change()).answers(shown()).fails([409])),
+                delete("Delete a tunnel", tunnel::delete, |it| {
+                    it.query("cascade", flag(), "Also if it has connections").answers(shown())
+                }),
             ],
         )
-        .at(&one("/token"), [get("Show what an agent needs to serve a tunnel", tunnel::token).answers(text())])
+        .at(&one("/token"), [get("Show what an agent needs to serve a tunnel", tunnel::token, |it| it.answers(text()))])
         .at(
             &one("/connections"),
             [
-                of_connector(get("List a tunnel's connectors", connection::list)).answers(list(connector())),
-                of_connector(delete("Close a tunnel's connections", connection::close)).answers(object([])),
+                get("List a tunnel's connectors", connection::list, |it| of_connector(it).answers(list(connector()))),
+                delete("Close a tunnel's connections", connection::close, |it| of_connector(it).answers(object([]))),
             ],
         )
-        .at(&one("/connectors/{connector}"), [get("Show a connector", connection::connector).answers(connector())])
+        .at(
+            &one("/connectors/{connector}"),
+            [get("Show a connector", connection::connector, |it| it.answers(connector()))],
+        )
         .at(
             &one("/configurations"),
             [
-                get("Show what a tunnel's agents do with requests", configuration::one).answers(configured()),
-                put("Say what they do", configuration::put)
-                    .takes(object([must("config", config())]))
-                    .if_match()
-                    .answers(configured()),
+                get("Show what a tunnel's agents do with requests", configuration::one, |it| it.answers(configured())),
+                put("Say what they do", configuration::put, |it| {
+                    it.takes(object([must("config", config())])).if_match().answers(configured())
+                }),
             ],
         )
         .at(
             "/zones/{zone}/tunnels/{tunnel}/routes",
-            [put("Lead a name to a tunnel", route::put).takes(route_wanted()).answers(route_written())],
+            [put("Lead a name to a tunnel", route::put, |it| it.takes(route_wanted()).answers(route_written()))],
         )
         .tagged("Tunnels")
 }
 
-fn filters(list: Operation) -> Operation {
+fn filters(list: About) -> About {
     let texts = ["name", "name_prefix", "include_prefix", "exclude_prefix"];
     let list = texts.into_iter().fold(list, |list, name| list.query(name, text(), "Of these names"));
     list.query("is_deleted", flag(), "Only those that are, or are not")
@@ -64,8 +66,8 @@ fn filters(list: Operation) -> Operation {
         .answers_page_of(shown())
 }
 
-fn of_connector(operation: Operation) -> Operation {
-    operation.query("client_id", uuid(), "Of this connector")
+fn of_connector(about: About) -> About {
+    about.query("client_id", uuid(), "Of this connector")
 }
 
 fn name() -> Schema {

@@ -11,46 +11,51 @@ pub(super) fn routes() -> Routes {
         .at(
             "/zones",
             [
-                get("List zones", zone::list)
-                    .query("name", text(), "Equal, or as `equal:`, `contains:`, `starts_with:` or `ends_with:` say")
-                    .query("name.exact", text(), "The same")
-                    .query("status", text(), "`active` is all of them")
-                    .query("account.id", text(), "Of this account")
-                    .query("account.name", text(), "Of the account of this name")
-                    .query("type", text(), "Of this type")
-                    .query("match", text(), "`any`: one of these is enough")
-                    .query("order", text(), "`name`; else in the order in which they were made")
-                    .query("direction", text(), "`desc` for the last first")
-                    .answers_page_of(shown()),
-                post("Make a zone", zone::create).takes(new()).answers(shown()).fails([404]),
+                get("List zones", zone::list, |it| {
+                    it.query("name", text(), "Equal, or as `equal:`, `contains:`, `starts_with:` or `ends_with:` say")
+                        .query("name.exact", text(), "The same")
+                        .query("status", text(), "`active` is all of them")
+                        .query("account.id", text(), "Of this account")
+                        .query("account.name", text(), "Of the account of this name")
+                        .query("type", text(), "Of this type")
+                        .query("match", text(), "`any`: one of these is enough")
+                        .query("order", text(), "`name`; else in the order in which they were made")
+                        .query("direction", text(), "`desc` for the last first")
+                        .answers_page_of(shown())
+                }),
+                post("Make a zone", zone::create, |it| it.takes(new()).answers(shown()).fails([404])),
             ],
         )
         .at(
             "/zones/{zone}",
             [
-                get("Show a zone", zone::one).answers(shown()),
-                patch("Change a zone", zone::change).takes(change()).answers(shown()),
-                delete("Remove a zone with all that it has", zone::delete).answers(object([must("id", id())])),
+                get("Show a zone", zone::one, |it| it.answers(shown())),
+                patch("Change a zone", zone::change, |it| it.takes(change()).answers(shown())),
+                delete("Remove a zone with all that it has", zone::delete, |it| it.answers(object([must("id", id())]))),
             ],
         )
-        .at("/zones/{zone}/settings", [get("List settings", setting::list).answers(list(setting::described()))])
+        .at(
+            "/zones/{zone}/settings",
+            [get("List settings", setting::list, |it| it.answers(list(setting::described())))],
+        )
         .at("/zones/{zone}/settings/{setting}", setting::one_of_list())
         .at(
             "/zones/{zone}/purge_cache",
-            [post("Purge the cache", purge::purge).takes(purged()).answers(object([must("id", id())]))],
+            [post("Purge the cache", purge::purge, |it| it.takes(purged()).answers(object([must("id", id())])))],
         )
         .at(
             "/zones/{zone}/dnssec",
             [
-                get("Show whether a zone is to be signed", dnssec::one).answers(signed()),
-                patch("Say whether a zone is to be signed", dnssec::change)
-                    .takes(object([may("status", one_of(&["active", "disabled", "pending"]))]).named("Dnssec"))
-                    .answers(signed()),
+                get("Show whether a zone is to be signed", dnssec::one, |it| it.answers(signed())),
+                patch("Say whether a zone is to be signed", dnssec::change, |it| {
+                    it.takes(object([may("status", one_of(&["active", "disabled", "pending"]))]).named("Dnssec"))
+                        .answers(signed())
+                }),
             ],
         )
         .at(
             "/zones/{zone}/pagerules",
-            [get("List page rules: there are none", zone::page_rules).answers(list(anything()).most(0))],
+            [get("List page rules: there are none", zone::page_rules, |it| it.answers(list(anything()).most(0)))],
         );
     let apart = |routes: Routes, (path, setting): &'static (&str, _)| {
         routes.at(&format!("/zones/{{zone}}/{path}"), setting::apart(setting))
@@ -78,7 +83,7 @@ fn shown() -> Schema {
         must("name", hostname()),
         must("account", object([must("id", id()), must("name", text())])),
         must("owner", object([must("id", id()), must("type", text()), must("name", text())])),
-        must("plan", object([must("id", text()), must("name", text())])),
+        must("plan", object([]).about("What clients insist on; there are no plans")),
         must("meta", object([])),
         must("name_servers", list(hostname())),
         must("original_name_servers", null()),

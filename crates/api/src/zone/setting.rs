@@ -106,8 +106,8 @@ async fn change(State(shared): State<Arc<Shared>>, Path((zone, name)): Path<(Str
 /// What is done with one of those that are listed.
 pub(crate) fn one_of_list() -> [Operation; 2] {
     [
-        get("Show a setting", one).answers(described()),
-        patch("Change a setting", change).takes(change_described()).answers(described()),
+        get("Show a setting", one, |it| it.answers(described())),
+        patch("Change a setting", change, |it| it.takes(change_described()).answers(described())),
     ]
 }
 
@@ -116,22 +116,23 @@ pub(crate) fn apart(setting: &'static Setting) -> [Operation; 4] {
     type Zone = Path<String>;
     let set =
         async |State(shared): State<Arc<Shared>>, Path(zone): Zone, body| set(&shared, &zone, setting, body).await;
-    let back = object([must("id", text()), must("editable", flag())]);
-    let value = object([must("value", one_of(setting.allowed))]);
+    let back = || object([must("id", text()), must("editable", flag())]);
+    let value = || object([must("value", one_of(setting.allowed))]);
     let title = format!("{} of a zone", setting.name);
     [
-        get(format!("Show {title}"), async |State(shared): State<Arc<Shared>>, Path(zone): Zone| {
-            show(&shared, &zone, setting)
-        })
-        .answers(described()),
-        patch(format!("Change {title}"), set).takes(value.clone()).answers(described()),
+        get(
+            format!("Show {title}"),
+            async |State(shared): State<Arc<Shared>>, Path(zone): Zone| show(&shared, &zone, setting),
+            |it| it.answers(described()),
+        ),
+        patch(format!("Change {title}"), set, move |it| it.takes(value()).answers(described())),
         // One of the libraries makes it so.
-        post(format!("Change {title}, as PATCH does"), set).takes(value).answers(described()),
+        post(format!("Change {title}, as PATCH does"), set, move |it| it.takes(value()).answers(described())),
         delete(
             format!("Put {title} back to what is usual"),
             async |State(shared): State<Arc<Shared>>, Path(zone): Zone| reset(&shared, &zone, setting).await,
-        )
-        .answers(back),
+            move |it| it.answers(back()),
+        ),
     ]
 }
 

@@ -38,13 +38,18 @@ impl Description {
         let kind = answer.headers["content-type"].to_str().unwrap();
         assert!(!content[kind].is_null(), "{kind} is not described: {}", shown());
         if kind == "application/json" {
-            let flaw = self.flaw(&content[kind]["schema"], &answer.json());
+            let flaw = self.flaw(&content[kind]["schema"], &answer.json(), Others::Refused);
             assert_eq!(flaw, None, "the answer is not as described: {}", shown());
         }
         let taken = &operation["requestBody"]["content"]["application/json"]["schema"];
         if answer.status.is_success() && !taken.is_null() {
             let sent = if sent.is_empty() { json!({}) } else { serde_json::from_slice(sent).unwrap() };
-            assert_eq!(self.flaw(taken, &sent), None, "what was taken is not as described: {}", shown());
+            assert_eq!(
+                self.flaw(taken, &sent, Others::PassedOver),
+                None,
+                "what was taken is not as described: {}",
+                shown()
+            );
         }
     }
 
@@ -71,16 +76,17 @@ impl Description {
     }
 
     /// Where and why a value does not fit a schema.
-    fn flaw(&self, schema: &Value, value: &Value) -> Option<String> {
+    fn flaw(&self, schema: &Value, value: &Value, others: Others) -> Option<String> {
         let schema = self.resolved(schema);
         let wrong = |word: &str| Some(format!(": {word} {}, and this is {value}", schema[word]));
         for inner in schema["allOf"].as_array().into_iter().flatten() {
-            if let Some(flaw) = self.flaw(inner, value) {
+            // What one of them does not have, another one may.
+            if let Some(flaw) = self.flaw(inner, value, Others::RefusedInside.or(others)) {
                 return Some(flaw);
             }
         }
         if let Some(choices) = schema["anyOf"].as_array() {
-            let flaws: Option<Vec<_>> = choices.iter().map(|inner| self.flaw(inner, value)).collect();
+            let flaws: Option<Vec<_>> = choices.iter().map(|inner| self.flaw(inner, value, others)).collect();
             if let Some(flaws) = flaws {
                 return Some(flaws.join(" or "));
             }
@@ -121,7 +127,7 @@ impl Description {
         }
         match value {
             Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
-                let flaw = self.flaw(&schema["items"], item)?;
+                let flaw = self.flaw(&schema["items"], item, others.inside())?;
                 Some(format!("[{index}]{flaw}"))
             }),
             Value::Object(members) => {
@@ -129,17 +135,42 @@ impl Description {
                 if let Some(name) = required.into_iter().find(|name| !members.contains_key(*name)) {
                     return Some(format!(".{name}: it is missing"));
                 }
+                // An object of which nothing is said may have anything.
+                let is_whole =
+                    others == Others::Refused && schema["properties"].as_object().is_some_and(|it| !it.is_empty());
                 members.iter().find_map(|(name, member)| {
                     let inner = match (schema["properties"].get(name), &schema["additionalProperties"]) {
                         (Some(inner), _) => inner,
                         (None, Value::Bool(false)) => return Some(format!(".{name}: there is no such member")),
+                        (None, Value::Null) if is_whole => return Some(format!(".{name}: it is not described")),
                         (None, inner) => inner,
                     };
-                    Some(format!(".{name}{}", self.flaw(inner, member)?))
+                    Some(format!(".{name}{}", self.flaw(inner, member, others.inside())?))
                 })
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         }
+    }
+}
+
+/// What becomes of members that are not described.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// Nothing, as in a body.
+    PassedOver,
+    /// An answer has none.
+    Refused,
+    /// It has none in what is inside.
+    RefusedInside,
+}
+
+impl Others {
+    fn inside(self) -> Self {
+        if self == Self::RefusedInside { Self::Refused } else { self }
+    }
+
+    fn or(self, others: Self) -> Self {
+        if others == Self::PassedOver { others } else { self }
     }
 }
 
@@ -175,6 +206,7 @@ async fn what_is_not_described_is_found() {
     assert!(!passes(zones, "{}", answer(200, &good)));
     assert!(!passes(zones, r#"{"name":"a.test"}"#, answer(200, &good.replace("\"paused\":false", "\"paused\":0"))));
     assert!(!passes(zones, r#"{"name":"a.test"}"#, answer(200, &good.replace("\"paused\"", "\"other\""))));
+    assert!(!passes(zones, r#"{"name":"a.test"}"#, answer(200, &good.replace("\"paused\"", "\"more\":1,\"paused\""))));
     assert!(!passes(zones, r#"{"name":"a.test"}"#, answer(201, &good)));
     assert!(!passes("/client/v4/unheard-of", "", answer(200, &good)));
     let failure = |code: u32| {
