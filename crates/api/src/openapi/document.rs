@@ -147,22 +147,19 @@ fn in_path(name: &str) -> Parameter {
 }
 
 fn responses(outcome: Outcome) -> Value {
+    const NONE: &[u16] = &[];
     let json = |schema: Value| json!({ "application/json": { "schema": schema } });
-    let content = match outcome {
-        Outcome::Result(result) => json(success(result, None)),
-        Outcome::Page(result) => json(success(result, Some(page_info()))),
-        Outcome::Stretch(result) => json(success(result, Some(stretch_info()))),
-        Outcome::Bare(schema) => json(schema.answered()),
-        Outcome::Text(kind, failures) => {
-            let mut content = Map::new();
-            content.insert(kind.into(), json!({ "schema": text().answered() }));
-            let page = json!({ "description": "What is wrong, for people", "content": content });
-            let mut responses = json!({ "200": { "description": "As wanted", "content": content } });
-            failures.iter().for_each(|status| responses[status.to_string()] = page.clone());
-            return responses;
-        }
+    let (content, others) = match outcome {
+        Outcome::Result(result) => (json(success(result, None)), NONE),
+        Outcome::Page(result) => (json(success(result, Some(page_info()))), NONE),
+        Outcome::Stretch(result) => (json(success(result, Some(stretch_info()))), NONE),
+        Outcome::Bare(schema, others) => (json(schema.answered()), others),
+        Outcome::Text(kind, failures) => (json!({ kind: { "schema": text().answered() } }), failures),
     };
-    json!({ "200": { "description": "As wanted", "content": content } })
+    let mut responses = json!({ "200": { "description": "As wanted", "content": content } });
+    let failed = json!({ "description": "What is wrong", "content": content });
+    others.iter().for_each(|status| responses[status.to_string()] = failed.clone());
+    responses
 }
 
 /// A result in the envelope.

@@ -51,8 +51,8 @@ pub(super) enum Outcome {
     Page(Schema),
     /// A part of a list after which one reads on by a cursor, in the envelope.
     Stretch(Schema),
-    /// JSON without the envelope.
-    Bare(Schema),
+    /// JSON without the envelope, with these statuses as well.
+    Bare(Schema, &'static [u16]),
     /// Text of this kind; failures with these statuses are such, too.
     Text(&'static str, &'static [u16]),
 }
@@ -189,7 +189,12 @@ impl About {
 
     /// Answers this JSON, not in the envelope.
     pub(crate) fn answers_bare(self, schema: Schema) -> Self {
-        self.outcome(Outcome::Bare(schema))
+        self.answers_bare_even_at(schema, &[])
+    }
+
+    /// Answers this JSON, not in the envelope, with these statuses as well.
+    pub(crate) fn answers_bare_even_at(self, schema: Schema, statuses: &'static [u16]) -> Self {
+        self.outcome(Outcome::Bare(schema, statuses))
     }
 
     /// Answers text of this kind, in failures with these statuses as well.

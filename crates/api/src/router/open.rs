@@ -43,7 +43,12 @@ pub(super) fn routes() -> Routes {
                 it.takes(object([must("key", text())])).answers(handover()).fails([403, 409, 429, 500, 503])
             })],
         )
-        .at("/ready", [get("Say that the node is there", node::ready, |it| it.answers_bare(ready()))])
+        .at(
+            "/ready",
+            [get("Say whether the node is of use to agents and visitors", node::ready, |it| {
+                it.answers_bare_even_at(ready(), &[503])
+            })],
+        )
         .at(
             "/metrics",
             [elsewhere("Show what is counted, for Prometheus", |it| it.answers_text("text/plain; version=0.0.4", &[]))],
