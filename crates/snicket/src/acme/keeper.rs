@@ -29,7 +29,7 @@ const ATTEMPT: Duration = Duration::from_secs(120);
 /// any, and all hear of changes within milliseconds.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Between attempts to write down how an order has ended. A certificate is worth it.
+/// Between attempts to write down how an order goes. A certificate is worth it.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// After an order that could not begin, though it might at any moment, visitors ask for none for so long. One that is under
@@ -293,12 +293,8 @@ impl Orderer {
                 tracing::warn!(%name, %error, has_old, "no certificate was issued; it is tried again later");
             }
         }
-        while let Err(problem) = self.write(&hold, &outcome).await {
-            if matches!(problem, AcmeError::Lost) || Timestamp::now() >= hold.until() {
-                tracing::warn!(%name, %problem, "how an order ended cannot be written down");
-                return;
-            }
-            sleep(WRITE_AGAIN).await;
+        if let Err(problem) = persistently(&hold, || self.write(&hold, &outcome)).await {
+            tracing::warn!(%name, %problem, "how an order ended cannot be written down");
         }
     }
 
@@ -363,7 +359,8 @@ impl Orderer {
     async fn order_with(&self, hold: &AcmeHold, way: Way, credentials: &PrivateText) -> Result<Ordered, OrderError> {
         let show = |Answer { token, key_authorization }| async move {
             let answer = AcmeAnswer { token: token.into(), key_authorization: key_authorization.into() };
-            self.registry.answer_acme_order(hold, answer).await.map_err(|error| error.to_string())?;
+            let shown = persistently(hold, || self.registry.answer_acme_order(hold, answer.clone())).await;
+            shown.map_err(|error| error.to_string())?;
             if self.registry.snapshot().nodes().count() > 1 {
                 sleep(SETTLING).await;
             }
@@ -395,6 +392,23 @@ impl Orderer {
                 }
             }
         }
+    }
+}
+
+/// Writes something of an order down, as often as it takes while the order is this node's: an engine that takes long is no reason
+/// to give it up.
+async fn persistently<F>(hold: &AcmeHold, write: impl Fn() -> F) -> Result<(), AcmeError>
+where
+    F: Future<Output = Result<(), AcmeError>>,
+{
+    loop {
+        match write().await {
+            Err(AcmeError::Commit(problem)) if Timestamp::now() < hold.until() => {
+                tracing::debug!(name = %hold.name(), %problem, "an order is written down later");
+            }
+            outcome => return outcome,
+        }
+        sleep(WRITE_AGAIN).await;
     }
 }
 

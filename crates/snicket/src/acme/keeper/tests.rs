@@ -3,7 +3,9 @@ use certs::tls::Roots;
 use certs::{Authority, Names};
 use futures_util::future::join_all;
 use harness::Pebble;
-use registry::{ConfigSource, Embedded, Engine, Keys, NewTunnel, PortOptions, QuickName, Sealed, TunnelName};
+use registry::{
+    ConfigSource, Embedded, Engine, EngineError, Keys, NewTunnel, PortOptions, QuickName, Sealed, TunnelName,
+};
 use uuid::Uuid;
 
 use super::*;
@@ -162,4 +164,30 @@ async fn orders_that_begin_together_make_one_account() {
     let first = accounts[0].as_ref().unwrap();
     assert!(accounts.iter().all(|account| account.as_ref().unwrap() == first));
     assert_eq!(pebble.accounts(), 1);
+}
+
+fn slow(_: i32) -> Result<(), AcmeError> {
+    Err(AcmeError::Commit(EngineError::Slow.into()))
+}
+
+#[tokio::test]
+async fn an_engine_that_takes_long_ends_no_order() {
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let begin = async |now, text| registry.begin_acme_order(now, &name(text), AcmeUrgency::Now).await.unwrap();
+    let over = begin(at(-1_000_000_000), "over.example.test").await;
+    let order = begin(Timestamp::now(), "a.example.test").await;
+    let tries = std::cell::Cell::new(0);
+    let try_again = |outcome: fn(i32) -> Result<(), AcmeError>| {
+        let tries = &tries;
+        move || {
+            tries.set(tries.get() + 1);
+            std::future::ready(outcome(tries.get()))
+        }
+    };
+    persistently(&order, try_again(|tries| if tries < 2 { slow(tries) } else { Ok(()) })).await.unwrap();
+    assert_eq!(tries.replace(0), 2);
+    // It is somebody else's by now, or its time is over.
+    assert!(matches!(persistently(&order, try_again(|_| Err(AcmeError::Lost))).await, Err(AcmeError::Lost)));
+    assert!(matches!(persistently(&over, try_again(slow)).await, Err(AcmeError::Commit(_))));
+    assert_eq!(tries.get(), 2);
 }
