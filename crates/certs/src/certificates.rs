@@ -165,8 +165,8 @@ impl Certificates {
 
     /// Whether it is worth waiting for a better certificate for a visitor with this first message than there is now.
     pub fn awaited(&self, hello: &ClientHello<'_>) -> Option<Waiting> {
-        let name = hello.server_name()?.to_ascii_lowercase();
         let public = self.public.get()?;
+        let name = hello.server_name()?.to_ascii_lowercase();
         if is_looking(hello) || self.covers(&name) {
             return None;
         }

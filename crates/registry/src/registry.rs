@@ -319,7 +319,12 @@ impl Follower {
         let shared = Arc::clone(&self.shared);
         // A million entries take seconds, and the tasks of visitors are on this thread.
         let replacing = tokio::task::spawn_blocking(move || shared.replace(&state));
-        replacing.await.unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?;
+        match replacing.await {
+            Ok(replaced) => replaced?,
+            Err(failed) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),
+            // The program ends.
+            Err(_) => return Err(EngineError::Closed.into()),
+        }
         self.feed = engine.follow(revision);
         self.applied.send_replace(revision);
         Ok(())

@@ -378,9 +378,10 @@ async fn a_lease_lasts_while_it_is_renewed_and_no_longer(place: Place) {
     let revision = live.commit(left, vec![], vec![put("left", "")]).await.unwrap();
     let mut feed = live.follow(revision);
     let renewed = async {
+        let mut pace = tokio::time::interval(SHORT / 8);
         loop {
+            pace.tick().await;
             live.renew(kept).await.expect("it is renewed in time");
-            tokio::time::sleep(SHORT / 8).await;
         }
     };
     let batches = tokio::select! {

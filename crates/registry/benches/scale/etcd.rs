@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use harness::{LIMIT, until};
 use jiff::Timestamp;
-use registry::{Etcd, EtcdSettings, Registry};
+use registry::{Engine as _, Etcd, EtcdSettings, Registry};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -30,42 +30,31 @@ pub(crate) async fn compare() -> Option<(u64, u64)> {
     let (teller, listener) = (open(address).await, open(counted).await);
     join(&teller, 0);
     join(&listener, 1);
-    until(|| teller.snapshot().nodes().count() == 2 && listener.snapshot().nodes().count() == 2).await;
+    let met = async || [&teller, &listener].iter().all(|registry| registry.snapshot().nodes().count() == 2);
+    until(LIMIT, "both nodes know each other", met).await;
     let quiet = received.load(Ordering::Relaxed);
-    come_and_go(&teller, Some(&listener)).await;
+    let tunnel = Uuid::new_v4();
+    come_and_go(&teller, tunnel, async || listener.snapshot().connections(tunnel).count()).await;
     let by_etcd = received.load(Ordering::Relaxed) - quiet;
 
     let store = Store::new();
     let teller = Registry::open(Pop::new(&store, None), Timestamp::now()).await.unwrap();
     join(&teller, 0);
-    until(|| store.traffic.lock().unwrap().transactions > 1).await;
+    let listed = async || store.engine.live().load().await.unwrap().entries.len();
+    until(LIMIT, "the node is listed", async || listed().await == 1).await;
     let before = *store.traffic.lock().unwrap();
-    come_and_go(&teller, None).await;
+    come_and_go(&teller, tunnel, async || listed().await - 1).await;
     let calculated = store.traffic.lock().unwrap().since(before).bytes;
     Some((calculated, by_etcd))
 }
 
-async fn come_and_go(teller: &Registry, listener: Option<&Registry>) {
-    let tunnel = Uuid::new_v4();
-    let seen = async |count: usize| match listener {
-        Some(listener) => until(|| listener.snapshot().connections(tunnel).count() == count).await,
-        // Longer than it takes to tell of all.
-        None => tokio::time::sleep(Duration::from_secs(2)).await,
-    };
+/// `seen` tells how many of the connections have been told of.
+async fn come_and_go(teller: &Registry, tunnel: Uuid, seen: impl AsyncFn() -> usize) {
     let present: Vec<_> =
         (0..CONNECTIONS).map(|index| teller.connect(connection(tunnel, Uuid::new_v4(), index % 4))).collect();
-    seen(CONNECTIONS).await;
+    until(LIMIT, "all have come", async || seen().await == CONNECTIONS).await;
     drop(present);
-    seen(0).await;
-}
-
-async fn until(is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(harness::LIMIT, waiting).await.expect("it is so in time");
+    until(LIMIT, "all are gone", async || seen().await == 0).await;
 }
 
 /// A way to there on which the bytes that come back are counted.

@@ -34,6 +34,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn main() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    eprintln!("comparing with etcd …");
     // On a runtime of its own, where the time is real.
     let compared = runtime().block_on(etcd::compare());
     runtime().block_on(simulate());

@@ -23,13 +23,8 @@ async fn sees(registry: &Registry, tunnel: Uuid, connections: usize, nodes: usiz
         let snapshot = registry.snapshot();
         (snapshot.connections(tunnel).count(), snapshot.nodes().count())
     };
-    let matches = async {
-        while seen() != (connections, nodes) {
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-    };
-    let found = tokio::time::timeout(GONE, matches).await;
-    found.unwrap_or_else(|_| panic!("{:?} and not {:?} connections and nodes", seen(), (connections, nodes)));
+    let what = format!("{connections} connections and {nodes} nodes are seen");
+    until(GONE, &what, async || seen() == (connections, nodes)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
