@@ -128,8 +128,8 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
          its descriptors and tasks at their most; how long after the attacker left it was back; and the counters that moved, \
          which tell what the edge did about it. [limits.md](limits.md) says what each limit protects.\n\n\
          All run on one machine with {cores} cores. The attacker runs only where nobody else wants to (SCHED_IDLE), and so do the agent and \
-         the origin that it attacks, since they are on other machines in truth and would only take the victim's cores here. The first \
-         row is how much that leaves over: a program that attacks nobody and is just as busy.\n\n\
+         the origin that it attacks, since they are on other machines in truth and would only take the victim's cores here; so are the \
+         victim, its agent and its origin, which wait for nobody here (SCHED_RR). The first row is how much that leaves over: a program that attacks nobody and is just as busy.\n\n\
          Memory is what the process holds beside the pages of the program's file. It was {} MiB when the edge had started and served \
          a few, {} MiB a minute after a crowd of {} honest visitors over every protocol, which is the baseline, and {} MiB a minute \
          after the last attack. Back means: memory within 10 % of the baseline{}, descriptors and tasks within 10 % and a handful. \
