@@ -5,6 +5,7 @@ mod change;
 mod change_load_balancer;
 mod change_pool;
 mod load_balancer;
+mod member;
 mod monitor;
 pub(crate) mod number;
 mod pool;
@@ -20,6 +21,7 @@ use crate::resource::{Key, Resource};
 use crate::{CommitError, Hostname, LoadBalancerId, PoolId};
 
 pub use load_balancer::{LoadBalancer, LoadBalancerTerms};
+pub use member::MemberId;
 pub use monitor::{Monitor, MonitorTerms, MonitorType};
 pub use pool::{
     LoadShedding, Notices, NotificationFilter, Origin, OriginHeader, OriginPolicy, OriginSteering, Pool, PoolTerms,

@@ -27,6 +27,11 @@ macro_rules! hex_id {
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(u128::from_be_bytes(bytes))
             }
+
+            /// Its bits.
+            pub fn to_bits(self) -> u128 {
+                self.0
+            }
         }
 
         impl fmt::Display for $name {

@@ -53,9 +53,9 @@ pub use acme::{
 };
 pub use balance::{
     AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, LoadBalancer,
-    LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, Monitor, MonitorTerms, MonitorType, Notices,
-    NotificationFilter, Origin, OriginHeader, OriginPolicy, OriginSteering, Overrides, Pool, PoolTerms, PreferEcs,
-    REGIONS, RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering,
+    LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberId, Monitor, MonitorTerms, MonitorType,
+    Notices, NotificationFilter, Origin, OriginHeader, OriginPolicy, OriginSteering, Overrides, Pool, PoolTerms,
+    PreferEcs, REGIONS, RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering,
     SteeringPolicy,
 };
 pub use certificate::{

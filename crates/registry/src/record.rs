@@ -70,7 +70,12 @@ impl Record {
         if !self.proxied || self.content.kind() != RecordType::Cname {
             return None;
         }
-        let id = self.content.text().strip_suffix(TUNNEL_SUFFIX)?;
+        Self::tunnel_of_target(self.content.text())
+    }
+
+    /// The tunnel of a name like [`Record::tunnel_target`], if it is one.
+    pub fn tunnel_of_target(name: &str) -> Option<Uuid> {
+        let id = name.strip_suffix(TUNNEL_SUFFIX)?;
         Uuid::try_parse(id).ok().filter(|_| id.len() == 36)
     }
 

@@ -85,6 +85,7 @@ fn origin() -> Schema {
         usual("port", whole(0, 65_535), 0).about("0 is that of the protocol"),
         usual("weight", fraction(0.0, 1.0), 1.0),
         usual("enabled", flag(), true),
+        may("disabled_at", time()).about("Since when it is disabled; passed over where it is sent in"),
         usual("header", header, json!({})),
         usual("virtual_network_id", uuid().or_null(), Value::Null),
         usual("flatten_cname", flag(), false),

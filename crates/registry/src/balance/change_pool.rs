@@ -17,7 +17,8 @@ impl Registry {
     /// # Errors
     /// It is not valid, its name is taken, there is no such monitor, or the engine fails.
     pub async fn create_pool(&self, now: Timestamp, terms: PoolTerms) -> Result<Pool, BalanceError> {
-        let terms = terms.checked()?;
+        let mut terms = terms.checked()?;
+        terms.note_disabled(None, now);
         let disabled_at = (!terms.enabled).then_some(now);
         let pool = Pool { id: PoolId::at(now), terms, created_at: now, modified_at: now, disabled_at };
         self.change(|snapshot, transaction| {
@@ -43,7 +44,8 @@ impl Registry {
     ) -> Result<Pool, BalanceError> {
         self.change(|snapshot, transaction| {
             let old = snapshot.pool(id).ok_or_else(|| no_pool(id))?;
-            let terms = change(&old.terms)?.checked()?;
+            let mut terms = change(&old.terms)?.checked()?;
+            terms.note_disabled(Some(&old.terms), now);
             if terms == old.terms {
                 return Ok(old.value.clone());
             }

@@ -11,7 +11,7 @@ use super::number::{fraction, some_fraction, usual_weight, whole};
 use super::region::check_region;
 use super::{BadTerms, MAX_DESCRIPTION_CHARS, check_number, check_share, check_text};
 use crate::resource::{Key, Resource};
-use crate::{Hostname, MonitorId, PoolId};
+use crate::{Hostname, MonitorId, PoolId, Record};
 
 /// Origins that serve the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +100,9 @@ pub struct Origin {
     /// Whether anybody is led there.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// Since when nobody is, by the registry's own account; whatever is sent in is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<Timestamp>,
     /// What the origin is told of the host.
     #[serde(default)]
     pub header: OriginHeader,
@@ -109,6 +112,18 @@ pub struct Origin {
     /// The host name is answered with the addresses that it leads to.
     #[serde(default)]
     pub flatten_cname: bool,
+}
+
+impl Origin {
+    /// What makes it another one than the others of the pool.
+    fn place(&self) -> (&str, u16, &OriginHeader, Option<Uuid>) {
+        (&self.address, self.port, &self.header, self.virtual_network_id)
+    }
+
+    /// The tunnel behind which it is, if it is behind one.
+    pub fn tunnel(&self) -> Option<Uuid> {
+        Record::tunnel_of_target(&self.address)
+    }
 }
 
 /// The header that requests to an origin get.
@@ -247,6 +262,16 @@ impl PoolTerms {
         Ok(self)
     }
 
+    /// Notes since when origins are disabled: as in the former terms, else since now.
+    pub(super) fn note_disabled(&mut self, old: Option<&Self>, now: Timestamp) {
+        let former = old.map(|old| &*old.origins).unwrap_or_default();
+        for origin in &mut self.origins {
+            let same = former.iter().find(|old| old.place() == origin.place());
+            let since = || same.filter(|old| !old.enabled).and_then(|old| old.disabled_at).unwrap_or(now);
+            origin.disabled_at = (!origin.enabled).then(since);
+        }
+    }
+
     fn check_origins(&mut self) -> Result<(), BadTerms> {
         if self.origins.len() > Self::MAX_ORIGINS {
             let most = Self::MAX_ORIGINS;
@@ -254,14 +279,15 @@ impl PoolTerms {
         }
         let (mut names, mut places) = (HashSet::new(), HashSet::new());
         for (at, origin) in self.origins.iter_mut().enumerate() {
+            origin.check(|member| format!("origins[{at}].{member}"))?;
+        }
+        for (at, origin) in self.origins.iter().enumerate() {
             let of = |member: &str| format!("origins[{at}].{member}");
-            origin.check(of)?;
-            if !origin.name.is_empty() && !names.insert(origin.name.clone()) {
+            if !origin.name.is_empty() && !names.insert(&origin.name) {
                 let problem = format_args!("{} is the name of another origin of the pool", origin.name);
                 return Err(BadTerms::of(of("name"), problem));
             }
-            let place = (origin.address.clone(), origin.port, origin.header.clone(), origin.virtual_network_id);
-            if !places.insert(place) {
+            if !places.insert(origin.place()) {
                 return Err(BadTerms::of(
                     of("address"),
                     "another origin of the pool has the same address, port and Host",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap, OrdSet};
 
-use super::{decode, parse, set_ordered};
+use super::{decode, parse, set, set_ordered};
 use crate::balance::{LoadBalancer, Monitor, Pool, Referrer, Turn};
 use crate::engine::Revision;
 use crate::resource::{Resource as _, Versioned};
@@ -20,7 +20,9 @@ pub(super) struct Balance {
     monitored: OrdSet<(MonitorId, PoolId)>,
     /// Those of deleted zones are here, too, as long as they are in the registry.
     balancers: OrdMap<LoadBalancerId, Arc<Versioned<LoadBalancer>>>,
-    balancer_names: HashMap<(ZoneId, Hostname), LoadBalancerId>,
+    /// By name, and by the name below which a wildcard is; the same one may be in two zones that lie in each other.
+    exact: HashMap<Box<str>, OrdMap<ZoneId, LoadBalancerId>>,
+    wildcards: HashMap<Box<str>, OrdMap<ZoneId, LoadBalancerId>>,
     of_zones: OrdSet<(ZoneId, LoadBalancerId)>,
     with_pools: OrdSet<(PoolId, LoadBalancerId)>,
 }
@@ -83,7 +85,35 @@ impl Snapshot {
 
     /// The load balancer of this name in a zone.
     pub fn load_balancer_named(&self, zone: ZoneId, name: &Hostname) -> Option<&Arc<Versioned<LoadBalancer>>> {
-        self.load_balancer(*self.balance.balancer_names.get(&(zone, name.clone()))?)
+        self.load_balancer(self.balance.named(zone, name)?)
+    }
+
+    /// The load balancer that a visitor's host name comes to, if it is to be led by one: enabled, and through the edge. One of
+    /// exactly this name goes before records, one of a wildcard before records of the same or a higher wildcard. The name must be
+    /// in the form that [`Hostname`] has, as for [`Snapshot::route`].
+    pub fn balancer_of(&self, host: &str) -> Option<&Arc<Versioned<LoadBalancer>>> {
+        let balance = &self.balance;
+        if balance.exact.is_empty() && balance.wildcards.is_empty() {
+            return None;
+        }
+        let zone = self.zone_of(host)?;
+        let leading = |names: &HashMap<Box<str>, OrdMap<ZoneId, LoadBalancerId>>, name: &str| {
+            let id = *names.get(name)?.get(&zone.id)?;
+            balance.balancers.get(&id).filter(|balancer| balancer.terms.enabled && balancer.terms.proxied)
+        };
+        let exact = leading(&balance.exact, host);
+        if exact.is_some() || self.exact_route(host).is_some() {
+            return exact;
+        }
+        let mut name = host;
+        while name != zone.name.as_str() {
+            name = name.split_once('.')?.1;
+            let wildcard = leading(&balance.wildcards, name);
+            if wildcard.is_some() || self.wildcard_route(name).is_some() {
+                return wildcard;
+            }
+        }
+        None
     }
 
     /// All load balancers, the oldest first.
@@ -101,6 +131,11 @@ impl Snapshot {
         let first = (zone, LoadBalancerId::from_bytes([0; 16]));
         let balancers = self.balance.of_zones.range(first..).take_while(move |(id, _)| *id == zone);
         balancers.filter_map(|(_, id)| self.balance.balancers.get(id))
+    }
+
+    /// When anything of load balancing was last changed.
+    pub fn balance_revision(&self) -> Revision {
+        self.balance.turn.as_ref().map_or(0, |turn| turn.revision)
     }
 
     pub(crate) fn balance_turn(&self) -> Option<&Arc<Versioned<Turn>>> {
@@ -148,10 +183,10 @@ impl Balance {
     }
 
     fn set_balancer(&mut self, id: LoadBalancerId, balancer: Option<Arc<Versioned<LoadBalancer>>>) {
-        if let Some(old) = self.balancers.get(&id) {
-            let name = (old.zone, old.terms.name.clone());
-            if self.balancer_names.get(&name) == Some(&id) {
-                self.balancer_names.remove(&name);
+        if let Some(old) = self.balancers.get(&id).cloned() {
+            // One that was renamed in the same moment has the name already.
+            if self.named(old.zone, &old.terms.name) == Some(id) {
+                self.set_name(old.zone, &old.terms.name, None);
             }
             self.of_zones.remove(&(old.zone, id));
             for pool in old.terms.pools() {
@@ -159,7 +194,7 @@ impl Balance {
             }
         }
         if let Some(new) = &balancer {
-            self.balancer_names.insert((new.zone, new.terms.name.clone()), id);
+            self.set_name(new.zone, &new.terms.name, Some(id));
             self.of_zones.insert((new.zone, id));
             for pool in new.terms.pools() {
                 self.with_pools.insert((pool, id));
@@ -167,4 +202,21 @@ impl Balance {
         }
         set_ordered(&mut self.balancers, id, balancer);
     }
+
+    fn named(&self, zone: ZoneId, name: &Hostname) -> Option<LoadBalancerId> {
+        let names = if name.wildcard_parent().is_some() { &self.wildcards } else { &self.exact };
+        names.get(bare(name))?.get(&zone).copied()
+    }
+
+    fn set_name(&mut self, zone: ZoneId, name: &Hostname, id: Option<LoadBalancerId>) {
+        let names = if name.wildcard_parent().is_some() { &mut self.wildcards } else { &mut self.exact };
+        let mut of_zones = names.get(bare(name)).cloned().unwrap_or_default();
+        set_ordered(&mut of_zones, zone, id);
+        set(names, bare(name).into(), Some(of_zones).filter(|of_zones| !of_zones.is_empty()));
+    }
+}
+
+/// A name, or the one below which a wildcard is.
+fn bare(name: &Hostname) -> &str {
+    name.wildcard_parent().unwrap_or(name.as_str())
 }

@@ -90,6 +90,11 @@ impl Snapshot {
         self.names.exact.get(name)
     }
 
+    /// The route of the wildcard below exactly this name.
+    pub(super) fn wildcard_route(&self, parent: &str) -> Option<&Arc<Route>> {
+        self.names.wildcards.get(parent)
+    }
+
     /// All routes, by host name.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.names.routes.values()

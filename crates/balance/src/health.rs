@@ -1,0 +1,9 @@
+//! Whether a member is well. Pure: the time is passed in.
+
+mod passive;
+mod standing;
+
+pub(crate) use passive::Verdict;
+pub use passive::{Failure, Passive};
+pub use standing::Standing;
+pub(crate) use standing::share;

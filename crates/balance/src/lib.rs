@@ -1,0 +1,26 @@
+//! Who serves a visitor: pools, their members, and which of these are well.
+//!
+//! [`Board`] is the entry, one for each node: it has a [`Plan`] for each load balancer, made once for each change of what is
+//! configured, and what is known of each [`Member`]. [`Plan::walk`] then answers the members for one [`Visitor`], the first one and
+//! those for when that one fails; it is pure: the time, the chance and the visitor are passed in, and the rest is numbers in memory.
+//!
+//! Deliberately absent: how a member is reached (the edge's, for visitors and for questions about health), and what a rule of a
+//! load balancer says of a request: rules need a language of expressions, and are passed over.
+
+mod affinity;
+mod board;
+mod budget;
+mod choice;
+mod health;
+mod plan;
+mod visitor;
+mod vitals;
+
+pub use affinity::COOKIE;
+pub use board::Board;
+pub use budget::Budget;
+pub use choice::Walk;
+pub use health::{Failure, Passive, Standing};
+pub use plan::{Member, Plan, Target};
+pub use visitor::{Place, Visitor};
+pub use vitals::{UnderWay, Vitals};
