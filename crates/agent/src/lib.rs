@@ -34,8 +34,8 @@ pub use event::{
 };
 pub use inspector::listen as listen_inspector;
 pub use metrics::listen as listen_metrics;
-pub use origin::PrepareError;
 #[cfg(any(test, feature = "fuzz"))]
 pub use origin::fuzz;
+pub use origin::{Directs, Permits, Place, PrepareError, Security};
 pub use proxy::{Proxies, ProxyError};
 pub use supervisor::Protocol;

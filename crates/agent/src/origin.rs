@@ -3,6 +3,7 @@
 mod connect;
 mod connected;
 mod datagram;
+mod direct;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -35,6 +36,7 @@ use connect::Dial;
 pub(crate) use connected::Connected;
 use datagram::DatagramOrigin;
 pub(crate) use datagram::{Peer, Sent, is_refusal};
+pub use direct::{Directs, Permits, Place, Security};
 use error::ConnectFailure;
 pub use error::PrepareError;
 use stream::StreamOrigin;
@@ -78,7 +80,7 @@ impl Origin {
             Service::Bastion => Self::Stream(StreamOrigin::jump(&rule.options)),
             Service::Socks => Self::Stream(StreamOrigin::socks(&rule.options)),
             Service::Http { .. } | Service::Unix { .. } => {
-                Self::Http(Box::new(HttpOrigin::prepare(rule, trust, proxies)?))
+                Self::Http(Box::new(HttpOrigin::prepare(&rule.service, &rule.options, trust, proxies, None)?))
             }
         })
     }

@@ -23,7 +23,7 @@ use crate::visitor::{Place, Visitor};
 /// Whoever is well goes before whoever is not: the pools that the load balancer's policy names, as long as they are healthy, then
 /// the fallback pool, then members that are well in pools that have too few of these or shed the visitor; then those that answered
 /// badly of late; and in the end the fallback pool's, whatever is known of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Walk<'a> {
     plan: &'a Plan,
     /// The pools that the policy names for this visitor.
@@ -134,6 +134,18 @@ impl<'a> Walk<'a> {
             self.tried.push(candidate);
         }
         None
+    }
+
+    /// Whether there is a next one.
+    pub fn has_next(&self, is_linked: impl Fn(Uuid) -> bool) -> bool {
+        self.clone().next(is_linked).is_some()
+    }
+
+    /// From the start, since somebody may be there now who was not. The members that a request went to stay counted.
+    pub fn again(&mut self) {
+        (self.stage, self.current) = (Stage::Named, None);
+        self.done.clear();
+        self.tried.clear();
     }
 
     /// The cookie with which the visitor comes to the latest member again; `None` if it has that already, or is to have none.

@@ -2,10 +2,11 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use agent::Permits;
 pub use http2::Rate;
 
 /// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Where this node is, such as `lab01`: second half of every `cf-ray`, and what agents see as their location.
     pub location: String,
@@ -13,6 +14,8 @@ pub struct Config {
     pub limits: Limits,
     /// The public ports that tunnels may have, on the address of the visitors with TLS; `None` is none at all.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Which addresses members of pools may have.
+    pub origins: Permits,
 }
 
 /// Where a node listens. Port 0 lets the system choose.

@@ -15,7 +15,7 @@ use http::{Request, Response, request};
 use http_body::Body as _;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
-use wire::{Body, ExchangeError, Interim, Kind};
+use wire::{Body, ExchangeError, Interim, Kind, OriginFault};
 
 use crate::Limits;
 use crate::refusal::{self, Refusal};
@@ -39,6 +39,14 @@ pub(crate) trait Pool {
     /// A request is sent again.
     fn retried(&self, why: Retry);
 
+    /// The origin itself failed a request, or was too late.
+    fn origin_failed(&self, _: OriginFault) {}
+
+    /// Turns to another origin, if there is one that this request may go to.
+    fn turns(&self) -> bool {
+        false
+    }
+
     /// Waits for a connection if one is likely to come within the time; none if not, or in vain. One of `tried` that is still there
     /// after a moment will do as well, and one that is doubted when the time is up.
     fn await_one(&self, tried: &[Identity], time: Duration) -> impl Future<Output = Option<Self::Carrier>> + Send;
@@ -60,10 +68,12 @@ pub(crate) enum Retry {
     Lost,
     /// Nothing was heard from the agent, answer or other.
     Silent,
+    /// An origin gave no answer, and there is another one.
+    Origin,
 }
 
 impl Retry {
-    pub(crate) const ALL: [Self; 3] = [Self::NotSent, Self::Lost, Self::Silent];
+    pub(crate) const ALL: [Self; 4] = [Self::NotSent, Self::Lost, Self::Silent, Self::Origin];
 
     /// As metrics name it.
     pub(crate) fn label(self) -> &'static str {
@@ -71,6 +81,7 @@ impl Retry {
             Self::NotSent => "not_sent",
             Self::Lost => "lost",
             Self::Silent => "silent",
+            Self::Origin => "origin",
         }
     }
 }
@@ -157,7 +168,12 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: &mut Order, limits: &Limi
         };
         let vigil = Vigil::new(&carrier, started);
         let times = (limits.response.saturating_sub(spent), limits.body_pause);
-        let (error, why) = match in_time(exchange.as_mut(), waiting, times, vigil, may_leave).await? {
+        let outcome = in_time(exchange.as_mut(), waiting, times, vigil, may_leave).await.inspect_err(|refusal| {
+            if **refusal == refusal::ORIGIN_TIMEOUT {
+                pool.origin_failed(OriginFault::ResponseTimeout);
+            }
+        });
+        let (error, why) = match outcome? {
             Ok(Ok(answer)) => {
                 if let Some(replay) = &replay {
                     replay.settle();
@@ -165,7 +181,14 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: &mut Order, limits: &Limi
                 return Ok(answer);
             }
             Ok(Err(error)) => {
-                let why = if matches!(error, ExchangeError::NotSent(_)) { Retry::NotSent } else { Retry::Lost };
+                let why = match &error {
+                    ExchangeError::NotSent(_) => Retry::NotSent,
+                    ExchangeError::Origin(error) => {
+                        pool.origin_failed(error.fault);
+                        Retry::Origin
+                    }
+                    _ => Retry::Lost,
+                };
                 (error, why)
             }
             Err(Silent) => (ExchangeError::Lost("nothing is heard from the agent".into()), Retry::Silent),
@@ -180,7 +203,13 @@ pub(crate) async fn dispatch<P: Pool>(pool: &P, order: &mut Order, limits: &Limi
                 pool.retried(why);
                 tracing::debug!(connection = %carrier.identity().connection, %error, "trying another connection");
             }
-            Verdict::Refuse(refusal) => return Err(Failure { refusal, detail: detail(error) }),
+            Verdict::Elsewhere(_) if pool.turns() => {
+                pool.retried(why);
+                tracing::debug!(%error, "asking another origin");
+            }
+            Verdict::Elsewhere(refusal) | Verdict::Refuse(refusal) => {
+                return Err(Failure { refusal, detail: detail(error) });
+            }
         }
     }
 }

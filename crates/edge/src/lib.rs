@@ -21,6 +21,7 @@ mod gate;
 mod header;
 mod host;
 mod listen;
+mod members;
 mod metrics;
 mod node;
 mod ports;

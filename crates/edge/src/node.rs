@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agent::Directs;
 use axum::Router;
 use axum::routing::get;
+use balance::Board;
 use certs::{Certificates, CertsError, tls};
 use http::HeaderValue;
+use jiff::Timestamp;
 use quinn::crypto::rustls::QuicServerConfig;
 use registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
+use tokio::time::MissedTickBehavior;
 use wire::quic::Packets;
 
 use crate::connections::Connections;
@@ -32,6 +36,8 @@ use crate::{Addresses, Config};
 const PARTING: Duration = Duration::from_secs(2);
 /// Seconds for which a visitor may remember that there is HTTP/3.
 const HTTP3_KNOWN: u32 = 24 * 3600;
+/// Between two looks at which members of pools are connected.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long closing messages may take to leave after everything else has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -87,10 +93,13 @@ impl Edge {
             Arc::clone(&metrics),
             agents.clone(),
         );
+        let (board, members_of) = (Arc::new(Board::default()), registry.clone());
         let site = Site {
             registry: registry.clone(),
             gate: Gate::new(),
             tunnels: Arc::clone(&tunnels),
+            board: Arc::clone(&board),
+            directs: Arc::new(Directs::new(Arc::clone(&config.origins))),
             metrics: Arc::clone(&metrics),
             limits: config.limits,
             location: config.location.clone(),
@@ -131,6 +140,7 @@ impl Edge {
         let places = listen::Places::of_visitors(&limits);
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
+        agents.spawn(keep_fresh(board, members_of, agents.clone()));
         if let Some(range) = config.ports.clone() {
             let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
             let setting = ports::Setting {
@@ -226,6 +236,15 @@ impl Sockets {
             tunnel: self.tunnel.iter().map(|pair| pair.tcp.local_addr()).collect::<io::Result<Vec<SocketAddr>>>()?,
             api: self.api.local_addr()?,
         })
+    }
+}
+
+/// Has the board know who is connected.
+async fn keep_fresh(board: Arc<Board>, registry: Registry, stop: Stop) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.unless_drained(looks.tick()).await.is_some() {
+        board.refresh(&registry.snapshot(), Timestamp::now());
     }
 }
 

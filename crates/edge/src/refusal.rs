@@ -126,6 +126,10 @@ catalogue! {
         "The name belongs to a tunnel, but no agent of it is connected.",
         "The agent is not running, or cannot reach this edge.",
         "Start the agent (`snicket tunnel run`, `snicket http`), and look at its log.";
+    NO_MEMBER = 1034, 503, "Nobody is there to answer",
+        "The name belongs to a load balancer, and none of its members can be reached.",
+        "All origins of its pools are down or switched off, or their agents are not connected.",
+        "Look at the health of the pools (`snicket api GET /accounts/ID/load_balancers/pools/ID/health`), and start an origin.";
     ORIGIN_CLOSED = 1052, 502, "Origin hung up",
         "The origin closed the connection before it answered.",
         "The origin's service crashed or was restarted, or it closes idle connections early.",

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use agent::Directs;
+use balance::{Board, UnderWay, Visitor};
 use bytes::Bytes;
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
-use registry::{Registry, Snapshot};
+use registry::{AuthorityPurpose, LoadBalancer, Registry, Snapshot, Versioned};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::{Body, BodyError, Kind};
@@ -22,12 +24,13 @@ use crate::dispatch::{self, Failure, Order};
 use crate::gate::{self, Gate, Stopped};
 use crate::header::{Facts, is_of_a_connection, towards_origin, towards_visitor};
 use crate::host::{Host, HostError};
+use crate::members::{self, Members, Ways};
 use crate::metrics::{Metrics, Present};
 use crate::ray::Ray;
 use crate::refusal::{self, Page};
 use crate::trace;
 use crate::tunnels::Tunnels;
-use crate::visit::Visit;
+use crate::visit::{Caller, Visit};
 
 /// The name that agents themselves answer to, believing whatever token arrives. Visitors must not reach it through a
 /// tunnel (tunnel protocol, obligation 15).
@@ -65,6 +68,8 @@ pub(crate) struct Site {
     pub(crate) registry: Registry,
     pub(crate) gate: Gate,
     pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) directs: Arc<Directs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) location: String,
@@ -86,7 +91,7 @@ impl Site {
         let sees_detail = sees_detail(visit.caller.remote.ip());
         let mut telling = Telling::new(self, &visit.request, &ray, host.as_ref().ok());
 
-        let answer = match self.carry(visit, &host, &ray).await {
+        let mut answer = match self.carry(visit, &host, &ray).await {
             Ok(mut answer) => {
                 towards_visitor(answer.headers_mut(), &ray);
                 telling.status = answer.status().as_u16();
@@ -111,7 +116,8 @@ impl Site {
         };
         drop(telling);
         let under_way = Some(under_way).filter(|_| !answer.body().is_end_stream());
-        answer.map(|body| Counted { body, _under_way: under_way })
+        let at_member = answer.extensions_mut().remove().filter(|_| !answer.body().is_end_stream());
+        answer.map(|body| Counted { body, _under_way: under_way, _at_member: at_member })
     }
 
     async fn carry(
@@ -145,8 +151,11 @@ impl Site {
         if let Some(answer) = question::answer(&snapshot, host, &request) {
             return Err(Stopped::Answered(Box::new(answer)));
         }
-        let tunnel = tunnel_of(&snapshot, host)?;
-        let access = snapshot.access(tunnel);
+        let target = target_of(&snapshot, host)?;
+        let access = match &target {
+            Target::Tunnel(tunnel) => snapshot.access(*tunnel),
+            Target::Balancer(_) => None,
+        };
         let (head, body) = request.into_parts();
         let mut order = Order { kind, head, body, interim };
         if let Some(access) = access {
@@ -164,7 +173,11 @@ impl Site {
             access.change(&mut head.headers);
         }
 
-        let answer = dispatch::dispatch(&self.tunnels.pool(tunnel), &mut order, &self.limits).await?;
+        let answer = match target {
+            Target::Tunnel(tunnel) => dispatch::dispatch(&self.tunnels.pool(tunnel), &mut order, &self.limits).await?,
+            // Apart, so that other requests are no larger for it.
+            Target::Balancer(balancer) => Box::pin(self.balance(&snapshot, balancer, caller, &mut order)).await?,
+        };
         // A switch of protocols that nobody asked for would turn the rest of a visitor's connection into something
         // else.
         if answer.status().is_informational()
@@ -174,17 +187,63 @@ impl Site {
         }
         Ok(answer)
     }
+
+    /// Gets the answer from one of a load balancer's members.
+    async fn balance(
+        &self,
+        snapshot: &Snapshot,
+        balancer: &Versioned<LoadBalancer>,
+        caller: Caller,
+        order: &mut Order,
+    ) -> Result<Response<Body>, Failure> {
+        let plan = self.board.plan(snapshot, balancer);
+        if let Some(authority) = snapshot.authority(AuthorityPurpose::Origin)
+            && let Err(error) = self.directs.trust(&authority.certificate)
+        {
+            tracing::warn!(%error, "the authority for origins' certificates cannot be used");
+        }
+        let zone = snapshot.zone(balancer.zone).map(|zone| &zone.value);
+        let ways = Ways {
+            tunnels: &self.tunnels,
+            directs: &self.directs,
+            snapshot,
+            security: members::security(zone, caller.is_secure()),
+        };
+        let visitor = Visitor {
+            address: caller.remote.ip(),
+            pop: &self.location,
+            country: None,
+            region: None,
+            place: None,
+            headers: &order.head.headers,
+        };
+        let members = Members::new(&plan, &visitor, ways);
+        let mut answer = dispatch::dispatch(&members, order, &self.limits).await.map_err(|failure| {
+            if *failure.refusal == refusal::NO_CONNECTION { Failure::from(&refusal::NO_MEMBER) } else { failure }
+        })?;
+        members.answered(&mut answer, caller.is_secure());
+        Ok(answer)
+    }
 }
 
-fn tunnel_of(snapshot: &Snapshot, host: &Host) -> Result<uuid::Uuid, Failure> {
+/// Where a site's requests go.
+enum Target<'a> {
+    Tunnel(uuid::Uuid),
+    Balancer(&'a Versioned<LoadBalancer>),
+}
+
+fn target_of<'a>(snapshot: &'a Snapshot, host: &Host) -> Result<Target<'a>, Failure> {
     if host.name() == MANAGEMENT_HOST {
         return Err(Failure::from(&refusal::RESERVED));
     }
     if host.is_address() {
         return Err(Failure::from(&refusal::ADDRESS));
     }
+    if let Some(balancer) = snapshot.balancer_of(host.name()) {
+        return Ok(Target::Balancer(balancer));
+    }
     match snapshot.route(host.name()) {
-        Some(route) => Ok(route.tunnel),
+        Some(route) => Ok(Target::Tunnel(route.tunnel)),
         None => Err(Failure::from(&refusal::UNKNOWN_HOST)),
     }
 }
@@ -346,12 +405,13 @@ fn form_fields(headers: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
 pub(crate) struct Counted {
     body: Body,
     _under_way: Option<Present>,
+    _at_member: Option<Arc<UnderWay>>,
 }
 
 impl Counted {
     /// Nothing, which nobody counts.
     pub(crate) fn nothing() -> Self {
-        Self { body: Body::empty(), _under_way: None }
+        Self { body: Body::empty(), _under_way: None, _at_member: None }
     }
 }
 
@@ -381,7 +441,6 @@ mod tests {
 
     use super::*;
     use crate::refusal::Refusal;
-    use crate::visit::Caller;
 
     fn checked(request: http::request::Builder) -> Result<(), &'static Refusal> {
         let visit = Visit {

@@ -22,6 +22,7 @@ use wire::registration::Registration;
 use wire::{ByteStream, Connection, ExchangeError, Flow, FlowRequest, StreamRequest};
 
 use crate::Limits;
+use crate::dispatch::Retry;
 use crate::metrics::{Metrics, Present};
 use crate::stop::Stop;
 
@@ -127,6 +128,11 @@ impl Tunnels {
     /// The connections of one tunnel.
     pub(crate) fn pool(self: &Arc<Self>, tunnel: Uuid) -> TunnelPool {
         TunnelPool::new(Arc::clone(self), tunnel)
+    }
+
+    /// A request is sent again.
+    pub(crate) fn retried(&self, why: Retry) {
+        self.metrics.retried(why);
     }
 
     /// Tells whenever a connection is registered.

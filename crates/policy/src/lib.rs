@@ -13,7 +13,7 @@ mod session;
 
 pub use access::{Access, Basic, MAX_LIST};
 pub use change::{BadChange, HeaderChange};
-pub use network::{BadNetwork, Network};
+pub use network::{BadNetwork, Network, is_public};
 pub use password::{BadHash, Hashed};
 pub use rewrite::{BadRewrite, Rewrite};
 pub use session::{COOKIE, issue, verify};

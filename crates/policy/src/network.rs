@@ -34,6 +34,49 @@ impl Network {
     }
 }
 
+/// Whether an address is one that any machine of the Internet may have: in none of the blocks that the IANA has set aside for private,
+/// local, shared, documentation or other special use (RFC 6890 and its registries), and none of many receivers.
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let is_special = match a {
+        // This network, private, loopback, multicast and reserved.
+        0 | 10 | 127 | 224.. => true,
+        // Shared by customers of a provider (RFC 6598).
+        100 => (64..128).contains(&b),
+        169 => b == 254,
+        172 => (16..32).contains(&b),
+        // Private; protocol assignments, documentation, and relays that are gone (RFC 7526).
+        192 => b == 168 || (b == 0 && matches!(c, 0 | 2)) || (b == 88 && c == 99),
+        // Benchmarks (RFC 2544) and documentation.
+        198 => matches!(b, 18 | 19) || (b == 51 && c == 100),
+        203 => b == 0 && c == 113,
+        _ => false,
+    };
+    !is_special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [a, b, c, d, ..] = address.segments();
+    match (a, b) {
+        // What is embedded in a translated address counts (RFC 6052).
+        (0x64, 0xff9b) if c == 0 && d == 0 => is_public_v4(Ipv4Addr::from_bits(address.to_bits() as u32)),
+        // 6to4 (RFC 3056).
+        (0x2002, _) => is_public_v4(Ipv4Addr::from_bits(u32::from(b) << 16 | u32::from(c))),
+        // Protocol assignments, Teredo among them, and documentation.
+        (0x2001, 0..0x200 | 0xdb8) => false,
+        (0x3fff, 0..0x1000) => false,
+        // Global unicast as it is given out today (RFC 4291 section 2.4).
+        _ => a & 0xe000 == 0x2000,
+    }
+}
+
 /// The first address of the network of this size that the address lies in; none if no network is so small.
 fn masked(address: IpAddr, prefix: u32) -> Option<IpAddr> {
     match address {
@@ -91,6 +134,27 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_public_may_be_anybodys() {
+        for public in
+            ["1.1.1.1", "100.63.0.1", "100.128.0.1", "172.32.0.1", "192.0.1.1", "198.20.0.1", "223.255.255.255"]
+        {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for public in
+            ["2606:4700::1", "2a00::1", "2001:200::1", "64:ff9b::101:101", "2002:101:101::1", "::ffff:8.8.8.8"]
+        {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        let special = "0.0.0.0 10.1.2.3 127.0.0.1 100.64.0.1 169.254.169.254 172.16.0.1 172.31.255.255 192.168.0.1 192.0.0.8 \
+                       192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 fe80::1 fc00::1 \
+                       fd12::1 ff02::1 2001:db8::1 2001::1 3fff::1 64:ff9b::7f00:1 64:ff9b:1::1 2002:7f00:1::1 \
+                       ::ffff:127.0.0.1 ::127.0.0.1 100::1";
+        for special in special.split_whitespace() {
+            assert!(!is_public(special.parse().unwrap()), "{special}");
+        }
+    }
 
     fn contains(network: &str, address: &str) -> bool {
         network.parse::<Network>().unwrap().contains(address.parse().unwrap())

@@ -105,6 +105,11 @@ impl Zone {
         }
     }
 
+    /// What a setting that was changed says, if it is a text.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name)?.value.as_str()
+    }
+
     /// When it was last changed, or else made.
     pub fn modified_at(&self) -> Timestamp {
         self.modified_at.unwrap_or(self.created_at)

@@ -15,6 +15,7 @@ use certs::acme::AcmeClient;
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
+use policy::Network;
 use registry::{AuthorityPurpose, Hostname, NewToken, Registry};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -101,6 +102,8 @@ pub(crate) struct Blueprint {
     pub(crate) acme: Option<AcmeClient>,
     /// Who may make quick tunnels.
     pub(crate) quick_tunnels: QuickTunnels,
+    /// Where members of pools may be, beside public addresses.
+    pub(crate) origin_networks: Vec<Network>,
     /// What visitors and agents may use up.
     pub(crate) limits: edge::Limits,
     /// The public ports that tunnels may have.
@@ -135,7 +138,8 @@ struct Ordering {
 impl Blueprint {
     /// Starts the node on these sockets.
     pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
-        let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, limits, ports } = self;
+        let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, origin_networks, limits, ports } =
+            self;
         secret::make_private_dir(&data).with_context(|| {
             Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
         })?;
@@ -179,7 +183,14 @@ impl Blueprint {
             certificates.use_public(shelf.clone());
             Keeper::new(registry.clone(), client, certificates.clone(), (shelf, asked))
         });
-        let config = edge::Config { location: location.clone(), limits, ports: ports.map(PortRange::numbers) };
+        let config = edge::Config {
+            location: location.clone(),
+            limits,
+            ports: ports.map(PortRange::numbers),
+            origins: Arc::new(move |address| {
+                policy::is_public(address) || origin_networks.iter().any(|network| network.contains(address))
+            }),
+        };
         let facts = Facts {
             api: addresses.api,
             tunnel: addresses.tunnel.clone(),

@@ -42,7 +42,7 @@ async fn the_codes_are_those_of_explain() {
 async fn every_code_has_a_test_that_brings_it_about() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut named = BTreeSet::new();
-    for tests in ["edge/tests/edge", "snicket/tests/visitor"] {
+    for tests in ["edge/tests/edge", "snicket/tests/visitor", "snicket/tests/balance"] {
         for file in std::fs::read_dir(crates.join(tests)).expect("tests are there") {
             let text = std::fs::read_to_string(file.expect("a file").path()).expect("a test can be read");
             named.extend(text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_owned));
@@ -51,7 +51,7 @@ async fn every_code_has_a_test_that_brings_it_about() {
     let (_, out, _) = run(&["explain", "--json"]).await;
     for line in out.lines() {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert!(named.contains(&event["code"].to_string()), "no test of the edge or of visitors has {event}");
+        assert!(named.contains(&event["code"].to_string()), "no test of the edge, visitors or balancing has {event}");
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use wire::OriginFault;
 
+use super::direct::Permits;
 use super::error::{ConnectFailure, PrepareError, connect_fault, tls_fault};
 use super::tls::Trust;
 use crate::eyeballs;
@@ -73,6 +74,7 @@ impl Connector {
         http2: bool,
         trust: &mut Trust,
         proxies: &Proxies,
+        permits: Option<&Permits>,
     ) -> Result<Self, PrepareError> {
         let (secure, place, host) = match service {
             Service::Http { tls, authority } => {
@@ -97,7 +99,8 @@ impl Connector {
             Place::Tcp { host, .. } => proxies.for_origin(secure, host).cloned(),
             Place::Unix(_) => None,
         };
-        Ok(Self(Arc::new(Settings { place, proxy, tls, dial: Dial::new(options), tls_timeout: options.tls_timeout })))
+        let dial = Dial::new(options).only(permits.cloned());
+        Ok(Self(Arc::new(Settings { place, proxy, tls, dial, tls_timeout: options.tls_timeout })))
     }
 
     /// A new connection; `visited` is the host that the visitor asked for.
@@ -112,6 +115,8 @@ pub(super) struct Dial {
     keep_alive: Duration,
     /// `None`: one address after the other.
     stagger: Option<Duration>,
+    /// `None`: any address.
+    permits: Option<Permits>,
 }
 
 impl Dial {
@@ -120,12 +125,18 @@ impl Dial {
             timeout: options.connect_timeout,
             keep_alive: options.tcp_keep_alive,
             stagger: (!options.no_happy_eyeballs).then_some(eyeballs::STAGGER),
+            permits: None,
         }
+    }
+
+    /// To no other addresses than these; `None`: to any.
+    pub(super) fn only(self, permits: Option<Permits>) -> Self {
+        Self { permits, ..self }
     }
 
     /// To addresses of private networks.
     pub(super) fn private(routing: &WarpRouting) -> Self {
-        Self { timeout: routing.connect_timeout, keep_alive: routing.tcp_keep_alive, stagger: None }
+        Self { timeout: routing.connect_timeout, keep_alive: routing.tcp_keep_alive, stagger: None, permits: None }
     }
 
     /// Connects to a host, by a proxy if there is one.
@@ -133,7 +144,7 @@ impl Dial {
         let connect = async {
             match proxy {
                 Some(proxy) => proxy.connect(&format!("{host}:{port}"), None).await,
-                None => self.first(&eyeballs::resolve(host, port).await?).await,
+                None => self.first(&self.permitted(eyeballs::resolve(host, port).await?)?).await,
             }
         };
         let connected = self.in_time(async { self.tuned(connect.await?) }).await;
@@ -144,6 +155,18 @@ impl Dial {
     pub(super) async fn addresses(&self, addresses: &[SocketAddr], name: &str) -> Result<TcpStream, ConnectFailure> {
         let connected = self.in_time(async { self.tuned(self.first(addresses).await?) }).await;
         connected.map_err(|error| self.failure(&error, name, false))
+    }
+
+    /// Those that may be dialled. Asked when they are known, so that no name leads around it.
+    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        if let Some(permits) = &self.permits {
+            addresses.retain(|address| permits(address.ip().to_canonical()));
+            if addresses.is_empty() {
+                let text = "it is at no address that this edge asks; `--origin-networks` names further ones";
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
+        }
+        Ok(addresses)
     }
 
     async fn first(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {

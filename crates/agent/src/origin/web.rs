@@ -17,11 +17,12 @@ use tokio::task::coop;
 use wire::{Body, Interim, OriginError, OriginFault};
 
 use super::connect::{Connector, Reused};
+use super::direct::Permits;
 use super::http1::{MAX_FIELDS, MAX_HEAD};
 use super::pool::{Failure, Pool, Upgraded};
 use super::tls::Trust;
 use super::{AnswerBody, PrepareError, error, host_of, websocket};
-use crate::ingress::{OriginOptions, Rule, Service};
+use crate::ingress::{OriginOptions, Service};
 use crate::proxy::Proxies;
 
 /// Interim answers to one request; no origin has a use for so many, and they could go on for ever.
@@ -50,15 +51,20 @@ pub(crate) struct HttpOrigin {
 }
 
 impl HttpOrigin {
-    pub(super) fn prepare(rule: &Rule, trust: &mut Trust, proxies: &Proxies) -> Result<Self, PrepareError> {
-        let options = &rule.options;
-        let (tls, authority) = match &rule.service {
+    pub(super) fn prepare(
+        service: &Service,
+        options: &OriginOptions,
+        trust: &mut Trust,
+        proxies: &Proxies,
+        permits: Option<&Permits>,
+    ) -> Result<Self, PrepareError> {
+        let (tls, authority) = match service {
             Service::Http { tls, authority } => (*tls, authority.clone()),
             // What a request to a Unix socket names as its authority is never looked up.
             Service::Unix { tls, .. } => (*tls, Authority::from_static("localhost")),
             other => return Err(PrepareError::NotHttp(other.to_string())),
         };
-        let mut connector = |http2| Connector::prepare(&rule.service, options, http2, trust, proxies);
+        let mut connector = |http2| Connector::prepare(service, options, http2, trust, proxies, permits);
         let http1 = connector(false)?;
         let http2 = if tls { connector(true)? } else { http1.clone() };
         let host_header = options.http_host_header.as_deref().map(HeaderValue::from_str).transpose();

@@ -1,5 +1,5 @@
 use http::Method;
-use wire::ExchangeError;
+use wire::{ExchangeError, OriginFault};
 
 use crate::refusal::{self, Refusal};
 
@@ -20,6 +20,8 @@ pub(crate) struct Attempt<'a> {
 pub(crate) enum Verdict {
     /// Try another connection.
     Again,
+    /// Ask another origin if there is one, and else tell the visitor.
+    Elsewhere(&'static Refusal),
     /// Tell the visitor.
     Refuse(&'static Refusal),
 }
@@ -32,7 +34,13 @@ pub(crate) fn after(error: &ExchangeError, attempt: Attempt<'_>) -> Verdict {
         ExchangeError::NotSent(_) if may_repeat => Verdict::Again,
         ExchangeError::Lost(_) if may_repeat && is_idempotent(attempt.method) => Verdict::Again,
         ExchangeError::NotSent(_) | ExchangeError::Lost(_) => Verdict::Refuse(&refusal::CONNECTION_LOST),
-        ExchangeError::Origin(error) => Verdict::Refuse(Refusal::of_fault(error.fault)),
+        ExchangeError::Origin(error) => {
+            let refusal = Refusal::of_fault(error.fault);
+            let may_go = may_repeat && (is_unseen(error.fault) || is_idempotent(attempt.method));
+            // What the agent cannot do with one origin it cannot do with another one of the same kind either.
+            let is_of_the_rule = error.fault == OriginFault::Unsupported;
+            if may_go && !is_of_the_rule { Verdict::Elsewhere(refusal) } else { Verdict::Refuse(refusal) }
+        }
         ExchangeError::Protocol(_) => Verdict::Refuse(&refusal::AGENT_NONSENSE),
         ExchangeError::RequestBody(_) => Verdict::Refuse(&refusal::REQUEST_BODY),
     }
@@ -43,6 +51,22 @@ pub(crate) fn may_leave(attempt: Attempt<'_>) -> bool {
     attempt.number < attempt.allowed && attempt.replayable && is_idempotent(attempt.method)
 }
 
+/// Whether the origin has certainly not seen the request.
+fn is_unseen(fault: OriginFault) -> bool {
+    match fault {
+        OriginFault::Refused
+        | OriginFault::ConnectTimeout
+        | OriginFault::Unreachable
+        | OriginFault::TlsHandshake
+        | OriginFault::TlsCertificate => true,
+        OriginFault::ResponseTimeout
+        | OriginFault::Closed
+        | OriginFault::Nonsense
+        | OriginFault::Unsupported
+        | OriginFault::Unknown => false,
+    }
+}
+
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
@@ -50,7 +74,7 @@ fn is_idempotent(method: &Method) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use wire::{OriginError, OriginFault};
+    use wire::OriginError;
 
     use super::*;
 
@@ -92,8 +116,18 @@ mod tests {
     }
 
     #[test]
-    fn the_origins_own_failures_are_told_not_repeated() {
-        let error = ExchangeError::Origin(OriginError::new(OriginFault::Refused, ""));
-        assert_eq!(verdict(error, Method::GET, 1, true), Verdict::Refuse(&refusal::ORIGIN_REFUSED));
+    fn what_an_origin_fails_is_for_another_one_if_it_does_no_harm() {
+        let failed = |fault, method, number, replayable| {
+            verdict(ExchangeError::Origin(OriginError::new(fault, "")), method, number, replayable)
+        };
+        let (told, elsewhere) = (Verdict::Refuse, Verdict::Elsewhere);
+        let (refused, closed) = (&refusal::ORIGIN_REFUSED, Refusal::of_fault(OriginFault::Closed));
+        assert_eq!(failed(OriginFault::Refused, Method::POST, 1, true), elsewhere(refused));
+        assert_eq!(failed(OriginFault::Refused, Method::POST, 1, false), told(refused));
+        assert_eq!(failed(OriginFault::Refused, Method::GET, 4, true), told(refused));
+        assert_eq!(failed(OriginFault::Closed, Method::GET, 1, true), elsewhere(closed));
+        assert_eq!(failed(OriginFault::Closed, Method::POST, 1, true), told(closed));
+        let unsupported = Refusal::of_fault(OriginFault::Unsupported);
+        assert_eq!(failed(OriginFault::Unsupported, Method::GET, 1, true), told(unsupported));
     }
 }

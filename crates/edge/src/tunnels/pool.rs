@@ -57,7 +57,7 @@ impl Pool for TunnelPool {
     }
 
     fn retried(&self, why: Retry) {
-        self.tunnels.metrics.retried(why);
+        self.tunnels.retried(why);
     }
 
     async fn await_one(&self, tried: &[Identity], time: Duration) -> Option<Arc<Live>> {

@@ -96,6 +96,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         own: None,
         acme: None,
         quick_tunnels: api::QuickTunnels::Off,
+        origin_networks: Vec::new(),
         limits: edge::Limits::default(),
         ports: None,
     };

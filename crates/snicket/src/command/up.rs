@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::QuickTunnels;
 use edge::Running;
+use policy::Network;
 use registry::Hostname;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -152,6 +153,16 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     max_connections_per_address: Option<NonZeroUsize>,
+    /// Further networks in which members of pools may be, beside public addresses
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        env = "SNICKET_ORIGIN_NETWORKS",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    origin_networks: Vec<Network>,
     /// Write the process id here once everything listens
     #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true)]
     pidfile: Option<PathBuf>,
@@ -366,6 +377,11 @@ impl Settings {
                 ports: match args.ports.or(file.ports).unwrap_or(PublicPorts::Range(PORTS)) {
                     PublicPorts::Off => None,
                     PublicPorts::Range(range) => Some(range),
+                },
+                origin_networks: if args.origin_networks.is_empty() {
+                    file.origin_networks
+                } else {
+                    args.origin_networks
                 },
                 quick_tunnels: args.quick_tunnels.or(file.quick_tunnels).unwrap_or_default(),
                 limits: edge::Limits {

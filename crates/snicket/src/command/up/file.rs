@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use api::QuickTunnels;
 use clap::ValueEnum as _;
 use config::Mapping;
+use policy::Network;
 
 use super::PublicPorts;
 use crate::acme::{self, AcmeArgs};
@@ -40,6 +42,7 @@ pub(super) struct File {
     pub(super) response_timeout: Option<Duration>,
     pub(super) max_connections: Option<NonZeroUsize>,
     pub(super) max_connections_per_address: Option<NonZeroUsize>,
+    pub(super) origin_networks: Vec<Network>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) loglevel: Option<Level>,
     pub(super) logfile: Option<PathBuf>,
@@ -76,7 +79,7 @@ impl File {
             },
             http: listen(file, "http"),
             https: listen(file, "https"),
-            tunnel: listens(file, "tunnel"),
+            tunnel: several(file, "tunnel"),
             api: listen(file, "api"),
             ports: file.parsed("ports", super::public_ports),
             join: file.optional("join"),
@@ -95,6 +98,7 @@ impl File {
             response_timeout: file.optional("response-timeout"),
             max_connections: file.parsed("max-connections", super::count),
             max_connections_per_address: file.parsed("max-connections-per-address", super::count),
+            origin_networks: several(file, "origin-networks"),
             pidfile: file.optional("pidfile"),
             loglevel: file.parsed("loglevel", |text| Level::from_str(text, false)),
             logfile: file.optional("logfile"),
@@ -107,13 +111,13 @@ fn listen(file: &mut Mapping<'_>, key: &'static str) -> Option<Listen> {
     file.parsed(key, str::parse)
 }
 
-fn listens(file: &mut Mapping<'_>, key: &'static str) -> Vec<Listen> {
+fn several<T: FromStr<Err: ToString>>(file: &mut Mapping<'_>, key: &'static str) -> Vec<T> {
     let texts: Vec<String> = file.list(key).unwrap_or_default();
     let mut found = Vec::new();
     for text in texts {
-        match text.parse() {
-            Ok(listen) => found.push(listen),
-            Err(reason) => file.refuse(key, reason),
+        match text.parse::<T>() {
+            Ok(one) => found.push(one),
+            Err(reason) => file.refuse(key, reason.to_string()),
         }
     }
     found
@@ -137,7 +141,7 @@ mod tests {
                 "output" => "json",
                 "quick-tunnels" => "token",
                 "ports" => "20000-20010",
-                "advertise" => "192.0.2.1",
+                "advertise" | "origin-networks" => "192.0.2.1",
                 "acme-email" => "me@example.com",
                 "acme-directory" => "https://acme.example/directory",
                 "registry" => "etcd://127.0.0.1:2379",

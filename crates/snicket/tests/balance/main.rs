@@ -1,0 +1,183 @@
+//! Load balancers: several origins behind one name, at addresses and behind tunnels.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use harness::{Agent, Edge, Origin, Visitor};
+use serde_json::{Value, json};
+
+/// Members of pools may be on this machine, as none of the tests has another one.
+const HERE: [&str; 2] = ["--origin-networks", "127.0.0.0/8"];
+const HOST: &str = "app.localhost";
+
+/// An edge, and what its API needs to know.
+struct Balanced {
+    edge: Edge,
+    account: String,
+    zone: String,
+}
+
+impl Balanced {
+    async fn start(arguments: &[&str]) -> Self {
+        let edge = Edge::start_with(arguments).await;
+        let (_, zones) = edge.call("GET", "/client/v4/zones?name=localhost", None).await;
+        let id = |value: &Value| value.as_str().expect("an id").to_owned();
+        let (zone, account) = (id(&zones["result"][0]["id"]), id(&zones["result"][0]["account"]["id"]));
+        Self { edge, account, zone }
+    }
+
+    async fn make(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.edge.call("POST", path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].clone()
+    }
+
+    /// A pool of these origins, in the members of the API.
+    async fn pool(&self, name: &str, origins: &[Value]) -> String {
+        let path = format!("/client/v4/accounts/{}/load_balancers/pools", self.account);
+        let pool = self.make(&path, json!({ "name": name, "origins": origins })).await;
+        pool["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// A load balancer of these pools, with what else is to be said.
+    async fn balancer(&self, pools: &[&str], mut terms: Value) {
+        let last = pools.last().expect("a pool");
+        terms["name"] = json!(HOST);
+        terms["default_pools"] = json!(pools);
+        terms["fallback_pool"] = json!(last);
+        terms["proxied"] = json!(true);
+        self.make(&format!("/client/v4/zones/{}/load_balancers", self.zone), terms).await;
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{HOST}:{}{path}", self.edge.http().port())
+    }
+
+    fn visitor(&self) -> Visitor {
+        self.edge.visitor()
+    }
+
+    /// The statuses of so many requests one after the other.
+    async fn visits(&self, count: usize) -> Vec<u16> {
+        let mut statuses = Vec::new();
+        for _ in 0..count {
+            statuses.push(self.visitor().get(&self.url("/")).await.status);
+        }
+        statuses
+    }
+}
+
+fn at(origin: &Origin) -> Value {
+    let address = origin.address();
+    json!({ "name": address.port().to_string(), "address": address.ip().to_string(), "port": address.port() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_at_addresses_share_and_one_that_dies_fails_nobody() {
+    let balanced = Balanced::start(&HERE).await;
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let pool = balanced.pool("web", &[at(&one), at(&other)]).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    assert_eq!(balanced.visits(40).await, [200; 40]);
+    // With a chance of one half each, fewer than five of 40 come in one run of ten million.
+    assert!(one.requests() >= 5 && other.requests() >= 5, "{} and {}", one.requests(), other.requests());
+    let answer = balanced.visitor().get(&balanced.url("/request")).await.text();
+    assert!(answer.contains(HOST), "the origin sees the visitor's host: {answer}");
+
+    let (seen, address) = (other.requests(), one.address());
+    drop(one);
+    assert_eq!(balanced.visits(20).await, [200; 20]);
+    assert_eq!(other.requests(), seen + 20);
+    let posted = balanced.visitor().post(&balanced.url("/echo"), "form").await;
+    assert_eq!((posted.status, posted.text().contains("form")), (200, true), "nobody has seen it where nobody listens");
+
+    let metrics = Visitor::plain(balanced.edge.api()).get("/metrics").await.text();
+    let retried = metrics.lines().find_map(|line| line.strip_prefix("snicket_edge_retries_total{why=\"origin\"} "));
+    assert!(retried.is_some_and(|count| count != "0"), "{retried:?}");
+    drop(other);
+    let _back = Origin::start_on(address).await;
+    assert_eq!(balanced.visits(1).await, [200], "who comes back is asked when nobody else is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_behind_tunnels_share_and_one_that_dies_fails_nobody() {
+    let balanced = Balanced::start(&[]).await;
+    let (first, second) = (Origin::start().await, Origin::start().await);
+    let (mut agents, mut members) = (Vec::new(), Vec::new());
+    for (name, origin) in [("first", &first), ("second", &second)] {
+        let token = balanced.edge.named_tunnel(name, &format!("{name}.localhost")).await;
+        let token = token.to_str().expect("a name").to_owned();
+        let service = origin.service();
+        agents.push(Agent::tunnel(&balanced.edge, &["--url", &service, "run", "--token-file", &token]).await);
+        let (_, tunnels) = balanced
+            .edge
+            .call("GET", &format!("/client/v4/accounts/{}/cfd_tunnel?name={name}", balanced.account), None)
+            .await;
+        let id = tunnels["result"][0]["id"].as_str().expect("an id");
+        members.push(json!({ "name": name, "address": format!("{id}.cfargotunnel.com") }));
+    }
+    let pool = balanced.pool("web", &members).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    assert_eq!(balanced.visits(40).await, [200; 40]);
+    assert!(first.requests() >= 5 && second.requests() >= 5, "{} and {}", first.requests(), second.requests());
+
+    agents.swap_remove(0).kill().await;
+    let seen = second.requests();
+    assert_eq!(balanced.visits(20).await, [200; 20]);
+    assert_eq!(second.requests(), seen + 20);
+    agents.swap_remove(0).kill().await;
+    let answer = balanced.visitor().get(&balanced.url("/")).await;
+    assert_eq!((answer.status, answer.text().contains("1034")), (503, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_pool_serves_until_it_is_down_and_a_session_stays_where_it_began() {
+    let balanced = Balanced::start(&HERE).await;
+    let (one, other, spare) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let near = balanced.pool("near", &[at(&one), at(&other)]).await;
+    let far = balanced.pool("far", &[at(&spare)]).await;
+    let terms = json!({
+        "session_affinity": "cookie",
+        "session_affinity_attributes": { "zero_downtime_failover": "sticky" },
+        "adaptive_routing": { "failover_across_pools": true },
+    });
+    balanced.balancer(&[&near, &far], terms).await;
+    let first = balanced.visitor().get(&balanced.url("/")).await;
+    let cookie = first.header("set-cookie").split(';').next().expect("a cookie").to_owned();
+    assert!(cookie.starts_with("__cflb="), "{cookie}");
+    for _ in 0..10 {
+        let again = balanced.visitor().request("GET", &balanced.url("/"), &[("cookie", &cookie)], "").await;
+        assert_eq!((again.status, again.header("set-cookie")), (200, ""));
+    }
+    assert!(matches!((one.requests(), other.requests()), (11, 0) | (0, 11)), "{} {}", one.requests(), other.requests());
+    drop((one, other));
+    let moved = balanced.visitor().request("GET", &balanced.url("/"), &[("cookie", &cookie)], "").await;
+    assert_eq!((moved.status, spare.requests()), (200, 1));
+    assert!(moved.header("set-cookie").starts_with("__cflb="), "the session is another member's now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reaches_the_edges_own_network_through_a_pool() {
+    let balanced = Balanced::start(&[]).await;
+    let origin = Origin::start().await;
+    let named = json!({ "name": "by-name", "address": "localhost", "port": origin.address().port() });
+    let pool = balanced.pool("inside", &[at(&origin), named]).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    assert_eq!(balanced.visitor().get(&balanced.url("/")).await.status, 523);
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_and_websockets_pass_to_members_at_addresses() {
+    let balanced = Balanced::start(&HERE).await;
+    let origin = Origin::start().await;
+    let pool = balanced.pool("web", &[at(&origin)]).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    let answer = balanced.visitor().get(&balanced.url("/bytes?n=3000000")).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 3_000_000));
+    let posted = balanced.visitor().post(&balanced.url("/echo"), vec![b'x'; 2_000_000]).await;
+    assert_eq!(posted.status, 200);
+    let url = balanced.url("/ws").replace("http://", "ws://");
+    let stream = balanced.visitor().dial(&url.parse().expect("a URL")).await;
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
+    socket.send("hello".into()).await.expect("it is open");
+    assert_eq!(socket.next().await.expect("an answer").expect("a message").into_data(), "hello");
+}
