@@ -13,7 +13,7 @@ use axum::extract::{Path, State};
 use jiff::Timestamp;
 use registry::{
     CommitError, EditedRecord, EngineError, Hostname, Record, RecordEdit, RecordId, RecordSet, RecordSettings,
-    RecordType, Snapshot, Versioned, Zone, ZoneId,
+    RecordType, Snapshot, Zone, ZoneId,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -43,18 +43,16 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, Path(zone): Path<Str
 
 fn answer(snapshot: &Snapshot, zone: &str, filter: &Filter, page: Page) -> Answer {
     let zone = zone::find(snapshot, zone)?;
+    let shown = |set: &RecordSet, record| Shown::new(Cow::Owned(set.name(&zone.name)), record, zone);
     if filter.takes_all() {
         // Nothing needs to be looked at but what is on the page.
         let records = snapshot.record_page(zone.id, page.start(), page.size, filter.is_descending);
-        let shown = |(set, record): (&Arc<Versioned<RecordSet>>, _)| (set.name(&zone.name), record);
-        let records: Vec<_> = records.into_iter().map(shown).collect();
-        let result = records.iter().map(|(name, record)| Shown::new(Cow::Borrowed(name), record, zone)).collect();
+        let result = records.into_iter().map(|(set, record)| shown(set, record)).collect();
         return Ok(part(result, page, snapshot.record_count(zone.id)));
     }
     let found = filter.find(snapshot, zone);
     let on_page = found.iter().skip(page.start()).take(page.size);
-    let result = on_page.map(|(name, record)| Shown::new(Cow::Borrowed(name), record, zone)).collect();
-    Ok(part(result, page, found.len()))
+    Ok(part(on_page.map(|(set, record)| shown(set, record)).collect(), page, found.len()))
 }
 
 /// Does what takes long where it keeps nobody waiting.

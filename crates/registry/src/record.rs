@@ -150,6 +150,16 @@ impl RecordSet {
         }
     }
 
+    /// Writes the whole name over what was in a buffer, for whoever looks at many.
+    pub fn write_name(&self, zone: &Hostname, name: &mut String) {
+        name.clear();
+        if &*self.host != APEX {
+            name.push_str(&self.host);
+            name.push('.');
+        }
+        name.push_str(zone.as_str());
+    }
+
     /// The record that leads to a tunnel, and that tunnel.
     pub(crate) fn tunnel(&self) -> Option<(&Record, Uuid)> {
         self.records.iter().find_map(|record| Some((record, record.tunnel()?)))

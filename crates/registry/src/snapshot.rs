@@ -2,6 +2,7 @@ mod acme;
 mod audit;
 mod balance;
 mod certificates;
+mod contents;
 mod items;
 mod names;
 

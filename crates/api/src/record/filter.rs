@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use registry::{Hostname, Record, RecordSet, RecordType, Snapshot, Zone};
+use registry::{Hostname, Record, RecordSet, RecordType, Snapshot, Versioned, Zone};
 
 use crate::error::ApiError;
 use crate::query::Query;
@@ -45,10 +46,19 @@ enum Test {
     EndsWith,
 }
 
+/// A record with those of its name.
+pub(super) type Found<'a> = (&'a RecordSet, &'a Record);
+
 #[derive(Debug, Clone, Copy)]
 enum Order {
-    Type,
+    /// By the whole name.
     Name,
+    By(Column),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Column {
+    Type,
     Content,
     Ttl,
     Proxied,
@@ -84,11 +94,11 @@ impl Filter {
             conditions.push(Condition::Tags(tags, query.one("tag_match") == Some("any")));
         }
         let order = match query.one("order") {
-            Some("type") => Some(Order::Type),
+            Some("type") => Some(Order::By(Column::Type)),
             Some("name") => Some(Order::Name),
-            Some("content") => Some(Order::Content),
-            Some("ttl") => Some(Order::Ttl),
-            Some("proxied") => Some(Order::Proxied),
+            Some("content") => Some(Order::By(Column::Content)),
+            Some("ttl") => Some(Order::By(Column::Ttl)),
+            Some("proxied") => Some(Order::By(Column::Proxied)),
             Some(_) | None => None,
         };
         let is_descending = query.one("direction") == Some("desc");
@@ -100,7 +110,7 @@ impl Filter {
         self.conditions.is_empty() && self.order.is_none()
     }
 
-    /// Whether finding them takes no time however many there are.
+    /// Whether finding them takes no time however many there are. A content may be that of all of them.
     pub(super) fn is_quick(&self) -> bool {
         self.takes_all() || self.exact_name().is_some()
     }
@@ -113,23 +123,28 @@ impl Filter {
         })
     }
 
+    /// The one content that can be meant.
+    fn exact_content(&self) -> Option<&String> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition::Text(Subject::Content, Test::Exact, content) if !self.any => Some(content),
+            _ => None,
+        })
+    }
+
     /// The records that are wanted, in order.
-    pub(super) fn find<'a>(&self, snapshot: &'a Snapshot, zone: &Zone) -> Vec<(Hostname, &'a Record)> {
-        let wanted = |(set, record): &(&RecordSet, &Record)| self.takes(set, record, zone);
-        let named = |(set, record): (&RecordSet, &'a Record)| (set.name(&zone.name), record);
-        let mut found: Vec<_> = match self.exact_name() {
-            Some(name) => {
+    pub(super) fn find<'a>(&self, snapshot: &'a Snapshot, zone: &Zone) -> Vec<Found<'a>> {
+        let mut found: Vec<Found<'a>> = match (self.exact_name(), self.exact_content()) {
+            (Some(name), _) => {
                 let set = snapshot.records_named(zone, name).into_iter();
-                let records = set.flat_map(|set| set.records.iter().map(|record| (&set.value, record)));
-                records.filter(wanted).map(named).collect()
+                self.among(set.flat_map(|set| set.records.iter().map(move |record| (set, record))), zone)
             }
-            None => {
-                let records = snapshot.records(zone.id).map(|(set, record)| (&set.value, record));
-                records.filter(wanted).map(named).collect()
-            }
+            (None, Some(content)) => self.among(snapshot.records_with_content(zone.id, content), zone),
+            (None, None) => self.among(snapshot.records(zone.id), zone),
         };
-        if let Some(order) = self.order {
-            found.sort_by(|one, other| compare(order, one, other));
+        match self.order {
+            Some(Order::Name) => found.sort_by_cached_key(|(set, _)| set.name(&zone.name)),
+            Some(Order::By(column)) => found.sort_by(|(_, one), (_, other)| compare(column, one, other)),
+            None => (),
         }
         if self.is_descending {
             found.reverse();
@@ -137,8 +152,24 @@ impl Filter {
         found
     }
 
-    fn takes(&self, set: &RecordSet, record: &Record, zone: &Zone) -> bool {
-        let mut verdicts = self.conditions.iter().map(|condition| condition.takes(set, record, zone));
+    fn among<'a>(
+        &self,
+        records: impl Iterator<Item = (&'a Arc<Versioned<RecordSet>>, &'a Record)>,
+        zone: &Zone,
+    ) -> Vec<Found<'a>> {
+        // One for all names: there may be a hundred thousand.
+        let mut name = String::new();
+        let records = records.map(|(set, record)| (&set.value, record));
+        records
+            .filter(|(set, record)| {
+                set.write_name(&zone.name, &mut name);
+                self.takes(&name, record)
+            })
+            .collect()
+    }
+
+    fn takes(&self, name: &str, record: &Record) -> bool {
+        let mut verdicts = self.conditions.iter().map(|condition| condition.takes(name, record));
         if self.any && !self.conditions.is_empty() { verdicts.any(|taken| taken) } else { verdicts.all(|taken| taken) }
     }
 }
@@ -164,11 +195,11 @@ fn bare(text: &str) -> Cow<'_, str> {
 }
 
 impl Condition {
-    fn takes(&self, set: &RecordSet, record: &Record, zone: &Zone) -> bool {
+    fn takes(&self, name: &str, record: &Record) -> bool {
         let notes = record.notes.as_deref();
         match self {
             Self::Type(kind) => *kind == Some(record.content.kind()),
-            Self::Text(Subject::Name, test, wanted) => test.takes(set.name(&zone.name).as_str(), wanted),
+            Self::Text(Subject::Name, test, wanted) => test.takes(name, wanted),
             Self::Text(Subject::Content, test, wanted) => test.takes(&record.content.bare_text(), wanted),
             Self::Text(Subject::Comment, test, wanted) => {
                 notes.and_then(|notes| notes.comment.as_deref()).is_some_and(|comment| test.takes(comment, wanted))
@@ -184,13 +215,12 @@ impl Condition {
             }
             Self::Search(wanted) => {
                 let comment = notes.and_then(|notes| notes.comment.as_deref()).unwrap_or_default();
-                let name = set.name(&zone.name);
-                let texts = [name.as_str(), record.content.text(), comment, record.content.kind().name()];
+                let texts = [name, record.content.text(), comment, record.content.kind().name()];
                 texts.iter().any(|text| Test::Contains.takes(text, wanted))
                     || notes.is_some_and(|notes| notes.tags.iter().any(|tag| Test::Contains.takes(tag, wanted)))
             }
             Self::Tags(conditions, any) => {
-                let mut verdicts = conditions.iter().map(|condition| condition.takes(set, record, zone));
+                let mut verdicts = conditions.iter().map(|condition| condition.takes(name, record));
                 if *any { verdicts.any(|taken| taken) } else { verdicts.all(|taken| taken) }
             }
         }
@@ -211,13 +241,11 @@ impl Test {
     }
 }
 
-fn compare(order: Order, one: &(Hostname, &Record), other: &(Hostname, &Record)) -> Ordering {
-    let ((name, record), (other_name, other)) = (one, other);
-    match order {
-        Order::Type => record.content.kind().name().cmp(other.content.kind().name()),
-        Order::Name => name.cmp(other_name),
-        Order::Content => record.content.text().cmp(other.content.text()),
-        Order::Ttl => record.ttl.cmp(&other.ttl),
-        Order::Proxied => record.proxied.cmp(&other.proxied),
+fn compare(column: Column, one: &Record, other: &Record) -> Ordering {
+    match column {
+        Column::Type => one.content.kind().name().cmp(other.content.kind().name()),
+        Column::Content => one.content.text().cmp(other.content.text()),
+        Column::Ttl => one.ttl.cmp(&other.ttl),
+        Column::Proxied => one.proxied.cmp(&other.proxied),
     }
 }

@@ -238,6 +238,14 @@ impl RecordContent {
             _ => Cow::Borrowed(&self.text),
         }
     }
+
+    /// The same in lower case, by which records are looked up.
+    pub fn folded_text(&self) -> Cow<'_, str> {
+        match self.bare_text() {
+            text if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) => text,
+            text => Cow::Owned(text.to_lowercase()),
+        }
+    }
 }
 
 /// A host name in full as zone files have it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::{HashMap, OrdMap, OrdSet};
 use uuid::Uuid;
 
+use super::contents::Contents;
 use super::{parents, set, set_ordered};
 use crate::record::{Record, RecordSet, host_within};
 use crate::resource::{Passthrough, Versioned};
@@ -17,6 +18,7 @@ use crate::{Hostname, RecordId, Route, Snapshot, Zone, ZoneId};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Names {
     zones: OrdMap<ZoneId, ZoneNames>,
+    pub(super) contents: Contents,
     routes: OrdMap<Hostname, Arc<Route>>,
     exact: HashMap<Box<str>, Arc<Route>>,
     wildcards: HashMap<Box<str>, Arc<Route>>,
@@ -199,18 +201,24 @@ impl Snapshot {
 impl Snapshot {
     /// Takes in the records of a name; none, if there are to be none.
     pub(super) fn set_records(&mut self, zone: ZoneId, host: &str, new: Option<Arc<Versioned<RecordSet>>>) {
-        let mut names = self.names.zones.get(&zone).cloned().unwrap_or_default();
+        let Names { zones, contents, .. } = &mut self.names;
+        let names = zones.entry(zone).or_default();
         let old = names.by_host.get(host).map(|ByHost(set)| set.clone());
         for record in old.iter().flat_map(|old| &old.records) {
             // One that moved to another name of the same transaction is that one's already.
             if names.by_id.get(&record.id).is_some_and(|set| *set.host == *host) {
                 names.by_id.remove(&record.id);
+                contents.remove(zone, record);
             }
         }
         match &new {
             Some(new) => {
                 for record in &new.records {
-                    names.by_id.insert(record.id, new.clone());
+                    let elsewhere = names.by_id.insert(record.id, new.clone());
+                    if let Some(moved) = elsewhere.as_ref().and_then(|set| set.record(record.id)) {
+                        contents.remove(zone, moved);
+                    }
+                    contents.insert(zone, record);
                 }
                 // An equal one would be left as it is.
                 names.by_host.remove(host);
@@ -218,8 +226,9 @@ impl Snapshot {
             }
             None => drop(names.by_host.remove(host)),
         }
-        let names = (!names.by_host.is_empty()).then_some(names);
-        set_ordered(&mut self.names.zones, zone, names);
+        if names.by_host.is_empty() {
+            zones.remove(&zone);
+        }
 
         let leads = |set: &Option<Arc<Versioned<RecordSet>>>| set.as_ref().is_some_and(|set| set.tunnel().is_some());
         if !leads(&old) && !leads(&new) {
