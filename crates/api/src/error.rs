@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use registry::{
     AccessError, BadTerms, BalanceError, CertificateError, CommitError, ConfigurationError, DeleteTunnelError,
     EngineError, InvitationError, ItemError, PassthroughError, PortError, QuickTunnelError, RecordError, RecordFlaw,
-    RecordType, RouteError, TokenError, TunnelError, ZoneError,
+    RecordType, RotationError, RouteError, TokenError, TunnelError, ZoneError,
 };
 use serde_json::json;
 
@@ -59,6 +59,7 @@ const TOO_MANY: u32 = 971;
 const MOVED_ON: u32 = 1412;
 const REFERENCED: u32 = 2412;
 const STANDS_ALONE: u32 = 1409;
+const STILL_TRUSTED: u32 = 1410;
 const TOO_LARGE: u32 = 1413;
 const TOO_SLOW: u32 = 1408;
 const ENGINE: u32 = 1503;
@@ -381,6 +382,16 @@ impl From<ItemError> for ApiError {
             ItemError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, TOO_MANY_ITEMS, error),
             ItemError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, error),
             ItemError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<RotationError> for ApiError {
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::StillTrusted(_) => Self::new(StatusCode::CONFLICT, STILL_TRUSTED, error),
+            RotationError::NoFormer => Self::new(StatusCode::NOT_FOUND, NO_OBJECT, error),
+            RotationError::Commit(error) => error.into(),
         }
     }
 }

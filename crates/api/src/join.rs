@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use certs::{Fingerprint, SharedAuthority};
 use jiff::{SignedDuration, Timestamp};
-use registry::{AuthorityPurpose, Registry, audit};
+use registry::{AuthorityPurpose, Invitation, Registry, audit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -27,8 +27,8 @@ use crate::state::Shared;
 
 /// How long a key is good for, unless somebody says otherwise.
 const USUAL_LIFE: u32 = 60 * 60;
-/// At the least, and at the most: a key lies around in histories and clipboards.
-const LIVES: std::ops::RangeInclusive<u32> = 60..=7 * 24 * 60 * 60;
+/// At the least, and at the most.
+const LIVES: std::ops::RangeInclusive<u32> = 60..=Invitation::MOST_LIFE.as_secs() as u32;
 
 /// Of what a machine sends that wants to join: a key has less than 200.
 const MOST_BYTES: usize = 4 << 10;

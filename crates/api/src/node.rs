@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri, header};
+use jiff::Timestamp;
 use registry::AuthorityPurpose;
 use serde_json::json;
 
@@ -25,7 +26,7 @@ pub(crate) async fn facts(State(shared): State<Arc<Shared>>, uri: Uri, headers: 
         "https": told(&facts.https),
         "http": told(&facts.http),
         "ca": facts.ca,
-        "origin_ca": origin_ca.map(|authority| &authority.certificate),
+        "origin_ca": origin_ca.map(|authority| authority.trusted(Timestamp::now())),
         "ports": shared.state.ports.as_ref().map(|ports| (ports.range.start(), ports.range.end())),
         "version": facts.version,
         "location": facts.location,

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use lru::LruCache;
 use rcgen::SanType;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::acme::{self, ACME_ALPN, Found, Leaf, PublicCertificates, Tally, Waiting};
+use crate::node::JOIN_DOMAIN;
 use crate::own::Own;
-use crate::{Authority, CertsError, JOIN_NAME, NodeCertificate};
+use crate::{Authority, CertsError, NodeCertificate};
 
 /// The name of the edge that an agent asks for and verifies over HTTP/2.
 pub const TUNNEL_HTTP2_NAME: &str = "h2.cftunnel.com";
@@ -44,7 +45,8 @@ pub struct Certificates {
     names: Names,
     own: ArcSwapOption<Own>,
     more: OnceLock<More>,
-    node: ArcSwapOption<NodeCertificate>,
+    /// That of the authority of now comes first.
+    node: ArcSwap<Vec<Arc<NodeCertificate>>>,
     public: OnceLock<Arc<dyn PublicCertificates>>,
     /// Those that were read, or cannot be.
     read: Mutex<LruCache<String, Read>>,
@@ -92,7 +94,7 @@ impl Certificates {
             names,
             own: ArcSwapOption::empty(),
             more: OnceLock::new(),
-            node: ArcSwapOption::empty(),
+            node: ArcSwap::default(),
             public: OnceLock::new(),
             read: Mutex::new(LruCache::new(CACHE)),
             made: Mutex::new(LruCache::new(CACHE)),
@@ -133,14 +135,22 @@ impl Certificates {
         let _ = self.more.set(Box::new(more));
     }
 
-    /// Shows this certificate to machines that want to join, from now on.
-    pub fn use_node(&self, certificate: NodeCertificate) {
-        self.node.store(Some(Arc::new(certificate)));
+    /// Shows these certificates to machines that want to join, from now on: this node's own, and that of a former authority
+    /// for whoever still knows that one.
+    pub fn use_node(&self, own: NodeCertificate, former: Option<NodeCertificate>) {
+        self.node.store(Arc::new([own].into_iter().chain(former).map(Arc::new).collect()));
     }
 
     /// This node's own certificate, if it has one yet.
     pub fn node(&self) -> Option<Arc<NodeCertificate>> {
-        self.node.load_full()
+        self.node.load().first().cloned()
+    }
+
+    /// Whoever asks for the name of an authority that is over sees by the answer that it is.
+    fn for_joiner(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let certificates = self.node.load();
+        let asked = certificates.iter().find(|certificate| certificate.join_name == name);
+        asked.or(certificates.first()).map(|certificate| Arc::clone(&certificate.key))
     }
 
     /// Shows certificates of public authorities where it finds some that are valid, and answers the authorities. Must be
@@ -311,7 +321,7 @@ pub(crate) struct ForCallers(pub(crate) Arc<Certificates>);
 impl ResolvesServerCert for ForCallers {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match hello.server_name() {
-            Some(JOIN_NAME) => self.0.node().map(|certificate| Arc::clone(&certificate.key)),
+            Some(name) if name.ends_with(JOIN_DOMAIN) => self.0.for_joiner(name),
             name => self.0.for_visitor(name, SystemTime::now()),
         }
     }

@@ -25,6 +25,6 @@ pub use authority::Authority;
 pub use certificates::{Certificates, Names};
 pub use error::CertsError;
 pub use judge::{Judge, Shown, judged_by};
-pub use node::{BadFingerprint, Fingerprint, JOIN_NAME, NodeCertificate};
+pub use node::{BadFingerprint, Fingerprint, NodeCertificate};
 pub use origin::{BadOriginRequest, OriginKey, OriginRequest};
 pub use shared::{NewSharedAuthority, SharedAuthority};

@@ -15,9 +15,8 @@ use crate::provider::provider;
 use crate::shared::common_name;
 use crate::{CertsError, SharedAuthority};
 
-/// The name that a machine asks a node's API for, by TLS, when it wants to join: it is answered with the node's
-/// certificate. Nobody has it in the DNS.
-pub const JOIN_NAME: &str = "join.node.snicket.internal";
+/// Machines that want to join ask a node's API for a name under it, by TLS. Nobody has it in the DNS.
+pub(crate) const JOIN_DOMAIN: &str = "join.node.snicket.internal";
 /// Each node has a name under it, by its id.
 const NODE_DOMAIN: &str = "node.snicket.internal";
 /// Long enough for a node to be cut off from its registry over a weekend, short enough that nobody revokes anything.
@@ -29,6 +28,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 #[derive(Clone)]
 pub struct NodeCertificate {
     pub(crate) key: Arc<CertifiedKey>,
+    /// What machines ask for that know its authority.
+    pub(crate) join_name: String,
     /// It holds until then.
     pub expires_at: SystemTime,
     /// From then on a new one should take its place.
@@ -55,10 +56,11 @@ impl NodeCertificate {
         let failed = |problem: String| CertsError::Issue { names: format!("node {id}"), problem };
         let made = |error: rcgen::Error| failed(error.to_string());
         let mut params = CertificateParams::default();
+        let join_name = Fingerprint::of(authority.certificate()).join_name();
         params.distinguished_name = common_name("Snicket node");
         params.subject_alt_names = vec![
             SanType::DnsName(format!("{id}.{NODE_DOMAIN}").try_into().map_err(made)?),
-            SanType::DnsName(JOIN_NAME.try_into().map_err(made)?),
+            SanType::DnsName(join_name.as_str().try_into().map_err(made)?),
             SanType::URI(format!("snicket://node/{id}").try_into().map_err(made)?),
         ];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -69,7 +71,7 @@ impl NodeCertificate {
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
         let key =
             CertifiedKey::from_der(chain, private.into(), &provider()).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { key: Arc::new(key), expires_at, renew_at: now + RENEW_AFTER })
+        Ok(Self { key: Arc::new(key), join_name, expires_at, renew_at: now + RENEW_AFTER })
     }
 }
 
@@ -86,6 +88,23 @@ impl Fingerprint {
     /// Of this certificate (DER).
     pub fn of(certificate: &[u8]) -> Self {
         Self(digest(&SHA256, certificate).as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// Of this one (PEM).
+    ///
+    /// # Errors
+    /// It is no certificate in PEM form.
+    pub fn of_pem(certificate: &str) -> Result<Self, CertsError> {
+        let (_, block) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
+            .map_err(|_| CertsError::Authority("its certificate is not in PEM form".to_owned()))?;
+        Ok(Self::of(&block.contents))
+    }
+
+    /// The name that a machine asks a node's API for, by TLS, when it wants to join and knows this authority: it is
+    /// answered with a certificate of that one, if the node has one.
+    pub fn join_name(&self) -> String {
+        // As much of it as tells authorities apart; a label has 63 characters at the most.
+        format!("{:.32}.{JOIN_DOMAIN}", self.to_string())
     }
 }
 
@@ -126,7 +145,7 @@ mod tests {
         let (_, leaf) = x509_parser::parse_x509_certificate(&made.key.cert[0]).unwrap();
         let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
         use x509_parser::extensions::GeneralName::{DNSName, URI};
-        let expected = [DNSName("0123.node.snicket.internal"), DNSName(JOIN_NAME), URI("snicket://node/0123")];
+        let expected = [DNSName("0123.node.snicket.internal"), DNSName(&made.join_name), URI("snicket://node/0123")];
         assert_eq!(names, expected);
         let (_, issuer) = x509_parser::parse_x509_certificate(authority.certificate()).unwrap();
         leaf.verify_signature(Some(issuer.public_key())).unwrap();

@@ -70,7 +70,7 @@ pub fn api_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, Ce
 }
 
 /// A machine that wants to join, and that trusts nobody but nodes of the edge whose node authority has this fingerprint. It
-/// has to ask for [`crate::JOIN_NAME`].
+/// has to ask for [`Fingerprint::join_name`].
 ///
 /// # Errors
 /// rustls does not take our settings.

@@ -9,9 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use certs::{
-    Authority, Certificates, Fingerprint, JOIN_NAME, Names, NewSharedAuthority, NodeCertificate, SharedAuthority, tls,
-};
+use certs::{Authority, Certificates, Fingerprint, Names, NewSharedAuthority, NodeCertificate, SharedAuthority, tls};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::{CipherSuite, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig};
@@ -94,7 +92,7 @@ async fn visitors_get_the_best_that_they_offer() {
 /// A node whose own certificate was made then, by this authority.
 fn node_of(authority: &SharedAuthority, now: SystemTime) -> Node {
     let node = Node::new();
-    node.certificates.use_node(NodeCertificate::issue(authority, "0123", now).unwrap());
+    node.certificates.use_node(NodeCertificate::issue(authority, "0123", now).unwrap(), None);
     node
 }
 
@@ -107,31 +105,53 @@ fn authority() -> SharedAuthority {
 async fn a_machine_that_wants_to_join_trusts_the_authority_it_was_told_of_alone() {
     let now = SystemTime::now();
     let (ours, other) = (authority(), authority());
-    let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
+    let known = Fingerprint::of(ours.certificate());
+    let (joiner, name) = (tls::join_tls(known).unwrap(), known.join_name());
     let good = tls::api_tls(&node_of(&ours, now).certificates).unwrap();
-    shake(&good, joiner.clone(), JOIN_NAME).await.unwrap();
+    shake(&good, joiner.clone(), &name).await.unwrap();
 
     let refused = |outcome: std::io::Result<Stream>| outcome.err().map(|error| error.to_string()).unwrap();
     let foreign = tls::api_tls(&node_of(&other, now).certificates).unwrap();
-    assert!(refused(shake(&foreign, joiner.clone(), JOIN_NAME).await).contains("UnknownIssuer"));
+    assert!(refused(shake(&foreign, joiner.clone(), &name).await).contains("UnknownIssuer"));
     let old = tls::api_tls(&node_of(&ours, now - Duration::from_secs(4 * 24 * 3600)).certificates).unwrap();
-    assert!(refused(shake(&old, joiner.clone(), JOIN_NAME).await).contains("expired"));
+    assert!(refused(shake(&old, joiner.clone(), &name).await).contains("expired"));
     assert!(shake(&good, joiner.clone(), "4567.node.snicket.internal").await.is_err());
     let none_yet = tls::api_tls(&Node::new().certificates).unwrap();
-    assert!(shake(&none_yet, joiner.clone(), JOIN_NAME).await.is_err());
+    assert!(shake(&none_yet, joiner.clone(), &name).await.is_err());
     // The API's usual certificate is none, and visitors' listeners do not show the node's.
     assert!(shake(&good, joiner.clone(), "example.test").await.is_err());
     let visitors = tls::visitor_tls(&node_of(&ours, now).certificates).unwrap();
-    assert!(shake(&visitors, joiner, JOIN_NAME).await.is_err());
+    assert!(shake(&visitors, joiner, &name).await.is_err());
+}
+
+#[tokio::test]
+async fn a_former_authority_is_shown_to_whoever_knows_that_one() {
+    let now = SystemTime::now();
+    let [former, own, other] = [authority(), authority(), authority()];
+    let issue = |authority: &SharedAuthority| NodeCertificate::issue(authority, "0123", now).unwrap();
+    let node = Node::new();
+    let server = tls::api_tls(&node.certificates).unwrap();
+    let asks = async |authority: &SharedAuthority| {
+        let known = Fingerprint::of(authority.certificate());
+        shake(&server, tls::join_tls(known).unwrap(), &known.join_name()).await.map(drop).map_err(|e| e.to_string())
+    };
+    node.certificates.use_node(issue(&own), Some(issue(&former)));
+    assert_eq!((asks(&own).await, asks(&former).await), (Ok(()), Ok(())));
+    node.certificates.use_node(issue(&own), None);
+    assert_eq!(asks(&own).await, Ok(()));
+    for stranger in [&former, &other] {
+        assert!(asks(stranger).await.unwrap_err().contains("UnknownIssuer"));
+    }
 }
 
 /// Whoever has seen the authority's certificate, which is no secret, may show it behind one of his own.
 #[tokio::test]
 async fn a_stranger_who_shows_the_right_authority_beside_his_own_certificate_is_not_trusted() {
     let (ours, other) = (authority(), authority());
-    let joiner = tls::join_tls(Fingerprint::of(ours.certificate())).unwrap();
+    let known = Fingerprint::of(ours.certificate());
+    let (joiner, name) = (tls::join_tls(known).unwrap(), known.join_name());
     let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec![JOIN_NAME.to_owned()];
+    let names = vec![name.clone()];
     let leaf = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
     for authority in [ours.certificate(), other.certificate()] {
         let private = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -141,7 +161,7 @@ async fn a_stranger_who_shows_the_right_authority_beside_his_own_certificate_is_
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone(), authority.clone()], private.into())
             .unwrap();
-        assert!(shake(&Arc::new(server), joiner.clone(), JOIN_NAME).await.is_err());
+        assert!(shake(&Arc::new(server), joiner.clone(), &name).await.is_err());
     }
 }
 

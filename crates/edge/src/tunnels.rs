@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use registry::{Change, ConfigSource, Configuration, ConnectionRecord, Event, Presence, Registry, Snapshot, Tunnel};
+use registry::{
+    AuthorityPurpose, Change, ConfigSource, Configuration, ConnectionRecord, Event, Presence, Registry, Snapshot,
+    Tunnel,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::registration::Registration;
-use wire::{ByteStream, Connection, ExchangeError, Flow, FlowRequest, StreamRequest};
+use wire::{ByteStream, Connection, ExchangeError, Extensions, Flow, FlowRequest, StreamRequest};
 
 use crate::Limits;
 use crate::dispatch::Retry;
@@ -28,6 +31,7 @@ use crate::stop::Stop;
 
 /// How long an agent may take to answer a configuration; it has to start new rules first.
 const PUSH: Duration = Duration::from_secs(10);
+const NO_ANSWER: &str = "the agent did not answer in time";
 
 /// All connections of agents to this node.
 pub(crate) struct Tunnels {
@@ -181,7 +185,9 @@ impl Tunnels {
         match change {
             Change::Tunnel(id, tunnel) => self.close_if_gone(*id, tunnel.as_deref().map(|tunnel| &tunnel.value)),
             Change::Configuration(id, Some(_)) => self.push_all(*id, &self.registry.snapshot()),
-            Change::Configuration(_, None)
+            Change::Authority(AuthorityPurpose::Origin) => self.name_origin_ca(&self.registry.snapshot()),
+            Change::Authority(AuthorityPurpose::Node)
+            | Change::Configuration(_, None)
             | Change::Account(..)
             | Change::Token(..)
             | Change::Zone(..)
@@ -197,6 +203,25 @@ impl Tunnels {
         for id in connected {
             self.close_if_gone(id, snapshot.tunnel(id).map(|tunnel| &tunnel.value));
             self.push_all(id, snapshot);
+        }
+        self.name_origin_ca(snapshot);
+    }
+
+    /// Tells the agents that are connected which authorities of origins they are to trust; others hear it as they come.
+    fn name_origin_ca(&self, snapshot: &Snapshot) {
+        let Some(authority) = snapshot.authority(AuthorityPurpose::Origin) else { return };
+        let pem = serde_json::Value::from(authority.trusted(Timestamp::now()));
+        let document = Bytes::from(pem.to_string());
+        for live in self.read().tunnels.values().flat_map(|live| live.iter()) {
+            if live.connection.extensions().origin_ca {
+                let (live, document) = (Arc::clone(live), document.clone());
+                self.stop.spawn(async move {
+                    let told = live.connection.update_configuration(Extensions::ORIGIN_CA_VERSION, document);
+                    if let Err(error) = timeout(PUSH, told).await.unwrap_or_else(|_| Err(NO_ANSWER.to_owned())) {
+                        tracing::warn!(connection = %live.id, %error, "an agent did not take the origins' authorities");
+                    }
+                });
+            }
         }
     }
 
@@ -220,7 +245,7 @@ impl Tunnels {
         let document = Bytes::from(configuration.document.to_string());
         self.stop.spawn(async move {
             let pushed = timeout(PUSH, live.connection.update_configuration(version, document)).await;
-            match pushed.unwrap_or_else(|_| Err("the agent did not answer in time".to_owned())) {
+            match pushed.unwrap_or_else(|_| Err(NO_ANSWER.to_owned())) {
                 Ok(in_force) => live.presence.set_config_version(in_force),
                 Err(error) => {
                     tracing::warn!(connection = %live.id, version, %error, "an agent did not take its configuration");

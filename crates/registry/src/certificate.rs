@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::resource::{Key, Resource, Versioned};
-use crate::{CommitError, Hostname, PrivateText, Registry, Snapshot};
+use crate::{CommitError, FormerAuthority, Hostname, PrivateText, Registry, Snapshot};
 
 /// Certificates that are removed when a new one is kept, at most: etcd takes 128 operations at once.
 const SWEPT_AT_ONCE: usize = 50;
@@ -30,6 +30,14 @@ impl AuthorityPurpose {
         match self {
             Self::Origin => "origin",
             Self::Node => "node",
+        }
+    }
+
+    /// As commands and paths of the API have it: whose authority it is.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Origin => "origins",
+            Self::Node => "nodes",
         }
     }
 }
@@ -60,6 +68,9 @@ pub struct CertificateAuthority {
     pub key: PrivateText,
     /// When.
     pub created_at: Timestamp,
+    /// The one before, if it is trusted still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerAuthority>,
 }
 
 impl Resource for CertificateAuthority {
@@ -229,7 +240,7 @@ impl Registry {
             return Ok(present.value.clone());
         }
         let (certificate, key) = make()?;
-        let new = CertificateAuthority { purpose, certificate, key, created_at: now };
+        let new = CertificateAuthority { purpose, certificate, key, created_at: now, former: None };
         self.change(|snapshot, transaction| {
             if let Some(present) = snapshot.authority(purpose) {
                 return Ok(present.value.clone());

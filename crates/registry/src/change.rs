@@ -3,7 +3,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::resource::{Account, ApiToken, Configuration, Passthrough, Port, Tunnel, TunnelAccess, Versioned};
-use crate::{AccountId, Hostname, PortId, RecordSet, TokenId, Zone, ZoneId};
+use crate::{AccountId, AuthorityPurpose, Hostname, PortId, RecordSet, TokenId, Zone, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
 #[derive(Debug, Clone)]
@@ -26,4 +26,6 @@ pub enum Change {
     Port(PortId, Option<Arc<Versioned<Port>>>),
     /// A name whose TLS is the origin's own.
     Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
+    /// An authority for this.
+    Authority(AuthorityPurpose),
 }

@@ -29,6 +29,11 @@ pub struct Invitation {
     pub spent_at: Option<Timestamp>,
 }
 
+impl Invitation {
+    /// A key lies around in histories and clipboards, so that it is good no longer than that.
+    pub const MOST_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
+}
+
 impl Resource for Invitation {
     const KIND: &'static str = "invitations";
 

@@ -13,6 +13,7 @@
 mod access;
 mod acme;
 pub mod audit;
+mod authority;
 mod balance;
 mod certificate;
 mod change;
@@ -51,6 +52,7 @@ pub use acme::{
     AcmeAccount, AcmeAnswer, AcmeCertificate, AcmeError, AcmeFailed, AcmeFailure, AcmeHeld, AcmeHold, AcmeNotNow,
     AcmeOrder, AcmeStage, AcmeUrgency,
 };
+pub use authority::{FormerAuthority, RotationError};
 pub use balance::{
     AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, LoadBalancer,
     LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberId, Monitor, MonitorTerms, MonitorType,

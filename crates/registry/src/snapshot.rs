@@ -341,7 +341,12 @@ impl Snapshot {
                 self.audit.set(parse(id)?, decode(value, revision)?);
                 return Ok(());
             }
-            CertificateAuthority::KIND | OriginCertificate::KIND | Invitation::KIND => {
+            CertificateAuthority::KIND => {
+                self.certificates.write(kind, id, value, revision)?;
+                let Ok(purpose) = id.parse() else { return Ok(()) };
+                Change::Authority(purpose)
+            }
+            OriginCertificate::KIND | Invitation::KIND => {
                 return self.certificates.write(kind, id, value, revision);
             }
             // Nobody acts on changes of these yet.

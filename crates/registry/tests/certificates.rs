@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use registry::{
     AuthorityPurpose, CertificateError, CertificateId, CommitError, Embedded, Engine, Etcd, EtcdSettings, Hostname,
-    InvitationError, Keys, OriginCertificate, OriginRequestType, PrivateText, Registry, Sealed, Transaction,
+    InvitationError, Keys, OriginCertificate, OriginRequestType, PrivateText, Registry, RotationError, Sealed,
+    Transaction,
 };
 
 const NODES: usize = 4;
@@ -176,6 +177,49 @@ async fn a_certificate_is_revoked_once(place: Place) {
 }
 
 /// However many come at once on however many nodes.
+async fn an_authority_is_rotated(place: Place) {
+    let keys = Keys::generate();
+    let nodes = place.nodes(&keys).await;
+    let rotate = async |node: &Registry, at: Timestamp, purpose, name: &str| {
+        node.rotate_authority(at, purpose, format!("{name}\n"), PrivateText::new(format!("key of {name}"))).await
+    };
+    for (purpose, overlap) in
+        [(AuthorityPurpose::Origin, None), (AuthorityPurpose::Node, Some(SignedDuration::from_hours(7 * 24)))]
+    {
+        // Where there is none yet, there is none before.
+        let first = rotate(&nodes[0], now(), purpose, "one").await.unwrap();
+        assert_eq!((first.trusted(now()).as_str(), first.former), ("one\n", None));
+        let no_former = nodes[1].end_former_authority(purpose).await;
+        assert!(matches!(no_former, Err(RotationError::NoFormer)), "{no_former:?}");
+
+        // Of all that replace it at once, one does.
+        let name = |index: usize| format!("two by {index}");
+        let all = nodes.iter().enumerate().map(async |(index, node)| rotate(node, now(), purpose, &name(index)).await);
+        let outcomes = join_all(all).await;
+        let done: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+        let [second] = done[..] else { panic!("{outcomes:?}") };
+        for refused in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert!(matches!(refused, RotationError::StillTrusted(of) if *of == purpose), "{refused}");
+        }
+        let former = second.former.as_ref().unwrap();
+        assert_eq!(former.certificate, "one\n");
+        assert_eq!(former.until, overlap.map(|overlap| now() + overlap));
+        assert_eq!(former.key.is_some(), purpose == AuthorityPurpose::Node, "origins' one signs no more");
+        assert_eq!(second.trusted(now()), format!("{}one\n", second.certificate));
+        if let Some(overlap) = overlap {
+            assert_eq!(second.trusted(now() + overlap), second.certificate, "it ends by itself");
+            let third = rotate(&nodes[2], now() + overlap, purpose, "three").await.unwrap();
+            assert_eq!(third.former.unwrap().certificate, second.certificate);
+        }
+        let alone = nodes[3].end_former_authority(purpose).await.unwrap();
+        assert_eq!(alone.trusted(now()), alone.certificate);
+    }
+    let state = place.engines[0].load().await.unwrap();
+    for entry in &state.entries {
+        assert!(!String::from_utf8_lossy(&entry.value).contains("key of"), "{}", entry.key);
+    }
+}
+
 async fn an_invitation_lets_in_one(place: Place) {
     let nodes = place.nodes(&Keys::generate()).await;
     let hour = SignedDuration::from_hours(1);
@@ -208,6 +252,17 @@ async fn an_invitation_lets_in_one(place: Place) {
     nodes[0].invite(now() + 26 * hour, hour).await.unwrap();
     let raw = place.engines[0].load().await.unwrap();
     assert_eq!(raw.entries.iter().filter(|entry| entry.key.starts_with("invitations/")).count(), 1);
+}
+
+#[tokio::test]
+async fn an_authority_is_rotated_on_the_embedded_engine() {
+    an_authority_is_rotated(Place::embedded()).await;
+}
+
+#[tokio::test]
+async fn an_authority_is_rotated_on_etcd() {
+    let Some(place) = Place::etcd().await else { return };
+    an_authority_is_rotated(place).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Trust {
     /// How TLS is spoken to this host, and by which name it has to show a certificate.
     fn settings(&self, host: &str) -> anyhow::Result<(Arc<ClientConfig>, ServerName<'static>)> {
         if let Self::Node(authority) = self {
-            let name = ServerName::try_from(certs::JOIN_NAME).expect("the constant is a host name");
+            let name = ServerName::try_from(authority.join_name()).expect("it is a host name");
             return Ok((certs::tls::join_tls(*authority)?, name));
         }
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

@@ -16,7 +16,7 @@ use certs::{Authority, Certificates, Names};
 use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
 use policy::Network;
-use registry::{AuthorityPurpose, Hostname, NewToken, Registry};
+use registry::{AuthorityPurpose, Change, Hostname, NewToken, Registry};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -295,6 +295,16 @@ pub(crate) fn api_origin(address: SocketAddr) -> String {
 /// How often a certificate of one's own is looked at for a renewal; `certs` asks for about half a minute.
 const RENEWAL_CHECK: Duration = Duration::from_secs(30);
 
+/// Whether certificates of nodes may be another authority's from now on.
+fn has_new_signer(event: &registry::Event) -> bool {
+    match event {
+        registry::Event::Changes { changes, .. } => {
+            changes.iter().any(|change| matches!(change, Change::Authority(AuthorityPurpose::Node)))
+        }
+        registry::Event::Resync(_) => true,
+    }
+}
+
 /// How often quick tunnels that nobody serves any more are swept away.
 const SWEEP: Duration = Duration::from_secs(3600);
 
@@ -306,8 +316,14 @@ impl Node {
     pub(crate) async fn keep_house(&self, mut signals: Signals) {
         let mut renewal = tokio::time::interval(RENEWAL_CHECK);
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut changes = self.registry.watch(self.registry.snapshot().revision());
         loop {
             tokio::select! {
+                Some(event) = changes.next() => {
+                    if has_new_signer(&event) {
+                        self.renew().await;
+                    }
+                }
                 _ = renewal.tick() => self.renew().await,
                 () = signals.reload() => self.renew().await,
                 _ = sweep.tick() => self.sweep().await,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use jiff::Timestamp;
-use registry::{NodeAddresses, NodeId, PortProtocol};
+use registry::{AuthorityPurpose, NodeAddresses, NodeId, PortProtocol};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -179,6 +179,24 @@ pub(crate) struct Certificate {
     pub(crate) failed_at: Option<Timestamp>,
     /// When the next one begins at the earliest.
     pub(crate) retry_at: Option<Timestamp>,
+}
+
+/// An authority that signs.
+#[derive(Deserialize)]
+pub(crate) struct Authority {
+    /// The hash of its certificate.
+    pub(crate) fingerprint: String,
+    /// The one before.
+    pub(crate) former: Option<Former>,
+}
+
+/// An authority that is trusted still.
+#[derive(Deserialize)]
+pub(crate) struct Former {
+    /// The hash of its certificate.
+    pub(crate) fingerprint: String,
+    /// `None`: until somebody ends it.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// A key by which one more machine becomes a node.
@@ -399,6 +417,16 @@ impl Api {
     /// Makes a key by which one more machine becomes a node, good for so long.
     pub(crate) async fn invite(&self, life: Duration) -> anyhow::Result<Invited> {
         self.own(Method::POST, "/invitations", Some(json!({ "for_seconds": life.as_secs() }))).await
+    }
+
+    /// Has a new authority of nodes or of origins sign from now on.
+    pub(crate) async fn rotate_authority(&self, purpose: AuthorityPurpose) -> anyhow::Result<Authority> {
+        self.own(Method::POST, &format!("/authorities/{}", purpose.plural()), None).await
+    }
+
+    /// Has the one before be trusted no more.
+    pub(crate) async fn end_former_authority(&self, purpose: AuthorityPurpose) -> anyhow::Result<Authority> {
+        self.own(Method::DELETE, &format!("/authorities/{}/former", purpose.plural()), None).await
     }
 
     /// The public ports of all tunnels.

@@ -118,6 +118,49 @@ async fn a_machine_joins_with_nothing_but_a_key_which_is_good_once() {
     }
 }
 
+/// When the certificate that this node shows ends.
+async fn certificate_until(edge: &Edge) -> Value {
+    let (status, answer) = edge.call("GET", "/snicket/v1/status", None).await;
+    assert_eq!(status, 200, "{answer}");
+    answer["result"]["certificates"]["node_expires_at"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_former_authority_are_good_until_that_is_ended() {
+    let Some(etcd) = Etcd::start_secure().await else { return };
+    let files = directory();
+    let here = first(&etcd, &files).await;
+    let joined = async |host: &Edge, key: &str| {
+        Edge::start_at(directory(), &["--join", &host.api().to_string()], &[("SNICKET_JOIN_KEY", key)]).await
+    };
+    let there = joined(&here, &invited(&here).await).await;
+    let (first_key, second_key) = (invited(&here).await, invited(&there).await);
+    let renewed = async |before: &[Value; 2]| {
+        until(LIMIT, "both nodes have new certificates", async || {
+            certificate_until(&here).await != before[0] && certificate_until(&there).await != before[1]
+        })
+        .await;
+    };
+    let before = [certificate_until(&here).await, certificate_until(&there).await];
+    let said = here.said(&["registry", "rotate-authority", "nodes"]).await;
+    assert!(said.contains("rotate-authority nodes --end"), "{said}");
+    renewed(&before).await;
+    // Under the one before and under the new one, by the node that did it and by the one that heard of it.
+    let third_key = invited(&there).await;
+    let fingerprint = |key: &str| key.rsplit_once('.').expect("it has one").1.to_owned();
+    assert_ne!(fingerprint(&first_key), fingerprint(&third_key));
+    let _by_former = joined(&there, &first_key).await;
+    let _by_new = joined(&here, &third_key).await;
+
+    let before = [certificate_until(&here).await, certificate_until(&there).await];
+    there.said(&["registry", "rotate-authority", "nodes", "--end"]).await;
+    renewed(&before).await;
+    let (code, said) = up(&["--join", &here.api().to_string()], Some(&second_key)).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("rotated since the key was made") && said.contains("the key was not sent"), "{said}");
+    let _by_new = joined(&there, &invited(&here).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stands_in_between_gets_nothing() {
     let Some(etcd) = Etcd::start_secure().await else { return };

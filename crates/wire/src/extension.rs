@@ -24,7 +24,8 @@ pub struct Extensions {
     /// Flows of datagrams do so, too, over either transport. Needs `services`.
     pub flows: bool,
     /// The answer to the registration names the authority of the edge's certificates for origins
-    /// ([`crate::registration::Registered::origin_ca`]).
+    /// ([`crate::registration::Registered::origin_ca`]), and if there are others later, they come as a configuration of
+    /// version [`Extensions::ORIGIN_CA_VERSION`].
     pub origin_ca: bool,
 }
 
@@ -42,6 +43,10 @@ impl Extensions {
 
     /// The header that marks a request; it begins with `cf-cloudflared-`, so every edge keeps visitors from setting it.
     pub const HEADER: &'static str = "cf-cloudflared-snicket";
+
+    /// What is pushed under this version is no configuration but the authorities of the edge's certificates for origins: a
+    /// JSON string of PEM text, in the place of those before. Configurations have no versions below −1.
+    pub const ORIGIN_CA_VERSION: i32 = -2;
 
     /// The prefix of the feature names at registration: `snicket_interim` and so on.
     const FEATURE_PREFIX: &'static str = "snicket_";

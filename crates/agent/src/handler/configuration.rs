@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
+use wire::Extensions;
 
 use super::pushes::{Entered, Outcome, Pushes};
 use crate::access::{Guards, Issuers};
@@ -90,13 +91,33 @@ impl Configuration {
         self.active.load_full()
     }
 
-    /// An edge has named its authority for origins.
-    pub(crate) fn learn_origin_ca(&self, pem: &str) {
-        if let Err(problem) = self.edge.learn(pem) {
-            tracing::warn!(
+    /// An edge has named its authorities for origins.
+    pub(crate) fn learn_origin_ca(self: &Arc<Self>, pem: &str) {
+        match self.edge.learn(pem) {
+            Ok(false) => (),
+            Ok(true) => {
+                let this = Arc::clone(self);
+                tokio::task::spawn_blocking(move || this.forget_origins());
+            }
+            Err(problem) => tracing::warn!(
                 problem,
                 "the edge's authority for origins cannot be used; its certificates are not trusted"
-            );
+            ),
+        }
+    }
+
+    /// Prepares the configuration in force anew: connections that wait, and TLS sessions to resume, are of origins whose
+    /// certificates may be trusted no more. Blocks, as [`Configuration::new`] does.
+    fn forget_origins(&self) {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active();
+        match self.prepare(active.version, active.document.clone()) {
+            Ok(again) => self.active.store(Arc::new(again)),
+            Err(problem) => tracing::warn!(
+                problem,
+                "the origins cannot be prepared anew; those that were verified before may stay trusted until the agent is \
+                 started anew"
+            ),
         }
     }
 
@@ -122,6 +143,11 @@ impl Configuration {
     ///
     /// Many may be pushed at once, over several connections or by an edge that means ill: see [`Pushes`].
     pub(super) async fn push(self: &Arc<Self>, version: i32, config: Bytes) -> Result<i32, (i32, String)> {
+        if version == Extensions::ORIGIN_CA_VERSION {
+            let pem: String = serde_json::from_slice(&config).map_err(|error| (version, error.to_string()))?;
+            self.learn_origin_ca(&pem);
+            return Ok(self.active().version);
+        }
         let superseded = |by| {
             let reason = format!("version {version} is not applied, since version {by} came meanwhile");
             Err((self.active().version, reason))

@@ -46,21 +46,20 @@ struct NamedAuthority {
 }
 
 impl EdgeAuthority {
-    /// Trusts the certificates in this PEM text, and no longer those of a text before.
+    /// Trusts the certificates in this PEM text, and no longer those of a text before; answers whether there was another one.
     ///
     /// # Errors
     /// There is none, or one cannot be used; it stays as it was.
-    pub(crate) fn learn(&self, pem: &str) -> Result<(), String> {
+    pub(crate) fn learn(&self, pem: &str) -> Result<bool, String> {
         if self.0.load().as_ref().is_some_and(|known| known.pem == pem) {
-            return Ok(());
+            return Ok(false);
         }
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
             roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
         }
         let verifier = verifier(roots).ok_or("it holds no certificate in PEM form")?;
-        self.0.store(Some(Arc::new(NamedAuthority { pem: pem.to_owned(), verifier })));
-        Ok(())
+        Ok(self.0.swap(Some(Arc::new(NamedAuthority { pem: pem.to_owned(), verifier }))).is_some())
     }
 }
 

@@ -13,7 +13,7 @@ const fn code(number: u32, statuses: &'static [u16], meaning: &'static str) -> C
 }
 
 /// All of them.
-pub(crate) const CODES: [Code; 31] = [
+pub(crate) const CODES: [Code; 32] = [
     code(MALFORMED_AUTHORIZATION, &[400], "the Authorization header is not `Bearer` and a token"),
     code(NO_CREDENTIALS, &[400], "there are no credentials"),
     code(MALFORMED_BODY, &[400], "the body is not as expected"),
@@ -40,6 +40,7 @@ pub(crate) const CODES: [Code; 31] = [
     code(TOO_SLOW, &[408], "the body did not come in time"),
     code(NAME_TAKEN, &[409], "another one has what was wanted"),
     code(STANDS_ALONE, &[409], "the registry is this node's alone"),
+    code(STILL_TRUSTED, &[409], "an authority before this one is still trusted"),
     code(MOVED_ON, &[412], "somebody else was faster"),
     code(REFERENCED, &[412], "something else refers to it"),
     code(TOO_LARGE, &[413], "the body, or what it asks for, is too large"),

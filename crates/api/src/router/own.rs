@@ -3,7 +3,7 @@ use crate::openapi::schema::{
 };
 use crate::openapi::{Routes, delete, get, post, put};
 use crate::tunnel::rule;
-use crate::{access, join, port, route, status};
+use crate::{access, authority, join, port, route, status};
 
 use super::tunnels::rule as rule_schema;
 
@@ -64,6 +64,18 @@ pub(super) fn routes() -> Routes {
                 it.takes(object([may("for_seconds", whole(60, 604_800))]))
                     .answers(object([must("key", text()), must("expires_at", time()), must("api", text())]))
                     .fails([409, 500])
+            })],
+        )
+        .at(
+            "/authorities/{purpose}",
+            [post("Replace the authority of nodes or of origins", authority::rotate, |it| {
+                it.answers(shown_authority()).fails([409])
+            })],
+        )
+        .at(
+            "/authorities/{purpose}/former",
+            [delete("Trust the authority before no more", authority::end_former, |it| {
+                it.answers(shown_authority()).fails([409])
             })],
         )
         .tagged("Snicket")
@@ -156,6 +168,12 @@ fn shown_port() -> Schema {
         must("created_at", time()),
     ])
     .named("Port")
+}
+
+fn shown_authority() -> Schema {
+    let fingerprint = || must("fingerprint", text().about("SHA-256 of its certificate, in hexadecimal digits"));
+    let former = object([fingerprint(), must("until", time().or_null())]).or_null();
+    object([fingerprint(), must("created_at", time()), must("former", former)]).named("Authority")
 }
 
 fn shown_status() -> Schema {

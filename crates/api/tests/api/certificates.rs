@@ -224,3 +224,30 @@ async fn certificates_that_ended_make_way_for_new_ones() {
     let snapshot = edge.registry.snapshot();
     assert_eq!(snapshot.origin_certificates().map(|kept| kept.id).collect::<Vec<_>>(), [new.id]);
 }
+
+#[tokio::test]
+async fn an_authority_is_replaced_by_whoever_may_do_everything() {
+    let edge = Edge::start().await;
+    let told = async || {
+        let known = edge.send(Method::GET, "/.well-known/snicket", &[], "").await.json()["origin_ca"].clone();
+        known.as_str().unwrap_or_default().matches("BEGIN CERTIFICATE").count()
+    };
+    let own = async |method: Method, path: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        edge.send(method, &format!("/snicket/v1/authorities/{path}"), &[("authorization", &bearer)], "").await
+    };
+    edge.post("/certificates", body(&["a.example.test"])).await.result();
+    let less = edge.certificates_token(&edge.zone, "SSL and Certificates Write").await;
+    own(Method::POST, "origins", &less).await.refused(403, 10000);
+    own(Method::DELETE, "origins/former", &less).await.refused(403, 10000);
+    assert_eq!(told().await, 1);
+
+    let rotated = own(Method::POST, "origins", &edge.token).await.result();
+    assert_eq!((told().await, &rotated["former"]["until"]), (2, &Value::Null));
+    assert_ne!(rotated["former"]["fingerprint"], rotated["fingerprint"]);
+    own(Method::POST, "origins", &edge.token).await.refused(409, 1410);
+    let ended = own(Method::DELETE, "origins/former", &edge.token).await.result();
+    assert_eq!((told().await, &ended["former"], &ended["fingerprint"]), (1, &Value::Null, &rotated["fingerprint"]));
+    own(Method::DELETE, "origins/former", &edge.token).await.refused(404, 7003);
+    own(Method::POST, "visitors", &edge.token).await.refused(404, 7003);
+}

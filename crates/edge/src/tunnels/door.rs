@@ -114,7 +114,7 @@ impl Registrar for Door {
             connection,
             location: self.tunnels.location.clone(),
             remotely_managed,
-            origin_ca: origin_ca.map(|authority| authority.certificate.clone()),
+            origin_ca: origin_ca.map(|authority| authority.trusted(Timestamp::now())),
         })
     }
 

@@ -1,4 +1,6 @@
-//! `snicket registry`: all that is configured, as a file, out of a registry and into another.
+//! `snicket registry`: all that is configured, as a file, out of a registry and into another; new authorities.
+
+mod rotate;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -20,7 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   snicket registry export backup.jsonl
   snicket registry export --registry etcd://10.0.0.1:2379 backup.jsonl
-  snicket registry import --data /var/lib/snicket/edge backup.jsonl";
+  snicket registry import --data /var/lib/snicket/edge backup.jsonl
+  snicket registry rotate-authority origins";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -53,6 +56,9 @@ enum Command {
     /// Read it from a file into a registry that is empty
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(Import),
+    /// Have a new authority sign certificates of nodes or of origins
+    #[command(after_help = rotate::EXAMPLES)]
+    RotateAuthority(rotate::Args),
 }
 
 /// Which registry.
@@ -100,6 +106,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     match args.command {
         Command::Export(args) => export(args, screen).await,
         Command::Import(args) => load(args, screen).await,
+        Command::RotateAuthority(args) => rotate::run(args, screen).await,
     }
 }
 

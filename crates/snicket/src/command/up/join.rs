@@ -134,7 +134,8 @@ fn unreachable(host: &str, error: anyhow::Error) -> anyhow::Error {
         ),
         Some(_) => (
             format!("what answers at {host} is no node of the edge that the key is of; the key was not sent"),
-            "check the address, and that the key is the latest of this edge; somebody may be in between",
+            "check the address; if the nodes' authority was rotated since the key was made, make a new key (`snicket node \
+             invite`); else somebody may be in between",
         ),
         None => (
             format!("cannot reach a node's API at {host}"),
