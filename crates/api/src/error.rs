@@ -60,6 +60,7 @@ const MOVED_ON: u32 = 1412;
 const REFERENCED: u32 = 2412;
 const STANDS_ALONE: u32 = 1409;
 const STILL_TRUSTED: u32 = 1410;
+const NOT_OFFERED: u32 = 1422;
 const TOO_LARGE: u32 = 1413;
 const TOO_SLOW: u32 = 1408;
 const ENGINE: u32 = 1503;
@@ -181,6 +182,11 @@ impl ApiError {
                        first: stop the edge, `snicket registry export`, `snicket registry import --registry etcd://…`, \
                        and start it with that --registry.";
         Self::new(StatusCode::CONFLICT, STANDS_ALONE, message)
+    }
+
+    /// What the original has and this edge has not.
+    pub(crate) fn not_offered(message: &str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, NOT_OFFERED, message)
     }
 
     /// Something of this node's own is not as it should be.

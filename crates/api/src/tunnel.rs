@@ -109,6 +109,21 @@ pub(crate) async fn token(State(shared): State<Arc<Shared>>, Path(path): Path<(S
     Ok(success(token_of(tunnel, &snapshot)))
 }
 
+/// What is asked for may be part of the path, as the reference agent has it, or of the body.
+#[derive(Deserialize)]
+pub(crate) struct Managed {
+    account: String,
+    tunnel: String,
+}
+
+/// A token would open nothing: the edge leads nobody to the name under which agents serve their logs.
+pub(crate) async fn management(State(shared): State<Arc<Shared>>, Path(path): Path<Managed>) -> Answer {
+    find_live(&shared.state.registry.snapshot(), &(path.account, path.tunnel))?;
+    let message = "This edge gives no tokens for managing agents, since it streams no agent's logs. Look at the agent's own: \
+                   its log, `snicket tunnel --inspect`, or its metrics.";
+    Err(ApiError::not_offered(message))
+}
+
 /// The tunnel of a path, deleted ones included.
 fn find<'a>(snapshot: &'a Snapshot, path: &(String, String)) -> Result<&'a Arc<Versioned<Tunnel>>, ApiError> {
     let (owner, id) = path;

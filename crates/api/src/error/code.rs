@@ -13,7 +13,7 @@ const fn code(number: u32, statuses: &'static [u16], meaning: &'static str) -> C
 }
 
 /// All of them.
-pub(crate) const CODES: [Code; 32] = [
+pub(crate) const CODES: [Code; 33] = [
     code(MALFORMED_AUTHORIZATION, &[400], "the Authorization header is not `Bearer` and a token"),
     code(NO_CREDENTIALS, &[400], "there are no credentials"),
     code(MALFORMED_BODY, &[400], "the body is not as expected"),
@@ -43,6 +43,7 @@ pub(crate) const CODES: [Code; 32] = [
     code(STILL_TRUSTED, &[409], "an authority before this one is still trusted"),
     code(MOVED_ON, &[412], "somebody else was faster"),
     code(REFERENCED, &[412], "something else refers to it"),
+    code(NOT_OFFERED, &[422], "the original offers this, and this edge does not"),
     code(TOO_LARGE, &[413], "the body, or what it asks for, is too large"),
     code(TOO_MANY, &[429, 503], "too many calls, or too many quick tunnels; `Retry-After` says when to try again"),
     code(ENGINE, &[500, 503], "the registry, or this node, failed; `Retry-After` says that nothing was done"),

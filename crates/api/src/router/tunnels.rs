@@ -28,6 +28,14 @@ pub(super) fn routes() -> Routes {
         )
         .at(&one("/token"), [get("Show what an agent needs to serve a tunnel", tunnel::token, |it| it.answers(text()))])
         .at(
+            &one("/management"),
+            [post("Ask for a token to manage agents by: none is given", tunnel::management, refuses)],
+        )
+        .at(
+            &one("/management/{resource}"),
+            [post("Ask for a token to manage agents by: none is given", tunnel::management, refuses)],
+        )
+        .at(
             &one("/connections"),
             [
                 get("List a tunnel's connectors", connection::list, |it| of_connector(it).answers(list(connector()))),
@@ -64,6 +72,10 @@ fn filters(list: About) -> About {
         .query("was_inactive_at", time(), "That were not connected")
         .query("status", text(), "inactive, down, degraded or healthy")
         .answers_page_of(shown())
+}
+
+fn refuses(about: About) -> About {
+    about.fails([422])
 }
 
 fn of_connector(about: About) -> About {

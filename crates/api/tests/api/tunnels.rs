@@ -256,3 +256,15 @@ async fn of_many_who_write_a_rule_each_at_once_nobody_loses_one() {
     let written = edge.get(&format!("{tunnel}/configurations")).await.result();
     assert_eq!((&written["version"], written["config"]["ingress"].as_array().unwrap().len()), (&json!(12), 13));
 }
+
+#[tokio::test]
+async fn nobody_gets_a_token_that_opens_nothing() {
+    let edge = Edge::start().await;
+    let (path, _) = edge.tunnel("shop").await;
+    for asked in ["management", "management/logs"] {
+        let message = edge.post(&format!("{path}/{asked}"), json!({ "resources": ["logs"] })).await.refused(422, 1422);
+        assert!(message.contains("no agent's logs"), "{message}");
+        let nobody = format!("{}/{}/{asked}", edge.tunnels(), Uuid::new_v4());
+        edge.post(&nobody, json!({ "resources": ["logs"] })).await.refused(404, 7003);
+    }
+}
