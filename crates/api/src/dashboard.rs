@@ -1,4 +1,4 @@
-//! The page that people see who open the API's address in a browser: nodes, tunnels, zones and the audit log. It is one
+//! The page that people see who open the API's address in a browser: nodes, tunnels, certificates, zones and the audit log. It is one
 //! file without any other, and knows no more than the API tells whoever shows a token.
 
 use axum::response::{Html, IntoResponse, Response};

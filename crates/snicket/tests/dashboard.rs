@@ -1,7 +1,9 @@
 //! The page at the API's address, in a real browser.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use harness::{Agent, Browser, Edge, Origin, Page};
+use std::time::Duration;
+
+use harness::{Agent, Browser, Edge, Origin, Page, Pebble};
 use serde_json::{Value, json};
 
 /// What would be markup if it were not text.
@@ -159,6 +161,51 @@ async fn chromium_logs_in_and_sees_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_shown_with_their_source_and_their_state() {
+    let Some(browser) = Browser::start().await else { return };
+    let Some(pebble) = Pebble::start(Duration::from_secs(24 * 3600)).await else { return };
+    let (directory, ca) = (pebble.directory(), pebble.ca());
+    let acme = ["--acme-email", "me@example.test", "--acme-directory", &directory, "--acme-ca", ca.to_str().unwrap()];
+    let edge = Edge::start_with(&[&acme[..], &["--domain", "example.test"]].concat()).await;
+    pebble.look_at(&[edge.http()], &[edge.https()]);
+    let mut page = open(&browser, &edge).await;
+    log_in(&mut page, &edge.token()).await;
+    let row = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#certificates tbody tr')].map(row => row.innerText)\
+             .find(row => row.startsWith('{name}'))"
+        )
+    };
+    // The nodes' own, and the domain's, which is ordered by itself.
+    page.until(&format!("{}.includes('the nodes’ authority')", section("certificates"))).await;
+    let domain = row("example.test");
+    let told = page.until(&format!("{domain}?.includes('valid') && {domain}")).await;
+    let (_, status) = edge.call("GET", "/snicket/v1/status", None).await;
+    let known = &status["result"]["certificates"]["list"][0];
+    assert!(told.as_str().unwrap().contains(known["issuer"].as_str().unwrap()), "{known} in {told}");
+    let expires = "document.querySelector('#certificates tbody time').dateTime";
+    assert_eq!(page.evaluate(expires).await, known["expires_at"]);
+
+    // One that the authority cannot look at says so.
+    pebble.look_at(&[], &[]);
+    edge.named_tunnel("site", "site.example.test").await;
+    let site = row("site.example.test");
+    page.until(&format!("{site}?.includes('failed')")).await;
+    let told = page.evaluate(&section("certificates")).await;
+    let (_, status) = edge.call("GET", "/snicket/v1/status", None).await;
+    let known = &status["result"]["certificates"]["list"][0];
+    assert!(told.as_str().unwrap().contains(known["last_error"].as_str().unwrap()), "{known} in {told}");
+    page.until("document.getElementById('heard').innerText.includes('1 certificate could not be ordered')").await;
+    for (width, height, name) in [(1280, 1100, ""), (390, 1900, "-phone")] {
+        screen(&mut page, width, height).await;
+        page.picture(&format!("certificates{name}")).await;
+        let widest = page.evaluate("document.documentElement.scrollWidth").await;
+        assert!(widest.as_u64().is_some_and(|widest| widest <= width.into()), "{widest} of {width}");
+    }
+    assert_eq!(page.evaluate("complaints").await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_lists_are_turned_page_by_page() {
     let Some(browser) = Browser::start().await else { return };
     let edge = Edge::start().await;
@@ -197,6 +244,7 @@ async fn tokens_that_may_do_less_see_less_and_their_end_is_told() {
         page.until(&format!("{}.includes('may not see')", section(part))).await;
     }
     assert!(page.evaluate(&section("tunnels")).await.as_str().unwrap().contains("There is no tunnel yet"));
+    assert_eq!(page.evaluate("document.getElementById('certificates').hidden").await, true);
 
     assert_eq!(edge.call("DELETE", &format!("/client/v4/user/tokens/{id}"), None).await.0, 200);
     let why = page.until("document.getElementById('wrong').innerText").await;
