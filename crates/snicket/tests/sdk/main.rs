@@ -1,7 +1,7 @@
 //! Other people's clients of the API against a node, with only the base URL and the token changed: the Python SDK, the npm SDK,
-//! and curl.
+//! and curl. Over https, they are told of the edge's authority as well.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,53 +23,115 @@ fn installed(part: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Runs one of the scripts beside this file to its end.
-async fn walk(edge: &Edge, program: &Path, script: &str, variables: &[(&str, &OsStr)]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
-    let mut command = Command::new(program);
-    command
-        .arg(&script)
-        .env("CLOUDFLARE_BASE_URL", format!("http://{}/client/v4", edge.api()))
-        .env("CLOUDFLARE_API_TOKEN", edge.token())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(WALK, command.output()).await.expect("the walk ends in time").expect("the program runs");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}: {}\n{said}", script.display(), output.status);
-    println!("{said}");
+/// A program of other people's that runs one of the scripts beside this file.
+struct Walk {
+    program: PathBuf,
+    script: &'static str,
+    /// How it is told of authorities that the system does not know.
+    ca: &'static str,
+    variables: Vec<(&'static str, OsString)>,
+}
+
+impl Walk {
+    fn python() -> Option<Self> {
+        let program = installed("python/bin/python")?;
+        Some(Self { program, script: "walk.py", ca: "SSL_CERT_FILE", variables: Vec::new() })
+    }
+
+    fn npm() -> Option<Self> {
+        let modules = installed("npm/node_modules")?;
+        let program = peer("node", "apt-get install nodejs brings it")?;
+        Some(Self {
+            program,
+            script: "walk.mjs",
+            ca: "NODE_EXTRA_CA_CERTS",
+            variables: vec![("NODE_PATH", modules.into())],
+        })
+    }
+
+    fn curl(edge: &Edge, origin: &Origin) -> Option<Self> {
+        for program in ["curl", "jq"] {
+            peer(program, &format!("apt-get install {program} brings it"))?;
+        }
+        let variables = vec![
+            ("SNICKET", env!("CARGO_BIN_EXE_snicket").into()),
+            ("TUNNEL", edge.tunnel().to_string().into()),
+            ("HTTPS", edge.https().to_string().into()),
+            ("CA", edge.ca().into()),
+            ("ORIGIN", origin.service().into()),
+        ];
+        Some(Self { program: "bash".into(), script: "walk.sh", ca: "CURL_CA_BUNDLE", variables })
+    }
+
+    /// To its end, against the API at this address: whether it went well, and what was said.
+    async fn run(&self, edge: &Edge, api: &str, ca: Option<&Path>) -> (bool, String) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(self.script);
+        let mut command = Command::new(&self.program);
+        command
+            .arg(&script)
+            .env("CLOUDFLARE_BASE_URL", format!("{api}/client/v4"))
+            .env("CLOUDFLARE_API_TOKEN", edge.token())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env_remove(self.ca)
+            .envs(ca.map(|ca| (self.ca, ca)))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = timeout(WALK, command.output()).await.expect("the walk ends in time").expect("the program runs");
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        (output.status.success(), said)
+    }
+
+    async fn over_http(&self, edge: &Edge) {
+        let (went_well, said) = self.run(edge, &format!("http://{}", edge.api()), None).await;
+        assert!(went_well, "{}: {said}", self.script);
+        println!("{said}");
+    }
+
+    /// The same port takes both; on other addresses than loopback, TLS alone.
+    async fn over_https(&self, edge: &Edge) {
+        let api = format!("https://localhost:{}", edge.api().port());
+        let (went_well, said) = self.run(edge, &api, None).await;
+        assert!(!went_well && said.to_lowercase().contains("certificate"), "{}: {said}", self.script);
+        let (went_well, said) = self.run(edge, &api, Some(&edge.ca())).await;
+        assert!(went_well, "{}: {said}", self.script);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_walks() {
-    let Some(python) = installed("python/bin/python") else { return };
-    walk(&Edge::start().await, &python, "walk.py", &[]).await;
+    let Some(walk) = Walk::python() else { return };
+    walk.over_http(&Edge::start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_npm_sdk_walks() {
-    let Some(modules) = installed("npm/node_modules") else { return };
-    let Some(node) = peer("node", "apt-get install nodejs brings it") else { return };
-    walk(&Edge::start().await, &node, "walk.mjs", &[("NODE_PATH", modules.as_ref())]).await;
+    let Some(walk) = Walk::npm() else { return };
+    walk.over_http(&Edge::start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_walks() {
-    for (program, install) in [("curl", "apt-get install curl brings it"), ("jq", "apt-get install jq brings it")] {
-        if peer(program, install).is_none() {
-            return;
-        }
-    }
     let (edge, origin) = (Edge::start().await, Origin::start().await);
-    let (tunnel, https) = (edge.tunnel().to_string(), edge.https().to_string());
-    let (ca, service) = (edge.ca(), origin.service());
-    let variables = [
-        ("SNICKET", OsStr::new(env!("CARGO_BIN_EXE_snicket"))),
-        ("TUNNEL", tunnel.as_ref()),
-        ("HTTPS", https.as_ref()),
-        ("CA", ca.as_ref()),
-        ("ORIGIN", service.as_ref()),
-    ];
-    walk(&edge, Path::new("bash"), "walk.sh", &variables).await;
+    let Some(walk) = Walk::curl(&edge, &origin) else { return };
+    walk.over_http(&edge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_sdk_walks_over_https_with_the_edge_s_authority() {
+    let Some(walk) = Walk::python() else { return };
+    walk.over_https(&Edge::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_npm_sdk_walks_over_https_with_the_edge_s_authority() {
+    let Some(walk) = Walk::npm() else { return };
+    walk.over_https(&Edge::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_walks_over_https_with_the_edge_s_authority() {
+    let (edge, origin) = (Edge::start().await, Origin::start().await);
+    let Some(walk) = Walk::curl(&edge, &origin) else { return };
+    walk.over_https(&edge).await;
 }
