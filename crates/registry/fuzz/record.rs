@@ -36,6 +36,7 @@ fn check(content: &RecordContent, zone: &Hostname) {
         assert_eq!(&RecordContent::from_data(kind, &data, None).expect("its own members are valid"), content);
     }
     assert!(content.is_same(content));
+    assert!(content.to_wire().is_none_or(|wire| wire.len() <= 2 * RecordContent::MAX_BYTES));
     if let Some(priority) = content.priority() {
         assert_eq!(&content.with_priority(priority).expect("has one"), content);
     }

@@ -11,6 +11,7 @@ mod kind;
 mod location;
 mod refusal;
 mod text;
+mod wire;
 mod zonefile;
 
 use jiff::Timestamp;

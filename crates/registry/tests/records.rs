@@ -393,6 +393,28 @@ async fn what_is_exported_is_imported() {
 }
 
 #[tokio::test]
+async fn what_lies_under_a_name_follows_it() {
+    let (registry, zone) = open().await;
+    let names = [
+        "example.test",
+        "a.test.example.test",
+        "*.b.example.test",
+        "x.b.example.test",
+        "b-c.example.test",
+        "zz.example.test",
+    ];
+    let edits: Vec<_> = names.iter().rev().map(|name| create(name, RecordType::A, "192.0.2.1")).collect();
+    registry.edit_records(at(1), zone, &edits).await.unwrap();
+    let snapshot = registry.snapshot();
+    let hosts: Vec<&str> = snapshot.record_sets(zone).map(|set| &*set.host).collect();
+    assert_eq!(hosts, ["@", "*.b", "x.b", "b-c", "a.test", "zz"]);
+    for (host, next) in [("@", "@"), ("a", "*.b"), ("b", "*.b"), ("y.b", "b-c"), ("test", "a.test"), ("zz", "zz")] {
+        assert_eq!(snapshot.records_from(zone, host).map(|set| &*set.host), Some(next), "{host}");
+    }
+    assert!(snapshot.records_from(zone, "a.zz").is_none());
+}
+
+#[tokio::test]
 async fn a_deleted_zone_takes_everything_with_it_and_may_come_again() {
     let (registry, zone) = open().await;
     let edits: Vec<_> =

@@ -245,6 +245,16 @@ fn parameters(text: &str) -> Result<String, String> {
     Ok(normal)
 }
 
+/// The parameters of a normal value, with their quotes.
+pub(super) fn split_parameters(normal: &str) -> impl Iterator<Item = &str> {
+    let mut rest = normal;
+    std::iter::from_fn(move || {
+        let (first, after) = parameter(rest).ok().filter(|(first, _)| !first.is_empty())?;
+        rest = after.trim_start();
+        Some(first)
+    })
+}
+
 /// What zone files could not tell from something else.
 const MISPLACED: &str = "quotes stand around a whole value only, and ; ( ) within quotes";
 

@@ -91,6 +91,33 @@ impl RecordType {
         }
     }
 
+    /// The number that DNS has for it.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::A => 1,
+            Self::Ns => 2,
+            Self::Cname => 5,
+            Self::Ptr => 12,
+            Self::Mx => 15,
+            Self::Txt => 16,
+            Self::Aaaa => 28,
+            Self::Loc => 29,
+            Self::Srv => 33,
+            Self::Naptr => 35,
+            Self::Cert => 37,
+            Self::Ds => 43,
+            Self::Sshfp => 44,
+            Self::Dnskey => 48,
+            Self::Tlsa => 52,
+            Self::Smimea => 53,
+            Self::Openpgpkey => 61,
+            Self::Svcb => 64,
+            Self::Https => 65,
+            Self::Uri => 256,
+            Self::Caa => 257,
+        }
+    }
+
     /// Whether visitors can come to such a record through the edge.
     pub fn is_proxiable(self) -> bool {
         matches!(self, Self::A | Self::Aaaa | Self::Cname)

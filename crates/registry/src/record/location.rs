@@ -87,6 +87,41 @@ pub(super) fn to_json(text: &str) -> Map<String, Value> {
     NAMES.into_iter().zip(text.split(' ')).map(|(name, word)| (name.to_owned(), value(word))).collect()
 }
 
+/// The 16 bytes of a place in its one form (RFC 1876, section 2); `None` for another form.
+pub(super) fn to_wire(text: &str) -> Option<[u8; 16]> {
+    let mut words = text.split(' ').peekable();
+    let latitude = angle(&mut words, ['N', 'S'], 90).ok()?;
+    let longitude = angle(&mut words, ['E', 'W'], 180).ok()?;
+    let mut lengths = [0; 4];
+    for (length, (name, _)) in lengths.iter_mut().zip(LENGTHS) {
+        *length = checked_length(name, words.next()?).ok()?;
+    }
+    let [altitude, extents @ ..] = lengths;
+    let mut wire = [0; 16];
+    for (byte, extent) in wire[1..].iter_mut().zip(extents) {
+        *byte = rounded(extent);
+    }
+    wire[4..8].copy_from_slice(&thousandths(&latitude).to_be_bytes());
+    wire[8..12].copy_from_slice(&thousandths(&longitude).to_be_bytes());
+    let altitude = u32::try_from(altitude - ALTITUDES.start()).ok()?;
+    wire[12..].copy_from_slice(&altitude.to_be_bytes());
+    Some(wire)
+}
+
+/// Thousandths of seconds of arc, of which 2^31 is the equator or the prime meridian.
+fn thousandths(angle: &Angle) -> u32 {
+    let size = (angle.degrees * 60 + angle.minutes) * 60_000 + angle.milliseconds;
+    let is_positive = matches!(angle.side, 'N' | 'E');
+    if is_positive { (1 << 31) + size } else { (1 << 31) - size }
+}
+
+/// Centimetres as one digit and the power of ten that it is multiplied by.
+fn rounded(centimetres: i64) -> u8 {
+    let power = centimetres.max(1).ilog10().min(9);
+    let digit = u8::try_from((centimetres / 10_i64.pow(power)).clamp(0, 9)).unwrap_or_default();
+    digit << 4 | u8::try_from(power).unwrap_or_default()
+}
+
 fn angle<'a>(
     words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>,
     sides: [char; 2],

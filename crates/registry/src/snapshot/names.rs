@@ -1,15 +1,15 @@
 //! The records of all zones, and what follows from them: which name leads to which tunnel.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use equivalent::{Comparable, Equivalent};
 use imbl::{HashMap, OrdMap, OrdSet};
 use uuid::Uuid;
 
 use super::contents::Contents;
 use super::{parents, set, set_ordered};
-use crate::record::{Record, RecordSet, host_within};
+use crate::record::{APEX, Record, RecordSet, host_within};
 use crate::resource::{Passthrough, Versioned};
 use crate::zone::LargeChange;
 use crate::{Hostname, RecordId, Route, Snapshot, Zone, ZoneId};
@@ -33,13 +33,23 @@ struct ZoneNames {
     by_id: OrdMap<RecordId, Arc<Versioned<RecordSet>>>,
 }
 
-/// Ordered and found by the name within the zone.
+/// Ordered and found by the name within the zone, in the order of DNS (RFC 4034, section 6.1): label by label from the last
+/// one, so that whatever lies under a name follows it at once.
 #[derive(Debug, Clone)]
 struct ByHost(Arc<Versioned<RecordSet>>);
 
-impl Borrow<str> for ByHost {
-    fn borrow(&self) -> &str {
-        &self.0.host
+/// Finds one by its name.
+struct Host<'a>(&'a str);
+
+impl Equivalent<ByHost> for Host<'_> {
+    fn equivalent(&self, set: &ByHost) -> bool {
+        *self.0 == *set.0.host
+    }
+}
+
+impl Comparable<ByHost> for Host<'_> {
+    fn compare(&self, set: &ByHost) -> Ordering {
+        labels_from_last(self.0).cmp(labels_from_last(&set.0.host))
     }
 }
 
@@ -59,8 +69,15 @@ impl PartialOrd for ByHost {
 
 impl Ord for ByHost {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.host.cmp(&other.0.host)
+        labels_from_last(&self.0.host).cmp(labels_from_last(&other.0.host))
     }
+}
+
+/// The labels of a name within a zone. The zone itself has none there, and so is in front of all others.
+fn labels_from_last(host: &str) -> impl Iterator<Item = &[u8]> {
+    let is_apex = host == APEX;
+    let labels = (!is_apex).then(|| host.as_bytes().rsplit(|byte| *byte == b'.'));
+    labels.into_iter().flatten()
 }
 
 impl Snapshot {
@@ -157,7 +174,7 @@ impl Snapshot {
         Some((set, set.record(id)?))
     }
 
-    /// The records of a zone's names, by name. The zone's own name is `@` here.
+    /// The records of a zone's names, in the order of DNS. The zone's own name is `@` here.
     pub fn record_sets(&self, zone: ZoneId) -> impl Iterator<Item = &Arc<Versioned<RecordSet>>> {
         self.names.zones.get(&zone).into_iter().flat_map(|names| names.by_host.iter()).map(|ByHost(set)| set)
     }
@@ -165,6 +182,12 @@ impl Snapshot {
     /// The records of a name in this zone.
     pub fn records_named(&self, zone: &Zone, name: &str) -> Option<&Arc<Versioned<RecordSet>>> {
         self.record_set(zone.id, host_within(name, &zone.name)?)
+    }
+
+    /// Those of this name within a zone, or else of the next one in the order of DNS: if anything lies under a name that has
+    /// no records itself, then it is that.
+    pub fn records_from(&self, zone: ZoneId, host: &str) -> Option<&Arc<Versioned<RecordSet>>> {
+        self.names.zones.get(&zone)?.by_host.get_next(&Host(host)).map(|ByHost(set)| set)
     }
 
     /// Whether records say where a name leads; to a tunnel that is gone does not count.
@@ -177,7 +200,7 @@ impl Snapshot {
     }
 
     pub(crate) fn record_set(&self, zone: ZoneId, host: &str) -> Option<&Arc<Versioned<RecordSet>>> {
-        self.names.zones.get(&zone)?.by_host.get(host).map(|ByHost(set)| set)
+        self.names.zones.get(&zone)?.by_host.get(&Host(host)).map(|ByHost(set)| set)
     }
 
     pub(crate) fn record_set_with(&self, zone: ZoneId, id: RecordId) -> Option<&Arc<Versioned<RecordSet>>> {
@@ -203,7 +226,7 @@ impl Snapshot {
     pub(super) fn set_records(&mut self, zone: ZoneId, host: &str, new: Option<Arc<Versioned<RecordSet>>>) {
         let Names { zones, contents, .. } = &mut self.names;
         let names = zones.entry(zone).or_default();
-        let old = names.by_host.get(host).map(|ByHost(set)| set.clone());
+        let old = names.by_host.get(&Host(host)).map(|ByHost(set)| set.clone());
         for record in old.iter().flat_map(|old| &old.records) {
             // One that moved to another name of the same transaction is that one's already.
             if names.by_id.get(&record.id).is_some_and(|set| *set.host == *host) {
@@ -221,10 +244,10 @@ impl Snapshot {
                     contents.insert(zone, record);
                 }
                 // An equal one would be left as it is.
-                names.by_host.remove(host);
+                names.by_host.remove(&Host(host));
                 names.by_host.insert(ByHost(new.clone()));
             }
-            None => drop(names.by_host.remove(host)),
+            None => drop(names.by_host.remove(&Host(host))),
         }
         if names.by_host.is_empty() {
             zones.remove(&zone);
