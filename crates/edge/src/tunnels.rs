@@ -194,7 +194,8 @@ impl Tunnels {
             | Change::Records(..)
             | Change::Access(..)
             | Change::Port(..)
-            | Change::Passthrough(..) => (),
+            | Change::Passthrough(..)
+            | Change::Balance => (),
         }
     }
 

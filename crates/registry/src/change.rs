@@ -28,4 +28,6 @@ pub enum Change {
     Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
     /// An authority for this.
     Authority(AuthorityPurpose),
+    /// Something of load balancing, or something that only a later version of this program knows.
+    Balance,
 }

@@ -33,4 +33,7 @@ pub struct NodeAddresses {
     pub tunnel: Vec<SocketAddr>,
     /// The REST API.
     pub api: SocketAddr,
+    /// Who asks for names of the zones, over UDP and TCP; `None`: it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<SocketAddr>,
 }

@@ -349,14 +349,15 @@ impl Snapshot {
             OriginCertificate::KIND | Invitation::KIND => {
                 return self.certificates.write(kind, id, value, revision);
             }
-            // Nobody acts on changes of these yet.
+            // Nobody acts on changes of these but of the last ones yet.
             kind => {
                 let taken =
                     self.acme.write(kind, id, value, revision)? || self.items.write(kind, id, value, revision)?;
-                if !taken {
-                    self.balance.write(kind, id, value, revision)?;
+                if taken {
+                    return Ok(());
                 }
-                return Ok(());
+                self.balance.write(kind, id, value, revision)?;
+                Change::Balance
             }
         });
         Ok(())

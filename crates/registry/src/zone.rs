@@ -110,6 +110,15 @@ impl Zone {
         self.settings.get(name)?.value.as_str()
     }
 
+    /// Who answers for it, where the edge does: as it was said, else two names under the edge's own domain.
+    pub fn name_servers(&self, domain: &Hostname) -> Vec<Hostname> {
+        if !self.traits.vanity_name_servers.is_empty() {
+            return self.traits.vanity_name_servers.clone();
+        }
+        // A domain so long that nothing fits in front of it has none.
+        ["ns1", "ns2"].iter().filter_map(|label| domain.child(label).ok()).collect()
+    }
+
     /// When it was last changed, or else made.
     pub fn modified_at(&self) -> Timestamp {
         self.modified_at.unwrap_or(self.created_at)

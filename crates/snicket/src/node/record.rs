@@ -29,6 +29,7 @@ pub(super) fn describe(
             https: reached(&bound.https),
             tunnel: bound.tunnel.iter().map(reached).collect(),
             api: reached(&bound.api),
+            dns: None,
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: now,

@@ -1,0 +1,369 @@
+//! From a question to its answer, by the registry's snapshot. Pure.
+
+mod leading;
+mod lookup;
+mod own;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use registry::{
+    Hostname, LoadBalancer, Record as Kept, RecordSet, RecordSettings, RecordType, Snapshot, Zone, ZoneId, ZoneType,
+};
+
+use crate::book::Book;
+use crate::message::{Body, Owner, Record, SOA};
+use crate::name::{Name, to_wire};
+use crate::query::Code;
+use lookup::Found;
+
+pub use leading::{Lead, Member, Members, Unchecked};
+
+/// Of what leaves the time to the edge, and of all that is the edge's own.
+pub(crate) const AUTOMATIC_TTL: u32 = 300;
+/// Aliases that lead to each other; longer chains are a loop, or as good as one.
+const MAX_CHAIN: usize = 8;
+/// Addresses of the edge in one answer: they fit where nobody speaks EDNS.
+const MAX_ADDRESSES: usize = 16;
+/// How deep flattened aliases lead to flattened aliases.
+const MAX_DEPTH: usize = 2;
+/// Seconds that secondaries wait before they look, look again, and give up (RFC 1912, section 2.2).
+const REFRESH_RETRY_EXPIRE: [u32; 3] = [3_600, 600, 1_209_600];
+
+const A: u16 = 1;
+const NS: u16 = 2;
+const CNAME: u16 = 5;
+const HINFO: u16 = 13;
+const AAAA: u16 = 28;
+const SRV: u16 = 33;
+const DS: u16 = 43;
+const ANY: u16 = 255;
+
+/// What answers are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) book: &'a Book,
+    /// The domain of the edge.
+    pub(crate) domain: &'a Hostname,
+    pub(crate) members: &'a dyn Members,
+    pub(crate) outside: &'a dyn Outside,
+}
+
+/// What names outside of our zones lead to, of those that flattened aliases lead to.
+pub(crate) trait Outside: Send + Sync {
+    /// The addresses of a name; `None`: they are not known yet.
+    fn addresses(&self, host: &str) -> Option<Arc<[IpAddr]>>;
+}
+
+/// An answer, and how long it holds.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// `None`: it is larger than any message.
+    pub(crate) body: Option<Body>,
+    /// It holds until one of these changes; `None`: it is another one each time.
+    pub(crate) zones: Option<Vec<ZoneId>>,
+}
+
+/// Answers a question for the records of a type.
+pub(crate) fn answer(world: World<'_>, name: &Name, kind: u16) -> Answer {
+    let mut making = Making::new(world, kind, 0);
+    making.follow(&name.to_text());
+    let Making { code, is_authoritative, sections, zones, is_lasting, .. } = making;
+    let [answers, authorities, additionals] = &sections;
+    let body = Body::write(code, is_authoritative, name.as_wire(), [answers, authorities, additionals]);
+    Answer { body, zones: is_lasting.then_some(zones) }
+}
+
+/// An answer in the making.
+struct Making<'a> {
+    world: World<'a>,
+    kind: u16,
+    depth: usize,
+    code: Code,
+    is_authoritative: bool,
+    sections: [Vec<Record>; 3],
+    zones: Vec<ZoneId>,
+    is_lasting: bool,
+    /// The name at which an alias leads out of our zones.
+    leads_out: Option<Box<str>>,
+}
+
+/// Where an alias leads on.
+type Onwards = Option<Box<str>>;
+
+impl<'a> Making<'a> {
+    fn new(world: World<'a>, kind: u16, depth: usize) -> Self {
+        Self {
+            world,
+            kind,
+            depth,
+            code: Code::NoError,
+            is_authoritative: true,
+            sections: Default::default(),
+            zones: Vec::new(),
+            is_lasting: true,
+            leads_out: None,
+        }
+    }
+
+    /// Answers for a name, and for those that it is an alias of.
+    fn follow(&mut self, asked: &str) {
+        let mut owner = Owner::Asked;
+        let mut name: Box<str> = asked.into();
+        for step in 0..=MAX_CHAIN {
+            let Some(zone) = self.zone_of(&name, step) else {
+                if step == 0 {
+                    (self.code, self.is_authoritative) = (Code::Refused, false);
+                }
+                self.leads_out = Some(name);
+                return;
+            };
+            if !self.zones.contains(&zone.id) {
+                self.zones.push(zone.id);
+            }
+            let Some(next) = self.in_zone(zone, &owner, &name, step) else { return };
+            let is_loop =
+                *next == *asked || self.sections[0].iter().any(|past| past.owner == Owner::Named(next.clone()));
+            if is_loop {
+                return;
+            }
+            owner = Owner::Named(next.clone());
+            name = next;
+        }
+    }
+
+    /// The zone that answers for a name; a delegation's keys are the outer zone's (RFC 4035, section 3.1.4.1).
+    fn zone_of(&self, name: &str, step: usize) -> Option<&'a Zone> {
+        let snapshot = self.world.snapshot;
+        let zone = snapshot.zone_of(name)?;
+        let outer = (self.kind == DS && step == 0 && zone.name.as_str() == name)
+            .then(|| snapshot.zone_of(name.split_once('.')?.1))
+            .flatten();
+        let zone: &Zone = outer.unwrap_or(zone);
+        matches!(zone.traits.kind, ZoneType::Full | ZoneType::Secondary).then_some(zone)
+    }
+
+    fn in_zone(&mut self, zone: &'a Zone, owner: &Owner, name: &str, step: usize) -> Onwards {
+        let world = self.world;
+        let host = lookup::host_within(name, &zone.name)?;
+        match lookup::look_up(&world, zone, host, self.kind == DS) {
+            Found::Cut { host, set } => {
+                self.refer(zone, host, set);
+                self.is_authoritative = step > 0;
+                None
+            }
+            Found::Balancer(balancer) => self.lead(zone, owner, host, balancer),
+            Found::Records(set) => self.of_records(zone, owner, host, Some(set)),
+            Found::Empty => self.of_records(zone, owner, host, None),
+            Found::Own(addresses) => {
+                self.push_addresses(owner, AUTOMATIC_TTL, addresses.iter().copied());
+                self.or_no_data(zone, owner)
+            }
+            Found::Nothing => {
+                let is_a_zone = world.snapshot.zone_named(name).is_some();
+                self.code = if is_a_zone { Code::NoError } else { Code::NxDomain };
+                self.deny(zone, owner);
+                None
+            }
+        }
+    }
+
+    /// Answers for a name of the zone that is there, with these records.
+    fn of_records(&mut self, zone: &'a Zone, owner: &Owner, host: &str, set: Option<&RecordSet>) -> Onwards {
+        let records = set.map_or(&[][..], |set| &set.records);
+        if self.kind == ANY {
+            // The least that RFC 8482 lets one answer.
+            self.push(0, owner, HINFO, AUTOMATIC_TTL, b"\x07RFC8482\0");
+            return None;
+        }
+        let is_apex = host == lookup::APEX;
+        if is_apex && self.kind == SOA {
+            let soa = self.soa(zone);
+            self.push(0, owner, SOA, AUTOMATIC_TTL, &soa);
+            return None;
+        }
+        let proxied = records.iter().find(|record| record.proxied && !zone.traits.paused);
+        if let Some(proxied) = proxied.filter(|_| matches!(self.kind, A | AAAA | CNAME)) {
+            self.push_edge(owner, proxied.notes.as_ref().map(|notes| notes.settings).unwrap_or_default());
+            return self.or_no_data(zone, owner);
+        }
+        let alias = records.iter().find(|record| record.content.kind() == RecordType::Cname);
+        let alias = alias.filter(|_| proxied.is_none());
+        let is_flattened = |alias: &Kept| {
+            // An alias is alone at its name, or it is none (RFC 1034, section 3.6.2).
+            is_apex
+                || records.len() > 1
+                || alias.notes.as_ref().is_some_and(|it| it.settings.flatten_cname == Some(true))
+        };
+        match alias {
+            Some(alias) if !is_flattened(alias) => {
+                let data = alias.content.to_wire()?;
+                self.push(0, owner, CNAME, ttl_of(alias), &data);
+                return (self.kind != CNAME).then(|| alias.content.text().into());
+            }
+            Some(alias) if matches!(self.kind, A | AAAA) => self.flatten(owner, alias.content.text(), ttl_of(alias)),
+            Some(_) if self.kind == CNAME => (),
+            Some(_) | None => self.push_all(owner, records),
+        }
+        if is_apex && self.kind == NS && self.sections[0].is_empty() {
+            for server in zone.name_servers(self.world.domain) {
+                self.push(0, owner, NS, AUTOMATIC_TTL, &to_wire(server.as_str()));
+            }
+        }
+        self.or_no_data(zone, owner)
+    }
+
+    /// Adds those records that are asked for. All of one type have the same time to live (RFC 2181, section 5.2).
+    fn push_all(&mut self, owner: &Owner, records: &[Kept]) {
+        let wanted = || records.iter().filter(|record| record.content.kind().code() == self.kind);
+        let ttl = wanted().map(ttl_of).min().unwrap_or(AUTOMATIC_TTL);
+        let data: Vec<_> = wanted().filter_map(|record| record.content.to_wire()).collect();
+        for data in data {
+            self.push(0, owner, self.kind, ttl, &data);
+        }
+    }
+
+    /// The addresses of the edge, which visitors of proxied names come to.
+    fn push_edge(&mut self, owner: &Owner, settings: RecordSettings) {
+        let unwanted = match self.kind {
+            A => settings.ipv6_only,
+            _ => settings.ipv4_only,
+        };
+        if unwanted != Some(true) {
+            let nodes = &self.world.book.nodes;
+            // Where there are more than an answer holds, each node begins with itself.
+            let (after, before) = nodes.visitors.split_at_checked(nodes.own).unwrap_or_default();
+            self.push_addresses(owner, AUTOMATIC_TTL, before.iter().chain(after).copied());
+        }
+    }
+
+    /// Adds those of the family that is asked for.
+    fn push_addresses(&mut self, owner: &Owner, ttl: u32, addresses: impl Iterator<Item = IpAddr>) {
+        let kind = self.kind;
+        let data = addresses.filter_map(|address| match (kind, address) {
+            (A, IpAddr::V4(address)) => Some(address.octets().to_vec()),
+            (AAAA, IpAddr::V6(address)) => Some(address.octets().to_vec()),
+            _ => None,
+        });
+        for data in data.take(MAX_ADDRESSES) {
+            self.push(0, owner, kind, ttl, &data);
+        }
+    }
+
+    /// Gives an alias's name the addresses that it leads to.
+    fn flatten(&mut self, owner: &Owner, target: &str, ttl: u32) {
+        if self.depth == MAX_DEPTH {
+            self.code = Code::ServFail;
+            return;
+        }
+        let mut inner = Making::new(self.world, self.kind, self.depth + 1);
+        inner.follow(target);
+        self.zones.append(&mut inner.zones);
+        self.is_lasting &= inner.is_lasting;
+        let ttl = inner.sections[0].iter().map(|record| record.ttl).min().unwrap_or(ttl).min(ttl);
+        if let Some(host) = inner.leads_out {
+            self.is_lasting = false;
+            match self.world.outside.addresses(&host) {
+                Some(addresses) => self.push_addresses(owner, ttl, addresses.iter().copied()),
+                None => self.code = Code::ServFail,
+            }
+            return;
+        }
+        if inner.code == Code::ServFail {
+            self.code = Code::ServFail;
+        }
+        let [answers, ..] = inner.sections;
+        let kind = self.kind;
+        for record in answers.into_iter().filter(|record| record.kind == kind) {
+            self.push(0, owner, kind, ttl, &record.data);
+        }
+    }
+
+    /// Where a load balancer leads now.
+    fn lead(&mut self, zone: &'a Zone, owner: &Owner, host: &str, balancer: &LoadBalancer) -> Onwards {
+        let is_proxied = balancer.terms.proxied && !zone.traits.paused;
+        let is_of_apex = host == lookup::APEX && matches!(self.kind, SOA | NS);
+        if self.kind == ANY || is_of_apex {
+            return self.of_records(zone, owner, host, None);
+        }
+        if is_proxied {
+            self.push_edge(owner, RecordSettings::default());
+            return self.or_no_data(zone, owner);
+        }
+        self.is_lasting = false;
+        let lead = self.world.members.lead(balancer, self.world.snapshot);
+        for data in lead.data(self.kind, &balancer.terms.name) {
+            self.push(0, owner, self.kind, lead.ttl, &data);
+        }
+        match lead.alias().filter(|_| self.sections[0].is_empty() && self.kind != SRV) {
+            Some(target) if host != lookup::APEX => {
+                self.push(0, owner, CNAME, lead.ttl, &to_wire(target));
+                (self.kind != CNAME).then(|| target.into())
+            }
+            Some(target) if matches!(self.kind, A | AAAA) => {
+                self.flatten(owner, target, lead.ttl);
+                self.or_no_data(zone, owner)
+            }
+            Some(_) | None => self.or_no_data(zone, owner),
+        }
+    }
+
+    /// Leads to those who answer for a part of the zone, with the addresses of those who are in the zone themselves.
+    fn refer(&mut self, zone: &Zone, host: &str, set: &RecordSet) {
+        let snapshot = self.world.snapshot;
+        let cut = Owner::Named(lookup::whole(host, &zone.name));
+        let servers = || set.records.iter().filter(|record| record.content.kind() == RecordType::Ns);
+        let ttl = servers().map(ttl_of).min().unwrap_or(AUTOMATIC_TTL);
+        for server in servers() {
+            let Some(data) = server.content.to_wire() else { continue };
+            self.push(1, &cut, NS, ttl, &data);
+            let glue = snapshot.records_named(zone, server.content.text());
+            for record in glue.iter().flat_map(|set| &set.records) {
+                let kind = record.content.kind();
+                if let (RecordType::A | RecordType::Aaaa, Some(data)) = (kind, record.content.to_wire()) {
+                    self.push(2, &Owner::Named(server.content.text().into()), kind.code(), ttl_of(record), &data);
+                }
+            }
+        }
+    }
+
+    /// Denies the type, if there is nothing of it.
+    fn or_no_data(&mut self, zone: &Zone, owner: &Owner) -> Onwards {
+        let is_answered = self.sections[0].iter().any(|record| record.owner == *owner);
+        if !is_answered && self.code == Code::NoError {
+            self.deny(zone, owner);
+        }
+        None
+    }
+
+    /// Says how long a denial holds (RFC 2308, section 3).
+    fn deny(&mut self, zone: &Zone, owner: &Owner) {
+        let soa = self.soa(zone);
+        let apex = match owner {
+            Owner::Named(name) if **name == *zone.name.as_str() => owner.clone(),
+            Owner::Named(_) | Owner::Asked => Owner::Named(zone.name.as_str().into()),
+        };
+        self.push(1, &apex, SOA, AUTOMATIC_TTL, &soa);
+    }
+
+    fn soa(&self, zone: &Zone) -> Vec<u8> {
+        let servers = zone.name_servers(self.world.domain);
+        let mut data = to_wire(servers.first().unwrap_or(&zone.name).as_str());
+        // A zone's own name is long enough to leave no room for it only where nobody could write to it.
+        data.extend(zone.name.child("hostmaster").map_or_else(|_| vec![0], |mailbox| to_wire(mailbox.as_str())));
+        let [refresh, retry, expire] = REFRESH_RETRY_EXPIRE;
+        for number in [self.world.book.serial(zone.id), refresh, retry, expire, AUTOMATIC_TTL] {
+            data.extend(number.to_be_bytes());
+        }
+        data
+    }
+
+    fn push(&mut self, section: usize, owner: &Owner, kind: u16, ttl: u32, data: &[u8]) {
+        self.sections[section].push(Record { owner: owner.clone(), kind, ttl, data: data.into() });
+    }
+}
+
+fn ttl_of(record: &Kept) -> u32 {
+    if record.ttl == Kept::AUTOMATIC { AUTOMATIC_TTL } else { record.ttl }
+}

@@ -1,0 +1,116 @@
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use registry::{Hostname, Registry};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answer::Members;
+use crate::book;
+use crate::desk::{Desk, Sources};
+use crate::metrics::Metrics;
+use crate::outside::Resolver;
+use crate::sockets::Sockets;
+use crate::{tcp, udp};
+
+/// How a server runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The domain of the edge: the name servers of zones that say nothing else have names under it.
+    pub domain: Hostname,
+}
+
+/// A server at work. Dropping it stops it, but waits for nothing; [`Server::shutdown`] does.
+pub struct Server {
+    address: SocketAddr,
+    sources: Arc<Sources>,
+    metrics: Arc<Metrics>,
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    background: [AbortHandle; 2],
+}
+
+impl Server {
+    /// Answers on these sockets from now on.
+    ///
+    /// # Errors
+    /// A socket cannot be used, or a thread cannot be started.
+    pub fn start(config: Config, sockets: Sockets, registry: Registry, members: Arc<dyn Members>) -> io::Result<Self> {
+        let address = sockets.tcp.local_addr()?;
+        let listener = TcpListener::from_std(sockets.tcp)?;
+        for socket in &sockets.udp {
+            udp::prepare(socket)?;
+        }
+        let book = book::open(&registry);
+        let (outside, lookups) = Resolver::new();
+        let background = [
+            tokio::spawn(book::keep(registry.clone(), Arc::clone(&book))).abort_handle(),
+            tokio::spawn(lookups).abort_handle(),
+        ];
+        let sources = Arc::new(Sources { registry, book, domain: config.domain, members, outside });
+        let mut server = Self {
+            address,
+            sources,
+            metrics: Arc::default(),
+            over: Arc::default(),
+            threads: Vec::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            background,
+        };
+        for socket in sockets.udp {
+            let (desk, metrics, over) = (server.desk(), Arc::clone(&server.metrics), Arc::clone(&server.over));
+            let thread = std::thread::Builder::new().name("dns".to_owned());
+            server.threads.push(thread.spawn(move || udp::serve(&socket, desk, &metrics, &over))?);
+        }
+        let counter = Arc::new(tcp::Counter::new(server.desk(), Arc::clone(&server.metrics)));
+        server.tasks.spawn(tcp::serve(listener, counter, server.stop.clone(), server.tasks.clone()));
+        Ok(server)
+    }
+
+    /// Where it listens, over UDP and TCP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Another place where questions are answered, for whoever brings them otherwise.
+    pub fn desk(&self) -> Desk {
+        Desk::new(Arc::clone(&self.sources))
+    }
+
+    /// Takes no more questions, and waits until those that came are answered.
+    pub async fn shutdown(mut self) {
+        self.end();
+        self.tasks.wait().await;
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
+        if !matches!(joined, Ok(true)) {
+            tracing::error!("a thread that answers questions has panicked");
+        }
+    }
+
+    fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+        self.tasks.close();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+        self.background.iter().for_each(AbortHandle::abort);
+    }
+}

@@ -1,0 +1,154 @@
+//! Questions over TCP (RFC 7766): one after the other on each connection, each answered in its turn.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::desk::{Desk, Reply};
+use crate::metrics::{Metrics, Tally, Transport};
+
+/// Connections at once; a resolver opens one or two, and only for long answers.
+const CONNECTIONS: usize = 2_048;
+/// Those of one IPv4 address or one /64 of IPv6.
+const CONNECTIONS_PER_ADDRESS: usize = 64;
+/// Between two questions; what RFC 7766, section 6.2.3 finds enough.
+const IDLE: Duration = Duration::from_secs(10);
+/// From the first byte of a question to its last, and for an answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions on one connection; whoever has more opens another, so that nobody stays for ever.
+const QUESTIONS: usize = 10_000;
+/// When no connection can be accepted, the system lacks something that comes back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What connections share.
+pub(crate) struct Counter {
+    desk: Mutex<Desk>,
+    metrics: Arc<Metrics>,
+    places: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Counter {
+    pub(crate) fn new(desk: Desk, metrics: Arc<Metrics>) -> Self {
+        Self { desk: Mutex::new(desk), metrics, places: Mutex::default() }
+    }
+
+    fn answer(&self, packet: &[u8], message: &mut Vec<u8>) -> Reply {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.refresh();
+        let reply = desk.over_tcp(packet, message);
+        drop(desk);
+        let mut tally = Tally::default();
+        tally.note(reply);
+        self.metrics.add(Transport::Tcp, &tally);
+        reply
+    }
+}
+
+/// Answers those who connect until it is told to stop.
+pub(crate) async fn serve(listener: TcpListener, counter: Arc<Counter>, stop: CancellationToken, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = Place::take(&counter, from.ip()) else {
+            counter.metrics.turned_away();
+            continue;
+        };
+        // Answers are written whole.
+        let _ = stream.set_nodelay(true);
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                // Whoever breaks off or is too slow is not told so.
+                _ = converse(stream, &place.counter) => (),
+                () = stop.cancelled() => (),
+            }
+        });
+    }
+}
+
+/// Answers the questions of one connection.
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, counter: &Counter) -> io::Result<()> {
+    let (mut packet, mut message) = (Vec::new(), Vec::new());
+    let mut whole = Vec::new();
+    for _ in 0..QUESTIONS {
+        let first = timeout(IDLE, stream.read_u8()).await??;
+        let rest = async {
+            let second = stream.read_u8().await?;
+            packet.resize(usize::from(u16::from_be_bytes([first, second])), 0);
+            stream.read_exact(&mut packet).await
+        };
+        timeout(PATIENCE, rest).await??;
+        if counter.answer(&packet, &mut message) == Reply::Silence {
+            // No question comes here that would not be answered, so this is somebody else's protocol.
+            return Ok(());
+        }
+        let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+        whole.clear();
+        whole.extend_from_slice(&length.to_be_bytes());
+        whole.extend_from_slice(&message);
+        timeout(PATIENCE, stream.write_all(&whole)).await??;
+    }
+    Ok(())
+}
+
+/// A connection's, as long as it lives.
+struct Place {
+    counter: Arc<Counter>,
+    asker: IpAddr,
+}
+
+impl Place {
+    fn take(counter: &Arc<Counter>, from: IpAddr) -> Option<Self> {
+        let asker = asker(from);
+        let mut places = counter.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = places.values().sum();
+        let own = places.get(&asker).copied().unwrap_or_default();
+        if all >= CONNECTIONS || own >= CONNECTIONS_PER_ADDRESS {
+            return None;
+        }
+        places.insert(asker, own + 1);
+        Some(Self { counter: Arc::clone(counter), asker })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.counter.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = places.get_mut(&self.asker) {
+            *own -= 1;
+            if *own == 0 {
+                places.remove(&self.asker);
+            }
+        }
+    }
+}
+
+/// Who counts as one: a whole network of IPv6 is one line to somebody's house.
+fn asker(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            let mut segments = address.segments();
+            segments[4..].fill(0);
+            Ipv6Addr::from(segments).into()
+        }
+        address => address,
+    }
+}

@@ -1,0 +1,9 @@
+//! The server over real sockets: asked by a library of others, by real programs, and beside a real server.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod answers;
+mod changes;
+mod peers;
+mod setting;
+mod wire;
