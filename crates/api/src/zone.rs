@@ -65,13 +65,13 @@ pub(crate) async fn list(
     if query.one("direction") == Some("desc") {
         zones.reverse();
     }
-    Ok(page(&zones, query.page(20, 50)?, |zone| shown(zone, account)))
+    Ok(page(&zones, query.page(20, 50)?, |zone| shown(zone, &snapshot, &shared.state.facts.domain)))
 }
 
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
     let zone = find(&snapshot, &id)?;
-    Ok(success(shown(zone, snapshot.account())))
+    Ok(success(shown(zone, &snapshot, &shared.state.facts.domain)))
 }
 
 pub(crate) async fn create(State(shared): State<Arc<Shared>>, body: Body) -> Answer {
@@ -84,7 +84,7 @@ pub(crate) async fn create(State(shared): State<Arc<Shared>>, body: Body) -> Ans
     let name = host("name", &name)?;
     let traits = ZoneTraits { kind: body.kind.unwrap_or_default(), ..ZoneTraits::default() };
     let zone = registry.create_zone(Timestamp::now(), &name, traits).await?;
-    Ok(success(shown(&zone, registry.snapshot().account())))
+    Ok(success(shown(&zone, &registry.snapshot(), &shared.state.facts.domain)))
 }
 
 pub(crate) async fn change(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Body) -> Answer {
@@ -104,7 +104,7 @@ pub(crate) async fn change(State(shared): State<Arc<Shared>>, Path(id): Path<Str
         }
     });
     let zone = changed.await?;
-    Ok(success(shown(&zone, registry.snapshot().account())))
+    Ok(success(shown(&zone, &registry.snapshot(), &shared.state.facts.domain)))
 }
 
 pub(crate) async fn delete(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer {
@@ -195,7 +195,11 @@ fn matches_name(name: &str, wanted: &str) -> bool {
 }
 
 /// Section 7 of the API page; the fields that hold nothing are there for clients that insist on them.
-fn shown(zone: &Zone, account: &Account) -> Value {
+fn shown(zone: &Zone, snapshot: &Snapshot, domain: &Hostname) -> Value {
+    let account = snapshot.account();
+    // While no node answers, there is nobody to lead to.
+    let is_answered = snapshot.nodes().any(|node| node.addresses.dns.is_some());
+    let name_servers = if is_answered { zone.name_servers(domain) } else { Vec::new() };
     json!({
         "id": zone.id,
         "name": zone.name,
@@ -221,7 +225,7 @@ fn shown(zone: &Zone, account: &Account) -> Value {
             "cdn_only": false,
             "dns_only": false,
         },
-        "name_servers": [],
+        "name_servers": name_servers,
         "original_name_servers": null,
         "original_registrar": null,
         "original_dnshost": null,

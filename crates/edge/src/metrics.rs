@@ -40,7 +40,12 @@ pub(crate) struct Metrics {
     losses: Counters,
     certificates: Counters,
     tasks: IntGauge,
+    /// What runs beside the edge says this of itself.
+    others: OnceLock<OtherMetrics>,
 }
+
+/// Writes metrics in the text form of Prometheus.
+pub(crate) type OtherMetrics = Box<dyn Fn() -> String + Send + Sync>;
 
 /// How the connection of a public port's visitor ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +201,7 @@ impl Metrics {
                 "result",
             ),
             tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
+            others: OnceLock::new(),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
             connections: IntGaugeVec::new(
@@ -337,6 +343,11 @@ impl Metrics {
         }
     }
 
+    /// Shows these, too, from now on. Whoever comes second is not shown.
+    pub(crate) fn count_also(&self, others: OtherMetrics) {
+        let _ = self.others.set(others);
+    }
+
     /// Everything, in the text format of Prometheus.
     pub(crate) fn text(&self) -> String {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -346,7 +357,8 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "the metrics could not be written");
         }
-        String::from_utf8(text).unwrap_or_default()
+        let text = String::from_utf8(text).unwrap_or_default();
+        text + &self.others.get().map(|others| others()).unwrap_or_default()
     }
 }
 

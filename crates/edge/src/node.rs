@@ -66,6 +66,7 @@ pub struct Running {
     tunnels: Arc<Tunnels>,
     endpoints: Vec<quinn::Endpoint>,
     events: broadcast::Sender<RequestEvent>,
+    metrics: Arc<Metrics>,
 }
 
 impl Edge {
@@ -133,7 +134,7 @@ impl Edge {
         let api_listener = tokio_listener(sockets.api)?;
         let (promises, asked) = ports::promises();
         let router = api(Connections::new(Arc::clone(&tunnels), promises))
-            .route("/metrics", get(metrics_of(metrics, Arc::clone(certificates))));
+            .route("/metrics", get(metrics_of(Arc::clone(&metrics), Arc::clone(certificates))));
 
         // From here on nothing can fail any more.
         let limits = config.limits;
@@ -179,7 +180,7 @@ impl Edge {
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
         visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone()));
-        Ok(Running { addresses, visits, agents, tunnels, endpoints, events })
+        Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics })
     }
 }
 
@@ -192,6 +193,11 @@ impl Running {
     /// Tells each request from now on, when its answer begins. Who reads too slowly misses some.
     pub fn requests(&self) -> broadcast::Receiver<RequestEvent> {
         self.events.subscribe()
+    }
+
+    /// Shows these metrics, too, in the text form of Prometheus: of what runs beside the edge in the same program. Once.
+    pub fn count_also(&self, others: impl Fn() -> String + Send + Sync + 'static) {
+        self.metrics.count_also(Box::new(others));
     }
 
     /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether

@@ -5,6 +5,7 @@ mod identity;
 mod record;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use anyhow::Context as _;
 use api::{ApiState, Facts, PublicPorts, QuickTunnels};
 use certs::acme::AcmeClient;
 use certs::{Authority, Certificates, Names};
-use edge::{Addresses, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
+use edge::{Addresses, BindError, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
 use jiff::Timestamp;
 use policy::Network;
 use registry::{AuthorityPurpose, Change, Hostname, NewToken, Registry};
@@ -42,6 +43,8 @@ pub(crate) struct Wishes {
     pub(crate) tunnel: Vec<Wish>,
     /// The REST API.
     pub(crate) api: Wish,
+    /// Who asks for names of the zones; `None`: nobody is answered.
+    pub(crate) dns: Option<Wish>,
 }
 
 /// Sockets, and what had to be changed to get them.
@@ -49,6 +52,8 @@ pub(crate) struct Wishes {
 pub(crate) struct Listening {
     /// Bound and listening.
     pub(crate) sockets: Sockets,
+    /// Those for DNS, if there is to be any.
+    pub(crate) dns: Option<dns::Sockets>,
     /// One sentence for each default port that was taken.
     pub(crate) notices: Vec<String>,
 }
@@ -69,9 +74,21 @@ impl Wishes {
         }
         let api = bind("api", self.api, bind_tcp)?;
         note(&mut notices, "api", &api, |socket| socket.local_addr().ok());
+        let dns = self.dns.map(|wish| bind("dns", wish, bind_dns)).transpose()?.map(|bound| bound.sockets);
         let sockets = Sockets { http: http.sockets, https: https.sockets, tunnel, api: api.sockets };
-        Ok(Listening { sockets, notices })
+        Ok(Listening { sockets, dns, notices })
     }
+}
+
+/// One thread for each processor answers.
+fn bind_dns(address: SocketAddr, purpose: &'static str) -> Result<dns::Sockets, BindError> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    dns::bind(address, threads).map_err(|error| BindError {
+        address: error.address,
+        transport: error.transport,
+        purpose,
+        source: error.source,
+    })
 }
 
 fn pair_address(pair: &Pair) -> Option<SocketAddr> {
@@ -120,6 +137,8 @@ pub(crate) struct Node {
     pub(crate) certificates: Arc<Certificates>,
     /// What orders public certificates.
     ordering: Option<Ordering>,
+    /// What answers for the zones.
+    dns: Option<dns::Server>,
     /// The certificate to trust, a file.
     pub(crate) ca: PathBuf,
     /// The API token, if it was made just now.
@@ -137,7 +156,7 @@ struct Ordering {
 
 impl Blueprint {
     /// Starts the node on these sockets.
-    pub(crate) async fn start(self, sockets: Sockets) -> anyhow::Result<Node> {
+    pub(crate) async fn start(self, sockets: Sockets, dns: Option<dns::Sockets>) -> anyhow::Result<Node> {
         let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, origin_networks, limits, ports } =
             self;
         secret::make_private_dir(&data).with_context(|| {
@@ -172,7 +191,8 @@ impl Blueprint {
             write(&secret)?;
             first_token = Some(secret);
         }
-        let record = record::describe(registry.node(), &location, &addresses, advertise, now);
+        let dns_address = dns.as_ref().and_then(|sockets| sockets.tcp.local_addr().ok());
+        let record = record::describe(registry.node(), &location, (&addresses, dns_address), advertise, now);
         if is_one_of_many {
             registry.join(record);
         } else {
@@ -183,6 +203,7 @@ impl Blueprint {
             certificates.use_public(shelf.clone());
             Keeper::new(registry.clone(), client, certificates.clone(), (shelf, asked))
         });
+        let dns_domain = domain.clone();
         let config = edge::Config {
             location: location.clone(),
             limits,
@@ -232,6 +253,16 @@ impl Blueprint {
             })
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
+        let dns = dns.map(|sockets| {
+            let config = dns::Config { domain: dns_domain };
+            let server = dns::Server::start(config, sockets, registry.clone(), Arc::new(dns::Unchecked));
+            server.with_context(|| Problem::new("the edge cannot answer by DNS", "see the reason above"))
+        });
+        let dns = dns.transpose()?;
+        if let Some(server) = &dns {
+            let metrics = Arc::clone(server.metrics());
+            running.count_also(move || metrics.text());
+        }
         let ordering = keeper.map(|keeper| {
             let (stop, stopping) = oneshot::channel();
             let stopping = async {
@@ -239,7 +270,7 @@ impl Blueprint {
             };
             Ordering { stop, task: tokio::spawn(keeper.run(stopping)) }
         });
-        Ok(Node { running, registry, certificates, ordering, ca, first_token, notice, identity })
+        Ok(Node { running, registry, certificates, ordering, dns, ca, first_token, notice, identity })
     }
 }
 
@@ -338,6 +369,18 @@ impl Node {
             if let Err(error) = task.await {
                 tracing::error!(%error, "what orders certificates has failed");
             }
+        }
+    }
+
+    /// Where it answers for the zones, if it does.
+    pub(crate) fn dns_address(&self) -> Option<SocketAddr> {
+        self.dns.as_ref().map(dns::Server::address)
+    }
+
+    /// Answers for the zones no more.
+    pub(crate) async fn stop_dns(&mut self) {
+        if let Some(server) = self.dns.take() {
+            server.shutdown().await;
         }
     }
 

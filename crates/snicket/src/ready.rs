@@ -45,6 +45,9 @@ pub(crate) struct Ready {
     /// Where visitors without TLS go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<SocketAddr>,
+    /// Where the edge answers for its zones, over UDP and TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dns: Option<SocketAddr>,
     /// The certificate to trust, a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
@@ -113,6 +116,7 @@ impl Ready {
             tunnel: self.tunnel.or(other.tunnel),
             https: self.https.or(other.https),
             http: self.http.or(other.http),
+            dns: self.dns.or(other.dns),
             ca: self.ca.or(other.ca),
             token_file: self.token_file.or(other.token_file),
             metrics: self.metrics.or(other.metrics),

@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     screen.detach().context("no thread can be started")?;
     let data = args.data.clone().unwrap_or_else(paths::try_data);
     let origin = args.origin.clone().unwrap_or_else(Origin::hello);
-    let Listening { sockets, notices } = wishes(&args).bind()?;
+    let Listening { sockets, notices, .. } = wishes(&args).bind()?;
     let domain = Hostname::parse(DOMAIN).context("localhost is a name")?;
     let blueprint = Blueprint {
         domain: domain.clone(),
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         limits: edge::Limits::default(),
         ports: None,
     };
-    let node = blueprint.start(sockets).await?;
+    let node = blueprint.start(sockets, None).await?;
     let token = TokenFile::write(&data, &node)?;
     let (hostname, credentials) = tunnel(&node.registry, &domain, args.name.as_deref(), &data).await?;
     let inspect = Inspect::from(&args.inspect);
@@ -158,6 +158,7 @@ fn wishes(args: &Args) -> Wishes {
         https: Wish::new(args.https, ip, HTTPS_PORT),
         tunnel: vec![own],
         api: own,
+        dns: None,
     }
 }
 

@@ -42,6 +42,9 @@ pub(crate) const TUNNEL_PORT: u16 = 7844;
 /// The REST API, next to it.
 pub(crate) const API_PORT: u16 = 7845;
 
+/// Where everybody asks who is led to a name server.
+const DNS_PORT: u16 = 53;
+
 /// Public ports. Below those that systems hand out by themselves (from 32768 on Linux), and as many as anybody looks
 /// through.
 const PORTS: PortRange = PortRange::new(20_000, 20_999);
@@ -95,6 +98,9 @@ pub(crate) struct Args {
     /// REST API, on loopback unless an address is given [default: 7845]
     #[arg(long, value_name = "ADDR", env = "SNICKET_API", hide_env_values = true)]
     api: Option<Listen>,
+    /// DNS for the zones, UDP and TCP [default: off]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_DNS", hide_env_values = true)]
+    dns: Option<Listen>,
     /// Public ports for TCP services, or off [default: 20000-20999]
     #[arg(long, value_name = "RANGE", value_parser = public_ports, env = "SNICKET_PORTS", hide_env_values = true)]
     ports: Option<PublicPorts>,
@@ -164,7 +170,7 @@ pub(crate) struct Args {
     )]
     origin_networks: Vec<Network>,
     /// Write the process id here once everything listens
-    #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "SNICKET_PIDFILE", hide_env_values = true, hide_short_help = true)]
     pidfile: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
@@ -219,7 +225,7 @@ pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
     let Settings { wishes, blueprint, grace, files, .. } = Settings::merge(args)?;
     let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
     let lowest_public = blueprint.ports.map(|range| *range.numbers().start());
-    let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel);
+    let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel).chain(wishes.dns);
     Ok(Facts {
         config,
         files: own.into_iter().flatten().chain(files).collect(),
@@ -253,8 +259,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     settings.logging.start(Level::Info)?;
     let signals = Signals::install().context("signals cannot be watched")?;
     screen.detach().context("no thread can be started")?;
-    let Listening { sockets, notices } = settings.wishes.bind()?;
-    let mut node = settings.blueprint.start(sockets).await?;
+    let Listening { sockets, dns, notices } = settings.wishes.bind()?;
+    let mut node = settings.blueprint.start(sockets, dns).await?;
     let token_file = settings.data.join(node::TOKEN_FILE);
     let local = describe(&node, &settings.domain, token_file);
     let announcement = local.announce(&settings.data)?;
@@ -278,6 +284,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     connector::draining(settings.grace, screen);
     node.stop_ordering().await;
     stop(&node.running, settings.grace, &signals).await;
+    node.stop_dns().await;
     node.registry.leave().await;
     shown.abort();
     screen.event(&json!({ "event": "stopped", "time": report::now() }));
@@ -360,6 +367,7 @@ impl Settings {
             tunnel,
             // Whoever reaches the API needs only the token, so it leaves the machine only when somebody says so.
             api: Wish::new(args.api.or(file.api), Ipv4Addr::LOCALHOST.into(), API_PORT),
+            dns: args.dns.or(file.dns).map(|listen| Wish::new(Some(listen), public, DNS_PORT)),
         };
         let mut logging = Logging::from(&args.log);
         logging.level = logging.level.or(file.loglevel);
@@ -433,6 +441,7 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         command: "up",
         url: Some(ready::url("https", &local.domain, local.https.port())),
         http_url: Some(ready::url("http", &local.domain, local.http.port())),
+        dns: node.dns_address(),
         ..Ready::from(local)
     };
     screen.event(&ready);
@@ -448,6 +457,9 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         format!("; from elsewhere {}", ready::url("https", domain, bound.api.port()))
     };
     screen.say(format!("  API        {api}{elsewhere}"));
+    if let Some(dns) = node.dns_address() {
+        screen.say(format!("  DNS        {dns} (UDP and TCP), for the zones of the registry"));
+    }
     screen.say(format!("  CA         {}", ca.display()));
     match &node.first_token {
         Some(token) => screen

@@ -10,11 +10,11 @@ use registry::{NodeAddresses, NodeId, NodeRecord};
 const FAR: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
-/// The record of this node, which listens at these addresses.
+/// The record of this node, which listens at these addresses, and answers by DNS there.
 pub(super) fn describe(
     id: NodeId,
     location: &str,
-    bound: &Addresses,
+    (bound, dns): (&Addresses, Option<SocketAddr>),
     advertise: Option<IpAddr>,
     now: Timestamp,
 ) -> NodeRecord {
@@ -29,7 +29,7 @@ pub(super) fn describe(
             https: reached(&bound.https),
             tunnel: bound.tunnel.iter().map(reached).collect(),
             api: reached(&bound.api),
-            dns: None,
+            dns: dns.as_ref().map(reached),
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: now,

@@ -1,0 +1,75 @@
+//! `snicket up --dns`: zones that are made by the API are answered, as `dig` sees it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use harness::{Agent, Edge, LIMIT, Origin, Visitor, peer, until};
+use serde_json::json;
+use tokio::process::Command;
+
+/// What `dig +short` prints.
+async fn dig(program: &Path, server: SocketAddr, words: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(["+short", &format!("@{}", server.ip()), "-p", &server.port().to_string()]).args(words);
+    let output = command.output().await.expect("dig starts");
+    String::from_utf8(output.stdout).expect("is text").trim().to_owned()
+}
+
+fn address(edge: &Edge) -> SocketAddr {
+    edge.ready()["dns"].as_str().and_then(|text| text.parse().ok()).expect("the ready event says where")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_makes_is_answered() {
+    let Some(program) = peer("dig", "install bind9-dnsutils") else { return };
+    let edge = Edge::start_with(&["--dns", "127.0.0.1:0", "--domain", "tunnel.example.test"]).await;
+    let server = address(&edge);
+    let (status, made) = edge.call("POST", "/client/v4/zones", Some(json!({ "name": "example.test" }))).await;
+    assert_eq!(status, 200, "{made}");
+    assert_eq!(made["result"]["name_servers"], json!(["ns1.tunnel.example.test", "ns2.tunnel.example.test"]));
+    let zone = made["result"]["id"].as_str().expect("a zone has an id");
+    let records = format!("/client/v4/zones/{zone}/dns_records");
+    for (name, kind, content) in [
+        ("www", "A", "192.0.2.1"),
+        ("@", "TXT", "v=1"),
+        ("_acme-challenge", "TXT", "token"),
+        ("*", "CNAME", "www.example.test"),
+    ] {
+        let (status, body) =
+            edge.call("POST", &records, Some(json!({ "name": name, "type": kind, "content": content }))).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    until(LIMIT, "the last record is answered", async || {
+        dig(&program, server, &["any.example.test"]).await == "www.example.test.\n192.0.2.1"
+    })
+    .await;
+    assert_eq!(dig(&program, server, &["www.example.test"]).await, "192.0.2.1");
+    assert_eq!(dig(&program, server, &["+tcp", "example.test", "TXT"]).await, "\"v=1\"");
+    assert_eq!(dig(&program, server, &["_acme-challenge.example.test", "TXT"]).await, "\"token\"");
+    let servers = "ns1.tunnel.example.test.\nns2.tunnel.example.test.";
+    assert_eq!(dig(&program, server, &["example.test", "NS"]).await, servers);
+    assert_eq!(dig(&program, server, &["ns2.tunnel.example.test"]).await, "127.0.0.1");
+    let metrics = Visitor::plain(edge.api()).get("/metrics").await.text();
+    assert!(metrics.contains("snicket_dns_questions_total{transport=\"tcp\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_tunnels_lead_to_the_edge() {
+    let Some(program) = peer("dig", "install bind9-dnsutils") else { return };
+    let edge = Edge::start_with(&["--dns", "127.0.0.1:0"]).await;
+    let server = address(&edge);
+    let origin = Origin::start().await;
+    let agent = Agent::start(&edge, &origin.service(), &[]).await;
+    until(LIMIT, "the new name is answered", async || dig(&program, server, &[&agent.host()]).await == "127.0.0.1")
+        .await;
+    assert_eq!(dig(&program, server, &[&format!("no-{}", agent.host())]).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers_unless_asked_to() {
+    let edge = Edge::start().await;
+    assert!(edge.ready().get("dns").is_none());
+    let (_, zones) = edge.call("GET", "/client/v4/zones", None).await;
+    assert_eq!(zones["result"][0]["name_servers"], json!([]));
+    assert!(!Visitor::plain(edge.api()).get("/metrics").await.text().contains("snicket_dns"));
+}
