@@ -156,8 +156,11 @@ impl<'a> Making<'a> {
             Found::Balancer(balancer) => self.lead(zone, owner, host, balancer),
             Found::Records(set) => self.of_records(zone, owner, host, Some(set)),
             Found::Empty => self.of_records(zone, owner, host, None),
-            Found::Own(addresses) => {
-                self.push_addresses(owner, AUTOMATIC_TTL, addresses.iter().copied());
+            Found::Own(_) if self.kind == ANY => self.of_records(zone, owner, host, None),
+            Found::Own(own) => {
+                for data in own.data(self.kind) {
+                    self.push(0, owner, self.kind, own::TTL, &data);
+                }
                 self.or_no_data(zone, owner)
             }
             Found::Nothing => {

@@ -1,14 +1,14 @@
 //! What answers follow from besides the registry's snapshot: which nodes there are, and which change of its zone an answer
 //! has seen.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use imbl::HashMap;
 use registry::engine::Revision;
-use registry::{Change, Event, NodeId, Registry, Snapshot, ZoneId};
+use registry::{Change, Event, NodeId, NodeRecord, Registry, Snapshot, ZoneId};
 use tokio::time::MissedTickBehavior;
 
 /// How often the list of nodes is looked at, which comes without a word.
@@ -35,6 +35,8 @@ pub(crate) struct Nodes {
     pub(crate) visitors: Vec<IpAddr>,
     /// For questions.
     pub(crate) servers: Vec<IpAddr>,
+    /// For agents: two parts that have no node in common, and no PoP where there are several.
+    pub(crate) regions: [Vec<SocketAddr>; 2],
     /// Where this node is in the list of those for visitors.
     pub(crate) own: usize,
 }
@@ -88,7 +90,7 @@ impl Nodes {
     fn of(snapshot: &Snapshot, own: NodeId) -> Self {
         let mut nodes: Vec<_> = snapshot.nodes().collect();
         nodes.sort_by_key(|node| (&node.location, &node.name, node.addresses.https, node.id));
-        let mut all = Self::default();
+        let mut all = Self { regions: regions(&nodes), ..Self::default() };
         for node in nodes {
             let address = node.addresses.https.ip();
             if !all.visitors.contains(&address) {
@@ -110,6 +112,44 @@ impl Nodes {
         let servers = self.servers.iter().enumerate();
         servers.filter(move |(at, _)| !is_enough || at % of.max(1) == place).map(|(_, address)| *address)
     }
+}
+
+/// Shares the nodes' addresses for agents out into two parts: PoP by PoP, else node by node, else address by address; a single
+/// address is both.
+fn regions(nodes: &[&Arc<NodeRecord>]) -> [Vec<SocketAddr>; 2] {
+    let mut pops: Vec<&str> = nodes.iter().map(|node| &*node.location).collect();
+    pops.dedup();
+    let mut regions = [Vec::new(), Vec::new()];
+    for (place, node) in nodes.iter().enumerate() {
+        let pop = pops.iter().position(|pop| **pop == *node.location).unwrap_or_default();
+        for (at, address) in node.addresses.tunnel.iter().enumerate() {
+            let region = if pops.len() > 1 {
+                pop
+            } else if nodes.len() > 1 {
+                place
+            } else {
+                at
+            };
+            regions[region % 2].push(*address);
+        }
+    }
+    for region in &mut regions {
+        // A service has one port for all its addresses.
+        if let Some(port) = region.first().map(SocketAddr::port) {
+            region.retain(|address| address.port() == port);
+        }
+        let mut known = Vec::new();
+        region.retain(|address| {
+            !known.contains(&address.ip()) && {
+                known.push(address.ip());
+                true
+            }
+        });
+    }
+    if regions[1].is_empty() {
+        regions[1] = regions[0].clone();
+    }
+    regions
 }
 
 /// Keeps the book until it is dropped or the registry is gone.

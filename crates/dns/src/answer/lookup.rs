@@ -1,10 +1,9 @@
 //! Which records of a zone a name has (RFC 1034, section 4.3.2; RFC 4592). Pure.
 
-use std::net::IpAddr;
-
 use registry::{Hostname, LoadBalancer, RecordSet, RecordType, Zone};
 
-use super::{World, own};
+use super::World;
+use super::own::{self, Own};
 
 /// How the registry calls the zone's own name within it.
 pub(super) const APEX: &str = "@";
@@ -25,7 +24,7 @@ pub(super) enum Found<'a> {
     /// It is there, since something lies under it, and has nothing itself.
     Empty,
     /// It is one of the edge's own.
-    Own(Vec<IpAddr>),
+    Own(Own),
     /// There is no such name.
     Nothing,
 }
@@ -68,8 +67,8 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
     if let Some(balancer) = balancer(host) {
         return Found::Balancer(balancer);
     }
-    if let Some(addresses) = own::addresses(world, zone, &whole(host, &zone.name)) {
-        return Found::Own(addresses);
+    if let Some(own) = own::find(world, zone, host, &whole(host, &zone.name)) {
+        return Found::Own(own);
     }
     let wildcard = if encloser == APEX { "*".to_owned() } else { format!("*.{encloser}") };
     if let Some(balancer) = balancer(&wildcard) {

@@ -112,7 +112,7 @@ async fn the_zone_has_an_authority_and_name_servers() {
                 Kind::NS,
                 "NoError\n= example.test. 300 NS ns1.example.test.\n= example.test. 300 NS ns2.example.test.",
             ),
-            ("ns1.example.test", Kind::A, "NoError\n= ns1.example.test. 300 A 198.51.100.1"),
+            ("ns1.example.test", Kind::A, "NoError\n= ns1.example.test. 60 A 198.51.100.1"),
             ("ns2.example.test", Kind::AAAA, "NoError\n! SOA"),
             ("ns3.example.test", Kind::A, "NXDomain\n! SOA"),
             ("example.test", Kind::ANY, "NoError\n= example.test. 300 HINFO RFC8482 "),

@@ -42,7 +42,7 @@ async fn nodes_that_come_and_go_are_in_the_answers() {
     setting.registry.introduce(node(&setting.registry, "198.51.100.2"));
     harness::until(harness::LIMIT, "the node has moved", async || {
         setting.ask("www.example.test", Kind::A).await == "NoError\n= www.example.test. 300 A 198.51.100.2"
-            && setting.ask("ns1.example.test", Kind::A).await == "NoError\n= ns1.example.test. 300 A 198.51.100.2"
+            && setting.ask("ns1.example.test", Kind::A).await == "NoError\n= ns1.example.test. 60 A 198.51.100.2"
     })
     .await;
 }

@@ -4,6 +4,8 @@
 
 mod answers;
 mod changes;
+mod discovery;
+mod oracle;
 mod peers;
 mod setting;
 mod wire;

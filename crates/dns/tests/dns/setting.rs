@@ -98,6 +98,7 @@ impl Setting {
     }
 }
 
+/// This node of the edge, with this address.
 pub(crate) fn node(registry: &Registry, ip: &str) -> NodeRecord {
     let at_port = |port| SocketAddr::new(ip.parse().unwrap(), port);
     let addresses = NodeAddresses {
@@ -109,7 +110,7 @@ pub(crate) fn node(registry: &Registry, ip: &str) -> NodeRecord {
     };
     NodeRecord {
         id: registry.node(),
-        name: "n1".into(),
+        name: format!("of {ip}"),
         location: "lab01".into(),
         addresses,
         version: "1".into(),
