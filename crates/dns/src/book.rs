@@ -74,7 +74,8 @@ impl Book {
                         | Change::Configuration(..)
                         | Change::Access(..)
                         | Change::Port(..)
-                        | Change::Passthrough(..) => (),
+                        | Change::Passthrough(..)
+                        | Change::Authority(..) => (),
                     }
                 }
             }

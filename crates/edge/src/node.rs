@@ -12,7 +12,7 @@ use certs::{Certificates, CertsError, tls};
 use http::HeaderValue;
 use jiff::Timestamp;
 use quinn::crypto::rustls::QuicServerConfig;
-use registry::Registry;
+use registry::{AuthorityPurpose, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
@@ -95,12 +95,13 @@ impl Edge {
             agents.clone(),
         );
         let (board, members_of) = (Arc::new(Board::default()), registry.clone());
+        let directs = Arc::new(Directs::new(Arc::clone(&config.origins)));
         let site = Site {
             registry: registry.clone(),
             gate: Gate::new(),
             tunnels: Arc::clone(&tunnels),
             board: Arc::clone(&board),
-            directs: Arc::new(Directs::new(Arc::clone(&config.origins))),
+            directs: Arc::clone(&directs),
             metrics: Arc::clone(&metrics),
             limits: config.limits,
             location: config.location.clone(),
@@ -141,7 +142,7 @@ impl Edge {
         let places = listen::Places::of_visitors(&limits);
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
-        agents.spawn(keep_fresh(board, members_of, agents.clone()));
+        agents.spawn(keep_fresh(board, directs, members_of, agents.clone()));
         if let Some(range) = config.ports.clone() {
             let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
             let setting = ports::Setting {
@@ -245,12 +246,17 @@ impl Sockets {
     }
 }
 
-/// Has the board know who is connected.
-async fn keep_fresh(board: Arc<Board>, registry: Registry, stop: Stop) {
+/// Has the board know who is connected, and those who are asked at addresses judged by the authority for origins that there is.
+async fn keep_fresh(board: Arc<Board>, directs: Arc<Directs>, registry: Registry, stop: Stop) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.unless_drained(looks.tick()).await.is_some() {
-        board.refresh(&registry.snapshot(), Timestamp::now());
+        let (snapshot, now) = (registry.snapshot(), Timestamp::now());
+        board.refresh(&snapshot, now);
+        let authority = snapshot.authority(AuthorityPurpose::Origin);
+        if let Some(Err(error)) = authority.map(|authority| directs.trust(&authority.trusted(now))) {
+            tracing::warn!(%error, "the authority for origins' certificates cannot be used");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
-use registry::{AuthorityPurpose, LoadBalancer, Registry, Snapshot, Versioned};
+use registry::{LoadBalancer, Registry, Snapshot, Versioned};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use wire::{Body, BodyError, Kind};
@@ -197,11 +197,6 @@ impl Site {
         order: &mut Order,
     ) -> Result<Response<Body>, Failure> {
         let plan = self.board.plan(snapshot, balancer);
-        if let Some(authority) = snapshot.authority(AuthorityPurpose::Origin)
-            && let Err(error) = self.directs.trust(&authority.certificate)
-        {
-            tracing::warn!(%error, "the authority for origins' certificates cannot be used");
-        }
         let zone = snapshot.zone(balancer.zone).map(|zone| &zone.value);
         let ways = Ways {
             tunnels: &self.tunnels,

@@ -68,12 +68,12 @@ impl Directs {
         Self { permits, authority, known: Mutex::new(known) }
     }
 
-    /// Trusts the edge's own authority for origins, this PEM text, beside the system's. What it knows already costs nothing.
+    /// Trusts the edge's own authority for origins, this PEM text, beside the system's. What it knows already costs next to nothing.
     ///
     /// # Errors
     /// The text holds no certificate that can be used.
     pub fn trust(&self, authority: &str) -> Result<(), String> {
-        self.authority.learn(authority)
+        self.authority.learn(authority).map(|_| ())
     }
 
     /// Gets the answer to one request. The origin sees the host in the request's URI. Dropping the future, or the answer's body,
