@@ -1,9 +1,11 @@
 //! Load balancing, as it is configured: [`LoadBalancer`]s lead the visitors of a name to [`Pool`]s of origins, and [`Monitor`]s
-//! say how these are asked for their health. Nothing asks them, and nobody is led by them yet.
+//! say how these are asked for their health. [`PoolHealth`] is what is known of a pool, by
+//! what the nodes that ask report. Asking and leading are the business of the room `balance`.
 
 mod change;
 mod change_load_balancer;
 mod change_pool;
+mod health;
 mod load_balancer;
 mod member;
 mod monitor;
@@ -20,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::resource::{Key, Resource};
 use crate::{CommitError, Hostname, LoadBalancerId, PoolId};
 
+pub(crate) use health::agreed;
+pub use health::{Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
 pub use load_balancer::{LoadBalancer, LoadBalancerTerms};
 pub use member::MemberId;
 pub use monitor::{Monitor, MonitorTerms, MonitorType};

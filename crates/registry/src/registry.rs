@@ -15,8 +15,8 @@ use crate::presence::Presence;
 use crate::retry::Retry;
 use crate::shared::Shared;
 use crate::{
-    CommitError, ConnectionRecord, EngineError, NodeId, NodeRecord, OpenError, Snapshot, Transaction, Watch, audit,
-    transfer,
+    CommitError, ConnectionRecord, EngineError, NodeId, NodeRecord, OpenError, PoolId, PoolReport, Snapshot,
+    Transaction, Watch, audit, transfer,
 };
 
 /// A change waits this long for the engine, and as long again for the snapshot: a disk that takes longer has failed, and
@@ -228,6 +228,21 @@ impl Registry {
     /// Lists a connection until the answer is dropped. Never waits, so it works with the engine down.
     pub fn connect(&self, connection: ConnectionRecord) -> Presence {
         Presence::new(self.inner.shared.clone(), connection)
+    }
+
+    /// Has all nodes know what this one finds out of a pool, instead of what it said before. Never waits.
+    pub fn report_health(&self, report: PoolReport) {
+        self.inner.shared.update_own(|snapshot| snapshot.set_report(report));
+    }
+
+    /// Takes back what this node said of a pool: it asks its members no more.
+    pub fn withdraw_health(&self, pool: PoolId) {
+        self.inner.shared.update_own(|snapshot| snapshot.remove_report(pool));
+    }
+
+    /// Tells when something of the live state was changed: connections, nodes or health, this node's or others'.
+    pub fn live_changes(&self) -> watch::Receiver<()> {
+        self.inner.shared.live_changes()
     }
 
     /// Decides on a change by the snapshot and carries it out; decides anew when another writer came first.

@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     log: Mutex<Log>,
     /// Told when this node's own live state has changed.
     own: watch::Sender<()>,
+    /// Told when anybody's has.
+    live: watch::Sender<()>,
 }
 
 /// The latest transactions.
@@ -63,25 +65,31 @@ pub(crate) enum Behind {
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
         let log = Log::starting_at(snapshot.revision());
-        Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log), own: watch::Sender::new(()) }
+        let (own, live) = (watch::Sender::new(()), watch::Sender::new(()));
+        Self { current: ArcSwap::from_pointee(snapshot), log: Mutex::new(log), own, live }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Swaps in a snapshot that differs from the present one by what `change` does.
+    /// Swaps in a snapshot whose live state differs from the present one's by what `change` does.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         let _log = self.lock();
         let mut snapshot = Snapshot::clone(&self.current.load());
         change(&mut snapshot);
         self.current.store(Arc::new(snapshot));
+        self.live.send_replace(());
     }
 
     /// The same for what the other nodes are to be told.
     pub(crate) fn update_own(&self, change: impl FnOnce(&mut Snapshot)) {
         self.update(change);
         self.own.send_replace(());
+    }
+
+    pub(crate) fn live_changes(&self) -> watch::Receiver<()> {
+        self.live.subscribe()
     }
 
     pub(crate) fn own_changes(&self) -> watch::Receiver<()> {

@@ -3,6 +3,7 @@ mod audit;
 mod balance;
 mod certificates;
 mod contents;
+mod health;
 mod items;
 mod names;
 

@@ -20,9 +20,10 @@ pub(crate) fn monitor() -> Schema {
     let interval = || whole(1, MonitorTerms::MAX_INTERVAL.into());
     let in_a_row = || whole(0, MonitorTerms::MAX_CONSECUTIVE.into());
     object([
-        usual("type", one_of(&["http", "https", "tcp", "udp_icmp", "icmp_ping", "smtp"]), "http"),
+        usual("type", one_of(&["http", "https", "tcp", "udp_icmp", "icmp_ping", "smtp", "grpc", "grpcs"]), "http"),
         usual("method", text(), "").about("GET, HEAD or OPTIONS, for http and https"),
-        usual("path", text().most(MonitorTerms::MAX_PATH_BYTES), "").about("For http and https"),
+        usual("path", text().most(MonitorTerms::MAX_PATH_BYTES), "")
+            .about("For http and https; for grpc and grpcs the service"),
         usual("port", whole(0, 65_535), 0).about("0 is the usual one"),
         usual("header", map(list(text()).least(1).most(MonitorTerms::MAX_HEADERS)), json!({})),
         usual("expected_codes", text(), "").about("Such as 200, 2xx, 200-299 or 200,302"),

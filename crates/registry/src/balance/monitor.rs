@@ -56,12 +56,21 @@ pub enum MonitorType {
     IcmpPing,
     /// A greeting of a mail server.
     Smtp,
+    /// A call of gRPC's own service for health (`grpc.health.v1`) in plain; the path is the service that is asked for, empty for all.
+    Grpc,
+    /// The same over TLS.
+    Grpcs,
 }
 
 impl MonitorType {
     /// Whether it is an HTTP request.
     pub fn is_request(self) -> bool {
         matches!(self, Self::Http | Self::Https)
+    }
+
+    /// Whether it is a call of gRPC.
+    pub fn is_call(self) -> bool {
+        matches!(self, Self::Grpc | Self::Grpcs)
     }
 }
 
@@ -133,7 +142,8 @@ fn usual_retries() -> u32 {
 impl MonitorTerms {
     /// The same, to begin with for this type: what is said about requests goes where it has no meaning.
     pub fn as_type(&self, kind: MonitorType) -> Self {
-        if kind == self.kind || (kind.is_request() && self.kind.is_request()) {
+        let is_alike = (kind.is_request() && self.kind.is_request()) || (kind.is_call() && self.kind.is_call());
+        if kind == self.kind || is_alike {
             return Self { kind, ..self.clone() };
         }
         let [method, path, expected_codes, expected_body] = [const { "" }; 4].map(Box::from);
@@ -207,14 +217,18 @@ impl MonitorTerms {
         }
         self.method = method.into();
         for (member, is_there) in [
-            ("path", !self.path.is_empty()),
+            ("path", !self.path.is_empty() && !self.kind.is_call()),
             ("header", !self.header.is_empty()),
             ("expected_codes", !self.expected_codes.is_empty()),
             ("expected_body", !self.expected_body.is_empty()),
         ] {
             if is_there {
-                return Err(BadTerms::of(member, "only for the types http and https"));
+                return Err(BadTerms::of(member, "only for the types http and https (path: for grpc, too)"));
             }
+        }
+        let is_service = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+        if self.path.len() > Self::MAX_PATH_BYTES || !self.path.chars().all(is_service) {
+            return Err(BadTerms::of("path", "the name of a gRPC service is wanted, such as shop.v1.Shop, or nothing"));
         }
         if self.kind == MonitorType::Tcp && self.port == 0 {
             return Err(BadTerms::of("port", "a number from 1 to 65535 is wanted for the type tcp"));
@@ -306,6 +320,7 @@ mod tests {
             json!({ "type": "https", "method": "head", "expected_codes": " 2XX , 302", "probe_zone": "Example.Test." }),
             json!({ "header": { "Host": ["a.test"], "X-App": ["1", "2"] }, "port": 8080.0 }),
             json!({ "type": "smtp", "interval": "10", "timeout": 3, "retries": 0 }),
+            json!({ "type": "grpcs", "path": "shop.v1.Shop", "port": 8443 }),
         ] {
             let first = read(value).unwrap();
             assert_eq!(read(serde_json::to_value(&first).unwrap()).unwrap(), first);
@@ -358,6 +373,8 @@ mod tests {
             (json!({ "consecutive_down": 101 }), "consecutive_down"),
             (json!({ "port": 70_000 }), "number"),
             (json!({ "type": "tcp" }), "port"),
+            (json!({ "type": "grpc", "path": "a b" }), "path"),
+            (json!({ "type": "grpc", "expected_codes": "200" }), "expected_codes"),
             (json!({ "type": "tcp", "port": 1, "path": "/" }), "path"),
             (json!({ "type": "tcp", "port": 1, "method": "GET" }), "method"),
             (json!({ "probe_zone": "a b" }), "probe_zone"),

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use crate::NodeId;
+use crate::{NodeId, PoolId};
 
 /// What an engine's live entry is about. Everything of one node has its id in it, so that no two nodes ever write one
 /// entry.
@@ -13,13 +13,15 @@ pub(crate) enum LiveKey {
     Node(NodeId),
     /// A connection: `connections/NODE/TUNNEL/ID`.
     Connection { node: NodeId, tunnel: Uuid, id: Uuid },
+    /// What a node finds out of a pool: `health/NODE/POOL`.
+    Health { node: NodeId, pool: PoolId },
 }
 
 impl LiveKey {
     /// Whose it is.
     pub(crate) fn node(&self) -> NodeId {
         match self {
-            Self::Node(node) | Self::Connection { node, .. } => *node,
+            Self::Node(node) | Self::Connection { node, .. } | Self::Health { node, .. } => *node,
         }
     }
 }
@@ -29,6 +31,7 @@ impl fmt::Display for LiveKey {
         match self {
             Self::Node(node) => write!(f, "nodes/{node}"),
             Self::Connection { node, tunnel, id } => write!(f, "connections/{node}/{tunnel}/{id}"),
+            Self::Health { node, pool } => write!(f, "health/{node}/{pool}"),
         }
     }
 }
@@ -52,6 +55,7 @@ impl FromStr for LiveKey {
                 let uuid = |text: &str| text.parse().map_err(|_| UnknownKey);
                 Self::Connection { node, tunnel: uuid(tunnel)?, id: uuid(id)? }
             }
+            "health" => Self::Health { node, pool: part()?.parse().map_err(|_| UnknownKey)? },
             _ => return Err(UnknownKey),
         };
         if parts.next().is_some() { Err(UnknownKey) } else { Ok(key) }
@@ -66,7 +70,8 @@ mod tests {
     fn keys_survive_being_written_and_read() {
         let node = NodeId::random();
         let connection = LiveKey::Connection { node, tunnel: Uuid::new_v4(), id: Uuid::new_v4() };
-        for key in [LiveKey::Node(node), connection] {
+        let health = LiveKey::Health { node, pool: PoolId::from_bytes([7; 16]) };
+        for key in [LiveKey::Node(node), connection, health] {
             assert_eq!(key.to_string().parse(), Ok(key));
             assert_eq!(key.node(), node);
         }
@@ -75,8 +80,15 @@ mod tests {
     #[test]
     fn other_keys_are_passed_over() {
         let node = NodeId::random();
-        for other in ["", "nodes", "nodes/x", &format!("nodes/{node}/x"), &format!("locks/{node}"), "connections/x/y/z"]
-        {
+        for other in [
+            "",
+            "nodes",
+            "nodes/x",
+            &format!("nodes/{node}/x"),
+            &format!("locks/{node}"),
+            "connections/x/y/z",
+            &format!("health/{node}/x"),
+        ] {
             assert_eq!(other.parse::<LiveKey>(), Err(UnknownKey), "{other}");
         }
     }

@@ -8,10 +8,16 @@ use uuid::Uuid;
 
 use super::{Activity, ConnectionRecord, Features, LiveKey};
 use crate::engine::{Entry, Write};
-use crate::{NodeId, NodeRecord, Snapshot};
+use crate::{NodeId, NodeRecord, PoolId, PoolReport, Snapshot};
 
-/// A node's own connections, by tunnel and connection.
-pub(crate) type Own = OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>;
+/// What a node tells the others of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Own {
+    /// Its connections, by tunnel and connection.
+    pub(crate) connections: OrdMap<(Uuid, Uuid), Arc<ConnectionRecord>>,
+    /// What it finds out of pools.
+    pub(crate) reports: OrdMap<PoolId, Arc<PoolReport>>,
+}
 
 /// The live part of a snapshot. What is this node's own is known here first; the rest comes from the engine.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +25,8 @@ pub(crate) struct Live {
     own: Own,
     /// Those to other nodes, by tunnel, node and connection: a node speaks for its own connections only.
     others: OrdMap<(Uuid, NodeId, Uuid), Arc<ConnectionRecord>>,
+    /// What other nodes find out of pools.
+    reports: OrdMap<(PoolId, NodeId), Arc<PoolReport>>,
     nodes: OrdMap<NodeId, Arc<NodeRecord>>,
     activity: HashMap<Uuid, Activity>,
     /// What agents of other nodes announce: hundreds of thousands of connections have few of these.
@@ -56,6 +64,7 @@ impl Snapshot {
     pub fn own_connections(&self, tunnel: Uuid) -> impl Iterator<Item = &Arc<ConnectionRecord>> {
         self.live
             .own
+            .connections
             .range((tunnel, Uuid::nil())..)
             .take_while(move |((id, _), _)| *id == tunnel)
             .map(|(_, connection)| connection)
@@ -73,8 +82,8 @@ impl Snapshot {
     /// How many connections each node has, of those that have any; `me` is this one.
     pub fn connections_by_node(&self, me: NodeId) -> BTreeMap<NodeId, usize> {
         let mut counts = BTreeMap::new();
-        if !self.live.own.is_empty() {
-            counts.insert(me, self.live.own.len());
+        if !self.live.own.connections.is_empty() {
+            counts.insert(me, self.live.own.connections.len());
         }
         for (_, node, _) in self.live.others.keys() {
             *counts.entry(*node).or_default() += 1;
@@ -92,6 +101,14 @@ impl Snapshot {
         self.live.activity.get(&tunnel).copied()
     }
 
+    /// What nodes find out of a pool, and which node; this one's own comes first, under the id `0`.
+    pub fn health_reports(&self, pool: PoolId) -> impl Iterator<Item = (NodeId, &Arc<PoolReport>)> {
+        let nobody = NodeId::from_bytes([0; 16]);
+        let own = self.live.own.reports.get(&pool).map(|report| (nobody, report));
+        let others = self.live.reports.range((pool, nobody)..).take_while(move |((id, _), _)| *id == pool);
+        own.into_iter().chain(others.map(|((_, node), report)| (*node, report)))
+    }
+
     /// The nodes that run, this one included once it has joined.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
         self.live.nodes.values()
@@ -105,7 +122,7 @@ impl Snapshot {
 
 // How it comes about.
 impl Snapshot {
-    /// All connections of this node.
+    /// All that this node tells the others of.
     pub(crate) fn own(&self) -> &Own {
         &self.live.own
     }
@@ -116,18 +133,26 @@ impl Snapshot {
 
     pub(crate) fn add_connection(&mut self, connection: ConnectionRecord) {
         self.note_arrival(&connection);
-        self.live.own.insert((connection.tunnel, connection.id), Arc::new(connection));
+        self.live.own.connections.insert((connection.tunnel, connection.id), Arc::new(connection));
     }
 
     pub(crate) fn set_config_version(&mut self, tunnel: Uuid, id: Uuid, version: i32) {
-        if let Some(connection) = self.live.own.get_mut(&(tunnel, id)) {
+        if let Some(connection) = self.live.own.connections.get_mut(&(tunnel, id)) {
             Arc::make_mut(connection).config_version = Some(version);
         }
     }
 
     pub(crate) fn remove_connection(&mut self, tunnel: Uuid, id: Uuid, now: Timestamp) {
-        self.live.own.remove(&(tunnel, id));
+        self.live.own.connections.remove(&(tunnel, id));
         self.note_departure(tunnel, now);
+    }
+
+    pub(crate) fn set_report(&mut self, report: PoolReport) {
+        self.live.own.reports.insert(report.pool, Arc::new(report));
+    }
+
+    pub(crate) fn remove_report(&mut self, pool: PoolId) {
+        self.live.own.reports.remove(&pool);
     }
 
     /// What is listed of other nodes, and not among these entries.
@@ -139,7 +164,8 @@ impl Snapshot {
             tunnel: *tunnel,
             id: *id,
         });
-        nodes.chain(others).filter(|key| key.node() != me && !told.contains(key)).collect()
+        let reports = self.live.reports.keys().map(|(pool, node)| LiveKey::Health { node: *node, pool: *pool });
+        nodes.chain(others).chain(reports).filter(|key| key.node() != me && !told.contains(key)).collect()
     }
 
     /// Takes in what other nodes say anew, and answers whether something of this node's own was taken off the list that
@@ -172,7 +198,8 @@ impl Snapshot {
     fn is_own(&self, key: LiveKey) -> bool {
         match key {
             LiveKey::Node(_) => true,
-            LiveKey::Connection { tunnel, id, .. } => self.live.own.contains_key(&(tunnel, id)),
+            LiveKey::Connection { tunnel, id, .. } => self.live.own.connections.contains_key(&(tunnel, id)),
+            LiveKey::Health { pool, .. } => self.live.own.reports.contains_key(&pool),
         }
     }
 
@@ -194,6 +221,13 @@ impl Snapshot {
                 self.note_arrival(&connection);
                 self.live.others.insert((tunnel, node, id), Arc::new(connection));
             }
+            LiveKey::Health { node, pool } => {
+                let report: PoolReport = decode(value)?;
+                if report.pool != pool {
+                    return Err(format!("it is about the pool {}", report.pool));
+                }
+                self.live.reports.insert((pool, node), Arc::new(report));
+            }
         }
         Ok(())
     }
@@ -206,6 +240,7 @@ impl Snapshot {
                     self.note_departure(tunnel, now);
                 }
             }
+            LiveKey::Health { node, pool } => drop(self.live.reports.remove(&(pool, node))),
         }
     }
 

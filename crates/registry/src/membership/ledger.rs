@@ -2,11 +2,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::engine::Write;
 use crate::live::{LiveKey, Own};
-use crate::{ConnectionRecord, NodeRecord};
+use crate::{ConnectionRecord, NodeRecord, PoolId, PoolReport};
 
 /// What goes into one transaction at most; etcd takes 128 operations.
 const MOST: usize = 100;
@@ -20,33 +21,48 @@ pub(super) enum Saying {
     Open(Arc<ConnectionRecord>),
     /// One that is no more: its tunnel, and itself.
     Closed(Uuid, Uuid),
+    /// What it finds out of a pool.
+    Health(Arc<PoolReport>),
+    /// It does not ask this pool's members any more.
+    NoHealth(PoolId),
+}
+
+/// What a saying is about, if that comes and goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    Connection(Uuid, Uuid),
+    Pool(PoolId),
 }
 
 impl Saying {
-    fn connection(&self) -> Option<(Uuid, Uuid)> {
+    fn topic(&self) -> Option<Topic> {
         match self {
             Self::Node => None,
-            Self::Open(connection) => Some((connection.tunnel, connection.id)),
-            Self::Closed(tunnel, id) => Some((*tunnel, *id)),
+            Self::Open(connection) => Some(Topic::Connection(connection.tunnel, connection.id)),
+            Self::Closed(tunnel, id) => Some(Topic::Connection(*tunnel, *id)),
+            Self::Health(report) => Some(Topic::Pool(report.pool)),
+            Self::NoHealth(pool) => Some(Topic::Pool(*pool)),
         }
     }
 
     /// As the engine takes it.
     pub(super) fn write(&self, me: &NodeRecord) -> Write {
-        let json = "records are plain data with text keys";
-        let (value, connection) = match self {
-            Self::Node => {
-                let value = serde_json::to_vec(me).expect(json);
-                return Write { key: LiveKey::Node(me.id).to_string(), value: Some(value) };
-            }
-            Self::Open(connection) => {
-                let value = serde_json::to_vec(connection.as_ref()).expect(json);
-                (Some(value), (connection.tunnel, connection.id))
-            }
-            Self::Closed(tunnel, id) => (None, (*tunnel, *id)),
+        fn json(record: &impl Serialize) -> Vec<u8> {
+            serde_json::to_vec(record).expect("records are plain data with text keys")
+        }
+        let node = me.id;
+        let key = match self.topic() {
+            None => LiveKey::Node(node),
+            Some(Topic::Connection(tunnel, id)) => LiveKey::Connection { node, tunnel, id },
+            Some(Topic::Pool(pool)) => LiveKey::Health { node, pool },
         };
-        let (tunnel, id) = connection;
-        Write { key: LiveKey::Connection { node: me.id, tunnel, id }.to_string(), value }
+        let value = match self {
+            Self::Node => Some(json(me)),
+            Self::Open(connection) => Some(json(connection.as_ref())),
+            Self::Health(report) => Some(json(report.as_ref())),
+            Self::Closed(..) | Self::NoHealth(_) => None,
+        };
+        Write { key: key.to_string(), value }
     }
 }
 
@@ -56,46 +72,60 @@ pub(super) struct Ledger {
     is_announced: bool,
     told: Own,
     /// Nobody knows whether the others have heard of these: they are told again.
-    unsure: BTreeSet<(Uuid, Uuid)>,
+    unsure: BTreeSet<Topic>,
 }
 
 impl Ledger {
     /// What is to be told now, so much as goes into one transaction.
     pub(super) fn due(&self, own: &Own) -> Vec<Saying> {
         let announcement = (!self.is_announced).then_some(Saying::Node);
-        let again = self.unsure.iter().map(|key| match own.get(key) {
-            Some(connection) => Saying::Open(connection.clone()),
-            None => Saying::Closed(key.0, key.1),
+        let again = self.unsure.iter().map(|topic| match *topic {
+            Topic::Connection(tunnel, id) => match own.connections.get(&(tunnel, id)) {
+                Some(connection) => Saying::Open(connection.clone()),
+                None => Saying::Closed(tunnel, id),
+            },
+            Topic::Pool(pool) => match own.reports.get(&pool) {
+                Some(report) => Saying::Health(report.clone()),
+                None => Saying::NoHealth(pool),
+            },
         });
-        let changed = self.told.diff(own).map(|item| match item {
+        let connections = self.told.connections.diff(&own.connections).map(|item| match item {
             DiffItem::Add(_, connection) | DiffItem::Update { new: (_, connection), .. } => {
                 Saying::Open(connection.clone())
             }
             DiffItem::Remove((tunnel, id), _) => Saying::Closed(*tunnel, *id),
         });
-        let changed = changed.filter(|saying| saying.connection().is_none_or(|key| !self.unsure.contains(&key)));
+        let reports = self.told.reports.diff(&own.reports).map(|item| match item {
+            DiffItem::Add(_, report) | DiffItem::Update { new: (_, report), .. } => Saying::Health(report.clone()),
+            DiffItem::Remove(pool, _) => Saying::NoHealth(*pool),
+        });
+        let changed = connections.chain(reports);
+        let changed = changed.filter(|saying| saying.topic().is_none_or(|topic| !self.unsure.contains(&topic)));
         announcement.into_iter().chain(again).chain(changed).take(MOST).collect()
     }
 
     /// The others have it.
     pub(super) fn heard(&mut self, sayings: &[Saying]) {
+        let Own { connections, reports } = &mut self.told;
         for saying in sayings {
             match saying {
                 Saying::Node => self.is_announced = true,
                 Saying::Open(connection) => {
-                    self.told.insert((connection.tunnel, connection.id), connection.clone());
+                    connections.insert((connection.tunnel, connection.id), connection.clone());
                 }
-                Saying::Closed(tunnel, id) => drop(self.told.remove(&(*tunnel, *id))),
+                Saying::Closed(tunnel, id) => drop(connections.remove(&(*tunnel, *id))),
+                Saying::Health(report) => drop(reports.insert(report.pool, report.clone())),
+                Saying::NoHealth(pool) => drop(reports.remove(pool)),
             }
-            if let Some(key) = saying.connection() {
-                self.unsure.remove(&key);
+            if let Some(topic) = saying.topic() {
+                self.unsure.remove(&topic);
             }
         }
     }
 
     /// They may have it.
     pub(super) fn unsure(&mut self, sayings: &[Saying]) {
-        self.unsure.extend(sayings.iter().filter_map(Saying::connection));
+        self.unsure.extend(sayings.iter().filter_map(Saying::topic));
     }
 }
 
@@ -108,7 +138,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
-    use crate::{Features, NodeAddresses, NodeId};
+    use crate::{Features, MemberReport, NodeAddresses, NodeId};
 
     fn connection(number: u128) -> ConnectionRecord {
         ConnectionRecord {
@@ -124,6 +154,17 @@ mod tests {
             version: "1".into(),
             arch: "linux_amd64".into(),
             config_version: None,
+        }
+    }
+
+    fn report(seconds: i64) -> MemberReport {
+        MemberReport {
+            member: "0123456789abcdef".parse().unwrap(),
+            is_up: true,
+            since: Timestamp::from_second(seconds).unwrap(),
+            reason: None,
+            code: Some(200),
+            millis: Some(3),
         }
     }
 
@@ -145,16 +186,26 @@ mod tests {
     fn whatever_fails_the_others_end_up_with_what_there_is() {
         for seed in 0..50 {
             let mut random = StdRng::seed_from_u64(seed);
-            let (mut ledger, mut own, mut theirs) = (Ledger::default(), Own::new(), BTreeMap::new());
+            let (mut ledger, mut own, mut theirs) = (Ledger::default(), Own::default(), BTreeMap::new());
             for step in 0..400 {
+                if step < 300 && random.random_bool(0.2) {
+                    let pool = PoolId::from_bytes([random.random_range(0..5); 16]);
+                    let members = vec![report(random.random_range(0..3))];
+                    if random.random() {
+                        own.reports.insert(pool, Arc::new(PoolReport { pool, members }));
+                    } else {
+                        own.reports.remove(&pool);
+                    }
+                    continue;
+                }
                 if step < 300 && random.random_bool(0.7) {
                     let mut changed = connection(random.random_range(0..20));
                     let key = (changed.tunnel, changed.id);
                     changed.config_version = Some(random.random_range(0..3));
                     if random.random() {
-                        own.insert(key, Arc::new(changed));
+                        own.connections.insert(key, Arc::new(changed));
                     } else {
-                        own.remove(&key);
+                        own.connections.remove(&key);
                     }
                     continue;
                 }
@@ -175,9 +226,11 @@ mod tests {
                 }
             }
             assert_eq!(ledger.due(&own), [], "seed {seed}");
-            let mut expected: BTreeMap<_, _> = own
-                .values()
-                .map(|open| Saying::Open(open.clone()).write(&me()))
+            let open = own.connections.values().map(|open| Saying::Open(open.clone()));
+            let known = own.reports.values().map(|report| Saying::Health(report.clone()));
+            let mut expected: BTreeMap<_, _> = open
+                .chain(known)
+                .map(|saying| saying.write(&me()))
                 .map(|write| (write.key, write.value.unwrap()))
                 .collect();
             let announcement = Saying::Node.write(&me());
@@ -189,7 +242,8 @@ mod tests {
     #[test]
     fn a_storm_of_arrivals_goes_in_as_few_transactions_as_it_fits() {
         let mut ledger = Ledger::default();
-        let own: Own = (0..250).map(connection).map(|one| ((one.tunnel, one.id), Arc::new(one))).collect();
+        let connections = (0..250).map(connection).map(|one| ((one.tunnel, one.id), Arc::new(one))).collect();
+        let own = Own { connections, ..Own::default() };
         let mut sizes = Vec::new();
         loop {
             let sayings = ledger.due(&own);

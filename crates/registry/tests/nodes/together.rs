@@ -14,12 +14,13 @@ use registry::{
 };
 use uuid::Uuid;
 
+use crate::health::what_a_node_finds_out_of_a_pool_all_know;
 use crate::node::{at, connection, join, named, opened};
 
 /// Two nodes that have joined, and what keeps their engine.
-struct Pair {
-    here: Registry,
-    there: Registry,
+pub(crate) struct Pair {
+    pub(crate) here: Registry,
+    pub(crate) there: Registry,
     engine: Arc<dyn Engine>,
     _etcd: Option<harness::Etcd>,
 }
@@ -78,6 +79,7 @@ on_each_engine![
     connections_elsewhere_count,
     quick_tunnels_are_swept_by_one_node_each,
     what_was_taken_off_the_list_is_put_back,
+    what_a_node_finds_out_of_a_pool_all_know,
 ];
 
 fn ids(registry: &Registry, tunnel: Uuid) -> Vec<Uuid> {
