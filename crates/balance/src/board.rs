@@ -1,16 +1,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use registry::{LoadBalancer, LoadBalancerId, MemberId, PoolId, Revision, Snapshot, Versioned};
+use registry::{LoadBalancer, LoadBalancerId, MemberId, NodeId, PoolHealth, PoolId, Revision, Snapshot, Versioned};
 
-use crate::plan::{Plan, Target, Ward};
+use crate::plan::{Plan, Ward};
 use crate::vitals::{PoolVitals, Vitals};
 
 /// The plans of a node, and what it knows of all members. What is known of one outlives changes of its load balancer, and is shared
 /// by all load balancers that lead to its pool.
 #[derive(Debug, Default)]
 pub struct Board {
+    /// The PoP, whose own measurements go before others'.
+    here: Box<str>,
     plans: RwLock<HashMap<LoadBalancerId, Made>>,
     known: Mutex<Known>,
 }
@@ -29,6 +32,11 @@ struct Known {
 }
 
 impl Board {
+    /// Of a node in this PoP, such as `ams1`.
+    pub fn at(location: &str) -> Self {
+        Self { here: location.into(), ..Self::default() }
+    }
+
     /// The plan of a load balancer as it is in this snapshot. It is made once for each change of load balancing.
     pub fn plan(&self, snapshot: &Snapshot, balancer: &Versioned<LoadBalancer>) -> Arc<Plan> {
         let at = snapshot.balance_revision();
@@ -40,7 +48,8 @@ impl Board {
         self.make(snapshot, balancer, at)
     }
 
-    /// Takes in which members there is a way to. To be called when live state changes.
+    /// Takes in which members there is a way to, and what those say who ask them. To be called when live state changes
+    /// ([`keep_fresh`](crate::prober::keep_fresh) does).
     pub fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
         let plans: Vec<Arc<Plan>> = {
             let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
@@ -48,30 +57,50 @@ impl Board {
             plans.values().map(|made| made.plan.clone()).collect()
         };
         for plan in plans {
-            look(&plan, snapshot, now);
+            self.look(&plan, snapshot, now);
         }
         self.known().forget_the_gone();
     }
 
     fn make(&self, snapshot: &Snapshot, balancer: &LoadBalancer, at: Revision) -> Arc<Plan> {
         let plan = Arc::new(Plan::new(snapshot, balancer, &mut *self.known()));
-        look(&plan, snapshot, Timestamp::UNIX_EPOCH);
+        // Who was away before anybody asked for this plan is not one who comes back.
+        self.look(&plan, snapshot, Timestamp::UNIX_EPOCH);
         let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
         plans.insert(balancer.id, Made { at, plan: plan.clone() });
         plan
     }
 
+    /// Takes into the vitals of a plan's members what the snapshot says of them.
+    fn look(&self, plan: &Plan, snapshot: &Snapshot, now: Timestamp) {
+        for pool in &plan.pools {
+            let Some(health) = snapshot.health(pool.id) else { continue };
+            for member in &health.members {
+                // The snapshot may have a later configuration than the plan.
+                let Some(planned) = pool.members.iter().find(|planned| planned.id == member.id) else { continue };
+                planned.vitals.set_linked(member.link.is_none_or(|link| link.is_up), now);
+                planned.vitals.set_answering(member.probe.as_ref().is_none_or(|probe| probe.is_up), now);
+            }
+            pool.vitals.set_latency(self.latency(pool.id, &health, snapshot));
+        }
+    }
+
+    /// From question to answer, on average of the members that are up: as this PoP's nodes measure it, else as all do.
+    fn latency(&self, pool: PoolId, health: &PoolHealth, snapshot: &Snapshot) -> Option<Duration> {
+        let is_here = |node: &NodeId| snapshot.node(*node).is_some_and(|node| node.location == *self.here);
+        let reports = snapshot.health_reports(pool).filter(|(node, _)| is_here(node));
+        let own: Vec<Duration> = reports
+            .flat_map(|(_, report)| report.members.iter().filter(|member| member.is_up))
+            .filter_map(|member| Some(Duration::from_millis(member.millis?.into())))
+            .collect();
+        let all = || health.members.iter().filter_map(|member| member.probe.as_ref().filter(|probe| probe.is_up)?.time);
+        let times = if own.is_empty() { all().collect() } else { own };
+        let sum: Duration = times.iter().sum();
+        sum.checked_div(u32::try_from(times.len()).ok()?)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes into the vitals of a plan's members what the snapshot says of them.
-fn look(plan: &Plan, snapshot: &Snapshot, now: Timestamp) {
-    for member in plan.members() {
-        if let Target::Tunnel(tunnel) = member.target {
-            member.vitals.set_linked(snapshot.is_connected(tunnel), now);
-        }
     }
 }
 

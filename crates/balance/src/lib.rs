@@ -4,6 +4,9 @@
 //! configured, and what is known of each [`Member`]. [`Plan::walk`] then answers the members for one [`Visitor`], the first one and
 //! those for when that one fails; it is pure: the time, the chance and the visitor are passed in, and the rest is numbers in memory.
 //!
+//! [`prober::run`] is the other half: it asks members for their health, as one of the few nodes that [`watchers`] names for a pool,
+//! and tells the registry what it finds out, from where [`prober::keep_fresh`] brings it to the boards of all nodes.
+//!
 //! Deliberately absent: how a member is reached (the edge's, for visitors and for questions about health), and what a rule of a
 //! load balancer says of a request: rules need a language of expressions, and are passed over.
 
@@ -13,14 +16,17 @@ mod budget;
 mod choice;
 mod health;
 mod plan;
+pub mod prober;
 mod visitor;
 mod vitals;
+mod watchers;
 
 pub use affinity::COOKIE;
 pub use board::Board;
 pub use budget::Budget;
 pub use choice::Walk;
-pub use health::{Failure, Passive, Standing};
+pub use health::{Failure, Judge, Next, Outcome, Passive, Standing};
 pub use plan::{Member, Plan, Target};
 pub use visitor::{Place, Visitor};
 pub use vitals::{UnderWay, Vitals};
+pub use watchers::{WATCHERS, watchers};

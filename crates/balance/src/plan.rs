@@ -44,6 +44,7 @@ pub(crate) struct Candidate {
 
 #[derive(Debug)]
 pub(crate) struct PlannedPool {
+    pub(crate) id: PoolId,
     /// As good as random, and the same at all nodes.
     pub(crate) key: u64,
     pub(crate) is_enabled: bool,
@@ -229,6 +230,7 @@ impl PlannedPool {
         let random = &steering.random_steering;
         let place = terms.latitude.zip(terms.longitude);
         Self {
+            id: pool.id,
             key: hash::mix(pool.id.to_bits() as u64 ^ (pool.id.to_bits() >> 64) as u64),
             is_enabled: terms.enabled,
             minimum: terms.minimum_origins as usize,

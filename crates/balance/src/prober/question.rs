@@ -1,0 +1,146 @@
+//! One question to one member, and what the answer has to be.
+
+use std::time::Duration;
+
+use registry::{MonitorTerms, MonitorType, Origin};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::{Asker, grpc, web};
+use crate::health::Outcome;
+use crate::plan::Target;
+
+/// Whom a question is for.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) target: Target,
+    /// What it is told of the host, if the pool says so.
+    host: Option<Box<str>>,
+    address: Box<str>,
+    port: u16,
+}
+
+/// What came of a question: the status, if there was one.
+pub(super) type Answer = Result<Option<u16>, Problem>;
+
+/// Why a member is not well, in a sentence, and the status that it answered with.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) reason: Box<str>,
+    pub(super) code: Option<u16>,
+}
+
+impl<T: Into<Box<str>>> From<T> for Problem {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), code: None }
+    }
+}
+
+impl Subject {
+    pub(super) fn new(origin: &Origin) -> Self {
+        Self {
+            target: Target::of(origin),
+            host: origin.header.host.first().cloned(),
+            address: origin.address.clone(),
+            port: origin.port,
+        }
+    }
+
+    /// The name by which it is asked, perhaps with a port: as the monitor says, else as the pool does, else where it is.
+    pub(super) fn host(&self, monitor: &MonitorTerms) -> String {
+        let said = monitor.header.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        match said.and_then(|(_, values)| values.first()).or(self.host.as_ref()) {
+            Some(host) => host.to_string(),
+            // Of IPv6, in brackets.
+            None if self.address.contains(':') => format!("[{}]", self.address),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// The port at which it is asked: as the monitor says, else as the pool does, else the usual one.
+    pub(super) fn port(&self, monitor: &MonitorTerms, usual: u16) -> u16 {
+        [monitor.port, self.port].into_iter().find(|port| *port != 0).unwrap_or(usual)
+    }
+}
+
+/// Asks once. Takes no longer than the monitor says.
+pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms) -> Outcome {
+    let asked = Instant::now();
+    let limit = Duration::from_secs(monitor.timeout.into());
+    let answer = timeout(limit, async {
+        match monitor.kind {
+            MonitorType::Http | MonitorType::Https => web::ask(asker, subject, monitor).await,
+            MonitorType::Grpc | MonitorType::Grpcs => grpc::ask(asker, subject, monitor).await,
+            MonitorType::Tcp => connect(asker, subject, monitor).await,
+            MonitorType::Smtp => greeting(asker, subject, monitor).await,
+            MonitorType::UdpIcmp | MonitorType::IcmpPing => Err("nodes do not ask in this way".into()),
+        }
+    });
+    let answer = answer.await.unwrap_or_else(|_| Err(format!("no answer within {} s", monitor.timeout).into()));
+    match answer {
+        Ok(code) => Outcome { problem: None, code, time: Some(asked.elapsed()) },
+        Err(Problem { reason, code }) => Outcome { problem: Some(reason), code, time: code.map(|_| asked.elapsed()) },
+    }
+}
+
+async fn connect(asker: &Asker, subject: &Subject, monitor: &MonitorTerms) -> Answer {
+    let host = subject.host(monitor);
+    asker.reach.connect(&subject.target, &host, subject.port(monitor, 0)).await?;
+    Ok(None)
+}
+
+/// A mail server greets whoever connects (RFC 5321 section 3.1).
+async fn greeting(asker: &Asker, subject: &Subject, monitor: &MonitorTerms) -> Answer {
+    let host = subject.host(monitor);
+    let mut stream = asker.reach.connect(&subject.target, &host, subject.port(monitor, 25)).await?;
+    let mut code = [0; 4];
+    stream.read_exact(&mut code).await.map_err(|problem| format!("it does not greet: {problem}"))?;
+    match &code {
+        b"220 " | b"220-" => Ok(Some(220)),
+        other => Err(format!("it greets with {:?} instead of 220", String::from_utf8_lossy(other)).into()),
+    }
+}
+
+/// Whether a status code is one of these: `200`, `2xx`, `200-299`, or several with commas between.
+pub(super) fn is_expected(codes: &str, status: u16) -> bool {
+    let number = |text: &str| text.parse::<u16>().ok();
+    codes.split(',').any(|part| match (part.split_once('-'), part.strip_suffix("xx")) {
+        (Some((first, last)), _) => {
+            number(first).zip(number(last)).is_some_and(|(first, last)| (first..=last).contains(&status))
+        }
+        (None, Some(class)) => number(class) == Some(status / 100),
+        (None, None) => number(part) == Some(status),
+    })
+}
+
+/// Whether an answer has this text in it, in any case of the letters A to Z.
+pub(super) fn has_text(body: &[u8], text: &str) -> bool {
+    let (body, text) = (body.to_ascii_lowercase(), text.to_ascii_lowercase());
+    text.is_empty() || body.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_lists_of_codes_ranges_and_classes() {
+        for (codes, well, unwell) in [
+            ("200", &[200][..], &[201, 404][..]),
+            ("2xx", &[200, 299], &[300, 199]),
+            ("200-204,302", &[200, 204, 302], &[205, 301]),
+            ("2xx,500-599", &[250, 503], &[404]),
+            ("", &[], &[200]),
+        ] {
+            assert!(well.iter().all(|code| is_expected(codes, *code)), "{codes}");
+            assert!(!unwell.iter().any(|code| is_expected(codes, *code)), "{codes}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_in_any_case() {
+        assert!(has_text(b"All is WELL.", "is well"));
+        assert!(!has_text(b"All is WELL.", "unwell"));
+        assert!(has_text(b"", "") && !has_text(b"", "a"));
+    }
+}

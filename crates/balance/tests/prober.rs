@@ -1,0 +1,341 @@
+//! The prober with real members: what each kind of monitor takes for well, and that the registry hears of it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use balance::prober::{self, ByteStream, ProbeBody, Reach};
+use balance::{Board, Target, Visitor};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, ready};
+use harness::{LIMIT, until};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use registry::{
+    ConfigSource, ConnectionRecord, Features, Hostname, MemberHealth, NewTunnel, NodeAddresses, NodeRecord, PoolId,
+    Registry, TunnelName,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// An origin whose status can be changed, and which notes what it is asked.
+#[derive(Clone)]
+struct App {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+}
+
+impl App {
+    async fn start(tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let status = Arc::new(AtomicU16::new(200));
+        let app = Self { address: listener.local_addr().unwrap(), status, asked: Arc::default() };
+        let served = app.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (app, tls) = (served.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let stream: Box<dyn ByteStream> = match tls {
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => Box::new(stream),
+                            Err(_) => return,
+                        },
+                        None => Box::new(stream),
+                    };
+                    let service = service_fn(|request| ready(Ok::<_, hyper::Error>(app.answer(&request))));
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        app
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        self.asked.lock().unwrap().push((request.uri().to_string(), request.headers().clone()));
+        let answer = Response::builder();
+        let answer = match request.uri().path() {
+            "/moved" => answer.status(302).header("location", "/health"),
+            "/away" => answer.status(302).header("location", "http://192.0.2.1/health"),
+            "/round" => answer.status(302).header("location", "/round"),
+            _ => answer.status(self.status.load(Ordering::Relaxed)),
+        };
+        answer.body(Full::from("All is WELL.")).unwrap()
+    }
+
+    fn set(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+}
+
+/// Reaches members at addresses straight, and one tunnel's by answering for it.
+struct Direct {
+    tunnel: App,
+}
+
+impl Reach for Direct {
+    fn exchange(&self, _: Uuid, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<ProbeBody>, Box<str>>> {
+        let answer = self.tunnel.answer(&request).map(|body| body.map_err(Into::into).boxed_unsync());
+        Box::pin(ready(Ok(answer)))
+    }
+
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+        _: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, Box<str>>> {
+        Box::pin(async move { prober::dial(target, port).await.map_err(|problem| problem.to_string().into()) })
+    }
+}
+
+/// A node that asks.
+struct Node {
+    registry: Registry,
+    /// What is behind tunnels.
+    tunnel: App,
+    _running: DropGuard,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        registry.introduce(NodeRecord {
+            id: registry.node(),
+            name: "n".into(),
+            location: "lab01".into(),
+            addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere },
+            version: "1".into(),
+            started_at: Timestamp::now(),
+        });
+        let tunnel = App::start(None).await;
+        let (stop, reach) = (CancellationToken::new(), Arc::new(Direct { tunnel: tunnel.clone() }));
+        tokio::spawn(prober::run(registry.clone(), reach, stop.clone()));
+        Self { registry, tunnel, _running: stop.drop_guard() }
+    }
+
+    /// A pool of these origins, asked each second as this says.
+    async fn pool(&self, name: &str, monitor: Value, origins: Value) -> PoolId {
+        let now = Timestamp::now();
+        let mut terms = json!({ "interval": 1, "timeout": 1, "retries": 0 });
+        terms.as_object_mut().unwrap().extend(monitor.as_object().unwrap().clone());
+        let monitor = self.registry.create_monitor(now, serde_json::from_value(terms).unwrap()).await.unwrap().id;
+        let pool = json!({ "name": name, "monitor": monitor, "origins": origins });
+        self.registry.create_pool(now, serde_json::from_value(pool).unwrap()).await.unwrap().id
+    }
+
+    async fn at(&self, name: &str, monitor: Value, address: SocketAddr) -> PoolId {
+        self.pool(name, monitor, json!([{ "address": address.ip().to_string(), "port": address.port() }])).await
+    }
+
+    fn first(&self, pool: PoolId) -> MemberHealth {
+        self.registry.snapshot().health(pool).unwrap().members.remove(0)
+    }
+
+    /// Waits until something is known of a pool's first member.
+    async fn known(&self, pool: PoolId) -> (bool, Option<String>, Option<u16>) {
+        until(LIMIT, "it was asked", async || self.first(pool).probe.is_some()).await;
+        let health = self.first(pool);
+        (health.is_well(), health.reason().map(str::to_owned), health.probe.unwrap().code)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_well_if_its_code_and_text_are_as_expected() {
+    let (node, app) = (Node::start().await, App::start(None).await);
+    let header = json!({ "Host": ["shop.test"], "x-check": ["1"] });
+    let terms =
+        json!({ "path": "/health?a=b", "header": header, "expected_codes": "2xx,418", "expected_body": "is well" });
+    let pool = node.at("a", terms, app.address).await;
+    assert_eq!(node.known(pool).await, (true, None, Some(200)));
+    let (uri, headers) = app.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        (&*uri, &headers["host"], &headers["x-check"]),
+        ("/health?a=b", &"shop.test".parse().unwrap(), &"1".parse().unwrap())
+    );
+    let since = node.first(pool).since();
+
+    app.set(503);
+    until(LIMIT, "it fails", async || !node.first(pool).is_well()).await;
+    assert_eq!(node.known(pool).await, (false, Some("HTTP 503 instead of 2xx,418".to_owned()), Some(503)));
+    assert!(node.first(pool).since() > since);
+    app.set(418);
+    until(LIMIT, "it is well again", async || node.first(pool).is_well()).await;
+
+    let other = node.at("b", json!({ "expected_codes": "418", "expected_body": "unwell" }), app.address).await;
+    let (is_well, reason, code) = node.known(other).await;
+    assert_eq!(
+        (is_well, reason.as_deref(), code),
+        (false, Some("the answer has not the text that is expected"), Some(418))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redirects_are_followed_to_the_same_host_only() {
+    let (node, app) = (Node::start().await, App::start(None).await);
+    for (number, (path, follows, expected)) in [
+        ("/moved", true, None),
+        ("/moved", false, Some("HTTP 302 instead of 200")),
+        ("/away", true, Some("it redirects to another host, which is not asked")),
+        ("/round", true, Some("more than 5 redirects")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let terms = json!({ "path": path, "follow_redirects": follows });
+        let pool = node.at(&format!("p{number}"), terms, app.address).await;
+        let (is_well, reason, _) = node.known(pool).await;
+        assert_eq!((is_well, reason.as_deref()), (expected.is_none(), expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_checked_unless_the_monitor_says_otherwise() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let settings = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let settings = settings.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let (node, app) = (Node::start().await, App::start(Some(TlsAcceptor::from(Arc::new(settings)))).await);
+    let any = node.at("any", json!({ "type": "https", "allow_insecure": true }), app.address).await;
+    assert_eq!(node.known(any).await, (true, None, Some(200)));
+    let checked = node.at("checked", json!({ "type": "https" }), app.address).await;
+    let (is_well, reason, code) = node.known(checked).await;
+    assert!(!is_well && code.is_none() && reason.as_deref().unwrap().starts_with("TLS: "), "{reason:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_wants_a_connection_and_smtp_a_greeting() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n").await;
+        }
+    });
+    let tcp = |port: u16| json!({ "type": "tcp", "port": port });
+    let open = node.at("open", tcp(address.port()), address).await;
+    assert_eq!(node.known(open).await, (true, None, None));
+    let shut = node.at("shut", tcp(closed.port()), closed).await;
+    let (is_well, reason, _) = node.known(shut).await;
+    assert!(!is_well && reason.unwrap().contains("refused"));
+    let mail = node.at("mail", json!({ "type": "smtp" }), address).await;
+    assert_eq!(node.known(mail).await, (true, None, Some(220)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_wants_a_service_that_says_it_serves() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("shop.v1.Shop", tonic_health::ServingStatus::Serving).await;
+    reporter.set_service_status("shop.v1.Stock", tonic_health::ServingStatus::NotServing).await;
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    for (name, path, expected) in [
+        ("all", "", None),
+        ("shop", "shop.v1.Shop", None),
+        ("stock", "shop.v1.Stock", Some("it says that it is not serving (2)")),
+        ("other", "other", Some("gRPC status 5 instead of 0")),
+    ] {
+        let pool = node.at(name, json!({ "type": "grpc", "path": path }), address).await;
+        let (is_well, reason, code) = node.known(pool).await;
+        assert_eq!((is_well, reason.as_deref(), code), (expected.is_none(), expected, Some(200)));
+    }
+    reporter.set_service_status("shop.v1.Shop", tonic_health::ServingStatus::NotServing).await;
+    let shop = node.registry.snapshot().pool_named("shop").unwrap().id;
+    until(LIMIT, "it serves no more", async || !node.first(shop).is_well()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_connection() {
+    let node = Node::start().await;
+    let (registry, now) = (&node.registry, Timestamp::now());
+    let tunnel = NewTunnel { name: TunnelName::parse("t").unwrap(), secret: None, config_source: ConfigSource::Local };
+    let tunnel = registry.create_tunnel(now, tunnel).await.unwrap().id;
+    let origin = json!([{ "address": format!("{tunnel}.cfargotunnel.com"), "header": { "Host": ["shop.test"] } }]);
+    let pool = node.pool("a", json!({ "path": "/health" }), origin).await;
+
+    // Visitors are led as the node's board says.
+    let zone = registry.ensure_zone(now, &Hostname::parse("shop.test").unwrap()).await.unwrap().id;
+    let terms = json!({ "name": "shop.test", "proxied": true, "default_pools": [pool], "fallback_pool": pool });
+    registry.create_load_balancer(now, zone, serde_json::from_value(terms).unwrap()).await.unwrap();
+    let board = Arc::new(Board::at("lab01"));
+    let stop = CancellationToken::new();
+    let _fresh = stop.clone().drop_guard();
+    tokio::spawn(prober::keep_fresh(registry.clone(), board.clone(), stop));
+    let snapshot = registry.snapshot();
+    let plan = board.plan(&snapshot, snapshot.balancer_of("shop.test").unwrap());
+    let is_down = || {
+        let standing = plan.members().next().unwrap().vitals().standing(Timestamp::now());
+        standing == balance::Standing::Down
+    };
+    assert!(is_down());
+    let connection = registry.connect(ConnectionRecord {
+        tunnel,
+        connector: Uuid::new_v4(),
+        id: Uuid::new_v4(),
+        index: 0,
+        transport: "quic".into(),
+        location: "lab01".into(),
+        origin_ip: [127, 0, 0, 1].into(),
+        opened_at: now,
+        features: Features::default(),
+        version: "1".into(),
+        arch: "linux_amd64".into(),
+        config_version: None,
+    });
+    assert_eq!(node.known(pool).await, (true, None, Some(200)));
+    assert_eq!(node.tunnel.asked.lock().unwrap()[0].0, "http://shop.test/health");
+    until(LIMIT, "it is led to", async || !is_down()).await;
+    let headers = HeaderMap::new();
+    let address = [192, 0, 2, 1].into();
+    let visitor = Visitor { address, pop: "lab01", country: None, region: None, place: None, headers: &headers };
+    let mut walk = plan.walk(&visitor, Timestamp::now(), 1);
+    assert_eq!(walk.next(|_| true).unwrap().target, Target::Tunnel(tunnel));
+
+    node.tunnel.set(500);
+    until(LIMIT, "the probe takes it out", async || is_down() && !node.first(pool).is_well()).await;
+    assert!(node.first(pool).link.unwrap().is_up);
+    node.tunnel.set(200);
+    until(LIMIT, "it is led to again", async || !is_down()).await;
+    drop(connection);
+    until(LIMIT, "the link takes it out, and nobody asks", async || is_down() && node.first(pool).probe.is_none())
+        .await;
+    assert_eq!(node.first(pool).reason(), Some("the tunnel has no connection"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_follows_what_is_configured() {
+    let (node, app) = (Node::start().await, App::start(None).await);
+    let pool = node.at("a", json!({ "interval": 3600, "timeout": 5 }), app.address).await;
+    // Nobody knows when within the first seconds; but a change is asked at once, and not after an hour.
+    assert_eq!(node.known(pool).await, (true, None, Some(200)));
+    let monitor = node.registry.snapshot().pool(pool).unwrap().terms.monitor.unwrap();
+    let change =
+        |old: &registry::MonitorTerms| Ok(registry::MonitorTerms { expected_codes: "204".into(), ..old.clone() });
+    node.registry.change_monitor(Timestamp::now(), monitor, change).await.unwrap();
+    until(LIMIT, "it is asked anew", async || !node.first(pool).is_well()).await;
+    let without = |old: &registry::PoolTerms| Ok(registry::PoolTerms { monitor: None, ..old.clone() });
+    node.registry.change_pool(Timestamp::now(), pool, without).await.unwrap();
+    assert_eq!((node.first(pool).is_well(), node.first(pool).probe), (true, None));
+    let nobody = async || node.registry.snapshot().health_reports(pool).next().is_none();
+    until(LIMIT, "nothing is said of it any more", nobody).await;
+}
