@@ -1,6 +1,6 @@
-//! Load balancing (section 9 of the API page): kept, checked and shown. Nothing is asked for its health, and no visitor is led
-//! anywhere by it yet.
+//! Load balancing (section 9 of the API page): kept, checked and shown, with what nodes find out of pools.
 
+mod health;
 pub(crate) mod load_balancer;
 pub(crate) mod monitor;
 pub(crate) mod pool;

@@ -232,7 +232,8 @@ impl Registry {
 
     /// Has all nodes know what this one finds out of a pool, instead of what it said before. Never waits.
     pub fn report_health(&self, report: PoolReport) {
-        self.inner.shared.update_own(|snapshot| snapshot.set_report(report));
+        let me = self.inner.node;
+        self.inner.shared.update_own(|snapshot| snapshot.set_report(me, report));
     }
 
     /// Takes back what this node said of a pool: it asks its members no more.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::load_balancer::may_read;
-use super::{Members, Parameters, Reference, all, check_path, parameter, terms};
+use super::{Members, Parameters, Reference, all, check_path, health, parameter, terms};
 use crate::body;
 use crate::credential::Credential;
 use crate::envelope::{Answer, success};
@@ -28,12 +28,12 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, Path(path): Path<Par
         Some(Err(_)) => Vec::new(),
         None => snapshot.pools().collect(),
     };
-    all(&pools, &query, |pool| Shown::new(pool))
+    all(&pools, &query, |pool| Shown::new(pool, &snapshot))
 }
 
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
-    Ok(success(Shown::new(find(&snapshot, &path)?)))
+    Ok(success(Shown::new(find(&snapshot, &path)?, &snapshot)))
 }
 
 pub(crate) async fn create(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>, body: Body) -> Answer {
@@ -42,7 +42,7 @@ pub(crate) async fn create(State(shared): State<Arc<Shared>>, Path(path): Path<P
     let body: Members = body::json(body, body::SMALL).await?;
     let terms: PoolTerms = terms(&body, None)?;
     let pool = registry.create_pool(Timestamp::now(), terms).await?;
-    Ok(success(Shown::new(&pool)))
+    Ok(success(Shown::new(&pool, &registry.snapshot())))
 }
 
 /// Changes what all pools have in common: who is told of them.
@@ -58,7 +58,7 @@ pub(crate) async fn change_all(State(shared): State<Arc<Shared>>, Path(path): Pa
     registry.notify_of_pools(Timestamp::now(), email).await?;
     let snapshot = registry.snapshot();
     let pools: Vec<_> = snapshot.pools().collect();
-    all(&pools, &Query::parse(""), |pool| Shown::new(pool))
+    all(&pools, &Query::parse(""), |pool| Shown::new(pool, &snapshot))
 }
 
 pub(crate) async fn replace(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>, body: Body) -> Answer {
@@ -79,7 +79,7 @@ async fn write(
     let id = find(&registry.snapshot(), path)?.id;
     let body: Members = body::json(body, body::SMALL).await?;
     let pool = registry.change_pool(Timestamp::now(), id, |old| read(&body, old)).await?;
-    Ok(success(Shown::new(&pool)))
+    Ok(success(Shown::new(&pool, &registry.snapshot())))
 }
 
 pub(crate) async fn delete(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>) -> Answer {
@@ -89,10 +89,11 @@ pub(crate) async fn delete(State(shared): State<Arc<Shared>>, Path(path): Path<P
     Ok(success(json!({ "id": id })))
 }
 
-/// What is known of a pool's health: nothing, since nobody asks its origins yet. So there is no PoP that says anything.
+/// What is known of a pool's health, as each PoP finds it out.
 pub(crate) async fn health(State(shared): State<Arc<Shared>>, Path(path): Path<Parameters>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
-    Ok(success(json!({ "pool_id": find(&snapshot, &path)?.id, "pop_health": {} })))
+    let pool = find(&snapshot, &path)?;
+    Ok(success(health::shown(pool, &snapshot, &shared.state.facts.location)))
 }
 
 /// What the pool refers to, and what refers to it as far as the caller may see it.
@@ -140,6 +141,8 @@ fn find<'a>(snapshot: &'a Snapshot, path: &Parameters) -> Result<&'a Pool, ApiEr
 #[derive(Serialize)]
 struct Shown<'a> {
     id: PoolId,
+    /// Whether visitors may be led there, as far as is known.
+    healthy: bool,
     #[serde(flatten)]
     terms: &'a PoolTerms,
     created_on: Timestamp,
@@ -149,9 +152,10 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(pool: &'a Pool) -> Self {
+    fn new(pool: &'a Pool, snapshot: &Snapshot) -> Self {
         Self {
             id: pool.id,
+            healthy: snapshot.health(pool.id).is_some_and(|health| health.is_healthy),
             terms: &pool.terms,
             created_on: pool.created_at,
             modified_on: pool.modified_at,

@@ -96,7 +96,14 @@ fn origin() -> Schema {
 
 /// A pool as it is shown.
 pub(crate) fn shown_pool() -> Schema {
-    pool().with([must("id", id()), must("created_on", time()), must("modified_on", time()), may("disabled_at", time())])
+    let healthy = must("healthy", flag()).about("As far as is known; of a pool without a monitor, by its tunnels");
+    pool().with([
+        must("id", id()),
+        healthy,
+        must("created_on", time()),
+        must("modified_on", time()),
+        may("disabled_at", time()),
+    ])
 }
 
 /// A name whose visitors are led to pools.
@@ -256,5 +263,15 @@ pub(crate) fn of_all_pools() -> Schema {
 
 /// What is known of a pool's health.
 pub(crate) fn health() -> Schema {
-    object([must("pool_id", id()), must("pop_health", object([]))])
+    let origin = object([
+        must("healthy", flag()),
+        may("rtt", text()).about("Such as 12ms"),
+        must("failure_reason", text()),
+        may("response_code", whole(100, 999)),
+        may("link", one_of(&["up", "down"])).about("Whether its tunnel has a connection"),
+        must("probe", one_of(&["up", "down", "unknown"])).about("Whether it answers as its monitor wants"),
+        may("since", time()).about("Since when it is, or is not, healthy"),
+    ]);
+    let found = object([must("healthy", flag()), must("origins", list(map(origin.named("OriginHealth"))))]);
+    object([must("pool_id", id()), must("pop_health", map(found.named("PopHealth")))])
 }

@@ -1,4 +1,6 @@
 use http::Method;
+use jiff::Timestamp;
+use registry::{MemberReport, NodeAddresses, NodeRecord, PoolId, PoolReport};
 use serde_json::{Value, json};
 
 use crate::edge::Edge;
@@ -414,4 +416,67 @@ async fn a_token_reaches_the_load_balancers_of_its_zones_only() {
     // One of another zone is not found below this one.
     let foreign = format!("{of_zone}/{}", mine["id"].as_str().unwrap());
     ask(&only_one, Method::DELETE, &foreign, &json!({})).await.refused(404, 7003);
+}
+
+#[tokio::test]
+async fn the_health_of_a_pool_is_shown_by_pop_with_reason_and_since_when() {
+    let edge = Edge::start().await;
+    let (_, tunnel) = edge.tunnel("app").await;
+    let monitor = edge.post(&edge.balance("/monitors"), json!({})).await.result()["id"].clone();
+    let behind = format!("{tunnel}.cfargotunnel.com");
+    let pool =
+        json!({ "name": "shop", "monitor": monitor, "origins": [{ "address": "192.0.2.1" }, { "address": behind }] });
+    let pool = edge.post(&edge.balance("/pools"), pool).await.result();
+    // Nobody has asked; nobody has said that it does not answer.
+    assert_eq!(pool["healthy"], true);
+    let path = format!("{}/{}", edge.balance("/pools"), pool["id"].as_str().unwrap());
+    let health = edge.get(&format!("{path}/health")).await.result();
+    let pop = &health["pop_health"]["lab01"];
+    assert_eq!(
+        pop["origins"][0]["192.0.2.1"],
+        json!({ "healthy": true, "failure_reason": "No failures", "probe": "unknown" })
+    );
+    let unlinked = json!({ "healthy": false, "failure_reason": "the tunnel has no connection", "probe": "unknown", "link": "down" });
+    assert_eq!((&pop["origins"][1][&behind], &pop["healthy"]), (&unlinked, &json!(true)));
+
+    let nowhere = ([127, 0, 0, 1], 0).into();
+    edge.registry.introduce(NodeRecord {
+        id: edge.registry.node(),
+        name: "n".into(),
+        location: "ams1".into(),
+        addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere },
+        version: "1".into(),
+        started_at: Timestamp::UNIX_EPOCH,
+    });
+    let id: PoolId = pool["id"].as_str().unwrap().parse().unwrap();
+    let member = edge.registry.snapshot().pool(id).unwrap().members().next().unwrap().0;
+    let reason = Some("HTTP 500 instead of 200".into());
+    let since = Timestamp::UNIX_EPOCH;
+    let told = MemberReport { member, is_up: false, since, reason, code: Some(500), millis: Some(12) };
+    edge.registry.report_health(PoolReport { pool: id, members: vec![told] });
+    let health = edge.get(&format!("{path}/health")).await.result();
+    let shown = json!({ "healthy": false, "failure_reason": "HTTP 500 instead of 200", "probe": "down", "response_code": 500,
+        "rtt": "12ms", "since": "1970-01-01T00:00:00Z" });
+    let found = json!({ "healthy": false, "origins": [{ "192.0.2.1": shown }, { (behind.clone()): unlinked }] });
+    assert_eq!(health, json!({ "pool_id": pool["id"], "pop_health": { "ams1": found } }));
+    assert_eq!(edge.get(&path).await.result()["healthy"], false);
+
+    let _connection = edge.connect(tunnel, uuid::Uuid::new_v4());
+    let health = edge.get(&format!("{path}/health")).await.result();
+    let pop = &health["pop_health"]["ams1"];
+    assert_eq!((&pop["origins"][1][&behind]["link"], &pop["healthy"]), (&json!("up"), &json!(true)));
+    assert!(pop["origins"][1][&behind]["since"].is_string());
+    assert_eq!(edge.get(&edge.balance("/pools")).await.result()[0]["healthy"], true);
+
+    // Since when an origin is off is said by the registry alone.
+    let off = json!([{ "address": "192.0.2.1", "enabled": false, "disabled_at": "2000-01-01T00:00:00Z" }]);
+    let off = edge.patch(&path, json!({ "origins": off })).await.result()["origins"][0]["disabled_at"].clone();
+    assert!(off.as_str().unwrap() > "2026");
+    let still = edge
+        .patch(&path, json!({ "origins": [{ "address": "192.0.2.1", "enabled": false, "name": "a" }] }))
+        .await
+        .result();
+    assert_eq!(still["origins"][0]["disabled_at"], off);
+    let on = edge.patch(&path, json!({ "origins": [{ "address": "192.0.2.1" }] })).await.result();
+    assert_eq!(on["origins"][0].get("disabled_at"), None);
 }

@@ -23,6 +23,8 @@ pub(crate) struct Own {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Live {
     own: Own,
+    /// Which node this is, once it has said something of a pool.
+    me: Option<NodeId>,
     /// Those to other nodes, by tunnel, node and connection: a node speaks for its own connections only.
     others: OrdMap<(Uuid, NodeId, Uuid), Arc<ConnectionRecord>>,
     /// What other nodes find out of pools.
@@ -101,11 +103,11 @@ impl Snapshot {
         self.live.activity.get(&tunnel).copied()
     }
 
-    /// What nodes find out of a pool, and which node; this one's own comes first, under the id `0`.
+    /// What nodes find out of a pool, and which node.
     pub fn health_reports(&self, pool: PoolId) -> impl Iterator<Item = (NodeId, &Arc<PoolReport>)> {
-        let nobody = NodeId::from_bytes([0; 16]);
-        let own = self.live.own.reports.get(&pool).map(|report| (nobody, report));
-        let others = self.live.reports.range((pool, nobody)..).take_while(move |((id, _), _)| *id == pool);
+        let own = self.live.me.zip(self.live.own.reports.get(&pool));
+        let others =
+            self.live.reports.range((pool, NodeId::from_bytes([0; 16]))..).take_while(move |((id, _), _)| *id == pool);
         own.into_iter().chain(others.map(|((_, node), report)| (*node, report)))
     }
 
@@ -147,7 +149,8 @@ impl Snapshot {
         self.note_departure(tunnel, now);
     }
 
-    pub(crate) fn set_report(&mut self, report: PoolReport) {
+    pub(crate) fn set_report(&mut self, me: NodeId, report: PoolReport) {
+        self.live.me = Some(me);
         self.live.own.reports.insert(report.pool, Arc::new(report));
     }
 

@@ -8,22 +8,24 @@ use crate::{MemberId, NodeId, Origin, Pool, PoolId, Snapshot};
 impl Snapshot {
     /// What is known of a pool right now; `None`: there is no such pool.
     pub fn health(&self, pool: PoolId) -> Option<PoolHealth> {
-        let pool = &self.pool(pool)?.value;
-        let reports = self.reports_in_force(pool);
-        let members: Vec<_> = pool.members().map(|(id, origin)| self.member_health(id, origin, &reports)).collect();
+        let pool = self.pool(pool)?;
+        Some(self.health_by(pool, &self.reports_in_force(pool)))
+    }
+
+    /// The same as far as the nodes of one PoP find out.
+    pub fn health_at(&self, pool: PoolId, location: &str) -> Option<PoolHealth> {
+        let pool = self.pool(pool)?;
+        let is_there = |node: NodeId| self.node(node).is_some_and(|node| node.location == location);
+        let reports: Vec<_> = self.reports_in_force(pool).into_iter().filter(|(node, _)| is_there(*node)).collect();
+        Some(self.health_by(pool, &reports))
+    }
+
+    fn health_by(&self, pool: &Pool, reports: &[(NodeId, Arc<PoolReport>)]) -> PoolHealth {
+        let members: Vec<_> = pool.members().map(|(id, origin)| self.member_health(id, origin, reports)).collect();
         let origins = pool.terms.origins.iter().zip(&members);
         let well = origins.filter(|(origin, member)| origin.enabled && member.is_well()).count();
         let is_healthy = pool.terms.enabled && well >= pool.terms.minimum_origins as usize;
-        Some(PoolHealth { is_healthy, members })
-    }
-
-    /// The same as only one node reports it.
-    pub fn health_as_of(&self, pool: PoolId, node: NodeId, report: &Arc<PoolReport>) -> Option<PoolHealth> {
-        let pool = &self.pool(pool)?.value;
-        let reports = [(node, report.clone())];
-        let members: Vec<_> = pool.members().map(|(id, origin)| self.member_health(id, origin, &reports)).collect();
-        let well = members.iter().filter(|member| member.is_well()).count();
-        Some(PoolHealth { is_healthy: well >= pool.terms.minimum_origins as usize, members })
+        PoolHealth { is_healthy, members }
     }
 
     /// Without a monitor, what was said before does not count.

@@ -46,9 +46,13 @@ pub(crate) async fn what_a_node_finds_out_of_a_pool_all_know(pair: Pair) {
     assert_eq!((health.members[0].reason(), health.members[0].since()), (Some("HTTP 500 instead of 200"), Some(at(5))));
     assert_eq!((health.members[2].since(), health.members[2].link.unwrap().is_up), (Some(at(1)), true));
 
+    assert_eq!(there.snapshot().health_reports(pool.id).next().map(|(node, _)| node), Some(here.node()));
+
     // One against one: it answers somebody.
     there.report_health(report(pool.id, &[(members[0], true), (members[1], true)]));
     until(LIMIT, "both count", async || well(here, pool.id) == (true, vec![true, true, true])).await;
+    assert!(here.snapshot().health_at(pool.id, "lab01").unwrap().members[0].is_well());
+    assert_eq!(here.snapshot().health_at(pool.id, "ams1").unwrap().members[0].probe, None);
     drop(link);
     there.report_health(report(pool.id, &[(members[0], false), (members[1], true)]));
     for registry in [here, there] {
