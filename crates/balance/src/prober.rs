@@ -7,7 +7,7 @@ mod rounds;
 mod tls;
 mod web;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Supervisor {
             watchers(pool, nodes, regions, |_| None).contains(&me)
         };
         let pools = snapshot.pools().filter(|pool| pool.terms.monitor.is_some());
-        let mine: Vec<PoolId> =
+        let mine: HashSet<PoolId> =
             pools.filter(|pool| is_mine(pool.id, pool.terms.check_regions.as_deref())).map(|pool| pool.id).collect();
         self.asked.retain(|pool, stop| {
             let stays = mine.contains(pool);

@@ -208,3 +208,110 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing in here is left half written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
+
+    fn after(seconds: i64) -> Timestamp {
+        NOW + SignedDuration::from_secs(seconds)
+    }
+
+    /// So many members of one pool.
+    fn members(count: usize) -> Vec<Arc<Vitals>> {
+        let pool = Arc::new(PoolVitals::default());
+        pool.set_size(count);
+        (0..count).map(|_| Arc::new(Vitals::new(pool.clone()))).collect()
+    }
+
+    fn answer(vitals: &Arc<Vitals>, status: StatusCode, now: Timestamp) {
+        UnderWay::new(vitals.clone()).answered(status, now);
+    }
+
+    fn is_well(vitals: &Vitals, now: Timestamp) -> bool {
+        matches!(vitals.standing(now), Standing::Well(_))
+    }
+
+    #[test]
+    fn a_request_counts_until_its_answer_begins_and_until_it_ends() {
+        let members = members(2);
+        let counts =
+            || (members[0].outstanding(), members[0].open(), members[0].pool.outstanding(), members[0].pool.open());
+        let mut first = UnderWay::new(members[0].clone());
+        let second = UnderWay::new(members[0].clone());
+        let other = UnderWay::new(members[1].clone());
+        assert_eq!(counts(), (2, 2, 3, 3));
+        first.answered(StatusCode::OK, NOW);
+        first.answered(StatusCode::OK, NOW);
+        assert_eq!(counts(), (1, 2, 2, 3));
+        // Its visitor leaves.
+        drop(second);
+        assert_eq!(counts(), (0, 1, 1, 2));
+        drop((first, other));
+        assert_eq!(counts(), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_out_and_comes_back_slowly() {
+        let members = members(1);
+        let fail = |now| UnderWay::new(members[0].clone()).failed(Failure::Connect, now);
+        assert_eq!(members[0].standing(NOW), Standing::Well(1.0));
+        (0..3).for_each(|_| fail(NOW));
+        assert_eq!([NOW, after(4)].map(|now| members[0].standing(now)), [Standing::Suspect; 2]);
+        let back = [5, 20, 35, 1000].map(|seconds| members[0].standing(after(seconds)));
+        assert_eq!(back, [0.1, 0.55, 1.0, 1.0].map(Standing::Well));
+        // What a monitor says goes before that; and a clock that is set back far keeps nobody out.
+        members[0].set_answering(false, NOW);
+        assert_eq!(members[0].standing(NOW), Standing::Down);
+        members[0].set_answering(true, after(-100_000));
+        assert!(is_well(&members[0], after(-100_000)));
+    }
+
+    #[test]
+    fn link_and_monitor_both_count_and_who_comes_back_does_so_slowly() {
+        let members = members(1);
+        let member = &members[0];
+        member.set_linked(false, NOW);
+        member.set_answering(false, NOW);
+        member.set_linked(true, after(1));
+        assert_eq!(member.standing(after(1)), Standing::Down);
+        member.set_answering(true, after(2));
+        assert_eq!(member.standing(after(2)), Standing::Well(0.1));
+        // Told again, it is no return.
+        member.set_answering(true, after(32));
+        assert_eq!(member.standing(after(32)), Standing::Well(1.0));
+    }
+
+    #[test]
+    fn of_those_that_all_answer_badly_half_stay() {
+        for count in 1..7 {
+            let members = members(count);
+            for _ in 0..100 {
+                members.iter().for_each(|member| answer(member, StatusCode::INTERNAL_SERVER_ERROR, NOW));
+            }
+            let there = members.iter().filter(|member| is_well(member, NOW)).count();
+            assert_eq!(there, count - count / 2);
+            // Whoever is back again may be out again, and the others in their place.
+            let later = after(100);
+            for _ in 0..100 {
+                members.iter().rev().for_each(|member| answer(member, StatusCode::BAD_GATEWAY, later));
+            }
+            assert_eq!(members.iter().filter(|member| is_well(member, later)).count(), count - count / 2);
+        }
+    }
+
+    #[test]
+    fn what_visitors_do_wrong_takes_nobody_out() {
+        let members = members(2);
+        for _ in 0..1000 {
+            answer(&members[0], StatusCode::NOT_FOUND, NOW);
+            answer(&members[0], StatusCode::TOO_MANY_REQUESTS, NOW);
+            drop(UnderWay::new(members[0].clone()));
+        }
+        assert_eq!(members[0].standing(NOW), Standing::Well(1.0));
+    }
+}

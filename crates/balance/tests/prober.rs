@@ -142,6 +142,14 @@ impl Node {
         self.pool(name, monitor, json!([{ "address": address.ip().to_string(), "port": address.port() }])).await
     }
 
+    /// A tunnel, and an origin behind it.
+    async fn tunnel_origin(&self) -> (Uuid, Value) {
+        let name = TunnelName::parse("t").unwrap();
+        let tunnel = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+        let tunnel = self.registry.create_tunnel(Timestamp::now(), tunnel).await.unwrap().id;
+        (tunnel, json!({ "address": format!("{tunnel}.cfargotunnel.com"), "header": { "Host": ["shop.test"] } }))
+    }
+
     fn first(&self, pool: PoolId) -> MemberHealth {
         self.registry.snapshot().health(pool).unwrap().members.remove(0)
     }
@@ -151,6 +159,23 @@ impl Node {
         until(LIMIT, "it was asked", async || self.first(pool).probe.is_some()).await;
         let health = self.first(pool);
         (health.is_well(), health.reason().map(str::to_owned), health.probe.unwrap().code)
+    }
+}
+
+fn connection(tunnel: Uuid) -> ConnectionRecord {
+    ConnectionRecord {
+        tunnel,
+        connector: Uuid::new_v4(),
+        id: Uuid::new_v4(),
+        index: 0,
+        transport: "quic".into(),
+        location: "lab01".into(),
+        origin_ip: [127, 0, 0, 1].into(),
+        opened_at: Timestamp::now(),
+        features: Features::default(),
+        version: "1".into(),
+        arch: "linux_amd64".into(),
+        config_version: None,
     }
 }
 
@@ -268,10 +293,8 @@ async fn grpc_wants_a_service_that_says_it_serves() {
 async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_connection() {
     let node = Node::start().await;
     let (registry, now) = (&node.registry, Timestamp::now());
-    let tunnel = NewTunnel { name: TunnelName::parse("t").unwrap(), secret: None, config_source: ConfigSource::Local };
-    let tunnel = registry.create_tunnel(now, tunnel).await.unwrap().id;
-    let origin = json!([{ "address": format!("{tunnel}.cfargotunnel.com"), "header": { "Host": ["shop.test"] } }]);
-    let pool = node.pool("a", json!({ "path": "/health" }), origin).await;
+    let (tunnel, origin) = node.tunnel_origin().await;
+    let pool = node.pool("a", json!({ "path": "/health" }), json!([origin])).await;
 
     // Visitors are led as the node's board says.
     let zone = registry.ensure_zone(now, &Hostname::parse("shop.test").unwrap()).await.unwrap().id;
@@ -288,20 +311,7 @@ async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_conn
         standing == balance::Standing::Down
     };
     assert!(is_down());
-    let connection = registry.connect(ConnectionRecord {
-        tunnel,
-        connector: Uuid::new_v4(),
-        id: Uuid::new_v4(),
-        index: 0,
-        transport: "quic".into(),
-        location: "lab01".into(),
-        origin_ip: [127, 0, 0, 1].into(),
-        opened_at: now,
-        features: Features::default(),
-        version: "1".into(),
-        arch: "linux_amd64".into(),
-        config_version: None,
-    });
+    let connection = registry.connect(connection(tunnel));
     assert_eq!(node.known(pool).await, (true, None, Some(200)));
     assert_eq!(node.tunnel.asked.lock().unwrap()[0].0, "http://shop.test/health");
     until(LIMIT, "it is led to", async || !is_down()).await;
@@ -320,6 +330,22 @@ async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_conn
     until(LIMIT, "the link takes it out, and nobody asks", async || is_down() && node.first(pool).probe.is_none())
         .await;
     assert_eq!(node.first(pool).reason(), Some("the tunnel has no connection"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_tunnel_comes_back_is_asked_before_the_next_round() {
+    let node = Node::start().await;
+    let (tunnel, origin) = node.tunnel_origin().await;
+    let beside = App::start(None).await;
+    let straight = json!({ "address": "127.0.0.1", "port": beside.address.port() });
+    let monitor = json!({ "interval": 3600, "timeout": 5 });
+    let pool = node.pool("a", monitor, json!([straight, origin])).await;
+    node.known(pool).await;
+    let probe = async || node.registry.snapshot().health(pool).unwrap().members[1].probe.is_some();
+    assert!(!probe().await);
+    let _connection = node.registry.connect(connection(tunnel));
+    until(LIMIT, "it is asked", probe).await;
+    assert_eq!(beside.asked.lock().unwrap().len(), 1, "the others have their time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

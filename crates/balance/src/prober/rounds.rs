@@ -10,6 +10,7 @@ use registry::{
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
 
 use super::Asker;
 use super::herald::Herald;
@@ -20,12 +21,17 @@ use crate::health::{Judge, Next};
 /// interval, and within this time.
 const FIRST_WITHIN: (u32, Duration) = (10, Duration::from_secs(5));
 
+/// While tunnels have no connection, so often is looked whether they have one again: who comes back is asked before the next round.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The rounds in which one pool's members are asked. What it said is withdrawn when it is dropped.
 pub(super) struct Rounds {
     asker: Arc<Asker>,
     pool: PoolId,
     changed: watch::Receiver<()>,
     judges: HashMap<MemberId, Judge>,
+    /// Members whose tunnels have no connection, with these.
+    unlinked: HashMap<MemberId, Uuid>,
     /// What each of them said when it was last asked.
     reports: HashMap<MemberId, MemberReport>,
     herald: Herald,
@@ -55,7 +61,15 @@ impl Terms {
 
 impl Rounds {
     pub(super) fn new(asker: Arc<Asker>, pool: PoolId, changed: watch::Receiver<()>) -> Self {
-        Self { asker, pool, changed, judges: HashMap::new(), reports: HashMap::new(), herald: Herald::default() }
+        Self {
+            asker,
+            pool,
+            changed,
+            judges: HashMap::new(),
+            unlinked: HashMap::new(),
+            reports: HashMap::new(),
+            herald: Herald::default(),
+        }
     }
 
     /// Ends when the pool has no monitor any more.
@@ -68,18 +82,27 @@ impl Rounds {
         sleep(first).await;
         loop {
             let began = Instant::now();
-            self.round(&registry, &terms).await;
+            self.round(&registry, &terms, |_| true).await;
             let next = began + Duration::from_secs(terms.monitor.interval.into());
-            // What is otherwise from now on is asked anew at once.
             let Some(new) = self.wait(&registry, terms, next).await else { return };
             terms = new;
         }
     }
 
+    /// Waits for the next round: for its time, or until something else is configured, which is asked at once.
     async fn wait(&mut self, registry: &Registry, terms: Terms, until: Instant) -> Option<Terms> {
         loop {
+            let look = if self.unlinked.is_empty() { until } else { until.min(Instant::now() + LOOK) };
             tokio::select! {
-                () = sleep_until(until) => return Terms::of(&registry.snapshot(), self.pool),
+                () = sleep_until(look) => {
+                    if look == until {
+                        return Terms::of(&registry.snapshot(), self.pool);
+                    }
+                    let back = self.back(&registry.snapshot());
+                    if !back.is_empty() {
+                        self.round(registry, &terms, |id| back.contains(&id)).await;
+                    }
+                }
                 changed = self.changed.changed() => changed.ok()?,
             }
             let now = Terms::of(&registry.snapshot(), self.pool)?;
@@ -89,8 +112,14 @@ impl Rounds {
         }
     }
 
-    /// Asks each member once, or as often as it takes.
-    async fn round(&mut self, registry: &Registry, terms: &Terms) {
+    /// Those whose tunnels have a connection again.
+    fn back(&self, snapshot: &Snapshot) -> Vec<MemberId> {
+        let unlinked = self.unlinked.iter();
+        unlinked.filter(|(_, tunnel)| snapshot.is_connected(**tunnel)).map(|(id, _)| *id).collect()
+    }
+
+    /// Asks each member for whom it is time once, or as often as it takes.
+    async fn round(&mut self, registry: &Registry, terms: &Terms, is_time: impl Fn(MemberId) -> bool) {
         // They need sockets that a node has no right to as a rule.
         if matches!(terms.monitor.kind, MonitorType::UdpIcmp | MonitorType::IcmpPing) {
             return;
@@ -100,13 +129,18 @@ impl Rounds {
         let order: Vec<MemberId> = terms.pool.members().map(|(id, _)| id).collect();
         self.judges.retain(|id, _| order.contains(id));
         self.reports.retain(|id, _| order.contains(id));
+        self.unlinked.clear();
         let mut under_way = FuturesUnordered::new();
         for (at, (id, origin)) in terms.pool.members().enumerate() {
-            let is_linked = origin.tunnel().is_none_or(|tunnel| snapshot.is_connected(tunnel));
+            let unlinked = origin.tunnel().filter(|tunnel| !snapshot.is_connected(*tunnel));
+            self.unlinked.extend(unlinked.map(|tunnel| (id, tunnel)));
             // Nobody is led there in any case; and there is no way into private networks yet.
-            if !origin.enabled || !is_linked || origin.virtual_network_id.is_some() {
+            if !origin.enabled || unlinked.is_some() || origin.virtual_network_id.is_some() {
                 self.judges.remove(&id);
                 self.reports.remove(&id);
+                continue;
+            }
+            if !is_time(id) {
                 continue;
             }
             let agreed = known.as_ref().and_then(|known| known.members.get(at)?.probe.as_ref());
@@ -124,6 +158,8 @@ impl Rounds {
                 }
             });
         }
+        // Of those that are not asked any more nothing is known.
+        tell(registry, &mut self.herald, self.pool, &self.reports, &order);
         // Each is told when it is known: one that takes long keeps nobody else waiting.
         while let Some((id, judge)) = under_way.next().await {
             match judge.report(id) {
@@ -133,9 +169,6 @@ impl Rounds {
             self.judges.insert(id, judge);
             tell(registry, &mut self.herald, self.pool, &self.reports, &order);
         }
-        drop(under_way);
-        // Of those that are not asked any more nothing is known.
-        tell(registry, &mut self.herald, self.pool, &self.reports, &order);
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use registry::{MonitorTerms, MonitorType};
@@ -131,7 +132,7 @@ fn redirect(from: &Url, location: Option<&HeaderValue>) -> Result<Option<Url>, P
 pub(super) async fn exchange(asker: &Asker, door: &Door<'_>, request: Request<Bytes>) -> Result<Exchange, Problem> {
     if let Target::Tunnel(tunnel) = door.target {
         let response = asker.reach.exchange(*tunnel, request).await?;
-        return Ok(Exchange { response, _connection: None });
+        return Ok(Exchange { response: response.map(bounded), _connection: None });
     }
     let host = door.url.host_str().unwrap_or_default();
     let port = door.url.port_or_known_default().unwrap_or_default();
@@ -170,8 +171,17 @@ async fn send(stream: Box<dyn ByteStream>, request: Request<Bytes>, is_http2: bo
         let driver = Driver(tokio::spawn(async { drop(connection.await) }));
         (sender.send_request(in_origin_form(request)).await.map_err(failed)?, driver)
     };
-    let response = response.map(|body| Limited::new(body, 2 * MOST_BODY).map_err(Into::into).boxed_unsync());
-    Ok(Exchange { response, _connection: Some(driver) })
+    Ok(Exchange { response: response.map(bounded), _connection: Some(driver) })
+}
+
+/// Whoever reads all of an answer reads no more than is looked at.
+fn bounded<B>(body: B) -> ProbeBody
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // The text may end within the last piece, which may be larger than what is looked at.
+    Limited::new(body, 2 * MOST_BODY).boxed_unsync()
 }
 
 /// HTTP/1.1 has the host in a header.
