@@ -17,7 +17,7 @@ use crate::name::{Name, to_wire};
 use crate::query::Code;
 use lookup::Found;
 
-pub use leading::{Lead, Member, Members, Unchecked};
+pub use leading::{Asker, Lead, Member, Members, Unchecked};
 
 /// Of what leaves the time to the edge, and of all that is the edge's own.
 pub(crate) const AUTOMATIC_TTL: u32 = 300;
@@ -48,6 +48,7 @@ pub(crate) struct World<'a> {
     pub(crate) domain: &'a Hostname,
     pub(crate) members: &'a dyn Members,
     pub(crate) outside: &'a dyn Outside,
+    pub(crate) asker: &'a Asker,
 }
 
 /// What names outside of our zones lead to, of those that flattened aliases lead to.
@@ -61,18 +62,25 @@ pub(crate) trait Outside: Send + Sync {
 pub(crate) struct Answer {
     /// `None`: it is larger than any message.
     pub(crate) body: Option<Body>,
-    /// It holds until one of these changes; `None`: it is another one each time.
-    pub(crate) zones: Option<Vec<ZoneId>>,
+    /// The zones that it was made of, the one that was asked first.
+    pub(crate) zones: Vec<ZoneId>,
+    /// It holds until one of these changes; else it is another one each time.
+    pub(crate) is_lasting: bool,
+    /// It is that of one name, and not of any number of them.
+    pub(crate) is_of_name: bool,
+    /// For how many bits of the asker's subnet it is the same.
+    pub(crate) scope: Option<u8>,
 }
 
 /// Answers a question for the records of a type.
 pub(crate) fn answer(world: World<'_>, name: &Name, kind: u16) -> Answer {
     let mut making = Making::new(world, kind, 0);
     making.follow(&name.to_text());
-    let Making { code, is_authoritative, sections, zones, is_lasting, .. } = making;
+    let Making { code, is_authoritative, sections, zones, is_lasting, is_wild, scope, .. } = making;
     let [answers, authorities, additionals] = &sections;
     let body = Body::write(code, is_authoritative, name.as_wire(), [answers, authorities, additionals]);
-    Answer { body, zones: is_lasting.then_some(zones) }
+    let is_of_name = !is_wild && !answers.is_empty();
+    Answer { body, zones, is_lasting, is_of_name, scope }
 }
 
 /// An answer in the making.
@@ -85,6 +93,9 @@ struct Making<'a> {
     sections: [Vec<Record>; 3],
     zones: Vec<ZoneId>,
     is_lasting: bool,
+    /// A wildcard stands behind it.
+    is_wild: bool,
+    scope: Option<u8>,
     /// The name at which an alias leads out of our zones.
     leads_out: Option<Box<str>>,
 }
@@ -103,6 +114,8 @@ impl<'a> Making<'a> {
             sections: Default::default(),
             zones: Vec::new(),
             is_lasting: true,
+            is_wild: false,
+            scope: None,
             leads_out: None,
         }
     }
@@ -153,8 +166,14 @@ impl<'a> Making<'a> {
                 self.is_authoritative = step > 0;
                 None
             }
-            Found::Balancer(balancer) => self.lead(zone, owner, host, balancer),
-            Found::Records(set) => self.of_records(zone, owner, host, Some(set)),
+            Found::Balancer(balancer) => {
+                self.is_wild |= balancer.terms.name.as_str() != name;
+                self.lead(zone, owner, host, balancer)
+            }
+            Found::Records(set) => {
+                self.is_wild |= *set.host != *host;
+                self.of_records(zone, owner, host, Some(set))
+            }
             Found::Empty => self.of_records(zone, owner, host, None),
             Found::Own(_) if self.kind == ANY => self.of_records(zone, owner, host, None),
             Found::Own(own) => {
@@ -264,6 +283,7 @@ impl<'a> Making<'a> {
         inner.follow(target);
         self.zones.append(&mut inner.zones);
         self.is_lasting &= inner.is_lasting;
+        self.scope = inner.scope.or(self.scope);
         let ttl = inner.sections[0].iter().map(|record| record.ttl).min().unwrap_or(ttl).min(ttl);
         if let Some(host) = inner.leads_out {
             self.is_lasting = false;
@@ -295,7 +315,8 @@ impl<'a> Making<'a> {
             return self.or_no_data(zone, owner);
         }
         self.is_lasting = false;
-        let lead = self.world.members.lead(balancer, self.world.snapshot);
+        let lead = self.world.members.lead(balancer, self.world.snapshot, self.world.asker);
+        self.scope = lead.scope.filter(|_| self.world.asker.subnet.is_some());
         for data in lead.data(self.kind, &balancer.terms.name) {
             self.push(0, owner, self.kind, lead.ttl, &data);
         }

@@ -1,15 +1,20 @@
 //! Where questions are answered: out of a cache of prepared answers, or anew. One for each thread, so that nothing waits.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use lru::LruCache;
 use registry::{Hostname, Registry, ZoneId};
 
-use crate::answer::{self, Answer, Members, Outside, World};
+use crate::answer::{self, Answer, Asker, Members, Outside, World};
 use crate::book::Book;
+use crate::cookie::Cookies;
+use crate::limit::{Kind, Limit, Verdict};
 use crate::message::{self, Body, MAX_BYTES, PAYLOAD};
+use crate::options::Replies;
 use crate::query::{Code, Query, Unanswered};
 
 /// Prepared answers of one desk: some megabytes, and more names than are asked for often.
@@ -26,6 +31,7 @@ pub(crate) struct Sources {
     pub(crate) domain: Hostname,
     pub(crate) members: Arc<dyn Members>,
     pub(crate) outside: Arc<dyn Outside>,
+    pub(crate) cookies: Cookies,
 }
 
 /// Answers questions. Needs `&mut` and no lock: each thread has one of its own.
@@ -34,10 +40,23 @@ pub struct Desk {
     book: Arc<Book>,
     /// By name in lower case, and type.
     prepared: LruCache<Box<[u8]>, Prepared>,
+    limit: Limit,
+    started: Instant,
+    moment: Moment,
+}
+
+/// When the present batch came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moment {
+    /// Since the desk was made, in milliseconds, in a circle.
+    millis: u32,
+    /// Since 1970, in seconds, in a circle.
+    seconds: u32,
 }
 
 struct Prepared {
     body: Body,
+    likeness: Likeness,
     /// The zones that it was made of, and their serial numbers then.
     zones: Box<[(ZoneId, u32)]>,
     epoch: u64,
@@ -45,11 +64,24 @@ struct Prepared {
     edition: u64,
 }
 
+/// Which other answers are like one.
+#[derive(Debug, Clone, Copy)]
+enum Likeness {
+    /// Those for the same name and type.
+    Name,
+    /// Any of this zone that denies, refers, or follows from a wildcard.
+    Zone(ZoneId),
+    /// Any that says what was wrong.
+    Refusal,
+}
+
 /// How a packet fared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// No answer is due.
     Silence,
+    /// The asker's network had too many.
+    Limited,
     /// The answer is in the buffer.
     Answer {
         /// How it turned out, as DNS numbers it.
@@ -64,67 +96,124 @@ pub enum Reply {
 impl Desk {
     pub(crate) fn new(sources: Arc<Sources>) -> Self {
         let book = sources.book.load_full();
-        Self { sources, book, prepared: LruCache::unbounded() }
+        let (limit, started) = (Limit::new(), Instant::now());
+        Self { sources, book, prepared: LruCache::unbounded(), limit, started, moment: Moment::default() }
     }
 
-    /// Takes in what has changed. Called before each batch of questions.
+    /// Takes in what has changed, and the time. Called before each batch of questions.
     pub fn refresh(&mut self) {
         let book = self.sources.book.load();
         if book.edition != self.book.edition {
             self.book = Arc::clone(&book);
         }
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.moment =
+            Moment { millis: self.started.elapsed().as_millis() as u32, seconds: since_1970.as_secs() as u32 };
     }
 
-    /// Answers a datagram into the buffer, which is emptied before.
-    pub fn over_udp(&mut self, packet: &[u8], message: &mut Vec<u8>) -> Reply {
+    /// Answers a datagram from this address into the buffer, which is emptied before.
+    pub fn over_udp(&mut self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
+        message.clear();
+        let query = match Query::read(packet) {
+            Ok(query) => query,
+            Err(unanswered) => {
+                let reply = refuse(unanswered, message);
+                let is_too_many = self.limit.judge(self.moment.millis, from, Kind::Refusal) == Verdict::Drop;
+                return if is_too_many && reply != Reply::Silence { limited(message) } else { reply };
+            }
+        };
+        let payload = query.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload.min(PAYLOAD));
+        let key = Key::of(&query);
+        let options = self.options(&query, from);
+        let (reply, likeness) = self.answer(&query, &key, from, usize::from(payload), options, message);
+        if self.is_known(&query, from) {
+            return reply;
+        }
+        let kind = match &likeness {
+            Likeness::Name => Kind::Answer(key.as_bytes()),
+            Likeness::Zone(zone) => Kind::Zone(*zone),
+            Likeness::Refusal => Kind::Refusal,
+        };
+        match (self.limit.judge(self.moment.millis, from, kind), reply) {
+            (Verdict::Cut, Reply::Answer { code, was_prepared, .. }) => {
+                message::cut(&query, &options, message);
+                Reply::Answer { code, is_cut: true, was_prepared }
+            }
+            (Verdict::Drop, _) => limited(message),
+            (Verdict::Send | Verdict::Cut, reply) => reply,
+        }
+    }
+
+    /// Answers a message of a stream from this address into the buffer, which is emptied before.
+    pub fn over_tcp(&mut self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
         message.clear();
         match Query::read(packet) {
             Ok(query) => {
-                let payload = query.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload.min(PAYLOAD));
-                self.answer(&query, usize::from(payload), message)
+                let options = self.options(&query, from);
+                self.answer(&query, &Key::of(&query), from, MAX_BYTES, options, message).0
             }
             Err(unanswered) => refuse(unanswered, message),
         }
     }
 
-    /// Answers a message of a stream into the buffer, which is emptied before.
-    pub fn over_tcp(&mut self, packet: &[u8], message: &mut Vec<u8>) -> Reply {
-        message.clear();
-        match Query::read(packet) {
-            Ok(query) => self.answer(&query, MAX_BYTES, message),
-            Err(unanswered) => refuse(unanswered, message),
+    /// Who sends a cookie gets one.
+    fn options(&self, query: &Query<'_>, from: IpAddr) -> Replies {
+        let client = query.edns.and_then(|edns| edns.options.cookie).map(|(client, _)| client);
+        let cookie = client.map(|client| (client, self.sources.cookies.make(client, from, self.moment.seconds)));
+        Replies { cookie, subnet: None }
+    }
+
+    /// Whether the asker has shown that answers reach it.
+    fn is_known(&self, query: &Query<'_>, from: IpAddr) -> bool {
+        match query.edns.and_then(|edns| edns.options.cookie) {
+            Some((client, Some(server))) => self.sources.cookies.knows(client, server, from, self.moment.seconds),
+            Some((_, None)) | None => false,
         }
     }
 
-    fn answer(&mut self, query: &Query<'_>, most: usize, message: &mut Vec<u8>) -> Reply {
-        let key = Key::of(query);
+    fn answer(
+        &mut self,
+        query: &Query<'_>,
+        key: &Key,
+        from: IpAddr,
+        most: usize,
+        mut options: Replies,
+        message: &mut Vec<u8>,
+    ) -> (Reply, Likeness) {
         if let Some(prepared) = self.prepared.get_mut(key.as_bytes()) {
             if prepared.holds(&self.book) {
-                let is_cut = prepared.body.assemble(query, most, message);
-                return Reply::Answer { code: prepared.body.code() as u16, is_cut, was_prepared: true };
+                let is_cut = prepared.body.assemble(query, most, &options, message);
+                let code = prepared.body.code() as u16;
+                return (Reply::Answer { code, is_cut, was_prepared: true }, prepared.likeness);
             }
             self.prepared.pop(key.as_bytes());
         }
-        let Some(Answer { body: Some(body), zones }) = self.make(query) else {
-            return fail(query, message);
+        let asker = Asker { address: from, subnet: query.edns.and_then(|edns| edns.options.subnet) };
+        let Some(Answer { body: Some(body), zones, is_lasting, is_of_name, scope }) = self.make(query, &asker) else {
+            return (fail(query, message), Likeness::Refusal);
         };
-        let is_cut = body.assemble(query, most, message);
+        options.subnet = asker.subnet.zip(scope);
+        let is_cut = body.assemble(query, most, &options, message);
         let reply = Reply::Answer { code: body.code() as u16, is_cut, was_prepared: false };
-        // Who asks for names of others may ask for any number of them.
-        let zones = zones.filter(|zones| !zones.is_empty() && body.size() <= LARGEST_PREPARED);
-        if let Some(zones) = zones {
+        let likeness = match zones.first() {
+            // Who asks for names of others may ask for any number of them.
+            None => return (reply, Likeness::Refusal),
+            Some(_) if is_of_name => Likeness::Name,
+            Some(zone) => Likeness::Zone(*zone),
+        };
+        if is_lasting && body.size() <= LARGEST_PREPARED {
             let zones = zones.into_iter().map(|zone| (zone, self.book.serial(zone))).collect();
             let Book { epoch, edition, .. } = *self.book;
             if self.prepared.len() >= PREPARED {
                 self.prepared.pop_lru();
             }
-            self.prepared.put(key.as_bytes().into(), Prepared { body, zones, epoch, edition });
+            self.prepared.put(key.as_bytes().into(), Prepared { body, likeness, zones, epoch, edition });
         }
-        reply
+        (reply, likeness)
     }
 
     /// Makes an answer; `None` if that is not possible, which is a mistake of ours and costs this answer alone.
-    fn make(&self, query: &Query<'_>) -> Option<Answer> {
+    fn make(&self, query: &Query<'_>, asker: &Asker) -> Option<Answer> {
         let Sources { registry, domain, members, outside, .. } = &*self.sources;
         // Behind the book, so that what the answer is taken for is never newer than it is.
         let snapshot = registry.snapshot();
@@ -134,6 +223,7 @@ impl Desk {
             domain,
             members: members.as_ref(),
             outside: outside.as_ref(),
+            asker,
         };
         let made = catch_unwind(AssertUnwindSafe(|| answer::answer(world, &query.name, query.kind)));
         made.map_err(|_| tracing::error!(kind = query.kind, "making an answer has panicked")).ok()
@@ -179,6 +269,11 @@ fn refuse(unanswered: Unanswered<'_>, message: &mut Vec<u8>) -> Reply {
             Reply::Answer { code: code as u16, is_cut: false, was_prepared: false }
         }
     }
+}
+
+fn limited(message: &mut Vec<u8>) -> Reply {
+    message.clear();
+    Reply::Limited
 }
 
 fn fail(query: &Query<'_>, message: &mut Vec<u8>) -> Reply {

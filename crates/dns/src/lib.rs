@@ -10,10 +10,13 @@
 
 mod answer;
 mod book;
+mod cookie;
 mod desk;
+mod limit;
 mod message;
 mod metrics;
 mod name;
+mod options;
 mod outside;
 mod query;
 mod server;
@@ -21,8 +24,9 @@ mod sockets;
 mod tcp;
 mod udp;
 
-pub use answer::{Lead, Member, Members, Unchecked};
+pub use answer::{Asker, Lead, Member, Members, Unchecked};
 pub use desk::{Desk, Reply};
 pub use metrics::Metrics;
+pub use options::Subnet;
 pub use server::{Config, Server};
 pub use sockets::{BindError, Sockets, bind};

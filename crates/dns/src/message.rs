@@ -1,6 +1,7 @@
 //! Answers as DNS carries them (RFC 1035, section 4.1), with names compressed. Pure.
 
 use crate::name;
+use crate::options::Replies;
 use crate::query::{Code, HEADER, OPT, Query};
 
 /// What we take in one datagram, and say so; also the most that we send in one, whatever the asker takes: fragments get lost
@@ -81,29 +82,45 @@ impl Body {
     }
 
     /// Puts the whole message for this asker into the empty buffer, and answers whether it had to be cut short, since
-    /// it takes no more than so many bytes.
-    pub(crate) fn assemble(&self, query: &Query<'_>, most: usize, message: &mut Vec<u8>) -> bool {
-        let edns_bytes = if query.edns.is_some() { OPT_BYTES } else { 0 };
+    /// it takes no more than so many bytes. The options are for those who speak EDNS.
+    pub(crate) fn assemble(&self, query: &Query<'_>, most: usize, options: &Replies, message: &mut Vec<u8>) -> bool {
+        let edns_bytes = if query.edns.is_some() { OPT_BYTES + options.length() } else { 0 };
         let is_cut = HEADER + query.question.len() + self.records.len() + edns_bytes > most;
         let mut flags = IS_ANSWER | self.code as u16 & 0xf;
-        for (flag, is_set) in
-            [(AUTHORITATIVE, self.is_authoritative), (TRUNCATED, is_cut), (WANTS_RECURSION, query.wants_recursion)]
-        {
+        for (flag, is_set) in [(AUTHORITATIVE, self.is_authoritative), (WANTS_RECURSION, query.wants_recursion)] {
             flags |= if is_set { flag } else { 0 };
         }
-        let [answers, authorities, additionals] = if is_cut { [0; 3] } else { self.counts };
+        let [answers, authorities, additionals] = self.counts;
         let additionals = additionals + u16::from(query.edns.is_some());
         for number in [query.id, flags, 1, answers, authorities, additionals] {
             message.extend_from_slice(&number.to_be_bytes());
         }
         message.extend_from_slice(query.question);
-        if !is_cut {
-            message.extend_from_slice(&self.records);
+        if is_cut {
+            cut(query, options, message);
+            return true;
         }
+        message.extend_from_slice(&self.records);
         if let Some(edns) = query.edns {
-            push_opt(message, Code::NoError, edns.dnssec_ok);
+            push_opt(message, Code::NoError, edns.dnssec_ok, options);
         }
-        is_cut
+        false
+    }
+}
+
+/// Leaves of an answer only that there is one, over TCP.
+pub(crate) fn cut(query: &Query<'_>, options: &Replies, message: &mut Vec<u8>) {
+    let [high, _] = TRUNCATED.to_be_bytes();
+    if let Some(flags) = message.get_mut(2) {
+        *flags |= high;
+    }
+    message.truncate(HEADER + query.question.len());
+    if let Some(counts) = message.get_mut(6..HEADER) {
+        counts.fill(0);
+        counts[5] = u8::from(query.edns.is_some());
+    }
+    if let Some(edns) = query.edns {
+        push_opt(message, Code::NoError, edns.dnssec_ok, options);
     }
 }
 
@@ -122,17 +139,18 @@ pub(crate) fn refuse(
     }
     message.extend_from_slice(question);
     if has_edns {
-        push_opt(message, code, false);
+        push_opt(message, code, false, &Replies::default());
     }
 }
 
-fn push_opt(message: &mut Vec<u8>, code: Code, dnssec_ok: bool) {
+fn push_opt(message: &mut Vec<u8>, code: Code, dnssec_ok: bool, options: &Replies) {
     let [_, high] = (code as u16 >> 4).to_be_bytes();
     message.push(0);
     message.extend_from_slice(&OPT.to_be_bytes());
     message.extend_from_slice(&PAYLOAD.to_be_bytes());
     message.extend_from_slice(&[high, 0, if dnssec_ok { 0x80 } else { 0 }, 0]);
-    message.extend_from_slice(&[0, 0]);
+    message.extend_from_slice(&u16::try_from(options.length()).unwrap_or_default().to_be_bytes());
+    options.write(message);
 }
 
 struct Writer {
@@ -251,7 +269,7 @@ mod tests {
         let asked = query(PACKET);
         let body = Body::write(Code::NoError, true, asked.name.as_wire(), [&answer, &authority, &[]]).unwrap();
         let mut message = Vec::new();
-        assert!(!body.assemble(&asked, 1232, &mut message));
+        assert!(!body.assemble(&asked, 1232, &Replies::default(), &mut message));
         let read = Message::from_vec(&message).unwrap();
         assert_eq!(
             (read.metadata.id, read.metadata.authoritative, read.metadata.recursion_desired),
@@ -277,7 +295,7 @@ mod tests {
         let answer = vec![record(Owner::Asked, 16, &[b'x'; 100]); 20];
         let body = Body::write(Code::NoError, true, asked.name.as_wire(), [&answer, &[], &[]]).unwrap();
         let mut message = Vec::new();
-        assert!(body.assemble(&asked, 1232, &mut message));
+        assert!(body.assemble(&asked, 1232, &Replies::default(), &mut message));
         let read = Message::from_vec(&message).unwrap();
         assert!(read.metadata.truncation && read.answers.is_empty() && read.edns.is_some());
         let answer = vec![record(Owner::Asked, 16, &[b'x'; 100]); 700];

@@ -26,6 +26,8 @@ pub(crate) struct Tally {
     pub(crate) prepared: u64,
     /// Those that were cut short.
     pub(crate) cut: u64,
+    /// Those that were kept back, since their network had too many.
+    pub(crate) limited: u64,
     /// Those that the system did not send.
     pub(crate) unsent: u64,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn note(&mut self, reply: Reply) {
         self.questions += 1;
+        self.limited += u64::from(reply == Reply::Limited);
         let Reply::Answer { code, is_cut, was_prepared } = reply else { return };
         let last = CODES.len() - 1;
         self.answers[usize::from(code).min(last)] += 1;
@@ -48,6 +51,7 @@ pub struct Metrics {
     answers: [AtomicU64; CODES.len()],
     prepared: AtomicU64,
     cut: AtomicU64,
+    limited: AtomicU64,
     unsent: AtomicU64,
     /// Connections that were closed as they came, since there were too many.
     turned_away: AtomicU64,
@@ -66,6 +70,7 @@ impl Metrics {
         }
         add(&self.prepared, tally.prepared);
         add(&self.cut, tally.cut);
+        add(&self.limited, tally.limited);
         add(&self.unsent, tally.unsent);
     }
 
@@ -94,6 +99,7 @@ impl Metrics {
         for (name, help, counter) in [
             ("snicket_dns_prepared_total", "Answers that had been prepared.", &self.prepared),
             ("snicket_dns_truncated_total", "Answers that were cut short.", &self.cut),
+            ("snicket_dns_limited_total", "Answers kept back, since their network had too many.", &self.limited),
             ("snicket_dns_unsent_total", "Answers that the system did not send.", &self.unsent),
             (
                 "snicket_dns_turned_away_total",

@@ -1,6 +1,7 @@
 //! What is asked: the header, the question and what EDNS adds, read out of a packet. Pure.
 
 use crate::name::Name;
+use crate::options::Options;
 
 /// Of every message.
 pub(crate) const HEADER: usize = 12;
@@ -50,6 +51,7 @@ pub(crate) struct Edns {
     pub(crate) payload: u16,
     /// It wants signatures.
     pub(crate) dnssec_ok: bool,
+    pub(crate) options: Options,
 }
 
 /// Why a packet is no question for us.
@@ -113,10 +115,10 @@ impl<'a> Query<'a> {
             rest = after;
             if record.kind == OPT {
                 let is_misplaced = place < authorities || !record.is_of_root || edns.is_some();
-                if is_misplaced || !record.options_are_whole() {
+                let Some(options) = Options::read(record.data).filter(|_| !is_misplaced) else {
                     return refused(Code::FormErr, question, false);
-                }
-                edns = Some(record);
+                };
+                edns = Some((record, options));
             }
             // Nothing is signed with keys yet; the last one may be.
             if record.kind == TSIG {
@@ -126,7 +128,7 @@ impl<'a> Query<'a> {
         if !rest.is_empty() {
             return refused(Code::FormErr, question, edns.is_some());
         }
-        if edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+        if edns.as_ref().is_some_and(|(edns, _)| edns.version() != 0) {
             return refused(Code::BadVers, question, true);
         }
         match kind {
@@ -139,8 +141,11 @@ impl<'a> Query<'a> {
         if class != IN {
             return refused(Code::Refused, question, edns.is_some());
         }
-        let edns =
-            edns.map(|record| Edns { payload: record.class.max(LEAST_PAYLOAD), dnssec_ok: record.ttl & 0x8000 != 0 });
+        let edns = edns.map(|(record, options)| Edns {
+            payload: record.class.max(LEAST_PAYLOAD),
+            dnssec_ok: record.ttl & 0x8000 != 0,
+            options,
+        });
         Ok(Self { id, wants_recursion, question, name, kind, edns })
     }
 }
@@ -173,16 +178,6 @@ impl<'a> Record<'a> {
 
     fn version(&self) -> u8 {
         self.ttl.to_be_bytes()[1]
-    }
-
-    fn options_are_whole(&self) -> bool {
-        let mut rest = self.data;
-        while !rest.is_empty() {
-            let Some(([_, _, l1, l2], after)) = rest.split_first_chunk::<4>() else { return false };
-            let Some(after) = after.get(usize::from(u16::from_be_bytes([*l1, *l2]))..) else { return false };
-            rest = after;
-        }
-        true
     }
 }
 
@@ -239,12 +234,11 @@ mod tests {
 
     #[test]
     fn edns_is_read() {
-        for (payload, ttl, expected) in
-            [(4096, 0x8000, Edns { payload: 4096, dnssec_ok: true }), (0, 0, Edns { payload: 512, dnssec_ok: false })]
-        {
-            let rest = [QUESTION, &opt(payload, ttl, &[0, 10, 0, 2, 1, 2])].concat();
+        for (payload, ttl, expected) in [(4096, 0x8000, (4096, true)), (0, 0, (512, false))] {
+            let rest = [QUESTION, &opt(payload, ttl, &[0, 9, 0, 2, 1, 2])].concat();
             let packet = message(0, [1, 0, 0, 1], &rest);
-            assert_eq!(Query::read(&packet).unwrap().edns, Some(expected));
+            let edns = Query::read(&packet).unwrap().edns.unwrap();
+            assert_eq!((edns.payload, edns.dnssec_ok), expected);
         }
     }
 

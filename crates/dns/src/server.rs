@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::answer::Members;
 use crate::book;
+use crate::cookie::Cookies;
 use crate::desk::{Desk, Sources};
 use crate::metrics::Metrics;
 use crate::outside::Resolver;
@@ -54,7 +55,8 @@ impl Server {
             tokio::spawn(book::keep(registry.clone(), Arc::clone(&book))).abort_handle(),
             tokio::spawn(lookups).abort_handle(),
         ];
-        let sources = Arc::new(Sources { registry, book, domain: config.domain, members, outside });
+        let sources =
+            Arc::new(Sources { registry, book, domain: config.domain, members, outside, cookies: Cookies::default() });
         let mut server = Self {
             address,
             sources,

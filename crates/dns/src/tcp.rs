@@ -40,10 +40,10 @@ impl Counter {
         Self { desk: Mutex::new(desk), metrics, places: Mutex::default() }
     }
 
-    fn answer(&self, packet: &[u8], message: &mut Vec<u8>) -> Reply {
+    fn answer(&self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.refresh();
-        let reply = desk.over_tcp(packet, message);
+        let reply = desk.over_tcp(packet, from, message);
         drop(desk);
         let mut tally = Tally::default();
         tally.note(reply);
@@ -77,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, counter: Arc<Counter>, stop: Ca
         tasks.spawn(async move {
             tokio::select! {
                 // Whoever breaks off or is too slow is not told so.
-                _ = converse(stream, &place.counter) => (),
+                _ = converse(stream, from.ip(), &place.counter) => (),
                 () = stop.cancelled() => (),
             }
         });
@@ -85,7 +85,7 @@ pub(crate) async fn serve(listener: TcpListener, counter: Arc<Counter>, stop: Ca
 }
 
 /// Answers the questions of one connection.
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, counter: &Counter) -> io::Result<()> {
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: IpAddr, counter: &Counter) -> io::Result<()> {
     let (mut packet, mut message) = (Vec::new(), Vec::new());
     let mut whole = Vec::new();
     for _ in 0..QUESTIONS {
@@ -96,7 +96,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, counter: &Cou
             stream.read_exact(&mut packet).await
         };
         timeout(PATIENCE, rest).await??;
-        if counter.answer(&packet, &mut message) == Reply::Silence {
+        if !matches!(counter.answer(&packet, from, &mut message), Reply::Answer { .. }) {
             // No question comes here that would not be answered, so this is somebody else's protocol.
             return Ok(());
         }

@@ -43,10 +43,10 @@ pub(crate) fn serve(socket: &UdpSocket, mut desk: Desk, metrics: &Arc<Metrics>, 
         desk.refresh();
         let mut tally = Tally::default();
         for place in 0..count {
-            let (packet, message) = batch.at(place);
-            let reply = desk.over_udp(packet, message);
+            let Some((packet, from, message)) = batch.at(place) else { continue };
+            let reply = desk.over_udp(packet, from, message);
             tally.note(reply);
-            if reply != Reply::Silence {
+            if matches!(reply, Reply::Answer { .. }) {
                 batch.is_answered(place);
             }
         }

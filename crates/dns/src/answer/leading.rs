@@ -1,16 +1,26 @@
 //! Where a load balancer's name leads.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use registry::{Hostname, LoadBalancer, Snapshot};
 
 use super::{A, AAAA, MAX_ADDRESSES, SRV};
 use crate::name::to_wire;
+use crate::options::Subnet;
 
 /// Tells where load balancers lead, which the registry alone does not say. Called for each answer; never waits.
 pub trait Members: Send + Sync {
     /// Where the visitors of this load balancer's name are to go now, the best first.
-    fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot) -> Lead;
+    fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot, asker: &Asker) -> Lead;
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// Whose packet it is: a resolver, as a rule.
+    pub address: IpAddr,
+    /// For whom it asks, if it says so (RFC 7871). Anybody can say anything.
+    pub subnet: Option<Subnet>,
 }
 
 /// Where visitors are to go.
@@ -20,6 +30,8 @@ pub struct Lead {
     pub members: Vec<Member>,
     /// For how long, in seconds.
     pub ttl: u32,
+    /// For how many bits of the asker's subnet this is the same; `None`: whoever asks, so that nothing is said of it.
+    pub scope: Option<u8>,
 }
 
 /// One place where visitors are to go.
@@ -63,7 +75,7 @@ impl Lead {
 
 impl Member {
     fn host(&self) -> Option<&str> {
-        let is_address = self.address.parse::<std::net::IpAddr>().is_ok();
+        let is_address = self.address.parse::<IpAddr>().is_ok();
         (!is_address).then_some(&*self.address)
     }
 }
@@ -73,7 +85,7 @@ impl Member {
 pub struct Unchecked;
 
 impl Members for Unchecked {
-    fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot) -> Lead {
+    fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot, _asker: &Asker) -> Lead {
         let steering = &balancer.terms.steering;
         let pools = steering.default_pools.iter().chain([&steering.fallback_pool]).filter_map(|id| snapshot.pool(*id));
         let pools = pools.filter(|pool| pool.terms.enabled);
@@ -84,6 +96,6 @@ impl Members for Unchecked {
             origins.map(member).collect()
         };
         let members = pools.map(|pool| of_pool(pool)).find(|members| !members.is_empty()).unwrap_or_default();
-        Lead { members, ttl: balancer.terms.ttl.unwrap_or(30) }
+        Lead { members, ttl: balancer.terms.ttl.unwrap_or(30), scope: None }
     }
 }

@@ -37,6 +37,10 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
         let balancer = snapshot.load_balancer_named(zone.id, &name)?;
         balancer.terms.enabled.then_some(&balancer.value)
     };
+    let has_balancer = |part: &str| {
+        let name = whole(part, &zone.name);
+        balancer(part).is_some() || snapshot.has_load_balancer_under(zone.id, &name)
+    };
     if host == APEX {
         return match (balancer(host), snapshot.records_from(zone.id, host)) {
             (Some(balancer), _) => Found::Balancer(balancer),
@@ -57,15 +61,12 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
             if part == host {
                 return balancer(host).map_or(Found::Records(set), Found::Balancer);
             }
-        } else if !next.is_some_and(|set| lies_under(&set.host, part)) {
+        } else if !next.is_some_and(|set| lies_under(&set.host, part)) && !has_balancer(part) {
             break;
         } else if part == host {
             return balancer(host).map_or(Found::Empty, Found::Balancer);
         }
         encloser = part;
-    }
-    if let Some(balancer) = balancer(host) {
-        return Found::Balancer(balancer);
     }
     if let Some(own) = own::find(world, zone, host, &whole(host, &zone.name)) {
         return Found::Own(own);

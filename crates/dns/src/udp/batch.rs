@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
 
@@ -93,10 +93,11 @@ impl Batch {
         Ok(count)
     }
 
-    /// A packet that was received, and where its answer goes.
-    pub(super) fn at(&mut self, place: usize) -> (&[u8], &mut Vec<u8>) {
+    /// A packet that was received, from whom, and where its answer goes; `None` if it is from nowhere.
+    pub(super) fn at(&mut self, place: usize) -> Option<(&[u8], IpAddr, &mut Vec<u8>)> {
+        let from = address(&self.from[place])?;
         let length = (self.received[place].msg_len as usize).min(PACKET);
-        (&self.packets[place][..length], &mut self.messages[place])
+        Some((&self.packets[place][..length], from, &mut self.messages[place]))
     }
 
     /// Says that the answer of this place is to be sent.
@@ -137,6 +138,20 @@ impl Batch {
             }
         }
         lost
+    }
+}
+
+fn address(from: &sockaddr_storage) -> Option<IpAddr> {
+    let from: *const sockaddr_storage = from;
+    // SAFETY: the family says which of its forms an address has, and each is smaller than the storage.
+    unsafe {
+        match c_int::from((*from).ss_family) {
+            libc::AF_INET => {
+                Some(Ipv4Addr::from((*from.cast::<libc::sockaddr_in>()).sin_addr.s_addr.to_ne_bytes()).into())
+            }
+            libc::AF_INET6 => Some(Ipv6Addr::from((*from.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr).into()),
+            _ => None,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One packet at a time, where the system offers no more.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// Longer ones are no questions.
 const PACKET: usize = 4096;
@@ -38,8 +38,8 @@ impl Batch {
         }
     }
 
-    pub(super) fn at(&mut self, _place: usize) -> (&[u8], &mut Vec<u8>) {
-        (&self.packet[..self.length], &mut self.message)
+    pub(super) fn at(&mut self, _place: usize) -> Option<(&[u8], IpAddr, &mut Vec<u8>)> {
+        Some((&self.packet[..self.length], self.from?.ip(), &mut self.message))
     }
 
     pub(super) fn is_answered(&mut self, _place: usize) {

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod balancers;
 mod changes;
 mod discovery;
+mod flood;
 mod oracle;
 mod peers;
 mod setting;

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns::{Config, Server, Unchecked, bind};
+use dns::{Config, Members, Server, Unchecked, bind};
 use hickory_proto::op::{Edns, Message, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType as Kind};
 use jiff::Timestamp;
@@ -39,12 +39,17 @@ pub(crate) struct Setting {
 impl Setting {
     /// With the zone `example.test`, which is also the edge's domain, and a node of the edge at 198.51.100.1.
     pub(crate) async fn start() -> Self {
+        Self::start_with(Arc::new(Unchecked)).await
+    }
+
+    /// The same where this says where load balancers lead.
+    pub(crate) async fn start_with(members: Arc<dyn Members>) -> Self {
         let registry = Registry::in_memory(at(0)).await.unwrap();
         registry.ensure_zone(at(0), &host("example.test")).await.unwrap();
         registry.introduce(node(&registry, "198.51.100.1"));
         let sockets = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
         let config = Config { domain: host("example.test") };
-        let server = Server::start(config, sockets, registry.clone(), Arc::new(Unchecked)).unwrap();
+        let server = Server::start(config, sockets, registry.clone(), members).unwrap();
         Self { registry, server }
     }
 

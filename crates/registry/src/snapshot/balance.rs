@@ -23,6 +23,8 @@ pub(super) struct Balance {
     /// By name, and by the name below which a wildcard is; the same one may be in two zones that lie in each other.
     exact: HashMap<Box<str>, OrdMap<ZoneId, LoadBalancerId>>,
     wildcards: HashMap<Box<str>, OrdMap<ZoneId, LoadBalancerId>>,
+    /// With the labels of their names from the last one on, so that what lies under a name follows it.
+    from_last: OrdSet<(ZoneId, Box<str>)>,
     of_zones: OrdSet<(ZoneId, LoadBalancerId)>,
     with_pools: OrdSet<(PoolId, LoadBalancerId)>,
 }
@@ -86,6 +88,13 @@ impl Snapshot {
     /// The load balancer of this name in a zone.
     pub fn load_balancer_named(&self, zone: ZoneId, name: &Hostname) -> Option<&Arc<Versioned<LoadBalancer>>> {
         self.load_balancer(self.balance.named(zone, name)?)
+    }
+
+    /// Whether any load balancer of a zone has a name under this one.
+    pub fn has_load_balancer_under(&self, zone: ZoneId, name: &str) -> bool {
+        let under: Box<str> = format!("{}.", from_last(name)).into();
+        let mut following = self.balance.from_last.range((zone, under.clone())..);
+        following.next().is_some_and(|(other, name)| *other == zone && name.starts_with(&*under))
     }
 
     /// The load balancer that a visitor's host name comes to, if it is to be led by one: enabled, and through the edge. One of
@@ -209,6 +218,11 @@ impl Balance {
     }
 
     fn set_name(&mut self, zone: ZoneId, name: &Hostname, id: Option<LoadBalancerId>) {
+        let reversed = (zone, from_last(name.as_str()));
+        match id {
+            Some(_) => drop(self.from_last.insert(reversed)),
+            None => drop(self.from_last.remove(&reversed)),
+        }
         let names = if name.wildcard_parent().is_some() { &mut self.wildcards } else { &mut self.exact };
         let mut of_zones = names.get(bare(name)).cloned().unwrap_or_default();
         set_ordered(&mut of_zones, zone, id);
@@ -219,4 +233,9 @@ impl Balance {
 /// A name, or the one below which a wildcard is.
 fn bare(name: &Hostname) -> &str {
     name.wildcard_parent().unwrap_or(name.as_str())
+}
+
+/// The labels of a name from the last one on.
+fn from_last(name: &str) -> Box<str> {
+    name.rsplit('.').collect::<Vec<_>>().join(".").into()
 }
