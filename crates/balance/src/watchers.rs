@@ -51,7 +51,7 @@ mod tests {
             id: NodeId::from_bytes([number; 16]),
             name: "n".into(),
             location: location.into(),
-            addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere },
+            addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
             version: "1".into(),
             started_at: Timestamp::UNIX_EPOCH,
         }

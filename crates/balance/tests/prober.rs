@@ -118,7 +118,7 @@ impl Node {
             id: registry.node(),
             name: "n".into(),
             location: "lab01".into(),
-            addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere },
+            addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
             version: "1".into(),
             started_at: Timestamp::now(),
         });

@@ -26,6 +26,7 @@ mod metrics;
 mod node;
 mod ports;
 mod ray;
+mod reach;
 pub mod refusal;
 mod site;
 mod sockets;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent::Directs;
 use axum::Router;
 use axum::routing::get;
-use balance::Board;
+use balance::{Board, prober};
 use certs::{Certificates, CertsError, tls};
 use http::HeaderValue;
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ use crate::gate::Gate;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::ports;
+use crate::reach;
 use crate::site::{self, RequestEvent, Site};
 use crate::sockets::{Pair, Sockets};
 use crate::stop::Stop;
@@ -36,7 +37,7 @@ use crate::{Addresses, Config};
 const PARTING: Duration = Duration::from_secs(2);
 /// Seconds for which a visitor may remember that there is HTTP/3.
 const HTTP3_KNOWN: u32 = 24 * 3600;
-/// Between two looks at which members of pools are connected.
+/// Between two looks at the authority for origins.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long closing messages may take to leave after everything else has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -67,6 +68,7 @@ pub struct Running {
     endpoints: Vec<quinn::Endpoint>,
     events: broadcast::Sender<RequestEvent>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
 }
 
 impl Edge {
@@ -142,7 +144,10 @@ impl Edge {
         let places = listen::Places::of_visitors(&limits);
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
-        agents.spawn(keep_fresh(board, directs, members_of, agents.clone()));
+        agents.spawn(keep_trust(Arc::clone(&directs), members_of.clone(), agents.clone()));
+        agents.spawn(prober::keep_fresh(members_of.clone(), Arc::clone(&board), agents.draining()));
+        let ways = reach::Ways { tunnels: Arc::clone(&tunnels), directs };
+        agents.spawn(prober::run(members_of, Arc::new(ways), agents.draining()));
         if let Some(range) = config.ports.clone() {
             let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
             let setting = ports::Setting {
@@ -181,7 +186,7 @@ impl Edge {
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
         visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone()));
-        Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics })
+        Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board })
     }
 }
 
@@ -189,6 +194,11 @@ impl Running {
     /// The addresses as bound.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// What this node knows of load balancers' members.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Tells each request from now on, when its answer begins. Who reads too slowly misses some.
@@ -246,13 +256,12 @@ impl Sockets {
     }
 }
 
-/// Has the board know who is connected, and those who are asked at addresses judged by the authority for origins that there is.
-async fn keep_fresh(board: Arc<Board>, directs: Arc<Directs>, registry: Registry, stop: Stop) {
+/// Has those who are asked at addresses judged by the authority for origins that there is.
+async fn keep_trust(directs: Arc<Directs>, registry: Registry, stop: Stop) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.unless_drained(looks.tick()).await.is_some() {
         let (snapshot, now) = (registry.snapshot(), Timestamp::now());
-        board.refresh(&snapshot, now);
         let authority = snapshot.authority(AuthorityPurpose::Origin);
         if let Some(Err(error)) = authority.map(|authority| directs.trust(&authority.trusted(now))) {
             tracing::warn!(%error, "the authority for origins' certificates cannot be used");

@@ -2,6 +2,7 @@
 
 mod handover;
 mod identity;
+mod leading;
 mod record;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::identity::Identity;
+use self::leading::Leading;
 use crate::acme::{Keeper, Shelf};
 use crate::keep::{Keep, Place};
 use crate::ports::{Bound, PortRange, Wish, bind};
@@ -203,7 +205,7 @@ impl Blueprint {
             certificates.use_public(shelf.clone());
             Keeper::new(registry.clone(), client, certificates.clone(), (shelf, asked))
         });
-        let dns_domain = domain.clone();
+        let (dns_domain, dns_location) = (domain.clone(), location.clone());
         let config = edge::Config {
             location: location.clone(),
             limits,
@@ -255,7 +257,8 @@ impl Blueprint {
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         let dns = dns.map(|sockets| {
             let config = dns::Config { domain: dns_domain };
-            let server = dns::Server::start(config, sockets, registry.clone(), Arc::new(dns::Unchecked));
+            let leading = Leading { board: Arc::clone(running.board()), location: dns_location };
+            let server = dns::Server::start(config, sockets, registry.clone(), Arc::new(leading));
             server.with_context(|| Problem::new("the edge cannot answer by DNS", "see the reason above"))
         });
         let dns = dns.transpose()?;

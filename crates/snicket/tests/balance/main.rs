@@ -1,8 +1,13 @@
 //! Load balancers: several origins behind one name, at addresses and behind tunnels.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures_util::{SinkExt as _, StreamExt as _};
-use harness::{Agent, Edge, Origin, Visitor};
+use harness::{Agent, Edge, LIMIT, Origin, RawOrigin, Visitor, until};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 /// Members of pools may be on this machine, as none of the tests has another one.
 const HERE: [&str; 2] = ["--origin-networks", "127.0.0.0/8"];
@@ -35,6 +40,34 @@ impl Balanced {
         let path = format!("/client/v4/accounts/{}/load_balancers/pools", self.account);
         let pool = self.make(&path, json!({ "name": name, "origins": origins })).await;
         pool["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Has the members of a pool asked every second for their health.
+    async fn watch(&self, pool: &str, path: &str) {
+        let base = format!("/client/v4/accounts/{}/load_balancers", self.account);
+        let terms = json!({
+            "type": "http", "path": path, "expected_codes": "200", "interval": 1, "timeout": 1, "retries": 0,
+            "consecutive_down": 2,
+        });
+        let monitor = self.make(&format!("{base}/monitors"), terms).await;
+        let change = json!({ "monitor": monitor["id"] });
+        let (status, answer) = self.edge.call("PATCH", &format!("{base}/pools/{pool}"), Some(change)).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// What the API says of the members of a pool, by name: well or not, and why not.
+    async fn health(&self, pool: &str) -> Vec<(String, bool, String)> {
+        let path = format!("/client/v4/accounts/{}/load_balancers/pools/{pool}/health", self.account);
+        let (status, answer) = self.edge.call("GET", &path, None).await;
+        assert_eq!(status, 200, "{answer}");
+        let at_home = &answer["result"]["pop_health"]["home"]["origins"];
+        let origins =
+            at_home.as_array().into_iter().flatten().flat_map(|origin| origin.as_object().expect("by address"));
+        let told = origins.map(|(address, health)| {
+            let is_well = health["healthy"].as_bool().expect("a verdict");
+            (address.clone(), is_well, health["failure_reason"].as_str().unwrap_or_default().to_owned())
+        });
+        told.collect()
     }
 
     /// A load balancer of these pools, with what else is to be said.
@@ -180,4 +213,106 @@ async fn large_bodies_and_websockets_pass_to_members_at_addresses() {
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
     socket.send("hello".into()).await.expect("it is open");
     assert_eq!(socket.next().await.expect("an answer").expect("a message").into_data(), "hello");
+}
+
+/// An origin whose mood changes: what it does with each request.
+struct Moody {
+    origin: RawOrigin,
+    mood: watch::Sender<&'static str>,
+    requests: Arc<AtomicUsize>,
+}
+
+const WELL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+const BROKEN: &str = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// Takes the request, and says nothing.
+const STALLED: &str = "";
+
+impl Moody {
+    async fn start() -> Self {
+        let (mood, requests) = (watch::Sender::new(WELL), Arc::new(AtomicUsize::new(0)));
+        let (felt, counted) = (mood.subscribe(), requests.clone());
+        let origin = RawOrigin::start(move |mut stream| {
+            let (mut felt, counted) = (felt.clone(), counted.clone());
+            async move {
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).await.unwrap_or_default();
+                if !String::from_utf8_lossy(&head[..read]).contains("/health") {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                // Whoever stalls stalls for those who wait when it is well again, too.
+                let answer = *felt.borrow_and_update();
+                if answer == STALLED {
+                    std::future::pending::<()>().await;
+                }
+                // The visitor may have left.
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { origin: origin.await, mood, requests }
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    fn member(&self) -> Value {
+        let service = self.origin.service();
+        let port: u16 = service.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        json!({ "name": port.to_string(), "address": "127.0.0.1", "port": port })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_answers_its_monitor_badly_is_out_until_it_answers_well() {
+    let balanced = Balanced::start(&HERE).await;
+    let (moody, steady) = (Moody::start().await, Moody::start().await);
+    let pool = balanced.pool("web", &[moody.member(), steady.member()]).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    balanced.watch(&pool, "/health").await;
+    let is = async |verdicts: [bool; 2]| {
+        until(LIMIT, "the pool's health is as expected", async || {
+            let health = balanced.health(&pool).await;
+            health.iter().map(|(_, is_well, _)| *is_well).eq(verdicts)
+        })
+        .await;
+    };
+    is([true, true]).await;
+    moody.mood.send_replace(BROKEN);
+    is([false, true]).await;
+    let health = balanced.health(&pool).await;
+    assert!(health[0].2.contains("500"), "the reason is told: {health:?}");
+    let seen = moody.requests();
+    assert_eq!(balanced.visits(20).await, [200; 20]);
+    assert_eq!(moody.requests(), seen);
+
+    moody.mood.send_replace(WELL);
+    is([true, true]).await;
+    // It comes back slowly, so not at once.
+    until(LIMIT, "it is asked again", async || balanced.visits(1).await == [200] && moody.requests() > seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_member_that_stalls_is_served_by_another_one_once_that_is_known() {
+    let balanced = Balanced::start(&HERE).await;
+    let (moody, steady) = (Moody::start().await, Moody::start().await);
+    let pool = balanced.pool("web", &[moody.member(), steady.member()]).await;
+    balanced.balancer(&[&pool], json!({})).await;
+    balanced.watch(&pool, "/health").await;
+    until(LIMIT, "both are well", async || {
+        let health = balanced.health(&pool).await;
+        health.len() == 2 && health.iter().all(|(_, is_well, _)| *is_well)
+    })
+    .await;
+    moody.mood.send_replace(STALLED);
+    // Of twelve, one at least begins with the one that stalls, but for one time in 4,096.
+    let visits: Vec<_> = (0..12)
+        .map(|_| {
+            let (visitor, url) = (balanced.visitor(), balanced.url("/"));
+            tokio::spawn(async move { visitor.get(&url).await.status })
+        })
+        .collect();
+    for visit in visits {
+        assert_eq!(visit.await.expect("it ends"), 200);
+    }
+    assert_eq!(balanced.visits(10).await, [200; 10]);
 }
