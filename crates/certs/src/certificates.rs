@@ -150,7 +150,7 @@ impl Certificates {
     fn for_joiner(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let certificates = self.node.load();
         let asked = certificates.iter().find(|certificate| certificate.join_name == name);
-        asked.or(certificates.first()).map(|certificate| Arc::clone(&certificate.key))
+        asked.or_else(|| certificates.first()).map(|certificate| Arc::clone(&certificate.key))
     }
 
     /// Shows certificates of public authorities where it finds some that are valid, and answers the authorities. Must be
