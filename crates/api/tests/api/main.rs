@@ -11,6 +11,7 @@ mod dashboard;
 mod edge;
 mod items;
 mod joining;
+mod lists;
 mod login;
 mod networks;
 mod openapi;
