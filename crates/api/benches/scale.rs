@@ -212,6 +212,7 @@ fn router(registry: Registry) -> Router {
         },
         gather_handover: None,
         node_certificate: Arc::new(|| None),
+        preview: None,
         draining: Default::default(),
     })
 }

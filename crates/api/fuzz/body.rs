@@ -126,6 +126,7 @@ async fn edge() -> (Registry, Router) {
         facts,
         gather_handover: None,
         node_certificate: Arc::new(|| None),
+        preview: None,
         draining: Default::default(),
     };
     (registry, api::router(state))

@@ -4,6 +4,7 @@ mod health;
 pub(crate) mod load_balancer;
 pub(crate) mod monitor;
 pub(crate) mod pool;
+pub(crate) mod preview;
 pub(crate) mod region;
 pub(crate) mod schema;
 pub(crate) mod search;

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use tower_service::Service;
 
+use crate::balance::preview::Previews;
 use crate::credential;
 use crate::error::ApiError;
 use crate::limit::Limits;
@@ -37,7 +38,8 @@ pub(crate) struct Ray(pub(crate) String);
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
     let location = state.facts.location.clone();
-    let shared = Arc::new(Shared { state, limits: Limits::default(), logins: Logins::default() });
+    let shared =
+        Arc::new(Shared { state, limits: Limits::default(), logins: Logins::default(), previews: Previews::default() });
     let mut everything = Router::new();
     for Part { base, guard, routes } in parts() {
         let within = |router: Router<_>| router.fallback(no_path).method_not_allowed_fallback(no_method);

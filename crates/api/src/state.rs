@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use registry::{Hostname, PortId, Registry};
+use registry::{Hostname, MonitorTerms, Pool, PoolReport, PortId, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::balance::preview::Previews;
 use crate::join::GatherHandover;
 use crate::limit::Limits;
 use crate::login::Logins;
@@ -22,6 +23,9 @@ pub type OpenPort = Arc<dyn Fn(PortId) -> Pin<Box<dyn Future<Output = io::Result
 
 /// Answers until when the node's own certificate holds; `None`: it has none yet.
 pub type NodeCertificateEnd = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
+
+/// Asks the members of a pool once, as a monitor says, and answers what it found out.
+pub type Preview = Arc<dyn Fn(Pool, MonitorTerms) -> Pin<Box<dyn Future<Output = PoolReport> + Send>> + Send + Sync>;
 
 /// The ports that tunnels may have.
 #[derive(Clone)]
@@ -87,6 +91,8 @@ pub struct ApiState {
     pub gather_handover: Option<GatherHandover>,
     /// Until when this node's own certificate holds, if it has one.
     pub node_certificate: NodeCertificateEnd,
+    /// How it asks the members of a pool; `None`: this node asks nobody, and a preview finds nothing out.
+    pub preview: Option<Preview>,
     /// Cancelled when the node takes nothing new; calls that wait for something are answered then.
     pub draining: CancellationToken,
 }
@@ -96,4 +102,5 @@ pub(crate) struct Shared {
     pub(crate) state: ApiState,
     pub(crate) limits: Limits,
     pub(crate) logins: Logins,
+    pub(crate) previews: Previews,
 }

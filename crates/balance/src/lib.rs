@@ -4,7 +4,7 @@
 //! configured, and what is known of each [`Member`]. [`Plan::walk`] then answers the members for one [`Visitor`], the first one and
 //! those for when that one fails; it is pure: the time, the chance and the visitor are passed in, and the rest is numbers in memory.
 //!
-//! [`prober::run`] is the other half: it asks members for their health, as one of the few nodes that [`watchers`] names for a pool,
+//! [`prober::Prober`] is the other half: it asks members for their health, as one of the few nodes that [`watchers`] names for a pool,
 //! and tells the registry what it finds out, from where [`prober::keep_fresh`] brings it to the boards of all nodes.
 //!
 //! Deliberately absent: how a member is reached (the edge's, for visitors and for questions about health), and what a rule of a

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use registry::{PoolId, Registry};
+use registry::{MonitorTerms, Pool, PoolId, PoolReport, Registry};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -93,13 +93,28 @@ pub async fn keep_fresh(registry: Registry, board: Arc<Board>, stop: Cancellatio
     stop.run_until_cancelled(work).await;
 }
 
-/// Asks the members of those pools of which this node is one of the [`watchers`], and reports what it finds out, until `stop`. The
-/// node must be in the registry ([`Registry::introduce`] or [`Registry::join`]).
-pub async fn run(registry: Registry, reach: Arc<dyn Reach>, stop: CancellationToken) {
-    let asker = Arc::new(Asker { registry, reach, tls: Tls::new(), places: Semaphore::new(AT_ONCE) });
-    let supervisor =
-        Supervisor { asker, changed: watch::Sender::new(()), asked: HashMap::new(), tasks: JoinSet::new() };
-    stop.run_until_cancelled(supervisor.run()).await;
+/// Asks the members of pools, for one node.
+#[derive(Clone)]
+pub struct Prober(Arc<Asker>);
+
+impl Prober {
+    /// Of the node that has this registry, and reaches members like this.
+    pub fn new(registry: Registry, reach: Arc<dyn Reach>) -> Self {
+        Self(Arc::new(Asker { registry, reach, tls: Tls::new(), places: Semaphore::new(AT_ONCE) }))
+    }
+
+    /// Asks the members of those pools of which this node is one of the [`watchers`], and reports what it finds out, until `stop`. The
+    /// node must be in the registry ([`Registry::introduce`] or [`Registry::join`]).
+    pub async fn run(self, stop: CancellationToken) {
+        let (changed, tasks) = (watch::Sender::new(()), JoinSet::new());
+        let supervisor = Supervisor { asker: self.0, changed, asked: HashMap::new(), tasks };
+        stop.run_until_cancelled(supervisor.run()).await;
+    }
+
+    /// Asks a pool's members once, with retries, as this monitor says, and tells nobody else.
+    pub async fn preview(&self, pool: &Pool, monitor: &MonitorTerms) -> PoolReport {
+        rounds::once(&self.0, pool, monitor).await
+    }
 }
 
 /// What all questions share.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use balance::prober::{self, ByteStream, ProbeBody, Reach};
+use balance::prober::{self, ByteStream, ProbeBody, Prober, Reach};
 use balance::{Board, Target, Visitor};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
@@ -105,6 +105,7 @@ impl Reach for Direct {
 /// A node that asks.
 struct Node {
     registry: Registry,
+    prober: Prober,
     /// What is behind tunnels.
     tunnel: App,
     _running: DropGuard,
@@ -124,8 +125,9 @@ impl Node {
         });
         let tunnel = App::start(None).await;
         let (stop, reach) = (CancellationToken::new(), Arc::new(Direct { tunnel: tunnel.clone() }));
-        tokio::spawn(prober::run(registry.clone(), reach, stop.clone()));
-        Self { registry, tunnel, _running: stop.drop_guard() }
+        let prober = Prober::new(registry.clone(), reach);
+        tokio::spawn(prober.clone().run(stop.clone()));
+        Self { registry, prober, tunnel, _running: stop.drop_guard() }
     }
 
     /// A pool of these origins, asked each second as this says.
@@ -364,4 +366,22 @@ async fn what_is_asked_follows_what_is_configured() {
     assert_eq!((node.first(pool).is_well(), node.first(pool).probe), (true, None));
     let nobody = async || node.registry.snapshot().health_reports(pool).next().is_none();
     until(LIMIT, "nothing is said of it any more", nobody).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preview_asks_once_and_changes_nothing() {
+    let (node, app) = (Node::start().await, App::start(None).await);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let origins = json!([{ "address": "127.0.0.1", "port": app.address.port() },
+        { "address": "127.0.0.1", "port": closed.port() }]);
+    let pool = json!({ "name": "a", "origins": origins });
+    let pool = node.registry.create_pool(Timestamp::now(), serde_json::from_value(pool).unwrap()).await.unwrap();
+    let monitor = json!({ "path": "/", "expected_codes": "200", "retries": 1, "consecutive_up": 3 });
+    let monitor = serde_json::from_value::<registry::MonitorTerms>(monitor).unwrap().checked().unwrap();
+    let found = node.prober.preview(&pool, &monitor).await;
+    let (expected, found): (Vec<_>, _) = (pool.members().map(|(id, _)| id).collect(), found.members);
+    assert_eq!(found.iter().map(|found| found.member).collect::<Vec<_>>(), expected);
+    assert_eq!((found[0].is_up, found[0].code, found[1].is_up), (true, Some(200), false));
+    assert!(found[1].reason.as_ref().unwrap().contains("refused"));
+    assert!(node.registry.snapshot().health_reports(pool.id).next().is_none());
 }

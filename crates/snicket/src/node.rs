@@ -250,6 +250,7 @@ impl Blueprint {
                 quick_tunnels,
                 facts,
                 gather_handover,
+                preview: None,
                 node_certificate,
                 draining,
             })

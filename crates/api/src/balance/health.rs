@@ -15,7 +15,7 @@ pub(super) struct Shown<'a> {
 
 /// What one PoP finds out.
 #[derive(Serialize)]
-struct Found<'a> {
+pub(super) struct Found<'a> {
     healthy: bool,
     /// Each under its address.
     origins: Vec<BTreeMap<&'a str, ShownMember>>,
@@ -55,7 +55,7 @@ pub(super) fn shown<'a>(pool: &'a Pool, snapshot: &Snapshot, here: &str) -> Show
 }
 
 impl<'a> Found<'a> {
-    fn new(pool: &'a Pool, health: &PoolHealth) -> Self {
+    pub(super) fn new(pool: &'a Pool, health: &PoolHealth) -> Self {
         let origins = pool.terms.origins.iter().zip(&health.members);
         let shown = |(origin, member): (&'a Origin, &MemberHealth)| {
             BTreeMap::from([(&*origin.address, ShownMember::new(member))])

@@ -131,7 +131,7 @@ pub(super) fn referral(pool: &Pool) -> Reference {
     }
 }
 
-fn find<'a>(snapshot: &'a Snapshot, path: &Parameters) -> Result<&'a Pool, ApiError> {
+pub(super) fn find<'a>(snapshot: &'a Snapshot, path: &Parameters) -> Result<&'a Pool, ApiError> {
     let id = parameter(snapshot, path, "pool")?;
     let pool = id.parse().ok().and_then(|id| snapshot.pool(id));
     pool.map(|pool| &pool.value).ok_or_else(|| ApiError::no_object(&format!("/load_balancers/pools/{id}")))

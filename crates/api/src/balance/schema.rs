@@ -263,6 +263,20 @@ pub(crate) fn of_all_pools() -> Schema {
 
 /// What is known of a pool's health.
 pub(crate) fn health() -> Schema {
+    object([must("pool_id", id()), must("pop_health", map(found_health()))])
+}
+
+/// A preview that was begun.
+pub(crate) fn preview_begun() -> Schema {
+    object([must("preview_id", id()), must("pools", map(text()))])
+}
+
+/// What a preview found, by pool.
+pub(crate) fn preview_found() -> Schema {
+    map(found_health())
+}
+
+fn found_health() -> Schema {
     let origin = object([
         must("healthy", flag()),
         may("rtt", text()).about("Such as 12ms"),
@@ -272,6 +286,5 @@ pub(crate) fn health() -> Schema {
         must("probe", one_of(&["up", "down", "unknown"])).about("Whether it answers as its monitor wants"),
         may("since", time()).about("Since when it is, or is not, healthy"),
     ]);
-    let found = object([must("healthy", flag()), must("origins", list(map(origin.named("OriginHealth"))))]);
-    object([must("pool_id", id()), must("pop_health", map(found.named("PopHealth")))])
+    object([must("healthy", flag()), must("origins", list(map(origin.named("OriginHealth"))))]).named("PopHealth")
 }

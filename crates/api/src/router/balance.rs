@@ -1,8 +1,8 @@
 use crate::balance::schema::{
-    found, health, load_balancer, monitor, of_all_pools, pool, reference, regions, shown_load_balancer, shown_monitor,
-    shown_pool,
+    found, health, load_balancer, monitor, of_all_pools, pool, preview_begun, preview_found, reference, regions,
+    shown_load_balancer, shown_monitor, shown_pool,
 };
-use crate::balance::{load_balancer as balancers, monitor as monitors, pool as pools, region, search};
+use crate::balance::{load_balancer as balancers, monitor as monitors, pool as pools, preview, region, search};
 use crate::openapi::schema::{Schema, id, list, must, object, one_of, text};
 use crate::openapi::{About, Routes, delete, get, patch, post, put};
 
@@ -99,6 +99,18 @@ fn parts(path: &str) -> Routes {
         .at(
             &below("pools/{pool}/health"),
             [get("Show what is known of a pool's health", pools::health, |it| it.answers(health()))],
+        )
+        .at(
+            &below("pools/{pool}/preview"),
+            [post("Ask a pool's members once, as a monitor says", preview::begin, |it| {
+                it.takes(monitor()).answers(preview_begun()).fails([404, 429])
+            })],
+        )
+        .at(
+            &below("preview/{preview}"),
+            [get("Show what a preview found; empty as long as members are asked", preview::found, |it| {
+                it.answers(preview_found())
+            })],
         )
         .at(
             &below("pools/{pool}/references"),

@@ -480,3 +480,32 @@ async fn the_health_of_a_pool_is_shown_by_pop_with_reason_and_since_when() {
     let on = edge.patch(&path, json!({ "origins": [{ "address": "192.0.2.1" }] })).await.result();
     assert_eq!(on["origins"][0].get("disabled_at"), None);
 }
+
+#[tokio::test]
+async fn a_preview_shows_what_a_monitor_would_find() {
+    let edge = Edge::start().await;
+    let pools = edge.balance("/pools");
+    let pool = json!({ "name": "shop", "origins": [{ "address": "192.0.2.1" }, { "address": "192.0.2.2" }] });
+    let pool = edge.post(&pools, pool).await.result();
+    let path = format!("{pools}/{}/preview", pool["id"].as_str().unwrap());
+    let begun = edge.post(&path, json!({ "expected_codes": "204" })).await.result();
+    assert_eq!(begun["pools"][pool["id"].as_str().unwrap()], "shop");
+    let id = begun["preview_id"].as_str().unwrap();
+    let shown = edge.balance(&format!("/preview/{id}"));
+    let done = async || edge.get(&shown).await.result() != json!({});
+    harness::until(harness::LIMIT, "the preview is done", done).await;
+    let found = &edge.get(&shown).await.result()[pool["id"].as_str().unwrap()];
+    assert_eq!((&found["healthy"], &found["origins"][0]["192.0.2.1"]["healthy"]), (&json!(true), &json!(true)));
+    assert_eq!(found["origins"][1]["192.0.2.2"]["failure_reason"], "no 204");
+
+    edge.post(&path, json!({ "expected_codes": "ok" })).await.refused(400, 1004);
+    edge.post(&format!("{}/preview", nobody(&pools)), json!({})).await.refused(404, 7003);
+    edge.get(&nobody(&edge.balance("/preview"))).await.refused(404, 7003);
+    // Only the latest are kept.
+    for _ in 0..100 {
+        // A few go on at once; each ends at once here.
+        let begun = async || edge.post(&path, json!({})).await.status == 200;
+        harness::until(harness::LIMIT, "there is a place", begun).await;
+    }
+    edge.get(&shown).await.refused(404, 7003);
+}

@@ -11,7 +11,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use registry::{ConnectionRecord, Hostname, NewToken, PortId, Presence, Registry};
+use registry::{
+    ConnectionRecord, Hostname, MemberId, MemberReport, MonitorTerms, NewToken, Origin, Pool, PoolReport, PortId,
+    Presence, Registry,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -136,6 +139,7 @@ impl Edge {
             },
             gather_handover: shared.then(|| -> api::GatherHandover { Arc::new(|| Ok(handover())) }),
             node_certificate: Arc::new(|| Some(Timestamp::UNIX_EPOCH)),
+            preview: Some(Arc::new(|pool, monitor| Box::pin(std::future::ready(previewed(&pool, &monitor))))),
             draining: draining.clone(),
         });
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -246,6 +250,20 @@ pub(crate) fn handover() -> api::Handover {
         ca: "PEM".into(),
         ca_key: "hunter3".into(),
     }
+}
+
+/// Every other member answers as the monitor wants.
+fn previewed(pool: &Pool, monitor: &MonitorTerms) -> PoolReport {
+    let reason = |is_up: bool| (!is_up).then(|| format!("no {}", monitor.expected_codes).into());
+    let member = |(at, (member, _)): (usize, (MemberId, &Origin))| MemberReport {
+        member,
+        is_up: at % 2 == 0,
+        since: Timestamp::UNIX_EPOCH,
+        reason: reason(at % 2 == 0),
+        code: None,
+        millis: None,
+    };
+    PoolReport { pool: pool.id, members: pool.members().enumerate().map(member).collect() }
 }
 
 /// Another program listens at port 20001.

@@ -2,7 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::future::ready;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use rand::Rng as _;
 use registry::{
@@ -144,19 +145,9 @@ impl Rounds {
                 continue;
             }
             let agreed = known.as_ref().and_then(|known| known.members.get(at)?.probe.as_ref());
-            let mut judge = self.judges.remove(&id).unwrap_or_else(|| Judge::new(agreed));
+            let judge = self.judges.remove(&id).unwrap_or_else(|| Judge::new(agreed));
             let (asker, monitor, subject) = (&self.asker, &terms.monitor, Subject::new(origin));
-            under_way.push(async move {
-                loop {
-                    // Only ever closed with the program.
-                    let Ok(place) = asker.places.acquire().await else { return (id, judge) };
-                    let outcome = ask(asker, &subject, monitor).await;
-                    drop(place);
-                    if judge.asked(monitor, outcome, Timestamp::now()) == Next::Later {
-                        return (id, judge);
-                    }
-                }
-            });
+            under_way.push(async move { (id, asked(asker, &subject, monitor, judge).await) });
         }
         // Of those that are not asked any more nothing is known.
         tell(registry, &mut self.herald, self.pool, &self.reports, &order);
@@ -170,6 +161,32 @@ impl Rounds {
             tell(registry, &mut self.herald, self.pool, &self.reports, &order);
         }
     }
+}
+
+/// Asks one member once, or as often as it takes.
+async fn asked(asker: &Asker, subject: &Subject, monitor: &MonitorTerms, mut judge: Judge) -> Judge {
+    loop {
+        // Only ever closed with the program.
+        let Ok(place) = asker.places.acquire().await else { return judge };
+        let outcome = ask(asker, subject, monitor).await;
+        drop(place);
+        if judge.asked(monitor, outcome, Timestamp::now()) == Next::Later {
+            return judge;
+        }
+    }
+}
+
+/// One round of a pool, on its own.
+pub(super) async fn once(asker: &Asker, pool: &Pool, monitor: &MonitorTerms) -> PoolReport {
+    let monitor = MonitorTerms { consecutive_up: 0, consecutive_down: 0, ..monitor.clone() };
+    let members = pool.members().filter(|(_, origin)| origin.virtual_network_id.is_none());
+    let under_way: FuturesOrdered<_> = members
+        .map(|(id, origin)| {
+            let (subject, monitor) = (Subject::new(origin), &monitor);
+            async move { asked(asker, &subject, monitor, Judge::new(None)).await.report(id) }
+        })
+        .collect();
+    PoolReport { pool: pool.id, members: under_way.filter_map(ready).collect().await }
 }
 
 /// Tells what is known of a pool's members, in their order, if it is worth it.

@@ -20,6 +20,11 @@ impl Snapshot {
         Some(self.health_by(pool, &reports))
     }
 
+    /// The same if nobody but this report said anything.
+    pub fn health_if(&self, pool: &Pool, report: PoolReport) -> PoolHealth {
+        self.health_by(pool, &[(NodeId::from_bytes([0; 16]), Arc::new(report))])
+    }
+
     fn health_by(&self, pool: &Pool, reports: &[(NodeId, Arc<PoolReport>)]) -> PoolHealth {
         let members: Vec<_> = pool.members().map(|(id, origin)| self.member_health(id, origin, reports)).collect();
         let origins = pool.terms.origins.iter().zip(&members);
