@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use registry::{LoadBalancer, LoadBalancerId, MemberId, NodeId, PoolHealth, PoolId, Revision, Snapshot, Versioned};
 
-use crate::plan::{Plan, Ward};
+use crate::plan::{Member, Plan, Ward};
 use crate::vitals::{PoolVitals, Vitals};
 
 /// The plans of a node, and what it knows of all members. What is known of one outlives changes of its load balancer, and is shared
@@ -75,9 +75,11 @@ impl Board {
     fn look(&self, plan: &Plan, snapshot: &Snapshot, now: Timestamp) {
         for pool in &plan.pools {
             let Some(health) = snapshot.health(pool.id) else { continue };
-            for member in &health.members {
-                // The snapshot may have a later configuration than the plan.
-                let Some(planned) = pool.members.iter().find(|planned| planned.id == member.id) else { continue };
+            for (at, member) in health.members.iter().enumerate() {
+                let is_it = |planned: &&Arc<Member>| planned.id == member.id;
+                // The snapshot may have a later configuration than the plan, and another order.
+                let planned = pool.members.get(at).filter(is_it).or_else(|| pool.members.iter().find(is_it));
+                let Some(planned) = planned else { continue };
                 planned.vitals.set_linked(member.link.is_none_or(|link| link.is_up), now);
                 planned.vitals.set_answering(member.probe.as_ref().is_none_or(|probe| probe.is_up), now);
             }

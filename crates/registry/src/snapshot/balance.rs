@@ -8,7 +8,7 @@ use super::{decode, parse, set, set_ordered};
 use crate::balance::{LoadBalancer, Monitor, Pool, Referrer, Turn};
 use crate::engine::Revision;
 use crate::resource::{Resource as _, Versioned};
-use crate::{Hostname, LoadBalancerId, MonitorId, PoolId, Snapshot, ZoneId};
+use crate::{Hostname, LoadBalancerId, MemberId, MonitorId, PoolId, Snapshot, ZoneId};
 
 /// Ids begin with the time, so the order of ids is that in which things were made.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +17,8 @@ pub(super) struct Balance {
     monitors: OrdMap<MonitorId, Arc<Versioned<Monitor>>>,
     pools: OrdMap<PoolId, Arc<Versioned<Pool>>>,
     pool_names: HashMap<Box<str>, PoolId>,
+    /// Of each pool, in the order of its origins: a hash each, which is not to be worked out whenever somebody looks at it.
+    members: HashMap<PoolId, Arc<[MemberId]>>,
     monitored: OrdSet<(MonitorId, PoolId)>,
     /// Those of deleted zones are here, too, as long as they are in the registry.
     balancers: OrdMap<LoadBalancerId, Arc<Versioned<LoadBalancer>>>,
@@ -60,6 +62,11 @@ impl Snapshot {
     /// The pool of this name.
     pub fn pool_named(&self, name: &str) -> Option<&Arc<Versioned<Pool>>> {
         self.pool(*self.balance.pool_names.get(name)?)
+    }
+
+    /// The members of a pool, in the order of its origins.
+    pub(crate) fn members(&self, pool: PoolId) -> Arc<[MemberId]> {
+        self.balance.members.get(&pool).cloned().unwrap_or_default()
     }
 
     /// All pools, the oldest first.
@@ -188,6 +195,7 @@ impl Balance {
                 self.monitored.insert((monitor, id));
             }
         }
+        set(&mut self.members, id, pool.as_ref().map(|pool| pool.members().map(|(id, _)| id).collect()));
         set_ordered(&mut self.pools, id, pool);
     }
 

@@ -9,7 +9,7 @@ impl Snapshot {
     /// What is known of a pool right now; `None`: there is no such pool.
     pub fn health(&self, pool: PoolId) -> Option<PoolHealth> {
         let pool = self.pool(pool)?;
-        Some(self.health_by(pool, &self.reports_in_force(pool)))
+        Some(self.health_by(pool, &self.members(pool.id), &self.reports_in_force(pool)))
     }
 
     /// The same as far as the nodes of one PoP find out.
@@ -17,16 +17,19 @@ impl Snapshot {
         let pool = self.pool(pool)?;
         let is_there = |node: NodeId| self.node(node).is_some_and(|node| node.location == location);
         let reports: Vec<_> = self.reports_in_force(pool).into_iter().filter(|(node, _)| is_there(*node)).collect();
-        Some(self.health_by(pool, &reports))
+        Some(self.health_by(pool, &self.members(pool.id), &reports))
     }
 
     /// The same if nobody but this report said anything.
     pub fn health_if(&self, pool: &Pool, report: PoolReport) -> PoolHealth {
-        self.health_by(pool, &[(NodeId::from_bytes([0; 16]), Arc::new(report))])
+        // It may be another configuration of the pool than the snapshot's.
+        let ids: Vec<_> = pool.members().map(|(id, _)| id).collect();
+        self.health_by(pool, &ids, &[(NodeId::from_bytes([0; 16]), Arc::new(report))])
     }
 
-    fn health_by(&self, pool: &Pool, reports: &[(NodeId, Arc<PoolReport>)]) -> PoolHealth {
-        let members: Vec<_> = pool.members().map(|(id, origin)| self.member_health(id, origin, reports)).collect();
+    fn health_by(&self, pool: &Pool, ids: &[MemberId], reports: &[(NodeId, Arc<PoolReport>)]) -> PoolHealth {
+        let members = ids.iter().zip(&pool.terms.origins);
+        let members: Vec<_> = members.map(|(id, origin)| self.member_health(*id, origin, reports)).collect();
         let origins = pool.terms.origins.iter().zip(&members);
         let well = origins.filter(|(origin, member)| origin.enabled && member.is_well()).count();
         let is_healthy = pool.terms.enabled && well >= pool.terms.minimum_origins as usize;
