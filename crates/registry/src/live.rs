@@ -57,6 +57,13 @@ pub struct Activity {
 #[serde(from = "Vec<String>", into = "Vec<String>")]
 pub struct Features(Arc<[String]>);
 
+impl Features {
+    /// Their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
 impl From<Vec<String>> for Features {
     fn from(names: Vec<String>) -> Self {
         Self(names.into())

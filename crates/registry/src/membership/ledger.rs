@@ -11,6 +11,8 @@ use crate::{ConnectionRecord, NodeRecord, PoolId, PoolReport};
 
 /// What goes into one transaction at most; etcd takes 128 operations.
 const MOST: usize = 100;
+/// So many bytes in one transaction; etcd takes 1.5 MiB, and one report of a large pool may have a quarter of one.
+const MOST_BYTES: usize = 512 << 10;
 
 /// One thing that a node tells the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,23 @@ impl Saying {
             Self::Closed(tunnel, id) => Some(Topic::Connection(*tunnel, *id)),
             Self::Health(report) => Some(Topic::Pool(report.pool)),
             Self::NoHealth(pool) => Some(Topic::Pool(*pool)),
+        }
+    }
+
+    /// The bytes of what is written, at most.
+    fn bytes(&self) -> usize {
+        // A byte may take six in JSON.
+        let text = |text: &str| 6 * text.len() + 3;
+        match self {
+            Self::Node | Self::Closed(..) | Self::NoHealth(_) => 4 << 10,
+            Self::Open(connection) => {
+                let texts = [&*connection.version, &connection.arch].into_iter().chain(connection.features.iter());
+                1024 + texts.map(text).sum::<usize>()
+            }
+            Self::Health(report) => {
+                let reasons = report.members.iter().filter_map(|member| member.reason.as_deref());
+                256 + 160 * report.members.len() + reasons.map(text).sum::<usize>()
+            }
         }
     }
 
@@ -101,7 +120,13 @@ impl Ledger {
         });
         let changed = connections.chain(reports);
         let changed = changed.filter(|saying| saying.topic().is_none_or(|topic| !self.unsure.contains(&topic)));
-        announcement.into_iter().chain(again).chain(changed).take(MOST).collect()
+        let mut left = MOST_BYTES;
+        let fits = |saying: &Saying| {
+            let fits = left > 0;
+            left = left.saturating_sub(saying.bytes());
+            fits
+        };
+        announcement.into_iter().chain(again).chain(changed).take(MOST).take_while(fits).collect()
     }
 
     /// The others have it.
@@ -254,5 +279,40 @@ mod tests {
             ledger.heard(&sayings);
         }
         assert_eq!(sizes, [100, 100, 51]);
+    }
+
+    #[test]
+    fn large_reports_go_in_transactions_that_etcd_takes() {
+        let mut ledger = Ledger::default();
+        let mut own = Own::default();
+        for number in 0..50 {
+            let pool = PoolId::from_bytes([number; 16]);
+            // The worst that there can be: what JSON writes with six bytes.
+            let reason = Some("\u{1}".repeat(MemberReport::MAX_REASON_BYTES).into());
+            let member = MemberReport { reason, since: Timestamp::MAX, millis: Some(u32::MAX), ..report(0) };
+            own.reports
+                .insert(pool, Arc::new(PoolReport { pool, members: vec![member; crate::PoolTerms::MAX_ORIGINS] }));
+        }
+        let mut told = 0;
+        loop {
+            let sayings = ledger.due(&own);
+            if sayings.is_empty() {
+                break;
+            }
+            let writes = sayings.iter().map(|saying| (saying.write(&me()), saying.bytes()));
+            let mut bytes = 0;
+            for (write, most) in writes {
+                let size = write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+                assert!(size <= most, "{size} of {most}");
+                bytes += size;
+            }
+            assert!(bytes < 1 << 20, "{bytes}");
+            told += sayings.len();
+            ledger.heard(&sayings);
+        }
+        assert_eq!(told, 51);
+        let features = Features::from(vec!["\u{1}".repeat(256); 64]);
+        let open = Saying::Open(Arc::new(ConnectionRecord { features, ..connection(1) }));
+        assert!(open.write(&me()).value.unwrap().len() + 100 <= open.bytes());
     }
 }
