@@ -17,8 +17,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use registry::{
-    ConfigSource, ConnectionRecord, Features, Hostname, MemberHealth, NewTunnel, NodeAddresses, NodeRecord, PoolId,
-    Registry, TunnelName,
+    ConfigSource, ConnectionRecord, Embedded, Features, Hostname, MemberHealth, NewTunnel, NodeAddresses, NodeRecord,
+    PoolId, Registry, TunnelName,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
@@ -84,6 +84,8 @@ impl App {
 /// Reaches members at addresses straight, and one tunnel's by answering for it.
 struct Direct {
     tunnel: App,
+    /// Nobody is reached.
+    is_cut_off: bool,
 }
 
 impl Reach for Direct {
@@ -98,6 +100,9 @@ impl Reach for Direct {
         _: &'a str,
         port: u16,
     ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, Box<str>>> {
+        if self.is_cut_off {
+            return Box::pin(ready(Err("the network is unreachable".into())));
+        }
         Box::pin(async move { prober::dial(target, port).await.map_err(|problem| problem.to_string().into()) })
     }
 }
@@ -113,9 +118,14 @@ struct Node {
 
 impl Node {
     async fn start() -> Self {
-        let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
+        Self::of(Arc::new(Embedded::in_memory().unwrap()), false).await
+    }
+
+    /// One of several that share an engine.
+    async fn of(engine: Arc<Embedded>, is_cut_off: bool) -> Self {
+        let registry = Registry::open(engine, Timestamp::now()).await.unwrap();
         let nowhere = ([127, 0, 0, 1], 0).into();
-        registry.introduce(NodeRecord {
+        registry.join(NodeRecord {
             id: registry.node(),
             name: "n".into(),
             location: "lab01".into(),
@@ -124,7 +134,7 @@ impl Node {
             started_at: Timestamp::now(),
         });
         let tunnel = App::start(None).await;
-        let (stop, reach) = (CancellationToken::new(), Arc::new(Direct { tunnel: tunnel.clone() }));
+        let (stop, reach) = (CancellationToken::new(), Arc::new(Direct { tunnel: tunnel.clone(), is_cut_off }));
         let prober = Prober::new(registry.clone(), reach);
         tokio::spawn(prober.clone().run(stop.clone()));
         Self { registry, prober, tunnel, _running: stop.drop_guard() }
@@ -384,4 +394,23 @@ async fn a_preview_asks_once_and_changes_nothing() {
     assert_eq!((found[0].is_up, found[0].code, found[1].is_up), (true, Some(200), false));
     assert!(found[1].reason.as_ref().unwrap().contains("refused"));
     assert!(node.registry.snapshot().health_reports(pool.id).next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_is_outvoted() {
+    let engine = Arc::new(Embedded::in_memory().unwrap());
+    let nodes =
+        [Node::of(engine.clone(), true).await, Node::of(engine.clone(), false).await, Node::of(engine, false).await];
+    let all = async || nodes.iter().all(|node| node.registry.snapshot().nodes().count() == 3);
+    until(LIMIT, "all nodes know each other", all).await;
+    let app = App::start(None).await;
+    let pool = nodes[1].at("a", json!({}), app.address).await;
+    let voices = |node: &Node| node.registry.snapshot().health(pool)?.members.remove(0).probe.map(|probe| probe.voices);
+    let asked = async || nodes.iter().all(|node| voices(node) == Some((2, 3)));
+    until(LIMIT, "two of three reach it", asked).await;
+    assert!(nodes.iter().all(|node| node.first(pool).is_well()));
+    app.set(500);
+    let failed = async || nodes.iter().all(|node| !node.first(pool).is_well());
+    until(LIMIT, "nobody has a good answer of it", failed).await;
+    assert_eq!(voices(&nodes[0]).map(|(_, all)| all), Some(3));
 }
