@@ -29,7 +29,7 @@ pub struct Walk<'a> {
     /// The pools that the policy names for this visitor.
     named: &'a [usize],
     session: Session,
-    /// Where the session leads, if that is still a member.
+    /// Where the session leads, if that still has sessions.
     pinned: Option<Candidate>,
     visitor: u64,
     place: Option<Place>,
@@ -97,7 +97,11 @@ impl<'a> Walk<'a> {
             tries: 0,
         };
         let pinned = walk.session.member.and_then(|member| plan.find(member));
-        walk.pinned = pinned.filter(|pinned| !walk.sheds(pinned.pool, true));
+        walk.pinned = pinned.filter(|pinned| walk.keeps_sessions(*pinned) && !walk.sheds(pinned.pool, true));
+        if walk.pinned.is_some() && plan.sessions.failover() == Failover::Temporary {
+            // Whoever is elsewhere for a time, without a cookie of that place, is in one place.
+            walk.session.key = walk.session.key.or(Some(walk.visitor));
+        }
         walk
     }
 
@@ -118,7 +122,7 @@ impl<'a> Walk<'a> {
                 return Some(member);
             }
         } else if self.tries == 0
-            && let Some(pinned) = self.pinned.filter(|pinned| self.takes_session(*pinned))
+            && let Some(pinned) = self.pinned.filter(|pinned| self.is_well(*pinned))
             && self.is_reached(pinned, &is_linked)
         {
             return Some(self.go(pinned));
@@ -176,17 +180,18 @@ impl<'a> Walk<'a> {
         is_of_session && sessions.failover() == Failover::None
     }
 
-    /// Whether a member has those who have a session there.
-    fn takes_session(&self, pinned: Candidate) -> bool {
-        let member = self.plan.member(pinned);
-        let is_open = match member.admission {
+    /// Whether a member is configured to have those who have a session there.
+    fn keeps_sessions(&self, pinned: Candidate) -> bool {
+        let is_open = match self.plan.member(pinned).admission {
             Admission::Open => true,
             Admission::Draining(until) => self.now < until,
             Admission::Closed => false,
         };
-        is_open
-            && self.plan.pools[pinned.pool].is_enabled
-            && matches!(member.vitals.standing(self.now), Standing::Well(_))
+        is_open && self.plan.pools[pinned.pool].is_enabled
+    }
+
+    fn is_well(&self, candidate: Candidate) -> bool {
+        matches!(self.plan.member(candidate).vitals.standing(self.now), Standing::Well(_))
     }
 
     /// Another one of the pool in which one failed, and nobody else.

@@ -275,6 +275,11 @@ async fn a_session_stays_where_it_is_while_that_is_well() {
         let mut walk = plan.walk(&visitor(1, &headers), NOW, 1);
         assert_ne!(place(walk.next(|_| true).unwrap()), home);
         assert_eq!(walk.cookie(true).is_some(), sets_another, "{failover}");
+        if failover == "temporary" {
+            // Meanwhile it is in one place.
+            let places: HashSet<_> = (0..50).map(|random| first(&plan, &visitor(1, &headers), random)).collect();
+            assert_eq!(places.len(), 1);
+        }
     }
 }
 
@@ -293,7 +298,8 @@ async fn forged_and_foreign_cookies_lead_nowhere_else() {
 #[tokio::test]
 async fn who_is_switched_off_keeps_its_sessions_for_a_while() {
     let origins = json!({ "origins": [{ "address": "10.0.0.0" }, { "address": "10.0.0.1", "enabled": false }] });
-    let terms = json!({ "session_affinity": "cookie", "session_affinity_attributes": { "drain_duration": 60 } });
+    let attributes = json!({ "drain_duration": 60, "zero_downtime_failover": "temporary" });
+    let terms = json!({ "session_affinity": "cookie", "session_affinity_attributes": attributes });
     let plan = plan(&[origins], |_| terms).await;
     let id = plan.members().find(|member| place(member) == (0, 1)).unwrap().id;
     let headers = HeaderMap::from_iter([(COOKIE, format!("__cflb={id}").parse().unwrap())]);
@@ -302,6 +308,10 @@ async fn who_is_switched_off_keeps_its_sessions_for_a_while() {
         place(walk.next(|_| true).unwrap())
     };
     assert_eq!([at(0), at(59), at(60)], [(0, 1), (0, 1), (0, 0)]);
+    // It is not for a time that it is gone.
+    let mut walk = plan.walk(&visitor(1, &headers), NOW + jiff::SignedDuration::from_secs(60), 1);
+    walk.next(|_| true).unwrap();
+    assert!(walk.cookie(true).is_some());
     let none = HeaderMap::new();
     assert!((0..50).all(|random| first(&plan, &visitor(1, &none), random) == (0, 0)));
     down(&plan, (0, 1), true);
