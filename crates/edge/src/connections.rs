@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
+use balance::prober::Prober;
 use registry::PortId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,11 +14,17 @@ use crate::tunnels::Tunnels;
 pub struct Connections {
     tunnels: Arc<Tunnels>,
     promises: Promises,
+    prober: Prober,
 }
 
 impl Connections {
-    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises) -> Self {
-        Self { tunnels, promises }
+    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises, prober: Prober) -> Self {
+        Self { tunnels, promises, prober }
+    }
+
+    /// Asks members of pools for their health, by the ways of this node.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
     }
 
     /// Opens a public port for an agent that is about to come. It is closed again if none does within a minute.

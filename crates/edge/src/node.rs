@@ -7,7 +7,8 @@ use std::time::Duration;
 use agent::Directs;
 use axum::Router;
 use axum::routing::get;
-use balance::{Board, prober};
+use balance::Board;
+use balance::prober::{self, Prober};
 use certs::{Certificates, CertsError, tls};
 use http::HeaderValue;
 use jiff::Timestamp;
@@ -136,7 +137,9 @@ impl Edge {
         });
         let api_listener = tokio_listener(sockets.api)?;
         let (promises, asked) = ports::promises();
-        let router = api(Connections::new(Arc::clone(&tunnels), promises))
+        let ways = reach::Ways { tunnels: Arc::clone(&tunnels), directs: Arc::clone(&directs) };
+        let prober = Prober::new(members_of.clone(), Arc::new(ways));
+        let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone()))
             .route("/metrics", get(metrics_of(Arc::clone(&metrics), Arc::clone(certificates))));
 
         // From here on nothing can fail any more.
@@ -144,10 +147,9 @@ impl Edge {
         let places = listen::Places::of_visitors(&limits);
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
-        agents.spawn(keep_trust(Arc::clone(&directs), members_of.clone(), agents.clone()));
-        agents.spawn(prober::keep_fresh(members_of.clone(), Arc::clone(&board), agents.draining()));
-        let ways = reach::Ways { tunnels: Arc::clone(&tunnels), directs };
-        agents.spawn(prober::run(members_of, Arc::new(ways), agents.draining()));
+        agents.spawn(keep_trust(directs, members_of.clone(), agents.clone()));
+        agents.spawn(prober::keep_fresh(members_of, Arc::clone(&board), agents.draining()));
+        agents.spawn(prober.run(agents.draining()));
         if let Some(range) = config.ports.clone() {
             let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
             let setting = ports::Setting {

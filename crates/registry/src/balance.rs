@@ -6,6 +6,7 @@ mod change;
 mod change_load_balancer;
 mod change_pool;
 mod health;
+mod joining;
 mod load_balancer;
 mod member;
 mod monitor;
@@ -24,6 +25,7 @@ use crate::{CommitError, Hostname, LoadBalancerId, PoolId};
 
 pub(crate) use health::agreed;
 pub use health::{Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
+pub use joining::Joined;
 pub use load_balancer::{LoadBalancer, LoadBalancerTerms};
 pub use member::MemberId;
 pub use monitor::{Monitor, MonitorTerms, MonitorType};

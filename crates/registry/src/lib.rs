@@ -54,11 +54,11 @@ pub use acme::{
 };
 pub use authority::{FormerAuthority, RotationError};
 pub use balance::{
-    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Link, LoadBalancer,
-    LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth, MemberId, MemberReport, Monitor,
-    MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader, OriginPolicy, OriginSteering,
-    Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS, RandomSteering, Referrer, Rule,
-    SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,
+    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Joined, Link,
+    LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth, MemberId,
+    MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader, OriginPolicy,
+    OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS, RandomSteering,
+    Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,
 };
 pub use certificate::{
     AuthorityPurpose, BadCertificateId, CertificateAuthority, CertificateError, CertificateId, OriginCertificate,

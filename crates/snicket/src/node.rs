@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use self::identity::Identity;
 use self::leading::Leading;
+pub(crate) use self::record::host_name;
 use crate::acme::{Keeper, Shelf};
 use crate::keep::{Keep, Place};
 use crate::ports::{Bound, PortRange, Wish, bind};
@@ -232,6 +233,11 @@ impl Blueprint {
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
             let draining = connections.draining();
             let opening = connections.clone();
+            let prober = connections.prober().clone();
+            let preview: api::Preview = Arc::new(move |pool, monitor| {
+                let prober = prober.clone();
+                Box::pin(async move { prober.preview(&pool, &monitor).await })
+            });
             let ports = ports.map(|range| PublicPorts {
                 range: range.numbers(),
                 open: Arc::new(move |id| {
@@ -250,7 +256,7 @@ impl Blueprint {
                 quick_tunnels,
                 facts,
                 gather_handover,
-                preview: None,
+                preview: Some(preview),
                 node_certificate,
                 draining,
             })

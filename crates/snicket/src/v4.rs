@@ -92,6 +92,18 @@ pub(crate) struct Connector {
     pub(crate) conns: Vec<Conn>,
 }
 
+/// What `route lb` did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Balanced {
+    /// `new`, `updated` or `unchanged`.
+    pub(crate) load_balancer: String,
+    /// The same of the pool.
+    pub(crate) pool: String,
+    /// The public name.
+    #[serde(default)]
+    pub(crate) name: String,
+}
+
 /// What `route dns` did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Routed {
@@ -395,6 +407,18 @@ impl Api {
         let text: String =
             self.call(Method::GET, &format!("/accounts/{account}/cfd_tunnel/{tunnel}/token"), None).await?;
         Ok(Secret::new(&text))
+    }
+
+    /// Makes a tunnel a member of a pool behind a name.
+    pub(crate) async fn route_lb(&self, zone: &str, tunnel: Uuid, name: &str, pool: &str) -> anyhow::Result<Balanced> {
+        let body = json!({ "type": "lb", "lb_name": name, "lb_pool": pool });
+        self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
+    }
+
+    /// Takes a tunnel out of a pool.
+    pub(crate) async fn leave_pool(&self, zone: &str, tunnel: Uuid, pool: &str) -> anyhow::Result<Value> {
+        let body = json!({ "lb_pool": pool });
+        self.call(Method::DELETE, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 
     /// Gives a tunnel a public name.

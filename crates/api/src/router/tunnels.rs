@@ -57,7 +57,14 @@ pub(super) fn routes() -> Routes {
         )
         .at(
             "/zones/{zone}/tunnels/{tunnel}/routes",
-            [put("Lead a name to a tunnel", route::put, |it| it.takes(route_wanted()).answers(route_written()))],
+            [
+                put("Lead a name to a tunnel, or to a pool with the tunnel in it", route::put, |it| {
+                    it.takes(route_wanted()).answers(route_written())
+                }),
+                delete("Take a tunnel out of a pool", route::delete, |it| {
+                    it.takes(object([must("lb_pool", text())])).answers(object([must("pool", written())]))
+                }),
+            ],
         )
         .tagged("Tunnels")
 }
@@ -215,13 +222,25 @@ fn origin_request() -> Schema {
 
 fn route_wanted() -> Schema {
     object([
-        must("type", one_of(&["dns"])),
-        must("user_hostname", hostname()),
+        must("type", one_of(&["dns", "lb"])),
+        may("user_hostname", hostname()),
         may("overwrite_existing", flag()).not_null(),
+        may("lb_name", hostname()),
+        may("lb_pool", text()),
     ])
     .named("TunnelRoute")
 }
 
 fn route_written() -> Schema {
-    object([must("cname", one_of(&["new", "updated", "unchanged"])), must("name", hostname()), must("dns_tag", text())])
+    object([
+        may("cname", written()),
+        may("load_balancer", written()),
+        may("pool", written()),
+        must("name", hostname()),
+        may("dns_tag", text()),
+    ])
+}
+
+fn written() -> Schema {
+    one_of(&["new", "updated", "unchanged"])
 }

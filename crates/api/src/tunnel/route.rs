@@ -23,9 +23,11 @@ struct PutBody {
     user_hostname: Option<String>,
     #[serde(default)]
     overwrite_existing: bool,
+    lb_name: Option<String>,
+    lb_pool: Option<String>,
 }
 
-/// Leads a host name to a tunnel (section 16.4 of the tunnel protocol).
+/// Leads a host name to a tunnel, or to a pool of which it is a member (section 16.4 of the tunnel protocol).
 pub(crate) async fn put(
     State(shared): State<Arc<Shared>>,
     Extension(Credential(token)): Extension<Credential>,
@@ -40,30 +42,66 @@ pub(crate) async fn put(
     match body.kind.as_deref() {
         Some("dns") => (),
         Some("lb") => {
-            let problem =
-                "type: this edge leads nobody by load balancers yet; lead a hostname to the tunnel (type dns)";
-            return Err(ApiError::not_valid(problem));
+            let name = body.lb_name.ok_or_else(|| ApiError::not_valid("lb_name: a host name is wanted"))?;
+            let pool = body.lb_pool.ok_or_else(|| ApiError::not_valid("lb_pool: the name of a pool is wanted"))?;
+            let (name, zone) = place(&snapshot, zone, "lb_name", &name)?;
+            let account = snapshot.account().id;
+            permission::check(&token.terms, Need::Zone(Area::LoadBalancers, zone.id), true, account)?;
+            permission::check(&token.terms, Need::Account(Area::Pools, None), true, account)?;
+            let joined = registry.join_pool(Timestamp::now(), zone.id, name.clone(), &pool, tunnel).await?;
+            let (load_balancer, pool) = (word(joined.load_balancer), word(joined.pool));
+            return Ok(success(json!({ "load_balancer": load_balancer, "pool": pool, "name": name })));
         }
-        _ => return Err(ApiError::not_valid("type: \"dns\" is wanted")),
+        _ => return Err(ApiError::not_valid("type: \"dns\" or \"lb\" is wanted")),
     }
     let wanted = body.user_hostname.ok_or_else(|| ApiError::not_valid("user_hostname: a host name is wanted"))?;
-    let (hostname, zone) = place(&snapshot, zone, &wanted)?;
+    let (hostname, zone) = place(&snapshot, zone, "user_hostname", &wanted)?;
     // It may lie in another zone than the path's.
     permission::check(&token.terms, Need::Zone(Area::Dns, zone.id), true, snapshot.account().id)?;
     let write =
         registry.put_route(Timestamp::now(), zone.id, hostname.clone(), tunnel, body.overwrite_existing).await?;
-    let write = match write {
+    Ok(success(json!({ "cname": word(write), "name": hostname, "dns_tag": "" })))
+}
+
+#[derive(Deserialize)]
+struct DeleteBody {
+    lb_pool: String,
+}
+
+/// Takes a tunnel out of a pool, as its agent wants it that ends.
+pub(crate) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Extension(Credential(token)): Extension<Credential>,
+    Path((zone, tunnel)): Path<(String, String)>,
+    body: Body,
+) -> Answer {
+    let registry = &shared.state.registry;
+    let snapshot = registry.snapshot();
+    zone::find(&snapshot, &zone)?;
+    let tunnel = tunnel_id(&tunnel).ok_or_else(|| ApiError::no_object(&format!("tunnel {tunnel}")))?;
+    let body: DeleteBody = body::json(body, body::SMALL).await?;
+    permission::check(&token.terms, Need::Account(Area::Pools, None), true, snapshot.account().id)?;
+    let has_left = registry.leave_pool(Timestamp::now(), &body.lb_pool, tunnel).await?;
+    Ok(success(json!({ "pool": word(if has_left { RouteWrite::Updated } else { RouteWrite::Unchanged }) })))
+}
+
+fn word(write: RouteWrite) -> &'static str {
+    match write {
         RouteWrite::New => "new",
         RouteWrite::Updated => "updated",
         RouteWrite::Unchanged => "unchanged",
-    };
-    Ok(success(json!({ "cname": write, "name": hostname, "dns_tag": "" })))
+    }
 }
 
 /// The host name in full and its zone: a lone label is meant under the zone given, and a name in another zone of ours
 /// is that one's, whatever zone the caller's credentials name.
-fn place<'a>(snapshot: &'a Snapshot, zone: &'a Zone, wanted: &str) -> Result<(Hostname, &'a Zone), ApiError> {
-    let bad = |problem: registry::BadName| ApiError::not_valid(format!("user_hostname: {problem}"));
+fn place<'a>(
+    snapshot: &'a Snapshot,
+    zone: &'a Zone,
+    member: &str,
+    wanted: &str,
+) -> Result<(Hostname, &'a Zone), ApiError> {
+    let bad = |problem: registry::BadName| ApiError::not_valid(format!("{member}: {problem}"));
     let hostname = Hostname::parse(wanted).map_err(bad)?;
     if let Some(zone) = snapshot.zone_of(hostname.as_str()) {
         return Ok((hostname, zone));

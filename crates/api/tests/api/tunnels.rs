@@ -138,11 +138,49 @@ async fn a_host_name_is_routed_by_the_cli_s_words() {
     route(&one, json!(7), false).await.refused(400, 6007);
     route("x", json!("b.example.test"), false).await.refused(404, 7003);
     route(&Uuid::new_v4().to_string(), json!("b.example.test"), false).await.refused(404, 7003);
-    let path = format!("/zones/{}/tunnels/{one}/routes", edge.zone);
-    let message = edge.put(&path, json!({ "type": "lb", "lb_name": "a", "lb_pool": "b" })).await.refused(400, 1004);
-    assert!(message.contains("load balancers"), "{message}");
     edge.put("/zones/x/tunnels/y/routes", json!({})).await.refused(404, 7003);
     assert_eq!(edge.registry.snapshot().routes().count(), 2);
+}
+
+#[tokio::test]
+async fn a_tunnel_becomes_a_member_of_a_pool_and_leaves_it() {
+    let edge = Edge::start().await;
+    let (one, two) = (edge.tunnel("one").await.1.to_string(), edge.tunnel("two").await.1.to_string());
+    let path = |tunnel: &str| format!("/zones/{}/tunnels/{tunnel}/routes", edge.zone);
+    let join = async |tunnel: &str, name: &str, pool: &str| {
+        edge.put(&path(tunnel), json!({ "type": "lb", "lb_name": name, "lb_pool": pool })).await
+    };
+    let leave = async |tunnel: &str, pool: &str| {
+        edge.call(Method::DELETE, &path(tunnel), json!({ "lb_pool": pool }).to_string()).await
+    };
+    let told = |load_balancer: &str, pool: &str, name: &str| json!({ "load_balancer": load_balancer, "pool": pool, "name": name });
+    assert_eq!(join(&one, "App.Example.test.", "web").await.result(), told("new", "new", "app.example.test"));
+    assert_eq!(join(&one, "app", "web").await.result(), told("unchanged", "unchanged", "app.example.test"));
+    assert_eq!(join(&two, "app.example.test", "web").await.result(), told("unchanged", "updated", "app.example.test"));
+    assert_eq!(join(&two, "app.example.test", "spare").await.result(), told("updated", "new", "app.example.test"));
+    let revision = edge.registry.snapshot().revision();
+    assert_eq!(join(&two, "app.example.test", "spare").await.status, 200);
+    assert_eq!(edge.registry.snapshot().revision(), revision, "what is so already is not written");
+    let pools = format!("/accounts/{}/load_balancers/pools?name=web", edge.account);
+    let names = async || {
+        let pool = edge.get(&pools).await.result()[0].clone();
+        pool["origins"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["one", "two"]);
+    assert_eq!(leave(&one, "web").await.result(), json!({ "pool": "updated" }));
+    assert_eq!(leave(&one, "web").await.result(), json!({ "pool": "unchanged" }));
+    assert_eq!(names().await, ["two"]);
+
+    join(&one, "app.example.com", "web").await.refused(400, 1004);
+    join(&one, "app.example.test", "no pool").await.refused(400, 1004);
+    join("x", "app.example.test", "web").await.refused(404, 7003);
+    join(&Uuid::new_v4().to_string(), "app.example.test", "web").await.refused(404, 7003);
+    leave(&one, "nobody").await.refused(404, 7003);
+    for body in [json!({ "type": "lb" }), json!({ "type": "lb", "lb_name": "app.example.test" })] {
+        edge.put(&path(&one), body).await.refused(400, 1004);
+    }
+    edge.registry.delete_tunnel(jiff::Timestamp::now(), one.parse().unwrap(), false).await.unwrap();
+    join(&one, "app.example.test", "web").await.refused(404, 7003);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ Examples:
   snicket tunnel run --token-file web.token      serve elsewhere, with nothing but the token
   snicket tunnel --url http://localhost:3000     a quick tunnel, name chosen by the edge
   snicket tunnel --name web --hostname www.example.com --url http://localhost:3000
+  snicket tunnel --hostname www.example.com --lb-pool web --url http://localhost:3000     on several machines
 
 Flags stand anywhere; flag, then environment, then file, then default. All: docs/named-tunnels.md";
 
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// The public name, together with --name
     #[arg(long, value_name = "NAME", env = "TUNNEL_HOSTNAME", hide_env_values = true)]
     hostname: Option<String>,
+    /// Share --hostname with all who name this pool
+    #[arg(long, value_name = "POOL", env = "TUNNEL_LB_POOL", hide_env_values = true)]
+    lb_pool: Option<String>,
     /// Form of diagnostics: default or json
     #[arg(long = "output", value_name = "FORM", env = "TUNNEL_LOG_OUTPUT", hide_env_values = true, hide = true)]
     log_form: Option<Form>,
@@ -113,7 +117,7 @@ pub(crate) fn service_facts(args: &Args) -> anyhow::Result<Facts> {
 
 /// Does what was asked.
 pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
-    let Args { flags, name, hostname, log_form, command } = args;
+    let Args { flags, name, hostname, lb_pool, log_form, command } = args;
     match command {
         Some(Action::Login(args)) => login::run(args, &flags, screen).await,
         Some(Action::Create(args)) => manage::create(args, &flags, screen).await,
@@ -127,6 +131,6 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         Some(Action::Ingress(args)) => ingress::run(args, &flags, screen),
         Some(Action::Ready(Ready {})) => super::health::agent(flags.metrics.as_deref(), screen).await,
         Some(Action::Run(args)) => run::run(args, &flags, log_form, screen).await,
-        None => run::short(name, hostname, &flags, log_form, screen).await,
+        None => run::short(run::Wanted { name, hostname, pool: lb_pool }, &flags, log_form, screen).await,
     }
 }

@@ -55,7 +55,7 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// What the machine calls itself.
-fn host_name() -> Option<String> {
+pub(crate) fn host_name() -> Option<String> {
     let system = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = system.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok())?;
     let name = name.trim();

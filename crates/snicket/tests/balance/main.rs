@@ -316,3 +316,42 @@ async fn who_waits_for_a_member_that_stalls_is_served_by_another_one_once_that_i
     }
     assert_eq!(balanced.visits(10).await, [200; 10]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_name_a_pool_share_its_name_and_leave_with_their_end() {
+    let balanced = Balanced::start(&[]).await;
+    let (first, second) = (Origin::start().await, Origin::start().await);
+    let run = async |name: &str, origin: &Origin| {
+        let service = origin.service();
+        let words = ["--name", name, "--hostname", HOST, "--lb-pool", "web", "--url", &service];
+        Agent::tunnel(&balanced.edge, &words).await
+    };
+    let members = async || {
+        let path = format!("/client/v4/accounts/{}/load_balancers/pools?name=web", balanced.account);
+        let (_, pools) = balanced.edge.call("GET", &path, None).await;
+        let origins = pools["result"][0]["origins"].as_array().cloned().unwrap_or_default();
+        origins.iter().map(|origin| origin["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    let one = run("one", &first).await;
+    assert_eq!(one.ready()["url"], format!("https://{HOST}:{}/", balanced.edge.https().port()));
+    assert_eq!(balanced.visits(5).await, [200; 5]);
+    let other = run("other", &second).await;
+    assert_eq!(members().await, ["one", "other"]);
+    assert_eq!(balanced.visits(40).await, [200; 40]);
+    assert!(first.requests() >= 10 && second.requests() >= 5, "{} and {}", first.requests(), second.requests());
+
+    other.stop().await;
+    assert_eq!(members().await, ["one"]);
+    let seen = second.requests();
+    assert_eq!(balanced.visits(10).await, [200; 10]);
+    assert_eq!(second.requests(), seen);
+    one.stop().await;
+    assert!(members().await.is_empty(), "the pool is there for the next one");
+    assert_eq!(balanced.visits(1).await, [503]);
+    let again = run("again", &second).await;
+    assert_eq!(members().await, ["again"]);
+    assert_eq!(balanced.visits(5).await, [200; 5]);
+    let died = again.kill().await;
+    assert_eq!(balanced.visits(1).await, [503]);
+    drop(died);
+}

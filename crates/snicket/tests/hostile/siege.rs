@@ -24,7 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use attacks::{ATTACKS, Attack, CROWD};
+use attacks::{ATTACKS, Attack, CROWDS};
 use report::{Levels, Row, table};
 
 /// The length of each attack in seconds, for the whole form.
@@ -39,9 +39,7 @@ const ORIGIN: &str = "SNICKET_SIEGE_ORIGIN";
 const ORIGIN_AT: &str = "the origin is at ";
 /// How often each attack is made in the whole form; the medians are told.
 const ROUNDS: usize = 3;
-/// How often a crowd comes before the siege: what the allocator keeps after one is not yet what it keeps after several.
-const CROWDS: usize = 4;
-/// How long each stays.
+/// How long each crowd stays that comes before the siege.
 const CROWDED: Duration = Duration::from_secs(8);
 /// How long after a crowd or an attacker it is calm.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -363,15 +361,15 @@ impl Camp {
         row
     }
 
-    /// As many honest visitors as an attacker has connections come, are served and leave, again and again. What stays of them a
-    /// minute later is what a node needs that has served crowds.
+    /// As many honest visitors as an attacker has connections come, are served and leave, over one protocol after the other. What
+    /// stays of them a minute later is what a node needs that has served crowds.
     async fn crowds(&self) {
-        for _ in 0..CROWDS {
-            let mut crowd = attacker(&CROWD, self).await;
+        for crowd in &CROWDS {
+            let mut visitors = attacker(crowd, self).await;
             sleep(CROWDED).await;
-            let _ = crowd.kill().await;
+            let _ = visitors.kill().await;
             sleep(MINUTE).await;
-            eprintln!("after a crowd: {:?}", Usage::of(&self.edge).await);
+            eprintln!("after {}: {:?}", crowd.what, Usage::of(&self.edge).await);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::secret::{Secret, write_private};
 use crate::table::Table;
-use crate::v4::{Connector, Tunnel, encode};
+use crate::v4::{Balanced, Connector, Tunnel, encode};
 
 /// Shortest secret that the reference takes.
 const SHORTEST_SECRET: usize = 32;
@@ -171,7 +171,8 @@ pub(super) struct Token {
 const ROUTE_EXAMPLES: &str = "\
 Examples:
   snicket tunnel route dns web www.example.com
-  snicket tunnel route dns --overwrite-dns web www.example.com";
+  snicket tunnel route dns --overwrite-dns web www.example.com
+  snicket tunnel route lb berlin www.example.com web     the pool \"web\" leads to the tunnel, too";
 
 /// Arguments of `tunnel route`.
 #[derive(Debug, clap::Args)]
@@ -193,6 +194,16 @@ enum RouteAction {
         /// Take the name even when it leads elsewhere now
         #[arg(long, short = 'f')]
         overwrite_dns: bool,
+    },
+    /// Make a tunnel a member of a pool behind a public name
+    #[command(after_help = ROUTE_EXAMPLES)]
+    Lb {
+        /// Name or id
+        tunnel: String,
+        /// The public name
+        hostname: String,
+        /// The pool's name
+        pool: String,
     },
 }
 
@@ -401,8 +412,22 @@ pub(super) async fn token(args: Token, flags: &Flags, screen: Screen) -> anyhow:
 
 /// Gives a tunnel a public name.
 pub(super) async fn route(args: Route, flags: &Flags, screen: Screen) -> anyhow::Result<()> {
-    let RouteAction::Dns { tunnel, hostname, overwrite_dns } = args.action;
     let session = Session::open(&flags.settings()?).await?;
+    let (tunnel, hostname, overwrite_dns) = match args.action {
+        RouteAction::Dns { tunnel, hostname, overwrite_dns } => (tunnel, hostname, overwrite_dns),
+        RouteAction::Lb { tunnel, hostname, pool } => {
+            let tunnel = session.api.find(&session.account, &tunnel).await?;
+            let zone = zone_of(&session, &hostname).await?;
+            let routed = session.api.route_lb(&zone, tunnel.id, &hostname, &pool).await?;
+            let Balanced { load_balancer, pool: of_pool, name } = routed;
+            screen.event(&json!({
+                "event": "route", "hostname": name, "tunnel": tunnel.id, "pool": pool, "load_balancer": load_balancer,
+                "change": of_pool,
+            }));
+            screen.say(format!("{name} leads to the pool {pool}, with tunnel {} ({}) in it", tunnel.name, tunnel.id));
+            return Ok(());
+        }
+    };
     let tunnel = session.api.find(&session.account, &tunnel).await?;
     let (change, name) = route_to(&session, &tunnel, &hostname, overwrite_dns).await?;
     screen.event(&json!({ "event": "route", "hostname": name, "tunnel": tunnel.id, "change": change }));
@@ -421,18 +446,24 @@ pub(super) async fn route_to(
     hostname: &str,
     overwrite: bool,
 ) -> anyhow::Result<(String, String)> {
-    let zone = match &session.zone {
-        Some(zone) => zone.clone(),
-        None => session.api.zone_of(hostname).await?.ok_or_else(|| {
-            Problem::new(
-                format!("{hostname} lies in no domain of the edge at {}", session.api.origin()),
-                "use a name under the edge's domain (`snicket up --domain`), or add the zone by the API",
-            )
-        })?,
-    };
+    let zone = zone_of(session, hostname).await?;
     let routed = session.api.route_dns(&zone, tunnel.id, hostname, overwrite).await?;
     let name = if routed.name.is_empty() { hostname.to_owned() } else { routed.name };
     Ok((routed.cname, name))
+}
+
+/// The zone that the right to manage is for, or else the one in which the name lies.
+pub(super) async fn zone_of(session: &Session, hostname: &str) -> anyhow::Result<String> {
+    match &session.zone {
+        Some(zone) => Ok(zone.clone()),
+        None => session.api.zone_of(hostname).await?.ok_or_else(|| {
+            let problem = Problem::new(
+                format!("{hostname} lies in no domain of the edge at {}", session.api.origin()),
+                "use a name under the edge's domain (`snicket up --domain`), or add the zone by the API",
+            );
+            problem.into()
+        }),
+    }
 }
 
 /// `2xams1, 1xlon1`, as the reference shows places.

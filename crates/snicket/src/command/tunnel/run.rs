@@ -13,7 +13,7 @@ use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
 use super::flags::{Flags, Settings};
-use super::manage::{make, route_to};
+use super::manage::{make, route_to, zone_of};
 use super::session::Session;
 use crate::bootstrap::{self, Known, QuickTunnel, Wish};
 use crate::connector::{self, Connector, metrics_address};
@@ -21,6 +21,7 @@ use crate::fetch::Trust;
 use crate::inspect::Inspect;
 use crate::local::LocalEdge;
 use crate::logging::{Form, Level};
+use crate::node::host_name;
 use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
@@ -84,23 +85,38 @@ pub(super) async fn run(args: Args, flags: &Flags, form: Option<Form>, screen: S
         .await
 }
 
+/// What a tunnel is to be, without a subcommand.
+pub(super) struct Wanted {
+    /// The tunnel's.
+    pub(super) name: Option<String>,
+    /// The public name.
+    pub(super) hostname: Option<String>,
+    /// The pool that the tunnel is to be a member of.
+    pub(super) pool: Option<String>,
+}
+
 /// Without a subcommand: a named tunnel made, routed and run in one, or a quick tunnel.
-pub(super) async fn short(
-    name: Option<String>,
-    hostname: Option<String>,
-    flags: &Flags,
-    form: Option<Form>,
-    screen: Screen,
-) -> anyhow::Result<()> {
+pub(super) async fn short(wanted: Wanted, flags: &Flags, form: Option<Form>, screen: Screen) -> anyhow::Result<()> {
     let settings = flags.settings()?;
     start_log(&settings, flags, form)?;
-    let name = name.or_else(|| settings.values.name.clone());
-    let hostname = hostname.or_else(|| settings.values.hostname.clone());
+    let name = wanted.name.or_else(|| settings.values.name.clone());
+    let hostname = wanted.hostname.or_else(|| settings.values.hostname.clone());
+    let pool = wanted.pool.or_else(|| settings.values.lb_pool.clone());
     match (name, hostname) {
-        (Some(name), hostname) => named(&name, hostname, &settings, flags, screen).await,
+        (_, None) if pool.is_some() => Err(Problem::usage(
+            "--lb-pool shares a public name, and none is given",
+            "name it with --hostname",
+        )
+        .into()),
+        (Some(name), hostname) => named(&name, hostname, pool, &settings, flags, screen).await,
         (None, Some(hostname)) => {
-            // The reference's short form without a name; the name of the tunnel is then the public one.
-            named(&hostname.clone(), Some(hostname), &settings, flags, screen).await
+            let name = match &pool {
+                // Each machine is a member by itself.
+                Some(pool) => format!("{pool}-{}", host_name().as_deref().unwrap_or(&hostname)),
+                // The reference's short form without a name; the name of the tunnel is then the public one.
+                None => hostname.clone(),
+            };
+            named(&name, Some(hostname), pool, &settings, flags, screen).await
         }
         (None, None) if serves_something(&settings.values) => quick(&settings, flags, screen).await,
         (None, None) => Err(Problem::usage(
@@ -127,6 +143,7 @@ fn start_log(settings: &Settings, flags: &Flags, form: Option<Form>) -> anyhow::
 async fn named(
     name: &str,
     hostname: Option<String>,
+    pool: Option<String>,
     settings: &Settings,
     flags: &Flags,
     screen: Screen,
@@ -146,10 +163,16 @@ async fn named(
             (tunnel, read_credentials(&path)?)
         }
     };
-    let public = match &hostname {
-        Some(hostname) => Some(route_to(&session, &tunnel, hostname, false).await?.1),
-        None => None,
-    };
+    let (mut public, mut membership) = (None, None);
+    match (&hostname, pool) {
+        (Some(hostname), Some(pool)) => {
+            let zone = zone_of(&session, hostname).await?;
+            public = Some(session.api.route_lb(&zone, tunnel.id, hostname, &pool).await?.name);
+            membership = Some((zone, pool));
+        }
+        (Some(hostname), None) => public = Some(route_to(&session, &tunnel, hostname, false).await?.1),
+        (None, _) => (),
+    }
     let mut way = Way::find(settings)?;
     if way.local.is_none() {
         way.told = bootstrap::ask(session.api.origin(), session.api.trust()).await.ok();
@@ -172,7 +195,14 @@ async fn named(
             };
             announce(&ready, screen);
         })
-        .await
+        .await?;
+    if let Some((zone, pool)) = membership
+        && let Err(error) = session.api.leave_pool(&zone, tunnel.id, &pool).await
+    {
+        // Nobody is led to a tunnel without a connection; the pool just goes on naming it.
+        tracing::warn!(pool, %error, "the pool still has this tunnel among its members");
+    }
+    Ok(())
 }
 
 async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Result<()> {

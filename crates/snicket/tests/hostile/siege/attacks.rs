@@ -108,19 +108,23 @@ attacks! {
     agent_quic_streams, 20, "Agent, over QUIC: streams and datagrams of its own, without end";
 }
 
-/// No attack: honest visitors, as many as the largest attack has connections.
-pub(super) const CROWD: Attack = Attack {
-    name: "crowd",
-    what: "honest visitors",
-    workers: 1000,
-    attacker: |target, number| Box::pin(honest(target, number)),
-};
+/// No attack: honest visitors, as many as the largest attack has connections, over each protocol.
+pub(super) const CROWDS: [Attack; 5] = [
+    crowd("crowd_http1", "honest visitors over HTTP/1.1", |target, _| Box::pin(honest(target, Protocol::Http1))),
+    crowd("crowd_tls", "honest visitors over TLS", |target, _| Box::pin(honest(target, Protocol::Tls))),
+    crowd("crowd_http2", "honest visitors over HTTP/2", |target, _| Box::pin(honest(target, Protocol::Http2))),
+    crowd("crowd_udp", "honest visitors of a port of UDP", |target, _| Box::pin(honest(target, Protocol::Udp))),
+    crowd("crowd_http3", "honest visitors over HTTP/3", |target, _| Box::pin(honest(target, Protocol::Http3))),
+];
+
+/// In each crowd.
+pub(super) const VISITORS: usize = 1000;
+
+const fn crowd(name: &'static str, what: &'static str, attacker: Attacker) -> Attack {
+    Attack { name, what, workers: VISITORS, attacker }
+}
 
 impl Attack {
-    pub(super) fn workers(&self) -> usize {
-        self.workers
-    }
-
     /// Whether it comes from an agent that is registered.
     pub(super) fn is_from_within(&self) -> bool {
         self.name.starts_with("agent_")
@@ -137,7 +141,7 @@ pub(super) async fn attack(told: &Value) {
     let text = |key: &str| told[key].as_str().unwrap().to_owned();
     let address = |key: &str| text(key).parse().unwrap();
     let name = text("attack");
-    let attack = ATTACKS.iter().chain([&CROWD]).find(|attack| attack.name == name).unwrap();
+    let attack = ATTACKS.iter().chain(&CROWDS).find(|attack| attack.name == name).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(text("ca")).unwrap()).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -204,24 +208,33 @@ const VISIT: Duration = Duration::from_secs(2);
 /// Bytes of an honest visitor's datagram, which fits into a packet everywhere.
 const DATAGRAM: usize = 1_000;
 
-/// Fetches 100 KB over one of the ways there are, and stays for a while.
-async fn honest(target: Target, number: usize) -> std::io::Result<()> {
+/// What honest visitors come by.
+enum Protocol {
+    Http1,
+    Tls,
+    Http2,
+    Udp,
+    Http3,
+}
+
+/// Fetches 100 KB, and stays for a while.
+async fn honest(target: Target, protocol: Protocol) -> std::io::Result<()> {
     const LENGTH: usize = 100_000;
     let ask = |host: &str| format!("GET /bytes?n={LENGTH} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    match number % 5 {
-        0 => {
+    match protocol {
+        Protocol::Http1 => {
             let mut stream = TcpStream::connect(target.http).await?;
             stream.write_all(ask(&target.host).as_bytes()).await?;
             stream.read_exact(&mut vec![0; LENGTH]).await?;
             sleep(VISIT).await;
         }
-        1 => {
+        Protocol::Tls => {
             let mut stream = handshake(&target, target.https, &target.host, &[]).await?;
             stream.write_all(ask(&target.host).as_bytes()).await?;
             stream.read_exact(&mut vec![0; LENGTH]).await?;
             sleep(VISIT).await;
         }
-        2 => {
+        Protocol::Http2 => {
             // Windows for all of it, as far as the connection goes.
             let mut stream = TcpStream::connect(target.http).await?;
             let path = format!("/bytes?n={LENGTH}");
@@ -232,7 +245,7 @@ async fn honest(target: Target, number: usize) -> std::io::Result<()> {
             stream.read_exact(&mut vec![0; LENGTH]).await?;
             sleep(VISIT).await;
         }
-        3 => {
+        Protocol::Udp => {
             // As many bytes, to the port whose origin says everything again.
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             socket.connect(target.port).await?;
@@ -243,7 +256,7 @@ async fn honest(target: Target, number: usize) -> std::io::Result<()> {
             }
             sleep(VISIT).await;
         }
-        _ => {
+        Protocol::Http3 => {
             let (_endpoint, connection) = dial(&target, quic_config(&target, b"h3")).await?;
             let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
             control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::attacks::CROWD;
+use super::attacks::VISITORS;
 use super::{Served, Usage};
 
 /// Memory that may stay whatever was attacked: what is left between the pages that are given back, and the tables of connections
@@ -131,7 +131,7 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
          the origin that it attacks, since they are on other machines in truth and would only take the victim's cores here; so are the \
          victim, its agent and its origin, which wait for nobody here (SCHED_RR). The first row is how much that leaves over: a program that attacks nobody and is just as busy.\n\n\
          Memory is what the process holds beside the pages of the program's file. It was {} MiB when the edge had started and served \
-         a few, {} MiB a minute after a crowd of {} honest visitors over every protocol, which is the baseline, and {} MiB a minute \
+         a few, {} MiB a minute after crowds of {} honest visitors over each protocol, which is the baseline, and {} MiB a minute \
          after the last attack. Back means: memory within 10 % of the baseline{}, descriptors and tasks within 10 % and a handful. \
          Baseline of these: {} descriptors, {} tasks; at the end: {} and {}.\n\n\
          In {held} of {} rows the 99th percentile stayed within {MOST_TIMES} times of that in peace.\n\n\
@@ -139,7 +139,7 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
          |---|---|---|---|---|---|---|---|---|---|\n",
         mib(cold.kib),
         mib(warm.kib),
-        CROWD.workers(),
+        VISITORS,
         mib(end.kib),
         if SLACK_KIB > 0 { format!(" and {} MiB", SLACK_KIB / 1024) } else { String::new() },
         warm.descriptors,
