@@ -3,6 +3,7 @@
 mod leading;
 mod lookup;
 mod own;
+mod sign;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::query::Code;
 use lookup::Found;
 
 pub use leading::{Asker, Lead, Member, Members, Unchecked};
+pub(crate) use sign::{Signers, Signing};
 
 /// Of what leaves the time to the edge, and of all that is the edge's own.
 pub(crate) const AUTOMATIC_TTL: u32 = 300;
@@ -49,6 +51,8 @@ pub(crate) struct World<'a> {
     pub(crate) members: &'a dyn Members,
     pub(crate) outside: &'a dyn Outside,
     pub(crate) asker: &'a Asker,
+    /// For those who want signatures.
+    pub(crate) signing: Option<Signing<'a>>,
 }
 
 /// What names outside of our zones lead to, of those that flattened aliases lead to.
@@ -70,17 +74,20 @@ pub(crate) struct Answer {
     pub(crate) is_of_name: bool,
     /// For how many bits of the asker's subnet it is the same.
     pub(crate) scope: Option<u8>,
+    /// When its signatures are to be made anew, in seconds since 1970, in a circle.
+    pub(crate) until: Option<u32>,
 }
 
 /// Answers a question for the records of a type.
 pub(crate) fn answer(world: World<'_>, name: &Name, kind: u16) -> Answer {
     let mut making = Making::new(world, kind, 0);
+    making.asked = name.as_wire().into();
     making.follow(&name.to_text());
-    let Making { code, is_authoritative, sections, zones, is_lasting, is_wild, scope, .. } = making;
+    let Making { code, is_authoritative, sections, zones, is_lasting, is_wild, scope, until, .. } = making;
     let [answers, authorities, additionals] = &sections;
     let body = Body::write(code, is_authoritative, name.as_wire(), [answers, authorities, additionals]);
     let is_of_name = !is_wild && !answers.is_empty();
-    Answer { body, zones, is_lasting, is_of_name, scope }
+    Answer { body, zones, is_lasting, is_of_name, scope, until }
 }
 
 /// An answer in the making.
@@ -96,6 +103,11 @@ struct Making<'a> {
     /// A wildcard stands behind it.
     is_wild: bool,
     scope: Option<u8>,
+    until: Option<u32>,
+    /// As on the wire, in lower case.
+    asked: Box<[u8]>,
+    /// The last name has nothing of what was asked for.
+    denies: bool,
     /// The name at which an alias leads out of our zones.
     leads_out: Option<Box<str>>,
 }
@@ -116,6 +128,9 @@ impl<'a> Making<'a> {
             is_lasting: true,
             is_wild: false,
             scope: None,
+            until: None,
+            asked: Box::default(),
+            denies: false,
             leads_out: None,
         }
     }
@@ -160,7 +175,27 @@ impl<'a> Making<'a> {
     fn in_zone(&mut self, zone: &'a Zone, owner: &Owner, name: &str, step: usize) -> Onwards {
         let world = self.world;
         let host = lookup::host_within(name, &zone.name)?;
-        match lookup::look_up(&world, zone, host, self.kind == DS) {
+        let found = lookup::look_up(&world, zone, host, self.kind == DS);
+        let signer = self.signer(zone);
+        let types = signer.as_ref().map(|_| self.types(&found, zone, host)).unwrap_or_default();
+        let before = [self.sections[0].len(), self.sections[1].len()];
+        let next = self.of_found(found, zone, owner, (host, name), step);
+        if let Some(signer) = signer {
+            self.sign(zone, &signer, types, owner, before);
+        }
+        next
+    }
+
+    /// Answers with what is at a name.
+    fn of_found(
+        &mut self,
+        found: Found<'_>,
+        zone: &'a Zone,
+        owner: &Owner,
+        (host, name): (&str, &str),
+        step: usize,
+    ) -> Onwards {
+        match found {
             Found::Cut { host, set } => {
                 self.refer(zone, host, set);
                 self.is_authoritative = step > 0;
@@ -183,7 +218,7 @@ impl<'a> Making<'a> {
                 self.or_no_data(zone, owner)
             }
             Found::Nothing => {
-                let is_a_zone = world.snapshot.zone_named(name).is_some();
+                let is_a_zone = self.world.snapshot.zone_named(name).is_some();
                 self.code = if is_a_zone { Code::NoError } else { Code::NxDomain };
                 self.deny(zone, owner);
                 None
@@ -204,6 +239,9 @@ impl<'a> Making<'a> {
             let soa = self.soa(zone);
             self.push(0, owner, SOA, AUTOMATIC_TTL, &soa);
             return None;
+        }
+        if let Some(data) = self.key_data(zone).filter(|_| is_apex) {
+            self.push(0, owner, self.kind, AUTOMATIC_TTL, &data);
         }
         let proxied = records.iter().find(|record| record.proxied && !zone.traits.paused);
         if let Some(proxied) = proxied.filter(|_| matches!(self.kind, A | AAAA | CNAME)) {
@@ -279,7 +317,8 @@ impl<'a> Making<'a> {
             self.code = Code::ServFail;
             return;
         }
-        let mut inner = Making::new(self.world, self.kind, self.depth + 1);
+        // What comes of it is this zone's to sign.
+        let mut inner = Making::new(World { signing: None, ..self.world }, self.kind, self.depth + 1);
         inner.follow(target);
         self.zones.append(&mut inner.zones);
         self.is_lasting &= inner.is_lasting;
@@ -338,6 +377,7 @@ impl<'a> Making<'a> {
         let snapshot = self.world.snapshot;
         let cut = Owner::Named(lookup::whole(host, &zone.name));
         let servers = || set.records.iter().filter(|record| record.content.kind() == RecordType::Ns);
+        let is_signed = self.signer(zone).is_some();
         let ttl = servers().map(ttl_of).min().unwrap_or(AUTOMATIC_TTL);
         for server in servers() {
             let Some(data) = server.content.to_wire() else { continue };
@@ -349,6 +389,9 @@ impl<'a> Making<'a> {
                     self.push(2, &Owner::Named(server.content.text().into()), kind.code(), ttl_of(record), &data);
                 }
             }
+        }
+        if is_signed {
+            self.push_delegation_keys(&cut, set);
         }
     }
 
@@ -363,6 +406,7 @@ impl<'a> Making<'a> {
 
     /// Says how long a denial holds (RFC 2308, section 3).
     fn deny(&mut self, zone: &Zone, owner: &Owner) {
+        self.denies = true;
         let soa = self.soa(zone);
         let apex = match owner {
             Owner::Named(name) if **name == *zone.name.as_str() => owner.clone(),

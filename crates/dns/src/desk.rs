@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use lru::LruCache;
 use registry::{Hostname, Registry, ZoneId};
 
-use crate::answer::{self, Answer, Asker, Members, Outside, World};
+use crate::answer::{self, Answer, Asker, Members, Outside, Signers, Signing, World};
 use crate::book::Book;
 use crate::cookie::Cookies;
 use crate::limit::{Kind, Limit, Verdict};
@@ -32,13 +32,14 @@ pub(crate) struct Sources {
     pub(crate) members: Arc<dyn Members>,
     pub(crate) outside: Arc<dyn Outside>,
     pub(crate) cookies: Cookies,
+    pub(crate) signers: Signers,
 }
 
 /// Answers questions. Needs `&mut` and no lock: each thread has one of its own.
 pub struct Desk {
     sources: Arc<Sources>,
     book: Arc<Book>,
-    /// By name in lower case, and type.
+    /// By name in lower case, type, and whether they are signed.
     prepared: LruCache<Box<[u8]>, Prepared>,
     limit: Limit,
     started: Instant,
@@ -60,6 +61,8 @@ struct Prepared {
     /// The zones that it was made of, and their serial numbers then.
     zones: Box<[(ZoneId, u32)]>,
     epoch: u64,
+    /// When its signatures are to be made anew, in seconds since 1970, in a circle.
+    until: Option<u32>,
     /// The latest edition of the book with which it was compared.
     edition: u64,
 }
@@ -97,7 +100,10 @@ impl Desk {
     pub(crate) fn new(sources: Arc<Sources>) -> Self {
         let book = sources.book.load_full();
         let (limit, started) = (Limit::new(), Instant::now());
-        Self { sources, book, prepared: LruCache::unbounded(), limit, started, moment: Moment::default() }
+        let moment = Moment::default();
+        let mut desk = Self { sources, book, prepared: LruCache::unbounded(), limit, started, moment };
+        desk.refresh();
+        desk
     }
 
     /// Takes in what has changed, and the time. Called before each batch of questions.
@@ -181,7 +187,7 @@ impl Desk {
         message: &mut Vec<u8>,
     ) -> (Reply, Likeness) {
         if let Some(prepared) = self.prepared.get_mut(key.as_bytes()) {
-            if prepared.holds(&self.book) {
+            if prepared.holds(&self.book, self.moment.seconds) {
                 let is_cut = prepared.body.assemble(query, most, &options, message);
                 let code = prepared.body.code() as u16;
                 return (Reply::Answer { code, is_cut, was_prepared: true }, prepared.likeness);
@@ -189,7 +195,8 @@ impl Desk {
             self.prepared.pop(key.as_bytes());
         }
         let asker = Asker { address: from, subnet: query.edns.and_then(|edns| edns.options.subnet) };
-        let Some(Answer { body: Some(body), zones, is_lasting, is_of_name, scope }) = self.make(query, &asker) else {
+        let Some(Answer { body: Some(body), zones, is_lasting, is_of_name, scope, until }) = self.make(query, &asker)
+        else {
             return (fail(query, message), Likeness::Refusal);
         };
         options.subnet = asker.subnet.zip(scope);
@@ -207,14 +214,14 @@ impl Desk {
             if self.prepared.len() >= PREPARED {
                 self.prepared.pop_lru();
             }
-            self.prepared.put(key.as_bytes().into(), Prepared { body, likeness, zones, epoch, edition });
+            self.prepared.put(key.as_bytes().into(), Prepared { body, likeness, zones, epoch, until, edition });
         }
         (reply, likeness)
     }
 
     /// Makes an answer; `None` if that is not possible, which is a mistake of ours and costs this answer alone.
     fn make(&self, query: &Query<'_>, asker: &Asker) -> Option<Answer> {
-        let Sources { registry, domain, members, outside, .. } = &*self.sources;
+        let Sources { registry, domain, members, outside, signers, .. } = &*self.sources;
         // Behind the book, so that what the answer is taken for is never newer than it is.
         let snapshot = registry.snapshot();
         let world = World {
@@ -224,6 +231,7 @@ impl Desk {
             members: members.as_ref(),
             outside: outside.as_ref(),
             asker,
+            signing: query.edns.filter(|edns| edns.dnssec_ok).map(|_| Signing { signers, now: self.moment.seconds }),
         };
         let made = catch_unwind(AssertUnwindSafe(|| answer::answer(world, &query.name, query.kind)));
         made.map_err(|_| tracing::error!(kind = query.kind, "making an answer has panicked")).ok()
@@ -231,7 +239,11 @@ impl Desk {
 }
 
 impl Prepared {
-    fn holds(&mut self, book: &Book) -> bool {
+    fn holds(&mut self, book: &Book, now: u32) -> bool {
+        // In half of the circle.
+        if self.until.is_some_and(|until| until.wrapping_sub(now) > u32::MAX / 2) {
+            return false;
+        }
         if self.edition == book.edition {
             return true;
         }
@@ -243,16 +255,18 @@ impl Prepared {
 
 /// What tells prepared answers apart.
 struct Key {
-    bytes: [u8; 257],
+    bytes: [u8; 258],
     length: usize,
 }
 
 impl Key {
     fn of(query: &Query<'_>) -> Self {
         let name = query.name.as_wire();
-        let mut key = Self { bytes: [0; 257], length: name.len() + 2 };
+        let mut key = Self { bytes: [0; 258], length: name.len() + 3 };
+        let [high, low] = query.kind.to_be_bytes();
+        let wants_signatures = query.edns.is_some_and(|edns| edns.dnssec_ok);
         key.bytes[..name.len()].copy_from_slice(name);
-        key.bytes[name.len()..key.length].copy_from_slice(&query.kind.to_be_bytes());
+        key.bytes[name.len()..key.length].copy_from_slice(&[high, low, wants_signatures.into()]);
         key
     }
 

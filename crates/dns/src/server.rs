@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answer::Members;
+use crate::answer::{Members, Signers};
 use crate::book;
 use crate::cookie::Cookies;
 use crate::desk::{Desk, Sources};
@@ -55,8 +55,15 @@ impl Server {
             tokio::spawn(book::keep(registry.clone(), Arc::clone(&book))).abort_handle(),
             tokio::spawn(lookups).abort_handle(),
         ];
-        let sources =
-            Arc::new(Sources { registry, book, domain: config.domain, members, outside, cookies: Cookies::default() });
+        let sources = Arc::new(Sources {
+            registry,
+            book,
+            domain: config.domain,
+            members,
+            outside,
+            cookies: Cookies::default(),
+            signers: Signers::default(),
+        });
         let mut server = Self {
             address,
             sources,

@@ -28,7 +28,7 @@ use crate::resource::{
 };
 use crate::schema::{FirstRoute, Schema};
 use crate::zone::LargeChange;
-use crate::{AccountId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId};
+use crate::{AccountId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId, ZoneKey};
 use acme::Acme;
 use audit::AuditLog;
 use balance::Balance;
@@ -50,6 +50,7 @@ pub struct Snapshot {
     zones: OrdMap<ZoneId, Arc<Versioned<Zone>>>,
     zone_names: HashMap<Hostname, ZoneId>,
     zones_by_age: OrdMap<(Timestamp, ZoneId), Arc<Versioned<Zone>>>,
+    zone_keys: OrdMap<ZoneId, Arc<Versioned<ZoneKey>>>,
     tunnels: HashMap<Uuid, Arc<Versioned<Tunnel>>>,
     tunnels_by_age: OrdSet<(Timestamp, Uuid)>,
     claims: HashMap<TunnelName, Arc<Versioned<NameClaim>>>,
@@ -120,6 +121,11 @@ impl Snapshot {
     pub fn zone_of(&self, hostname: &str) -> Option<&Arc<Versioned<Zone>>> {
         let hostname = hostname.strip_prefix("*.").unwrap_or(hostname);
         self.zone_named(hostname).or_else(|| parents(hostname).find_map(|name| self.zone_named(name)))
+    }
+
+    /// The key by which a zone's answers are signed, if one was made.
+    pub fn zone_key(&self, id: ZoneId) -> Option<&Arc<Versioned<ZoneKey>>> {
+        self.zone_keys.get(&id)
     }
 
     /// All zones, the oldest first.
@@ -289,6 +295,11 @@ impl Snapshot {
                 let (id, zone) = (parse(id)?, decode(value, revision)?);
                 self.set_zone(id, zone.clone());
                 Change::Zone(id, zone)
+            }
+            ZoneKey::KIND => {
+                // Whoever makes or removes one writes the zone, too.
+                set_ordered(&mut self.zone_keys, parse(id)?, decode(value, revision)?);
+                return Ok(());
             }
             Tunnel::KIND => {
                 let (id, tunnel) = (parse(id)?, decode(value, revision)?);

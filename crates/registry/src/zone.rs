@@ -2,6 +2,7 @@
 
 mod change;
 mod hold;
+mod key;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::{AccountId, Hostname, ZoneId};
 
 pub use change::ZoneError;
 pub(crate) use hold::{HoldId, LargeChange, NAMES_AT_ONCE};
+pub use key::ZoneKey;
 
 /// A domain whose records are kept here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

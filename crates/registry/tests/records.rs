@@ -421,8 +421,11 @@ async fn a_deleted_zone_takes_everything_with_it_and_may_come_again() {
         (0..350).map(|index| create(&format!("h{index}.example.test"), RecordType::A, "192.0.2.1")).collect();
     registry.edit_records(at(1), zone, &edits).await.unwrap();
     assert_eq!(registry.snapshot().record_count(zone), 350);
+    registry.sign_zone(at(1), zone, true).await.unwrap();
+    assert!(registry.snapshot().zone_key(zone).is_some());
     registry.delete_zone(at(2), zone).await.unwrap();
     let snapshot = registry.snapshot();
+    assert!(snapshot.zone_key(zone).is_none());
     assert!(snapshot.zone(zone).is_none() && snapshot.zone_named("example.test").is_none());
     assert_eq!((snapshot.zone_count(), snapshot.record_count(zone)), (0, 0));
     assert!(matches!(registry.delete_zone(at(3), zone).await, Err(ZoneError::NotFound(_))));

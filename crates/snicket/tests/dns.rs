@@ -54,6 +54,30 @@ async fn what_the_api_makes_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn zones_are_signed_when_asked_for() {
+    let Some(program) = peer("dig", "install bind9-dnsutils") else { return };
+    let mut edge = Edge::start_with(&["--dns", "127.0.0.1:0", "--domain", "example.test"]).await;
+    let (_, zones) = edge.call("GET", "/client/v4/zones", None).await;
+    let path = format!("/client/v4/zones/{}/dnssec", zones["result"][0]["id"].as_str().expect("a zone has an id"));
+    let (status, signed) = edge.call("PATCH", &path, Some(json!({ "status": "active" }))).await;
+    assert_eq!((status, &signed["result"]["status"]), (200, &json!("active")), "{signed}");
+    let key = format!("257 3 13 {}", signed["result"]["public_key"].as_str().expect("a key"));
+    let has_key = async |server| {
+        dig(&program, server, &["example.test", "DNSKEY"]).await.replace(' ', "") == key.replace(' ', "")
+    };
+    let server = address(&edge);
+    until(LIMIT, "the key is answered", async || has_key(server).await).await;
+    assert!(dig(&program, server, &["+dnssec", "example.test", "SOA"]).await.contains("SOA 13 2 300 "));
+    // The key is kept.
+    edge.kill().await;
+    edge.start_again().await;
+    let server = address(&edge);
+    until(LIMIT, "the key is still the same", async || has_key(server).await).await;
+    let (_, shown) = edge.call("GET", &path, None).await;
+    assert_eq!(shown["result"]["ds"], signed["result"]["ds"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_tunnels_lead_to_the_edge() {
     let Some(program) = peer("dig", "install bind9-dnsutils") else { return };
     let edge = Edge::start_with(&["--dns", "127.0.0.1:0"]).await;

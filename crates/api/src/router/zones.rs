@@ -1,7 +1,8 @@
 use serde_json::json;
 
 use crate::openapi::schema::{
-    Schema, any_of, anything, count, flag, hostname, id, list, map, may, must, null, object, one_of, text, time,
+    Schema, any_of, anything, count, flag, hostname, id, integer, list, map, may, must, null, object, one_of, text,
+    time,
 };
 use crate::openapi::{Routes, delete, get, patch, post};
 use crate::zone::{self, dnssec, purge, setting};
@@ -117,9 +118,9 @@ fn purged() -> Schema {
 }
 
 fn signed() -> Schema {
-    const NOTHING: [&str; 9] =
-        ["flags", "algorithm", "key_type", "digest_type", "digest_algorithm", "digest", "ds", "key_tag", "public_key"];
-    object(NOTHING.map(|name| must(name, null())))
-        .with([must("status", one_of(&["pending", "disabled"])), must("modified_on", time())])
+    const TEXTS: [&str; 7] = ["algorithm", "key_type", "digest_type", "digest_algorithm", "digest", "ds", "public_key"];
+    object(TEXTS.map(|name| must(name, text().or_null())))
+        .with(["flags", "key_tag"].map(|name| must(name, integer(0, 65_535).or_null())))
+        .with([must("status", one_of(&["active", "pending", "disabled"])), must("modified_on", time())])
         .named("Dnssec")
 }

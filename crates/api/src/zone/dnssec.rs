@@ -1,12 +1,12 @@
-//! Whether a zone's answers are to be signed: the wish is kept, and nothing is signed yet. So a zone for which it is on is
-//! `pending`, without keys, which is what tools show while a key is not published.
+//! Whether a zone's answers are signed, and with which key. A zone for which that is on is `pending` as long as no node answers
+//! by DNS.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
-use registry::Zone;
+use registry::{Snapshot, Zone, ZoneKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ struct ChangeBody {
 
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(zone): Path<String>) -> Answer {
     let snapshot = shared.state.registry.snapshot();
-    Ok(success(shown(find(&snapshot, &zone)?)))
+    Ok(success(shown(find(&snapshot, &zone)?, &snapshot)))
 }
 
 pub(crate) async fn change(State(shared): State<Arc<Shared>>, Path(zone): Path<String>, body: Body) -> Answer {
@@ -37,24 +37,43 @@ pub(crate) async fn change(State(shared): State<Arc<Shared>>, Path(zone): Path<S
         Some("pending") | None => None,
         Some(_) => return Err(ApiError::not_valid("status: active or disabled is wanted")),
     };
-    let changed = registry.change_zone(Timestamp::now(), id, |traits, _| {
-        traits.signed = signed.unwrap_or(traits.signed);
-    });
-    Ok(success(shown(&changed.await?)))
+    if let Some(signed) = signed {
+        registry.sign_zone(Timestamp::now(), id, signed).await?;
+    }
+    let snapshot = registry.snapshot();
+    Ok(success(shown(find(&snapshot, &zone)?, &snapshot)))
 }
 
-fn shown(zone: &Zone) -> Value {
+fn shown(zone: &Zone, snapshot: &Snapshot) -> Value {
+    let is_answered = snapshot.nodes().any(|node| node.addresses.dns.is_some());
+    let key = snapshot.zone_key(zone.id).filter(|_| zone.traits.signed);
+    let status = match (zone.traits.signed, key) {
+        (false, _) => "disabled",
+        (true, Some(_)) if is_answered => "active",
+        (true, _) => "pending",
+    };
+    let shown = key.map(|key| {
+        let digest: String = key.digest(&zone.name).iter().map(|byte| format!("{byte:02X}")).collect();
+        let (tag, algorithm, digest_type) = (key.tag(), ZoneKey::ALGORITHM, ZoneKey::DIGEST_TYPE);
+        let ds = format!("{}. 3600 IN DS {tag} {algorithm} {digest_type} {digest}", zone.name);
+        (tag, digest, ds, key.public().to_owned())
+    });
+    let (tag, digest, ds, public) = match shown {
+        Some((tag, digest, ds, public)) => (Some(tag), Some(digest), Some(ds), Some(public)),
+        None => (None, None, None, None),
+    };
+    let with_key = |value: Value| if key.is_some() { value } else { Value::Null };
     json!({
-        "status": if zone.traits.signed { "pending" } else { "disabled" },
-        "flags": null,
-        "algorithm": null,
-        "key_type": null,
-        "digest_type": null,
-        "digest_algorithm": null,
-        "digest": null,
-        "ds": null,
-        "key_tag": null,
-        "public_key": null,
+        "status": status,
+        "flags": with_key(json!(ZoneKey::FLAGS)),
+        "algorithm": with_key(json!(ZoneKey::ALGORITHM.to_string())),
+        "key_type": with_key(json!("ECDSAP256SHA256")),
+        "digest_type": with_key(json!(ZoneKey::DIGEST_TYPE.to_string())),
+        "digest_algorithm": with_key(json!("SHA256")),
+        "digest": digest,
+        "ds": ds,
+        "key_tag": tag,
+        "public_key": public,
         "modified_on": zone.modified_at(),
     })
 }

@@ -110,7 +110,15 @@ async fn settings_are_kept_and_checked() {
     let dnssec = format!("/zones/{}/dnssec", edge.zone);
     assert_eq!(edge.get(&dnssec).await.result()["status"], "disabled");
     let wished = edge.call(Method::PATCH, &dnssec, r#"{"status":"active"}"#).await.result();
-    assert_eq!((&wished["status"], &wished["ds"]), (&json!("pending"), &Value::Null));
+    // No node answers by DNS here.
+    assert_eq!((&wished["status"], &wished["algorithm"]), (&json!("pending"), &json!("13")));
+    let ds = format!("example.test. 3600 IN DS {} 13 2 {}", wished["key_tag"], wished["digest"].as_str().unwrap());
+    assert_eq!(wished["ds"], ds);
+    let off = edge.call(Method::PATCH, &dnssec, r#"{"status":"disabled"}"#).await.result();
+    assert_eq!((&off["status"], &off["ds"]), (&json!("disabled"), &Value::Null));
+    // Others may know the key for days.
+    let again = edge.call(Method::PATCH, &dnssec, r#"{"status":"active"}"#).await.result();
+    assert_eq!(again["public_key"], wished["public_key"]);
     edge.call(Method::PATCH, &dnssec, r#"{"status":"maybe"}"#).await.refused(400, 1004);
     assert_eq!(edge.get(&format!("/zones/{}/pagerules", edge.zone)).await.result(), json!([]));
 }

@@ -10,4 +10,5 @@ mod flood;
 mod oracle;
 mod peers;
 mod setting;
+mod signed;
 mod wire;

@@ -11,14 +11,14 @@ use super::{Batch, Engine, Feed, FeedError, Guard, Live, Revision, State, Write}
 use crate::certificate::CertificateAuthority;
 use crate::resource::{Resource as _, Tunnel, TunnelAccess};
 use crate::transfer::chunks;
-use crate::{AcmeAccount, AcmeCertificate, CommitError, EngineError, Item, Monitor, OpenError};
+use crate::{AcmeAccount, AcmeCertificate, CommitError, EngineError, Item, Monitor, OpenError, ZoneKey};
 
 pub use keys::{BadKeys, Keys};
 
 /// Kinds whose values hold something that lets in whoever knows it: tunnels' secrets, what passwords are compared
-/// with, headers by which monitors and rules may show who they are, the keys of authorities, and those of public certificates
-/// and of the accounts that they are ordered by.
-const SECRET_KINDS: [&str; 7] = [
+/// with, headers by which monitors and rules may show who they are, the keys of authorities, of zones, and those of public
+/// certificates and of the accounts that they are ordered by.
+const SECRET_KINDS: [&str; 8] = [
     Tunnel::KIND,
     TunnelAccess::KIND,
     Monitor::KIND,
@@ -26,6 +26,7 @@ const SECRET_KINDS: [&str; 7] = [
     CertificateAuthority::KIND,
     AcmeAccount::KIND,
     AcmeCertificate::KIND,
+    ZoneKey::KIND,
 ];
 /// Holds nothing: by it a node sees at its start that it has another key than the others, be there secrets or not.
 const CHECK: &str = "seal/check";

@@ -132,7 +132,8 @@ impl Registry {
             let names = snapshot.passthrough_within(zone).map(|name| (name.key(), name.revision));
             let balancers = snapshot.balancer_entries(id).map(|balancer| (balancer.key(), balancer.revision));
             let items = snapshot.item_entries(id).map(|item| (item.key(), item.revision));
-            for (key, revision) in sets.chain(names).chain(balancers).chain(items).take(SWEPT) {
+            let keys = snapshot.zone_key(id).map(|key| (key.key(), key.revision));
+            for (key, revision) in sets.chain(names).chain(balancers).chain(items).chain(keys).take(SWEPT) {
                 transaction.expect_at(&key, revision).delete(&key);
             }
             if transaction.writes.is_empty() {
