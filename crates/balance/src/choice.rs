@@ -43,6 +43,8 @@ pub struct Walk<'a> {
     tried: Vec<Candidate>,
     /// The latest one.
     current: Option<Candidate>,
+    /// What the failures so far leave to choose from.
+    left: Left,
     /// Members that a request went to.
     tries: usize,
 }
@@ -61,6 +63,16 @@ enum Stage {
     /// Anybody in the fallback pool.
     Last,
     Over,
+}
+
+/// To whom a request may go that has failed somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Anybody,
+    /// The others of this pool.
+    Pool(usize),
+    /// The member of its session, should that come back.
+    Member(Candidate),
 }
 
 impl Stage {
@@ -94,6 +106,7 @@ impl<'a> Walk<'a> {
             done: Vec::new(),
             tried: Vec::new(),
             current: None,
+            left: Left::Anybody,
             tries: 0,
         };
         let pinned = walk.session.member.and_then(|member| plan.find(member));
@@ -110,18 +123,30 @@ impl<'a> Walk<'a> {
     pub fn next(&mut self, is_linked: impl Fn(Uuid) -> bool) -> Option<&'a Arc<Member>> {
         if let Some(failed) = self.current.take() {
             self.tried.push(failed);
-            if self.tries >= Self::MOST_TRIES || self.ends_with(failed) {
+            if self.ends_with(failed) {
+                self.left = Left::Member(failed);
+            } else if !self.plan.is_across_pools {
+                self.left = Left::Pool(failed.pool);
+            }
+            if self.tries >= Self::MOST_TRIES || matches!(self.left, Left::Member(_)) {
                 self.stage = Stage::Over;
                 return None;
             }
-            if !self.plan.is_across_pools {
-                return self.next_of(failed.pool, &is_linked);
+            if let Left::Pool(pool) = self.left {
+                return self.next_of(pool, &is_linked);
             }
             // Who is in the same pool goes before others.
             if let Some(member) = self.other_of(failed.pool, &is_linked) {
                 return Some(member);
             }
-        } else if self.tries == 0
+        } else if self.stage == Stage::Over || self.tries >= Self::MOST_TRIES {
+            return None;
+        } else if let Left::Member(member) = self.left {
+            self.stage = Stage::Over;
+            return self.is_reached(member, &is_linked).then(|| self.go(member));
+        } else if let Left::Pool(pool) = self.left {
+            return self.next_of(pool, &is_linked);
+        } else if self.tried.is_empty()
             && let Some(pinned) = self.pinned.filter(|pinned| self.is_well(*pinned))
             && self.is_reached(pinned, &is_linked)
         {
@@ -145,7 +170,8 @@ impl<'a> Walk<'a> {
         self.clone().next(is_linked).is_some()
     }
 
-    /// From the start, since somebody may be there now who was not. The members that a request went to stay counted.
+    /// From the start, since somebody may be there now who was not. The members that a request went to stay counted, and a request that may
+    /// go to some only may so still.
     pub fn again(&mut self) {
         (self.stage, self.current) = (Stage::Named, None);
         self.done.clear();

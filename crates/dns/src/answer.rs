@@ -201,9 +201,16 @@ impl<'a> Making<'a> {
                 self.is_authoritative = step > 0;
                 None
             }
-            Found::Balancer(balancer) => {
+            Found::Balancer(balancer, set) => {
                 self.is_wild |= balancer.terms.name.as_str() != name;
-                self.lead(zone, owner, host, balancer)
+                let has =
+                    |kind: RecordType| set.is_some_and(|set| set.records.iter().any(|it| it.content.kind() == kind));
+                match self.kind {
+                    SRV if has(RecordType::Srv) => self.of_records(zone, owner, host, set),
+                    A | AAAA | CNAME | SRV => self.lead(zone, owner, host, balancer),
+                    // The load balancer is in the alias's place.
+                    _ => self.of_records(zone, owner, host, set.filter(|_| !has(RecordType::Cname))),
+                }
             }
             Found::Records(set) => {
                 self.is_wild |= *set.host != *host;
@@ -345,10 +352,6 @@ impl<'a> Making<'a> {
     /// Where a load balancer leads now.
     fn lead(&mut self, zone: &'a Zone, owner: &Owner, host: &str, balancer: &LoadBalancer) -> Onwards {
         let is_proxied = balancer.terms.proxied && !zone.traits.paused;
-        let is_of_apex = host == lookup::APEX && matches!(self.kind, SOA | NS);
-        if self.kind == ANY || is_of_apex {
-            return self.of_records(zone, owner, host, None);
-        }
         if is_proxied {
             self.push_edge(owner, RecordSettings::default());
             return self.or_no_data(zone, owner);

@@ -46,6 +46,8 @@ struct State<'a> {
     latest: Option<Identity>,
     /// Connections that have failed the request; one that an origin behind it has failed is as good as any.
     lost: Vec<Identity>,
+    /// The request may go to another member, and that counts already.
+    may_go: bool,
 }
 
 /// The member whose turn it is.
@@ -72,7 +74,7 @@ impl<'a> Members<'a> {
         let now = Timestamp::now();
         plan.count_request(now);
         let walk = plan.walk(visitor, now, rand::random());
-        Self { plan, ways, state: Mutex::new(State { walk, at: None, latest: None, lost: Vec::new() }) }
+        Self { plan, ways, state: Mutex::new(State { walk, at: None, latest: None, lost: Vec::new(), may_go: false }) }
     }
 
     /// Tells the member's answer, and the visitor where to come again. What counts as under way until the answer has ended is among the
@@ -95,6 +97,11 @@ impl<'a> Members<'a> {
     /// would not be asked.
     fn is_linked(&self, tunnel: Uuid) -> bool {
         self.ways.snapshot.access(tunnel).is_none() && self.ways.tunnels.pool(tunnel).pick(&[]).is_some()
+    }
+
+    /// Whether the request may go to another member than before, which counts.
+    fn takes_retry(&self, state: &mut State<'a>) -> bool {
+        std::mem::take(&mut state.may_go) || self.plan.may_retry(Timestamp::now())
     }
 
     /// Goes on to the next member, if there is one.
@@ -153,18 +160,23 @@ impl Pool for Members<'_> {
             if let Some(way) = self.way(&mut state) {
                 return Some(way);
             }
-            let may_go = state.at.is_none() || self.plan.may_retry(Timestamp::now());
+            let may_go = state.at.is_none() || self.takes_retry(&mut state);
             if !may_go || !self.turn(&mut state) {
                 return None;
             }
         }
     }
 
+    /// Who is told that there is another one leaves for it, so what that takes is taken here: of those who wait for a member that has
+    /// fallen silent, only as many leave as may go again.
     fn has_other(&self, tried: &[Identity]) -> bool {
-        let state = self.state();
+        let mut state = self.state();
         let of_tunnel = state.at.as_ref().filter(|at| !is_down(at.member)).and_then(|at| at.member.target.tunnel());
         of_tunnel.is_some_and(|tunnel| self.ways.tunnels.pool(tunnel).has_other(tried))
-            || state.walk.has_next(|tunnel| self.is_linked(tunnel))
+            || (state.walk.has_next(|tunnel| self.is_linked(tunnel)) && {
+                state.may_go = self.takes_retry(&mut state);
+                state.may_go
+            })
     }
 
     fn retried(&self, why: Retry) {
@@ -194,7 +206,7 @@ impl Pool for Members<'_> {
 
     fn turns(&self) -> bool {
         let mut state = self.state();
-        self.plan.may_retry(Timestamp::now()) && self.turn(&mut state)
+        self.takes_retry(&mut state) && self.turn(&mut state)
     }
 
     async fn await_one(&self, tried: &[Identity], time: Duration) -> Option<Way> {

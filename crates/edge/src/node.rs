@@ -97,7 +97,7 @@ impl Edge {
             Arc::clone(&metrics),
             agents.clone(),
         );
-        let (board, members_of) = (Arc::new(Board::default()), registry.clone());
+        let (board, members_of) = (Arc::new(Board::at(&config.location)), registry.clone());
         let directs = Arc::new(Directs::new(Arc::clone(&config.origins)));
         let site = Site {
             registry: registry.clone(),

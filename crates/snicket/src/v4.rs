@@ -415,9 +415,15 @@ impl Api {
         self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 
-    /// Takes a tunnel out of a pool.
-    pub(crate) async fn leave_pool(&self, zone: &str, tunnel: Uuid, pool: &str) -> anyhow::Result<Value> {
-        let body = json!({ "lb_pool": pool });
+    /// Takes a tunnel out of a pool, unless it has other connectors than this one.
+    pub(crate) async fn leave_pool(
+        &self,
+        zone: &str,
+        tunnel: Uuid,
+        pool: &str,
+        connector: Uuid,
+    ) -> anyhow::Result<Value> {
+        let body = json!({ "lb_pool": pool, "connector_id": connector });
         self.call(Method::DELETE, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 

@@ -70,7 +70,7 @@ impl HttpOrigin {
         let host_header = options.http_host_header.as_deref().map(HeaderValue::from_str).transpose();
         Ok(Self {
             http1: Pool::new(http1, options.keep_alive_connections, options.keep_alive_timeout),
-            http2: client(options).http2_only(!tls).build(http2),
+            http2: client(options, permits.is_none()).http2_only(!tls).build(http2),
             prefers_http2: tls && options.http2_origin,
             by_sni: tls && options.match_sni_to_host,
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
@@ -259,11 +259,14 @@ fn give_way() {
 }
 
 /// For HTTP/2, which multiplexes; a TLS origin may choose HTTP/1.1 nevertheless.
-fn client(options: &OriginOptions) -> Builder {
+/// Where visitors choose the hosts, and every host has connections of its own, none of these waits for the next request
+/// (`keeps_idle`): there would be no end of them.
+fn client(options: &OriginOptions, keeps_idle: bool) -> Builder {
+    let most_idle = if keeps_idle { options.keep_alive_connections } else { 0 };
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(options.keep_alive_connections)
+        .pool_max_idle_per_host(most_idle)
         // Zero is no limit, as in the reference.
         .pool_idle_timeout(Some(options.keep_alive_timeout).filter(|age| !age.is_zero()))
         .http1_title_case_headers(true)

@@ -61,8 +61,9 @@ pub(super) fn routes() -> Routes {
                 put("Lead a name to a tunnel, or to a pool with the tunnel in it", route::put, |it| {
                     it.takes(route_wanted()).answers(route_written())
                 }),
-                delete("Take a tunnel out of a pool", route::delete, |it| {
-                    it.takes(object([must("lb_pool", text())])).answers(object([must("pool", written())]))
+                delete("Take a tunnel out of a pool that nobody else serves", route::delete, |it| {
+                    it.takes(object([must("lb_pool", text()), may("connector_id", uuid())]))
+                        .answers(object([must("pool", written())]))
                 }),
             ],
         )

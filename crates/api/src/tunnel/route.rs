@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use registry::{Area, Hostname, RouteWrite, Snapshot, Zone};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::tunnel_id;
 use crate::credential::Credential;
@@ -66,9 +67,10 @@ pub(crate) async fn put(
 #[derive(Deserialize)]
 struct DeleteBody {
     lb_pool: String,
+    connector_id: Option<Uuid>,
 }
 
-/// Takes a tunnel out of a pool, as its agent wants it that ends.
+/// Takes a tunnel out of a pool, as its agent wants it that ends; not while another connector serves it.
 pub(crate) async fn delete(
     State(shared): State<Arc<Shared>>,
     Extension(Credential(token)): Extension<Credential>,
@@ -81,7 +83,7 @@ pub(crate) async fn delete(
     let tunnel = tunnel_id(&tunnel).ok_or_else(|| ApiError::no_object(&format!("tunnel {tunnel}")))?;
     let body: DeleteBody = body::json(body, body::SMALL).await?;
     permission::check(&token.terms, Need::Account(Area::Pools, None), true, snapshot.account().id)?;
-    let has_left = registry.leave_pool(Timestamp::now(), &body.lb_pool, tunnel).await?;
+    let has_left = registry.leave_pool(Timestamp::now(), &body.lb_pool, tunnel, body.connector_id).await?;
     Ok(success(json!({ "pool": word(if has_left { RouteWrite::Updated } else { RouteWrite::Unchanged }) })))
 }
 

@@ -113,10 +113,29 @@ pub(super) fn is_expected(codes: &str, status: u16) -> bool {
     })
 }
 
-/// Whether an answer has this text in it, in any case of the letters A to Z.
-pub(super) fn has_text(body: &[u8], text: &str) -> bool {
-    let (body, text) = (body.to_ascii_lowercase(), text.to_ascii_lowercase());
-    text.is_empty() || body.windows(text.len()).any(|part| part == text.as_bytes())
+/// Looks for a text in an answer as it comes, in any case of the letters A to Z.
+pub(super) struct Search {
+    text: Vec<u8>,
+    /// What came last, as far as the text may begin in it, in lower case.
+    tail: Vec<u8>,
+}
+
+impl Search {
+    pub(super) fn new(text: &str) -> Self {
+        Self { text: text.to_ascii_lowercase().into_bytes(), tail: Vec::new() }
+    }
+
+    /// Whether the text is in what has come with this.
+    pub(super) fn is_found(&mut self, more: &[u8]) -> bool {
+        if self.text.is_empty() {
+            return true;
+        }
+        self.tail.extend(more.iter().map(u8::to_ascii_lowercase));
+        let is_found = self.tail.windows(self.text.len()).any(|part| part == self.text);
+        let kept = self.tail.len().min(self.text.len() - 1);
+        self.tail.drain(..self.tail.len() - kept);
+        is_found
+    }
 }
 
 #[cfg(test)]
@@ -139,8 +158,15 @@ mod tests {
 
     #[test]
     fn a_text_is_found_in_any_case() {
-        assert!(has_text(b"All is WELL.", "is well"));
-        assert!(!has_text(b"All is WELL.", "unwell"));
-        assert!(has_text(b"", "") && !has_text(b"", "a"));
+        let has = |body: &[u8], text: &str, piece: usize| {
+            let mut search = Search::new(text);
+            body.chunks(piece).any(|more| search.is_found(more)) || search.is_found(b"")
+        };
+        for piece in 1..13 {
+            assert!(has(b"All is WELL.", "is well", piece), "{piece}");
+            assert!(!has(b"All is WELL.", "unwell", piece), "{piece}");
+            assert!(has(b"all is well, as is all", "as is all", piece), "{piece}");
+        }
+        assert!(has(b"", "", 1) && !has(b"", "a", 1));
     }
 }

@@ -22,7 +22,7 @@ use crate::health::{Judge, Next};
 /// interval, and within this time.
 const FIRST_WITHIN: (u32, Duration) = (10, Duration::from_secs(5));
 
-/// While tunnels have no connection, so often is looked whether they have one again: who comes back is asked before the next round.
+/// While tunnels have no connection to this node, so often is looked whether they have one: who comes back is asked before the next round.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The rounds in which one pool's members are asked. What it said is withdrawn when it is dropped.
@@ -31,7 +31,7 @@ pub(super) struct Rounds {
     pool: PoolId,
     changed: watch::Receiver<()>,
     judges: HashMap<MemberId, Judge>,
-    /// Members whose tunnels have no connection, with these.
+    /// Members whose tunnels have no connection to this node, with these.
     unlinked: HashMap<MemberId, Uuid>,
     /// What each of them said when it was last asked.
     reports: HashMap<MemberId, MemberReport>,
@@ -113,10 +113,10 @@ impl Rounds {
         }
     }
 
-    /// Those whose tunnels have a connection again.
+    /// Those whose tunnels have a connection to this node again.
     fn back(&self, snapshot: &Snapshot) -> Vec<MemberId> {
         let unlinked = self.unlinked.iter();
-        unlinked.filter(|(_, tunnel)| snapshot.is_connected(**tunnel)).map(|(id, _)| *id).collect()
+        unlinked.filter(|(_, tunnel)| is_linked(snapshot, **tunnel)).map(|(id, _)| *id).collect()
     }
 
     /// Asks each member for whom it is time once, or as often as it takes.
@@ -133,9 +133,10 @@ impl Rounds {
         self.unlinked.clear();
         let mut under_way = FuturesUnordered::new();
         for (at, (id, origin)) in terms.pool.members().enumerate() {
-            let unlinked = origin.tunnel().filter(|tunnel| !snapshot.is_connected(*tunnel));
+            let unlinked = origin.tunnel().filter(|tunnel| !is_linked(&snapshot, *tunnel));
             self.unlinked.extend(unlinked.map(|tunnel| (id, tunnel)));
-            // Nobody is led there in any case; and there is no way into private networks yet.
+            // Of one that others alone can reach, this node has nothing to say. Nobody is led to one that is switched off; and there is no way
+            // into private networks yet.
             if !origin.enabled || unlinked.is_some() || origin.virtual_network_id.is_some() {
                 self.judges.remove(&id);
                 self.reports.remove(&id);
@@ -161,6 +162,11 @@ impl Rounds {
             tell(registry, &mut self.herald, self.pool, &self.reports, &order);
         }
     }
+}
+
+/// Whether a tunnel can be asked by this node.
+fn is_linked(snapshot: &Snapshot, tunnel: Uuid) -> bool {
+    snapshot.own_connections(tunnel).next().is_some()
 }
 
 /// Asks one member once, or as often as it takes.

@@ -6,13 +6,14 @@ use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use registry::{MonitorTerms, MonitorType};
+use jiff::Timestamp;
+use registry::{AuthorityPurpose, MonitorTerms, MonitorType};
 use rustls::pki_types::ServerName;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use super::question::{Answer, Problem, Subject, has_text, is_expected};
+use super::question::{Answer, Problem, Search, Subject, is_expected};
 use super::{Asker, ByteStream, ProbeBody};
 use crate::plan::Target;
 
@@ -75,16 +76,17 @@ async fn judge(monitor: &MonitorTerms, exchange: Exchange) -> Answer {
         return Ok(Some(status));
     }
     let mut body = exchange.response.into_body();
-    let mut seen = Vec::new();
+    let mut text = Search::new(&monitor.expected_body);
+    let mut left = MOST_BODY;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|problem| fault(format!("the answer broke off: {problem}")))?;
-        if let Ok(data) = frame.into_data() {
-            seen.extend_from_slice(&data[..data.len().min(MOST_BODY - seen.len())]);
-        }
-        if has_text(&seen, &monitor.expected_body) {
+        let Ok(data) = frame.into_data() else { continue };
+        let data = &data[..data.len().min(left)];
+        if text.is_found(data) {
             return Ok(Some(status));
         }
-        if seen.len() == MOST_BODY {
+        left -= data.len();
+        if left == 0 {
             break;
         }
     }
@@ -117,13 +119,17 @@ fn request(monitor: &MonitorTerms, url: &Url) -> Result<Request<Bytes>, Problem>
     Ok(request)
 }
 
-/// Where an answer sends one on to; `None`: nowhere. Only to the same host, since whoever runs a member is not to choose what a node
-/// asks in its own network.
+/// Where an answer sends one on to; `None`: nowhere. Only to the same host, and to the same port or the usual ones, since whoever runs a
+/// member is not to choose what a node asks in its own network.
 fn redirect(from: &Url, location: Option<&HeaderValue>) -> Result<Option<Url>, Problem> {
     let Some(location) = location.and_then(|location| location.to_str().ok()) else { return Ok(None) };
     let to = from.join(location).map_err(|problem| format!("it redirects to no URL: {problem}"))?;
     if !matches!(to.scheme(), "http" | "https") || to.host() != from.host() {
         return Err("it redirects to another host, which is not asked".into());
+    }
+    let port = to.port_or_known_default();
+    if port != from.port_or_known_default() && !matches!(port, Some(80 | 443)) {
+        return Err("it redirects to another port, which is not asked".into());
     }
     Ok(Some(to))
 }
@@ -151,7 +157,9 @@ async fn encrypted(
     host: &str,
 ) -> Result<impl ByteStream + use<>, Problem> {
     let protocol: &[u8] = if door.is_http2 { b"h2" } else { b"http/1.1" };
-    let settings = asker.tls.settings(door.is_insecure, protocol);
+    let snapshot = asker.registry.snapshot();
+    let authority = snapshot.authority(AuthorityPurpose::Origin).map(|authority| authority.trusted(Timestamp::now()));
+    let settings = asker.tls.settings(door.is_insecure, protocol, authority);
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare).map_err(|_| format!("{host:?} is no name for a certificate"))?;
     let stream = TlsConnector::from(settings).connect(name, stream).await;

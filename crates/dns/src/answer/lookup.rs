@@ -17,8 +17,8 @@ pub(super) enum Found<'a> {
         /// With their names.
         set: &'a RecordSet,
     },
-    /// A load balancer has it.
-    Balancer(&'a LoadBalancer),
+    /// A load balancer leads those who ask for addresses; these records stand beside it.
+    Balancer(&'a LoadBalancer, Option<&'a RecordSet>),
     /// These, its own or a wildcard's.
     Records(&'a RecordSet),
     /// It is there, since something lies under it, and has nothing itself.
@@ -43,7 +43,9 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
     };
     if host == APEX {
         return match (balancer(host), snapshot.records_from(zone.id, host)) {
-            (Some(balancer), _) => Found::Balancer(balancer),
+            (Some(balancer), set) => {
+                Found::Balancer(balancer, set.map(|set| &set.value).filter(|set| *set.host == *APEX))
+            }
             (None, Some(set)) if *set.host == *APEX => Found::Records(set),
             _ => Found::Empty,
         };
@@ -59,12 +61,13 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
                 return Found::Cut { host: part, set };
             }
             if part == host {
-                return balancer(host).map_or(Found::Records(set), Found::Balancer);
+                return balancer(host)
+                    .map_or(Found::Records(set), |balancer| Found::Balancer(balancer, Some(&set.value)));
             }
         } else if !next.is_some_and(|set| lies_under(&set.host, part)) && !has_balancer(part) {
             break;
         } else if part == host {
-            return balancer(host).map_or(Found::Empty, Found::Balancer);
+            return balancer(host).map_or(Found::Empty, |balancer| Found::Balancer(balancer, None));
         }
         encloser = part;
     }
@@ -72,12 +75,11 @@ pub(super) fn look_up<'a>(world: &World<'a>, zone: &'a Zone, host: &'a str, abov
         return Found::Own(own);
     }
     let wildcard = if encloser == APEX { "*".to_owned() } else { format!("*.{encloser}") };
-    if let Some(balancer) = balancer(&wildcard) {
-        return Found::Balancer(balancer);
-    }
-    match snapshot.records_from(zone.id, &wildcard) {
-        Some(set) if *set.host == *wildcard => Found::Records(set),
-        _ => Found::Nothing,
+    let set = snapshot.records_from(zone.id, &wildcard).filter(|set| *set.host == *wildcard);
+    match (balancer(&wildcard), set) {
+        (Some(balancer), set) => Found::Balancer(balancer, set.map(|set| &set.value)),
+        (None, Some(set)) => Found::Records(set),
+        (None, None) => Found::Nothing,
     }
 }
 

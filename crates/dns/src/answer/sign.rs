@@ -188,7 +188,11 @@ impl Making<'_> {
     pub(super) fn types(&self, found: &Found<'_>, zone: &Zone, host: &str) -> Vec<u16> {
         let mut types = match found {
             Found::Cut { set, .. } => types_of_cut(set),
-            Found::Balancer(_) | Found::Own(_) => vec![A, AAAA, SRV],
+            Found::Own(_) => vec![A, AAAA, SRV],
+            Found::Balancer(_, set) => {
+                let kinds = set.iter().flat_map(|set| &set.records).map(|record| record.content.kind().code());
+                kinds.filter(|kind| !matches!(*kind, A | AAAA | CNAME | SRV)).chain([A, AAAA, SRV]).collect()
+            }
             Found::Records(set) => {
                 let has = |kind: RecordType| set.records.iter().any(|record| record.content.kind() == kind);
                 let is_cut = has(RecordType::Ns) && host != APEX && !set.host.starts_with('*');

@@ -63,6 +63,15 @@ async fn they_lead_to_their_pools() {
             .await;
     }
     assert!(asked("off.example.test", Kind::A).await.starts_with("NXDomain"));
+
+    // What else is said of such a name goes on to be answered.
+    let beside = vec![record("lb.example.test", "TXT", "v=spf1 -all"), record("example.test", "TXT", "of the zone")];
+    setting.add(beside).await;
+    for (name, text) in [("lb.example.test", "v=spf1 -all"), ("example.test", "of the zone")] {
+        harness::until(harness::LIMIT, name, async || asked(name, Kind::TXT).await.contains(text)).await;
+    }
+    let addresses = asked("lb.example.test", Kind::A).await;
+    assert!(addresses.ends_with("= lb.example.test. 20 A 192.0.2.2"), "{addresses}");
     assert!(asked("example.test", Kind::NS).await.contains("NS ns1.example.test."));
 }
 

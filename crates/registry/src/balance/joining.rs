@@ -46,6 +46,8 @@ impl Registry {
                 Some(old) if has(&old.terms, tunnel.id) => (old.id, RouteWrite::Unchanged),
                 Some(old) => {
                     let mut terms = old.terms.clone();
+                    // Of a tunnel that was deleted nothing is left, and its name may be this one's.
+                    terms.origins.retain(|origin| origin.tunnel().is_none_or(|id| live_tunnel(snapshot, id).is_ok()));
                     terms.origins.extend(first_pool(pool, tunnel)?.origins);
                     let terms = terms.checked()?;
                     transaction.expect(old).put(&Pool { terms, modified_at: now, ..old.value.clone() });
@@ -60,6 +62,12 @@ impl Registry {
             };
             let balancer_write = match snapshot.load_balancer_named(zone, &name) {
                 Some(old) if old.terms.pools().contains(&pool_id) => RouteWrite::Unchanged,
+                Some(old) if pool_write == RouteWrite::New && old.terms.needs_places() => {
+                    let problem = format_args!(
+                        "the load balancer {name} leads to the nearest pool: make one that says where it is first"
+                    );
+                    return Err(BadTerms::of("lb_pool", problem).into());
+                }
                 Some(old) => {
                     let mut terms = old.terms.clone();
                     terms.steering.default_pools.push(pool_id);
@@ -83,17 +91,24 @@ impl Registry {
         .await
     }
 
-    /// Has a tunnel no more among the members of the pool of this name; answers whether it was. The pool stays for the next one, with what
-    /// else is said of it.
+    /// Has a tunnel no more among the members of the pool of this name, as [`Registry::join_pool`] made it one; answers whether it was. It
+    /// stays while another connector than this one serves it. The pool stays for the next one, with what else is said of it.
     ///
     /// # Errors
     /// There is no such pool, or the engine fails.
-    pub async fn leave_pool(&self, now: Timestamp, pool: &str, tunnel: Uuid) -> Result<bool, BalanceError> {
+    pub async fn leave_pool(
+        &self,
+        now: Timestamp,
+        pool: &str,
+        tunnel: Uuid,
+        connector: Option<Uuid>,
+    ) -> Result<bool, BalanceError> {
         self.change(|snapshot, transaction| {
             let old = snapshot.pool_named(pool).ok_or_else(|| BalanceError::NotFound(format!("pool {pool}")))?;
             let mut terms = old.terms.clone();
-            terms.origins.retain(|origin| origin.tunnel() != Some(tunnel));
-            if terms == old.terms {
+            terms.origins.retain(|origin| origin.tunnel() != Some(tunnel) || !origin.header.host.is_empty());
+            let is_served = snapshot.connections(tunnel).any(|connection| Some(connection.connector) != connector);
+            if is_served || terms == old.terms {
                 return Ok(false);
             }
             take_turn(snapshot, transaction);

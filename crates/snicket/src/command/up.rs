@@ -283,8 +283,9 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     notify::systemd("STOPPING=1");
     connector::draining(settings.grace, screen);
     node.stop_ordering().await;
-    stop(&node.running, settings.grace, &signals).await;
+    // Resolvers ask another node then, which knows who is well.
     node.stop_dns().await;
+    stop(&node.running, settings.grace, &signals).await;
     node.registry.leave().await;
     shown.abort();
     screen.event(&json!({ "event": "stopped", "time": report::now() }));

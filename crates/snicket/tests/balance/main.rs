@@ -321,10 +321,18 @@ async fn who_waits_for_a_member_that_stalls_is_served_by_another_one_once_that_i
 async fn agents_that_name_a_pool_share_its_name_and_leave_with_their_end() {
     let balanced = Balanced::start(&[]).await;
     let (first, second) = (Origin::start().await, Origin::start().await);
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let cert = home.path().join("cert.pem").display().to_string();
+    let api = format!("http://{}/client/v4", balanced.edge.api());
+    let token_file = balanced.edge.token_file().display().to_string();
+    let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "login", "--token-file", &token_file];
+    let (code, _, error) = balanced.edge.command(&words).await;
+    assert_eq!(code, 0, "{error}");
     let run = async |name: &str, origin: &Origin| {
         let service = origin.service();
+        let place = ["--api-url", &api, "--origincert", &cert];
         let words = ["--name", name, "--hostname", HOST, "--lb-pool", "web", "--url", &service];
-        Agent::tunnel(&balanced.edge, &words).await
+        Agent::tunnel(&balanced.edge, &[&place[..], &words].concat()).await
     };
     let members = async || {
         let path = format!("/client/v4/accounts/{}/load_balancers/pools?name=web", balanced.account);
@@ -333,7 +341,7 @@ async fn agents_that_name_a_pool_share_its_name_and_leave_with_their_end() {
         origins.iter().map(|origin| origin["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
     let one = run("one", &first).await;
-    assert_eq!(one.ready()["url"], format!("https://{HOST}:{}/", balanced.edge.https().port()));
+    assert_eq!(one.ready()["url"], format!("https://{HOST}:{}", balanced.edge.https().port()));
     assert_eq!(balanced.visits(5).await, [200; 5]);
     let other = run("other", &second).await;
     assert_eq!(members().await, ["one", "other"]);

@@ -181,6 +181,7 @@ async fn named(
     let ports = way.visitors();
     let connector = connector(settings, flags, credentials, way)?;
     let service = service(&connector.config.document);
+    let own = connector.config.connector;
     connector
         .serve(screen, |facts, screen| {
             let address = |scheme: &str, port: fn((u16, u16)) -> u16| {
@@ -197,7 +198,7 @@ async fn named(
         })
         .await?;
     if let Some((zone, pool)) = membership
-        && let Err(error) = session.api.leave_pool(&zone, tunnel.id, &pool).await
+        && let Err(error) = session.api.leave_pool(&zone, tunnel.id, &pool, own).await
     {
         // Nobody is led to a tunnel without a connection; the pool just goes on naming it.
         tracing::warn!(pool, %error, "the pool still has this tunnel among its members");
