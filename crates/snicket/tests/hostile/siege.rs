@@ -1,7 +1,7 @@
 //! Each attack for some seconds against a real edge and agent, while a visitor of another tenant asks 50 times a second.
 //!
 //! The ordinary test runs each attack for a moment and asks only that the visitor is served and that what the attack took comes
-//! back. `SNICKET_SIEGE_SECONDS=3 cargo test -p snicket --release --test hostile siege -- --nocapture` runs each three times
+//! back. `SNICKET_SIEGE_SECONDS=4 cargo test -p snicket --release --test hostile siege -- --nocapture` runs each three times
 //! for that long, each time after as long a time in peace, and writes `docs/hostile.md`.
 //!
 //! Who attacks runs only where nobody else wants to, and so do the agent and the origin that it attacks, which are on other

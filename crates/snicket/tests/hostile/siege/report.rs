@@ -120,7 +120,7 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
     let Levels { cold, warm, end } = levels;
     let mut text = format!(
         "# Under attack\n\n\
-         Written by `SNICKET_SIEGE_SECONDS=3 cargo test -p snicket --release --test hostile siege -- --nocapture`.\n\n\
+         Written by `SNICKET_SIEGE_SECONDS=4 cargo test -p snicket --release --test hostile siege -- --nocapture`.\n\n\
          Each attack runs three times for {time} from a process of its own, over loopback, against `snicket up` with its default \
          limits. Meanwhile a visitor of another tenant makes 50 requests a second, each on a new connection. The table tells how many \
          of them were served; the 99th percentile of their times just before each attack and during it, in milliseconds (medians of \
@@ -152,7 +152,7 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
         writeln!(text, "{}", row.line()).expect("a string can be written to");
     }
     text.push_str(
-        "\nWith 150 requests a round, the 99th percentile is the second slowest of them: a stall of the machine shows. The edge's cores \
+        "\nWith 200 requests a round, the 99th percentile is the second or third slowest of them: a stall of the machine shows. The edge's cores \
          are also how\nmuch of an attack has come through: where the machine has other work to do, an attacker of the lowest priority gets \
          little done, and\nan idle percentile of more than 10 ms says that it had.\n",
     );
