@@ -27,7 +27,7 @@ Examples:
   snicket tunnel run --token-file web.token      serve elsewhere, with nothing but the token
   snicket tunnel --url http://localhost:3000     a quick tunnel, name chosen by the edge
   snicket tunnel --name web --hostname www.example.com --url http://localhost:3000
-  snicket tunnel --hostname www.example.com --lb-pool web --url http://localhost:3000     on several machines
+  snicket tunnel --hostname www.example.com --lb-pool web --url http://localhost:3000
 
 Flags stand anywhere; flag, then environment, then file, then default. All: docs/named-tunnels.md";
 

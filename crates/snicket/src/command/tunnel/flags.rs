@@ -71,7 +71,7 @@ pub(crate) struct Flags {
     /// Address of /ready and /metrics
     #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
     pub(crate) metrics: Option<String>,
-    /// Record requests and show them there, on this machine only, such as localhost:4040
+    /// Record requests and show them there, on this machine
     #[arg(
         long, global = true, value_name = "ADDR", value_parser = crate::inspect::address, env = "SNICKET_INSPECT",
         hide_env_values = true
@@ -80,7 +80,7 @@ pub(crate) struct Flags {
     /// Time for requests to end [default: 30s]
     #[arg(
         long, global = true, value_parser = duration, value_name = "TIME", env = "TUNNEL_GRACE_PERIOD",
-        hide_env_values = true
+        hide_env_values = true, hide_short_help = true
     )]
     pub(crate) grace_period: Option<Duration>,
     /// debug, info, warn, error or fatal
