@@ -71,7 +71,7 @@ pub(crate) struct Flags {
     /// Address of /ready and /metrics
     #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_METRICS", hide_env_values = true)]
     pub(crate) metrics: Option<String>,
-    /// Record requests and show them there, on this machine
+    /// Record requests and show them there
     #[arg(
         long, global = true, value_name = "ADDR", value_parser = crate::inspect::address, env = "SNICKET_INSPECT",
         hide_env_values = true
