@@ -61,6 +61,14 @@ pub fn is_looking(alpn: Option<&[u8]>) -> bool {
     alpn == Some(ACME_ALPN)
 }
 
+/// Who asks for names over TLS (RFC 7858), by any of the names of the visitors' certificates.
+///
+/// # Errors
+/// As [`visitor_tls`].
+pub fn dns_tls(certificates: &Arc<Certificates>) -> Result<Arc<ServerConfig>, CertsError> {
+    listener(certificates.clone(), TLS_1_2_UP, &[b"dot"]).map(Arc::new)
+}
+
 /// Callers of the API: as [`visitor_tls`], but that a machine that wants to join is shown this node's own certificate.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The authoritative DNS server: answers for the registry's zones, on every node, from memory alone.
 //!
 //! [`bind`] binds the sockets and [`Server::start`] answers on them until [`Server::shutdown`]. A question over UDP comes to
-//! a thread of its own, which receives and sends many at once (`udp`); over TCP to a task (`tcp`). Either reads it
+//! a thread of its own, which receives and sends many at once (`udp`); over TCP or TLS to a task (`tcp`). Either reads it
 //! (`query`), looks for an answer that it has prepared already (`desk`), and else makes one of the registry's snapshot
 //! (`answer`), which holds until the zones that it was made of change (`book`).
 //!

@@ -13,6 +13,8 @@ const CODES: [&str; 7] = ["noerror", "formerr", "servfail", "nxdomain", "notimp"
 pub(crate) enum Transport {
     Udp,
     Tcp,
+    /// Over TCP, that is.
+    Tls,
 }
 
 /// What one batch of questions came to.
@@ -47,7 +49,7 @@ impl Tally {
 /// All that has been counted since the start.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    questions: [AtomicU64; 2],
+    questions: [AtomicU64; 3],
     answers: [AtomicU64; CODES.len()],
     prepared: AtomicU64,
     cut: AtomicU64,
@@ -87,12 +89,12 @@ impl Metrics {
                 let _ = writeln!(text, "{name}{labels} {}", counter.load(Ordering::Relaxed));
             }
         };
-        let [udp, tcp] = &self.questions;
+        let [udp, tcp, tls] = &self.questions;
         let transport = |name: &str| format!("{{transport=\"{name}\"}}");
         family(
             "snicket_dns_questions_total",
             "Packets that came as questions.",
-            &[(transport("udp"), udp), (transport("tcp"), tcp)],
+            &[(transport("udp"), udp), (transport("tcp"), tcp), (transport("tls"), tls)],
         );
         let codes: Vec<_> = CODES.iter().map(|code| format!("{{code=\"{code}\"}}")).zip(&self.answers).collect();
         family("snicket_dns_answers_total", "Answers, by how they turned out.", &codes);

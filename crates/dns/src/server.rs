@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use registry::{Hostname, Registry};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +31,8 @@ pub struct Config {
 /// A server at work. Dropping it stops it, but waits for nothing; [`Server::shutdown`] does.
 pub struct Server {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    counter: Arc<tcp::Counter>,
     sources: Arc<Sources>,
     metrics: Arc<Metrics>,
     over: Arc<AtomicBool>,
@@ -64,10 +68,14 @@ impl Server {
             cookies: Cookies::default(),
             signers: Signers::default(),
         });
+        let metrics = Arc::<Metrics>::default();
+        let desk = Desk::new(Arc::clone(&sources));
         let mut server = Self {
             address,
+            tls_address: None,
+            counter: Arc::new(tcp::Counter::new(desk, Arc::clone(&metrics))),
             sources,
-            metrics: Arc::default(),
+            metrics,
             over: Arc::default(),
             threads: Vec::new(),
             stop: CancellationToken::new(),
@@ -79,14 +87,34 @@ impl Server {
             let thread = std::thread::Builder::new().name("dns".to_owned());
             server.threads.push(thread.spawn(move || udp::serve(&socket, desk, &metrics, &over))?);
         }
-        let counter = Arc::new(tcp::Counter::new(server.desk(), Arc::clone(&server.metrics)));
-        server.tasks.spawn(tcp::serve(listener, counter, server.stop.clone(), server.tasks.clone()));
+        server.listen(listener, None);
         Ok(server)
+    }
+
+    /// Answers on this socket, too, to those who speak TLS.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn answer_over_tls(&mut self, listener: std::net::TcpListener, tls: Arc<ServerConfig>) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        self.tls_address = Some(listener.local_addr()?);
+        self.listen(listener, Some(TlsAcceptor::from(tls)));
+        Ok(())
+    }
+
+    fn listen(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let (counter, stop, tasks) = (Arc::clone(&self.counter), self.stop.clone(), self.tasks.clone());
+        self.tasks.spawn(tcp::serve(listener, tls, counter, stop, tasks));
     }
 
     /// Where it listens, over UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for those who speak TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// What it has counted.

@@ -1,4 +1,5 @@
-//! Questions over TCP (RFC 7766): one after the other on each connection, each answered in its turn.
+//! Questions over TCP (RFC 7766), plain or with TLS (RFC 7858): one after the other on each connection, each answered in its
+//! turn.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +30,9 @@ const QUESTIONS: usize = 10_000;
 /// When no connection can be accepted, the system lacks something that comes back.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// From the first byte to a finished TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// What connections share.
 pub(crate) struct Counter {
     desk: Mutex<Desk>,
@@ -40,20 +45,32 @@ impl Counter {
         Self { desk: Mutex::new(desk), metrics, places: Mutex::default() }
     }
 
-    fn answer(&self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
+    fn answer(&self, packet: &[u8], from: &From, message: &mut Vec<u8>) -> Reply {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.refresh();
-        let reply = desk.over_tcp(packet, from, message);
+        let reply = desk.over_tcp(packet, from.address, message);
         drop(desk);
         let mut tally = Tally::default();
         tally.note(reply);
-        self.metrics.add(Transport::Tcp, &tally);
+        self.metrics.add(from.transport, &tally);
         reply
     }
 }
 
-/// Answers those who connect until it is told to stop.
-pub(crate) async fn serve(listener: TcpListener, counter: Arc<Counter>, stop: CancellationToken, tasks: TaskTracker) {
+/// Where questions come from.
+struct From {
+    address: IpAddr,
+    transport: Transport,
+}
+
+/// Answers those who connect, with TLS if there is any, until it is told to stop.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    counter: Arc<Counter>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -73,19 +90,29 @@ pub(crate) async fn serve(listener: TcpListener, counter: Arc<Counter>, stop: Ca
         };
         // Answers are written whole.
         let _ = stream.set_nodelay(true);
-        let stop = stop.clone();
+        let (stop, tls) = (stop.clone(), tls.clone());
         tasks.spawn(async move {
             tokio::select! {
                 // Whoever breaks off or is too slow is not told so.
-                _ = converse(stream, from.ip(), &place.counter) => (),
+                _ = receive(stream, tls, from.ip(), &place.counter) => (),
                 () = stop.cancelled() => (),
             }
         });
     }
 }
 
+async fn receive(stream: TcpStream, tls: Option<TlsAcceptor>, address: IpAddr, counter: &Counter) -> io::Result<()> {
+    match tls {
+        None => converse(stream, &From { address, transport: Transport::Tcp }, counter).await,
+        Some(tls) => {
+            let stream = timeout(HANDSHAKE, tls.accept(stream)).await??;
+            converse(stream, &From { address, transport: Transport::Tls }, counter).await
+        }
+    }
+}
+
 /// Answers the questions of one connection.
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: IpAddr, counter: &Counter) -> io::Result<()> {
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, counter: &Counter) -> io::Result<()> {
     let (mut packet, mut message) = (Vec::new(), Vec::new());
     let mut whole = Vec::new();
     for _ in 0..QUESTIONS {
@@ -104,7 +131,11 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: IpAddr,
         whole.clear();
         whole.extend_from_slice(&length.to_be_bytes());
         whole.extend_from_slice(&message);
-        timeout(PATIENCE, stream.write_all(&whole)).await??;
+        let write = async {
+            stream.write_all(&whole).await?;
+            stream.flush().await
+        };
+        timeout(PATIENCE, write).await??;
     }
     Ok(())
 }

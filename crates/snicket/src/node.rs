@@ -5,7 +5,7 @@ mod identity;
 mod leading;
 mod record;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(crate) struct Wishes {
     pub(crate) api: Wish,
     /// Who asks for names of the zones; `None`: nobody is answered.
     pub(crate) dns: Option<Wish>,
+    /// The same with TLS; only beside that.
+    pub(crate) dns_tls: Option<Wish>,
 }
 
 /// Sockets, and what had to be changed to get them.
@@ -56,9 +58,16 @@ pub(crate) struct Listening {
     /// Bound and listening.
     pub(crate) sockets: Sockets,
     /// Those for DNS, if there is to be any.
-    pub(crate) dns: Option<dns::Sockets>,
+    pub(crate) dns: Option<DnsSockets>,
     /// One sentence for each default port that was taken.
     pub(crate) notices: Vec<String>,
+}
+
+/// Those that answer by DNS.
+#[derive(Debug)]
+pub(crate) struct DnsSockets {
+    plain: dns::Sockets,
+    tls: Option<TcpListener>,
 }
 
 impl Wishes {
@@ -77,7 +86,16 @@ impl Wishes {
         }
         let api = bind("api", self.api, bind_tcp)?;
         note(&mut notices, "api", &api, |socket| socket.local_addr().ok());
-        let dns = self.dns.map(|wish| bind("dns", wish, bind_dns)).transpose()?.map(|bound| bound.sockets);
+        let dns_tls = self.dns_tls.map(|wish| bind("dns-tls", wish, bind_tcp)).transpose()?;
+        let dns = self.dns.map(|wish| bind("dns", wish, bind_dns)).transpose()?;
+        let dns = match (dns, dns_tls) {
+            (Some(plain), tls) => Some(DnsSockets { plain: plain.sockets, tls: tls.map(|bound| bound.sockets) }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                let advice = "add --dns, for example --dns 53";
+                return Err(Problem::usage("--dns-tls answers only beside --dns", advice).into());
+            }
+        };
         let sockets = Sockets { http: http.sockets, https: https.sockets, tunnel, api: api.sockets };
         Ok(Listening { sockets, dns, notices })
     }
@@ -159,7 +177,7 @@ struct Ordering {
 
 impl Blueprint {
     /// Starts the node on these sockets.
-    pub(crate) async fn start(self, sockets: Sockets, dns: Option<dns::Sockets>) -> anyhow::Result<Node> {
+    pub(crate) async fn start(self, sockets: Sockets, dns: Option<DnsSockets>) -> anyhow::Result<Node> {
         let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, origin_networks, limits, ports } =
             self;
         secret::make_private_dir(&data).with_context(|| {
@@ -194,7 +212,7 @@ impl Blueprint {
             write(&secret)?;
             first_token = Some(secret);
         }
-        let dns_address = dns.as_ref().and_then(|sockets| sockets.tcp.local_addr().ok());
+        let dns_address = dns.as_ref().and_then(|sockets| sockets.plain.tcp.local_addr().ok());
         let record = record::describe(registry.node(), &location, (&addresses, dns_address), advertise, now);
         if is_one_of_many {
             registry.join(record);
@@ -263,9 +281,8 @@ impl Blueprint {
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         let dns = dns.map(|sockets| {
-            let config = dns::Config { domain: dns_domain };
             let leading = Leading { board: Arc::clone(running.board()), location: dns_location };
-            let server = dns::Server::start(config, sockets, registry.clone(), Arc::new(leading));
+            let server = answer_by_dns(sockets, dns_domain, &registry, leading, &certificates);
             server.with_context(|| Problem::new("the edge cannot answer by DNS", "see the reason above"))
         });
         let dns = dns.transpose()?;
@@ -282,6 +299,22 @@ impl Blueprint {
         });
         Ok(Node { running, registry, certificates, ordering, dns, ca, first_token, notice, identity })
     }
+}
+
+fn answer_by_dns(
+    sockets: DnsSockets,
+    domain: Hostname,
+    registry: &Registry,
+    leading: Leading,
+    certificates: &Arc<Certificates>,
+) -> anyhow::Result<dns::Server> {
+    let config = dns::Config { domain };
+    let mut server = dns::Server::start(config, sockets.plain, registry.clone(), Arc::new(leading))?;
+    if let Some(listener) = sockets.tls {
+        listener.set_nonblocking(true)?;
+        server.answer_over_tls(listener, certs::tls::dns_tls(certificates)?)?;
+    }
+    Ok(server)
 }
 
 fn certificates(
@@ -382,9 +415,9 @@ impl Node {
         }
     }
 
-    /// Where it answers for the zones, if it does.
-    pub(crate) fn dns_address(&self) -> Option<SocketAddr> {
-        self.dns.as_ref().map(dns::Server::address)
+    /// What answers for the zones, if anything does.
+    pub(crate) fn dns(&self) -> Option<&dns::Server> {
+        self.dns.as_ref()
     }
 
     /// Answers for the zones no more.

@@ -48,6 +48,9 @@ pub(crate) struct Ready {
     /// Where the edge answers for its zones, over UDP and TCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dns: Option<SocketAddr>,
+    /// The same with TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dns_tls: Option<SocketAddr>,
     /// The certificate to trust, a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
@@ -117,6 +120,7 @@ impl Ready {
             https: self.https.or(other.https),
             http: self.http.or(other.http),
             dns: self.dns.or(other.dns),
+            dns_tls: self.dns_tls.or(other.dns_tls),
             ca: self.ca.or(other.ca),
             token_file: self.token_file.or(other.token_file),
             metrics: self.metrics.or(other.metrics),

@@ -78,6 +78,30 @@ async fn zones_are_signed_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn questions_over_tls_are_answered() {
+    let Some(program) = peer("kdig", "install knot-dnsutils") else { return };
+    let edge =
+        Edge::start_with(&["--dns", "127.0.0.1:0", "--dns-tls", "127.0.0.1:0", "--domain", "example.test"]).await;
+    let server: SocketAddr = edge.ready()["dns_tls"].as_str().and_then(|text| text.parse().ok()).expect("it listens");
+    let ask = async |name: &str| {
+        let mut command = Command::new(&program);
+        command.args([&format!("@{}", server.ip()), "-p", &server.port().to_string(), "+keepopen"]);
+        command.arg(format!("+tls-ca={}", edge.ca().display())).arg(format!("+tls-hostname={name}"));
+        command.args(["example.test", "SOA", "example.test", "NS"]);
+        String::from_utf8(command.output().await.expect("kdig starts").stdout).expect("is text")
+    };
+    let answer = ask("ns1.example.test").await;
+    assert!(answer.contains("hostmaster.example.test.") && answer.contains("ns2.example.test."), "{answer}");
+    assert!(answer.contains("TLS1.3"), "{answer}");
+    assert!(!ask("ns1.elsewhere.test").await.contains("hostmaster"), "only under its names");
+    let metrics = Visitor::plain(edge.api()).get("/metrics").await.text();
+    assert!(metrics.contains("snicket_dns_questions_total{transport=\"tls\"} 2\n"), "{metrics}");
+
+    let (code, _, said) = edge.command(&["up", "--dns-tls", "127.0.0.1:0"]).await;
+    assert!(code == 2 && said.contains("--dns 53"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_tunnels_lead_to_the_edge() {
     let Some(program) = peer("dig", "install bind9-dnsutils") else { return };
     let edge = Edge::start_with(&["--dns", "127.0.0.1:0"]).await;

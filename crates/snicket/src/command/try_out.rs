@@ -159,6 +159,7 @@ fn wishes(args: &Args) -> Wishes {
         tunnel: vec![own],
         api: own,
         dns: None,
+        dns_tls: None,
     }
 }
 

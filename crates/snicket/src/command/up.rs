@@ -44,6 +44,8 @@ pub(crate) const API_PORT: u16 = 7845;
 
 /// Where everybody asks who is led to a name server.
 const DNS_PORT: u16 = 53;
+/// And with TLS.
+const DNS_TLS_PORT: u16 = 853;
 
 /// Public ports. Below those that systems hand out by themselves (from 32768 on Linux), and as many as anybody looks
 /// through.
@@ -101,6 +103,9 @@ pub(crate) struct Args {
     /// DNS for the zones, UDP and TCP [default: off]
     #[arg(long, value_name = "ADDR", env = "SNICKET_DNS", hide_env_values = true)]
     dns: Option<Listen>,
+    /// DNS over TLS, beside --dns [default: off]
+    #[arg(long, value_name = "ADDR", env = "SNICKET_DNS_TLS", hide_env_values = true, hide_short_help = true)]
+    dns_tls: Option<Listen>,
     /// Public ports for TCP services, or off [default: 20000-20999]
     #[arg(long, value_name = "RANGE", value_parser = public_ports, env = "SNICKET_PORTS", hide_env_values = true)]
     ports: Option<PublicPorts>,
@@ -225,7 +230,11 @@ pub(crate) fn service_facts(args: Args) -> anyhow::Result<Facts> {
     let Settings { wishes, blueprint, grace, files, .. } = Settings::merge(args)?;
     let own = blueprint.own.map(|(cert, key)| [("cert", cert), ("key", key)]);
     let lowest_public = blueprint.ports.map(|range| *range.numbers().start());
-    let listeners = [wishes.http, wishes.https, wishes.api].into_iter().chain(wishes.tunnel).chain(wishes.dns);
+    let listeners = [wishes.http, wishes.https, wishes.api]
+        .into_iter()
+        .chain(wishes.tunnel)
+        .chain(wishes.dns)
+        .chain(wishes.dns_tls);
     Ok(Facts {
         config,
         files: own.into_iter().flatten().chain(files).collect(),
@@ -369,6 +378,7 @@ impl Settings {
             // Whoever reaches the API needs only the token, so it leaves the machine only when somebody says so.
             api: Wish::new(args.api.or(file.api), Ipv4Addr::LOCALHOST.into(), API_PORT),
             dns: args.dns.or(file.dns).map(|listen| Wish::new(Some(listen), public, DNS_PORT)),
+            dns_tls: args.dns_tls.or(file.dns_tls).map(|listen| Wish::new(Some(listen), public, DNS_TLS_PORT)),
         };
         let mut logging = Logging::from(&args.log);
         logging.level = logging.level.or(file.loglevel);
@@ -442,7 +452,8 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         command: "up",
         url: Some(ready::url("https", &local.domain, local.https.port())),
         http_url: Some(ready::url("http", &local.domain, local.http.port())),
-        dns: node.dns_address(),
+        dns: node.dns().map(dns::Server::address),
+        dns_tls: node.dns().and_then(dns::Server::tls_address),
         ..Ready::from(local)
     };
     screen.event(&ready);
@@ -458,8 +469,9 @@ fn announce(node: &Node, local: &LocalEdge, data: &Path, screen: Screen) {
         format!("; from elsewhere {}", ready::url("https", domain, bound.api.port()))
     };
     screen.say(format!("  API        {api}{elsewhere}"));
-    if let Some(dns) = node.dns_address() {
-        screen.say(format!("  DNS        {dns} (UDP and TCP), for the zones of the registry"));
+    if let Some(server) = node.dns() {
+        let tls = server.tls_address().map(|address| format!(", {address} (TLS)")).unwrap_or_default();
+        screen.say(format!("  DNS        {} (UDP and TCP){tls}, for the zones of the registry", server.address()));
     }
     screen.say(format!("  CA         {}", ca.display()));
     match &node.first_token {

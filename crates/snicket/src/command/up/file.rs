@@ -30,6 +30,7 @@ pub(super) struct File {
     pub(super) tunnel: Vec<Listen>,
     pub(super) api: Option<Listen>,
     pub(super) dns: Option<Listen>,
+    pub(super) dns_tls: Option<Listen>,
     pub(super) ports: Option<PublicPorts>,
     pub(super) join: Option<String>,
     pub(super) key_file: Option<PathBuf>,
@@ -83,6 +84,7 @@ impl File {
             tunnel: several(file, "tunnel"),
             api: listen(file, "api"),
             dns: listen(file, "dns"),
+            dns_tls: listen(file, "dns-tls"),
             ports: file.parsed("ports", super::public_ports),
             join: file.optional("join"),
             key_file: file.optional("key-file"),
@@ -147,7 +149,7 @@ mod tests {
                 "acme-email" => "me@example.com",
                 "acme-directory" => "https://acme.example/directory",
                 "registry" => "etcd://127.0.0.1:2379",
-                "http" | "https" | "tunnel" | "api" | "dns" => "127.0.0.1:0",
+                "http" | "https" | "tunnel" | "api" | "dns" | "dns-tls" => "127.0.0.1:0",
                 _ => "x",
             };
             File::parse("edge.yml", &format!("{flag}: {value}\n")).unwrap_or_else(|error| panic!("{flag}: {error}"));
