@@ -103,7 +103,7 @@ async fn edge() -> (Registry, Router) {
     let record = [RecordEdit::Create(NewRecord::new(domain.clone(), content))];
     registry.edit_records(now, zone.id, &record).await.expect("memory takes it");
     let name = TunnelName::parse("tunnel").expect("is a name");
-    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
     registry.create_tunnel(now, new).await.expect("memory takes it");
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let facts = Facts {

@@ -13,7 +13,7 @@ use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use registry::{ConfigSource, NewTunnel, Secret, Snapshot, Tunnel, TunnelName, Versioned};
+use registry::{ConfigSource, Labels, NewTunnel, Secret, Snapshot, Tunnel, TunnelChange, TunnelName, Versioned};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -32,12 +32,14 @@ struct NewBody {
     name: Option<String>,
     tunnel_secret: Option<String>,
     config_src: Option<ConfigSource>,
+    labels: Option<Labels>,
 }
 
 #[derive(Deserialize)]
 struct ChangeBody {
     name: Option<String>,
     tunnel_secret: Option<String>,
+    labels: Option<Labels>,
 }
 
 pub(crate) async fn create(State(shared): State<Arc<Shared>>, Path(owner): Path<String>, body: Body) -> Answer {
@@ -47,7 +49,9 @@ pub(crate) async fn create(State(shared): State<Arc<Shared>>, Path(owner): Path<
     let name = name(&body.name.ok_or_else(|| ApiError::not_valid("name: a tunnel needs a name"))?)?;
     let secret = body.tunnel_secret.as_deref().map(secret).transpose()?;
     let config_source = body.config_src.unwrap_or(ConfigSource::Local);
-    let tunnel = registry.create_tunnel(Timestamp::now(), NewTunnel { name, secret, config_source }).await?;
+    let labels = body.labels.unwrap_or_default();
+    let new = NewTunnel { name, secret, config_source, labels };
+    let tunnel = registry.create_tunnel(Timestamp::now(), new).await?;
     let snapshot = registry.snapshot();
     let mut result = shown(&tunnel, &snapshot, &shared);
     result["token"] = json!(token_of(&tunnel, &snapshot));
@@ -84,7 +88,7 @@ pub(crate) async fn change(
     let body: ChangeBody = body::json(body, body::SMALL).await?;
     let name = body.name.as_deref().map(name).transpose()?;
     let secret = body.tunnel_secret.as_deref().map(secret).transpose()?;
-    let tunnel = registry.change_tunnel(id, name, secret).await?;
+    let tunnel = registry.change_tunnel(id, TunnelChange { name, secret, labels: body.labels }).await?;
     Ok(success(shown(&tunnel, &registry.snapshot(), &shared)))
 }
 
@@ -190,6 +194,7 @@ fn shown(tunnel: &Tunnel, snapshot: &Snapshot, shared: &Shared) -> Value {
         "remote_config": tunnel.config_source == ConfigSource::Cloudflare,
         "config_src": tunnel.config_source,
         "metadata": {},
+        "labels": tunnel.labels,
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod hash;
 mod pools;
+pub(crate) mod split;
 #[cfg(test)]
 mod tests;
 
@@ -213,7 +214,20 @@ impl<'a> Walk<'a> {
             Admission::Draining(until) => self.now < until,
             Admission::Closed => false,
         };
-        is_open && self.plan.pools[pinned.pool].is_enabled
+        is_open && self.plan.pools[pinned.pool].is_enabled && self.shares_keep(pinned)
+    }
+
+    /// Whether the shares of a pool let those who have a session with this member stay: it has one, drains, or nobody is well who has one.
+    fn shares_keep(&self, pinned: Candidate) -> bool {
+        let pool = &self.plan.pools[pinned.pool];
+        let Some(split) = &pool.split else { return true };
+        split.has_share(pinned.member)
+            || split.drains(pinned.member, self.now)
+            || !(0..pool.members.len()).any(|member| {
+                let candidate = Candidate { member, ..pinned };
+                let is_open = pool.members[member].admission == Admission::Open;
+                is_open && split.has_share(member) && self.is_well(candidate)
+            })
     }
 
     fn is_well(&self, candidate: Candidate) -> bool {
@@ -293,7 +307,9 @@ impl<'a> Walk<'a> {
         let Self { plan, now, random, tried, session, visitor, .. } = self;
         let pool: &PlannedPool = &plan.pools[at];
         let drains = plan.sessions.is_by_header() && session.key.is_some();
-        let weighed = pool.members.iter().enumerate().filter_map(|(member, it)| {
+        // What is left of its weight for one that fits.
+        let share = |member: usize| {
+            let it = &pool.members[member];
             let is_open = match it.admission {
                 Admission::Open => true,
                 Admission::Draining(until) => drains && *now < until,
@@ -302,11 +318,26 @@ impl<'a> Walk<'a> {
             if !is_open || tried.contains(&Candidate { pool: at, member }) {
                 return None;
             }
-            let share = match (it.vitals.standing(*now), stage) {
-                (Standing::Well(share), _) => share,
-                (Standing::Suspect, Stage::AnyUp | Stage::Last) | (Standing::Down, Stage::Last) => 1.0,
-                (Standing::Suspect | Standing::Down, _) => return None,
-            };
+            match (it.vitals.standing(*now), stage) {
+                (Standing::Well(share), _) => Some(share),
+                (Standing::Suspect, Stage::AnyUp | Stage::Last) | (Standing::Down, Stage::Last) => Some(1.0),
+                (Standing::Suspect | Standing::Down, _) => None,
+            }
+        };
+        let key = session.key.or_else(|| (pool.policy == OriginPolicy::Hash).then_some(*visitor));
+        let places = 0..pool.members.len();
+        let group = match &pool.split {
+            Some(split) => {
+                let lot = key.map_or(Lot::Random(random), Lot::Key);
+                Some((split, split.choose(lot, places.clone().filter(|member| share(*member).is_some()))?))
+            }
+            None => None,
+        };
+        let weighed = places.filter_map(|member| {
+            if group.is_some_and(|(split, chosen)| split.group(member) != chosen) {
+                return None;
+            }
+            let (it, share) = (&pool.members[member], share(member)?);
             // Of two with as much to do the heavier one gets more; of two of the same weight the one with less to do.
             let load = match pool.policy {
                 _ if session.key.is_some() => 0,
@@ -316,12 +347,7 @@ impl<'a> Walk<'a> {
             };
             Some((member, it.weight * share / f64::from(load + 1), it.id.bits()))
         });
-        let lot = match (session.key, pool.policy) {
-            (Some(key), _) => Lot::Key(key),
-            (None, OriginPolicy::Hash) => Lot::Key(*visitor),
-            (None, _) => Lot::Random(random),
-        };
-        choose(lot, weighed)
+        choose(key.map_or(Lot::Random(random), Lot::Key), weighed)
     }
 
     /// The best of the pools that the policy names and that are not done.

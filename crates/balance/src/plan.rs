@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use registry::{
-    LoadBalancer, LoadBalancerId, LoadShedding, MemberId, Origin, OriginPolicy, Pool, PoolId, Snapshot, Steering,
-    SteeringPolicy,
+    LabelWord, LoadBalancer, LoadBalancerId, LoadShedding, MemberId, Origin, OriginPolicy, Pool, PoolId, Snapshot,
+    Steering, SteeringPolicy,
 };
 use uuid::Uuid;
 
 use crate::affinity::Sessions;
 use crate::budget::Budget;
+use crate::choice::split::Split;
 use crate::choice::{Walk, hash};
 use crate::visitor::{Place, Visitor};
 use crate::vitals::{PoolVitals, UnderWay, Vitals};
@@ -54,6 +55,7 @@ pub(crate) struct PlannedPool {
     pub(crate) place: Option<Place>,
     pub(crate) shedding: LoadShedding,
     pub(crate) policy: OriginPolicy,
+    pub(crate) split: Option<Split>,
     pub(crate) members: Vec<Arc<Member>>,
     pub(crate) vitals: Arc<PoolVitals>,
 }
@@ -69,6 +71,8 @@ pub struct Member {
     pub target: Target,
     /// What it is told of the host instead of what the visitor asked for; may have a port.
     pub host: Option<Box<str>>,
+    /// Its value of the label by which its pool's visitors are shared out; `None`: it has none, or they are not.
+    pub value: Option<LabelWord>,
     pub(crate) weight: f64,
     pub(crate) admission: Admission,
     pub(crate) vitals: Arc<Vitals>,
@@ -142,7 +146,7 @@ impl Plan {
         let by_code = |codes: &std::collections::BTreeMap<Box<str>, Vec<PoolId>>| {
             codes.iter().map(|(code, ids)| (code.to_ascii_uppercase().into(), list(ids))).collect()
         };
-        let pools: Vec<_> = pools.into_iter().map(|pool| PlannedPool::new(pool, steering, ward)).collect();
+        let pools: Vec<_> = pools.into_iter().map(|pool| PlannedPool::new(pool, steering, snapshot, ward)).collect();
         let members = pools.iter().enumerate().flat_map(|(at, pool)| {
             let places = pool.members.iter().enumerate();
             places.map(move |(member, it)| (it.id, Candidate { pool: at, member }))
@@ -207,10 +211,11 @@ fn policy(steering: &Steering) -> SteeringPolicy {
 }
 
 impl PlannedPool {
-    fn new(pool: &Pool, steering: &Steering, ward: &mut dyn Ward) -> Self {
+    fn new(pool: &Pool, steering: &Steering, snapshot: &Snapshot, ward: &mut dyn Ward) -> Self {
         let terms = &pool.terms;
         let vitals = ward.pool(pool.id);
         let drain = steering.session_affinity_attributes.drain_duration.unwrap_or_default();
+        let split = terms.label_steering.as_ref();
         let members: Vec<_> = pool
             .members()
             .map(|(id, origin)| {
@@ -219,6 +224,7 @@ impl PlannedPool {
                     id,
                     target: Target::of(origin),
                     host: origin.header.host.first().cloned(),
+                    value: split.and_then(|split| value(origin, &split.key, snapshot)),
                     weight: origin.weight,
                     admission: admission(origin, drain),
                     vitals: ward.member(id, &vitals),
@@ -238,10 +244,17 @@ impl PlannedPool {
             place: place.map(|(latitude, longitude)| Place { latitude, longitude }),
             shedding: terms.load_shedding.clone(),
             policy: terms.origin_steering.policy,
+            split: split.map(|split| Split::new(split, members.iter().map(|member| member.value.clone()), drain)),
             members,
             vitals,
         }
     }
+}
+
+/// What an origin's label of this key says, its own or that of its tunnel.
+fn value(origin: &Origin, key: &LabelWord, snapshot: &Snapshot) -> Option<LabelWord> {
+    let of_tunnel = || snapshot.live_tunnel(origin.tunnel()?)?.labels.get(key);
+    origin.labels.get(key).or_else(of_tunnel).cloned()
 }
 
 fn admission(origin: &Origin, drain: u32) -> Admission {

@@ -157,7 +157,7 @@ impl Node {
     /// A tunnel, and an origin behind it.
     async fn tunnel_origin(&self) -> (Uuid, Value) {
         let name = TunnelName::parse("t").unwrap();
-        let tunnel = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+        let tunnel = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
         let tunnel = self.registry.create_tunnel(Timestamp::now(), tunnel).await.unwrap().id;
         (tunnel, json!({ "address": format!("{tunnel}.cfargotunnel.com"), "header": { "Host": ["shop.test"] } }))
     }

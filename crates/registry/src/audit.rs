@@ -143,7 +143,12 @@ mod tests {
     }
 
     fn tunnel(name: &str) -> NewTunnel {
-        NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: crate::ConfigSource::Local }
+        NewTunnel {
+            name: TunnelName::parse(name).unwrap(),
+            secret: None,
+            config_source: crate::ConfigSource::Local,
+            labels: Default::default(),
+        }
     }
 
     #[tokio::test]

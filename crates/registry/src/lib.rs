@@ -23,6 +23,7 @@ mod error;
 mod id;
 mod invitation;
 mod item;
+mod label;
 mod live;
 mod membership;
 mod name;
@@ -54,11 +55,11 @@ pub use acme::{
 };
 pub use authority::{FormerAuthority, RotationError};
 pub use balance::{
-    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Joined, Link,
-    LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth, MemberId,
-    MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader, OriginPolicy,
-    OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS, RandomSteering,
-    Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,
+    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Joined,
+    LabelSteering, Link, LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth,
+    MemberId, MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader,
+    OriginPolicy, OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS,
+    RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,
 };
 pub use certificate::{
     AuthorityPurpose, BadCertificateId, CertificateAuthority, CertificateError, CertificateId, OriginCertificate,
@@ -76,6 +77,7 @@ pub use id::{
 };
 pub use invitation::{Invitation, InvitationError};
 pub use item::{Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, Which};
+pub use label::{BadLabel, LabelWord, Labels};
 pub use live::{Activity, ConnectionRecord, Features};
 pub use name::{BadName, Hostname, TunnelName};
 pub use node::{NodeAddresses, NodeRecord};
@@ -99,6 +101,6 @@ pub use token::{
 };
 pub use transaction::Transaction;
 pub use transfer::{Document, DocumentError, ImportError, Imported, import};
-pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelError, TunnelRefused};
+pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelChange, TunnelError, TunnelRefused};
 pub use watch::{Event, Watch};
 pub use zone::{Zone, ZoneError, ZoneKey, ZoneSetting, ZoneSettings, ZoneTraits, ZoneType};

@@ -360,7 +360,7 @@ mod tests {
     use crate::resource::{Account, Resource as _};
     use crate::{
         ConfigSource, Hostname, NewRecord, NewToken, NewTunnel, QuickName, Record, RecordContent, RecordEdit,
-        RecordType, TunnelName,
+        RecordType, TunnelChange, TunnelName,
     };
 
     /// An engine whose disk never answers once the account is made.
@@ -491,10 +491,19 @@ mod tests {
                 match random.random_range(0..11) {
                     10 => balance(&registry, &mut random).await,
                     0 | 1 => {
-                        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+                        let new = NewTunnel {
+                            name,
+                            secret: None,
+                            config_source: ConfigSource::Local,
+                            labels: Default::default(),
+                        };
                         drop(registry.create_tunnel(now, new).await);
                     }
-                    2 => drop(registry.change_tunnel(tunnel, Some(name), None).await),
+                    2 => drop(
+                        registry
+                            .change_tunnel(tunnel, TunnelChange { name: Some(name), ..TunnelChange::default() })
+                            .await,
+                    ),
                     3 => drop(registry.delete_tunnel(now, tunnel, true).await),
                     4 | 5 => drop(registry.put_route(now, zone.id, hostname, tunnel, random.random()).await),
                     6 if random.random() => drop(registry.delete_route(&hostname).await),

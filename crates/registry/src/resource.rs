@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::engine::Revision;
-use crate::{AccountId, Hostname, PortId, PortOptions, PortProtocol, Secret, TokenId, TokenTerms, TunnelName};
+use crate::{AccountId, Hostname, Labels, PortId, PortOptions, PortProtocol, Secret, TokenId, TokenTerms, TunnelName};
 
 /// The address of one entry: the kind of resource, a slash, and what is unique within the kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +173,9 @@ pub struct Tunnel {
     /// The hostname of a quick tunnel; `None` for one that somebody created.
     #[serde(default)]
     pub quick: Option<Hostname>,
+    /// What is said of it, and of the members of pools that it is.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 impl Resource for Tunnel {

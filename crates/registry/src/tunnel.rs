@@ -3,13 +3,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use crate::balance::take_turn;
 use crate::name::BadName;
 use crate::record::{Draft, RecordEdit, RecordError};
 use crate::resource::{NameClaim, Resource, Versioned};
 use crate::route::write_route;
 use crate::{
-    CommitError, ConfigSource, Hostname, ItemKind, Registry, Secret, Snapshot, Transaction, Tunnel, TunnelName, Zone,
-    ZoneId, words,
+    CommitError, ConfigSource, Hostname, ItemKind, Labels, Registry, Secret, Snapshot, Transaction, Tunnel, TunnelName,
+    Zone, ZoneId, words,
 };
 
 /// A tunnel to be made.
@@ -21,6 +22,19 @@ pub struct NewTunnel {
     pub secret: Option<Secret>,
     /// Who configures its connectors.
     pub config_source: ConfigSource,
+    /// What is said of it.
+    pub labels: Labels,
+}
+
+/// What is to be otherwise with a tunnel; `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct TunnelChange {
+    /// Its name.
+    pub name: Option<TunnelName>,
+    /// Its secret.
+    pub secret: Option<Secret>,
+    /// What is said of it, all of it.
+    pub labels: Option<Labels>,
 }
 
 /// Why a tunnel was not made or changed.
@@ -139,6 +153,7 @@ impl Registry {
             deleted_at: None,
             config_source: new.config_source,
             quick: None,
+            labels: new.labels,
         };
         self.change(|snapshot, transaction| {
             claim_name(snapshot, transaction, &tunnel.name, tunnel.id)?;
@@ -148,16 +163,12 @@ impl Registry {
         .await
     }
 
-    /// Gives a tunnel another name, another secret, or both. Connections stay.
+    /// Gives a tunnel another name, another secret or other labels. Connections stay.
     ///
     /// # Errors
     /// No such tunnel, the name is taken, or the engine fails.
-    pub async fn change_tunnel(
-        &self,
-        id: Uuid,
-        name: Option<TunnelName>,
-        secret: Option<Secret>,
-    ) -> Result<Tunnel, TunnelError> {
+    pub async fn change_tunnel(&self, id: Uuid, change: TunnelChange) -> Result<Tunnel, TunnelError> {
+        let TunnelChange { name, secret, labels } = change;
         self.change(|snapshot, transaction| {
             let old = snapshot.live_tunnel(id).ok_or(TunnelError::NotFound(id))?;
             let mut new = old.value.clone();
@@ -168,6 +179,11 @@ impl Registry {
             }
             if let Some(secret) = secret.clone() {
                 new.secret = secret;
+            }
+            if let Some(labels) = labels.clone().filter(|labels| *labels != old.labels) {
+                new.labels = labels;
+                // Pools lead to their members by these.
+                take_turn(snapshot, transaction);
             }
             if new != old.value {
                 transaction.expect(old).put(&new);
@@ -270,6 +286,7 @@ impl Registry {
                 deleted_at: None,
                 config_source: ConfigSource::Local,
                 quick: Some(hostname.clone()),
+                labels: Labels::default(),
             };
             claim_name(snapshot, transaction, &tunnel.name, id)
                 .map_err(|_| QuickTunnelError::Taken(hostname.clone()))?;

@@ -75,7 +75,12 @@ async fn a_name_comes_to_its_load_balancer_the_closest_first() {
     create(outer, "dns.example.test", false).await;
     create(outer, "x.in.example.test", true).await;
     let of_inner = create(inner, "y.in.example.test", true).await;
-    let tunnel = NewTunnel { name: TunnelName::parse("t").unwrap(), secret: None, config_source: ConfigSource::Local };
+    let tunnel = NewTunnel {
+        name: TunnelName::parse("t").unwrap(),
+        secret: None,
+        config_source: ConfigSource::Local,
+        labels: Default::default(),
+    };
     let tunnel = registry.create_tunnel(now, tunnel).await.unwrap().id;
     for name in ["r.example.test", "*.r.c.example.test"] {
         registry.put_route(now, outer, hostname(name), tunnel, false).await.unwrap();

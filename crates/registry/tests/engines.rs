@@ -438,7 +438,12 @@ async fn a_follower_of_live_entries_misses_nothing(place: Place) {
 }
 
 fn named(name: &str) -> NewTunnel {
-    NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: ConfigSource::Local }
+    NewTunnel {
+        name: TunnelName::parse(name).unwrap(),
+        secret: None,
+        config_source: ConfigSource::Local,
+        labels: Default::default(),
+    }
 }
 
 /// The typed registry on top: what one node does, the other has, and of two that want one name one gets it.

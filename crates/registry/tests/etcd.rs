@@ -65,7 +65,12 @@ async fn follow(feed: &mut Box<dyn Feed>, revision: Revision) -> Vec<Batch> {
 }
 
 fn named(name: &str) -> NewTunnel {
-    NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: ConfigSource::Local }
+    NewTunnel {
+        name: TunnelName::parse(name).unwrap(),
+        secret: None,
+        config_source: ConfigSource::Local,
+        labels: Default::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

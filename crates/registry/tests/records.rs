@@ -37,7 +37,7 @@ async fn open() -> (Registry, ZoneId) {
 
 async fn tunnel(registry: &Registry, name: &str) -> Uuid {
     let name = TunnelName::parse(name).unwrap();
-    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
     registry.create_tunnel(at(0), new).await.unwrap().id
 }
 

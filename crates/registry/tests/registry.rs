@@ -21,7 +21,12 @@ fn host(name: &str) -> Hostname {
 }
 
 fn named(name: &str) -> NewTunnel {
-    NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: ConfigSource::Local }
+    NewTunnel {
+        name: TunnelName::parse(name).unwrap(),
+        secret: None,
+        config_source: ConfigSource::Local,
+        labels: Default::default(),
+    }
 }
 
 async fn open() -> (Registry, Zone) {
@@ -128,18 +133,27 @@ async fn a_tunnel_changes_name_and_secret() {
     let (registry, _) = open().await;
     let tunnel = registry.create_tunnel(at(1), named("old")).await.unwrap();
     registry.create_tunnel(at(1), named("other")).await.unwrap();
-    let name = |text: &str| Some(TunnelName::parse(text).unwrap());
+    let name = |text: &str| TunnelChange { name: TunnelName::parse(text).ok(), ..TunnelChange::default() };
 
-    let taken = registry.change_tunnel(tunnel.id, name("other"), None).await;
+    let taken = registry.change_tunnel(tunnel.id, name("other")).await;
     assert!(matches!(taken, Err(TunnelError::NameTaken(_))));
-    registry.change_tunnel(tunnel.id, name("new"), Some(Secret::from_bytes(&[7; 32]).unwrap())).await.unwrap();
+    let secret = Secret::from_bytes(&[7; 32]).ok();
+    registry.change_tunnel(tunnel.id, TunnelChange { secret, ..name("new") }).await.unwrap();
     let snapshot = registry.snapshot();
     assert!(snapshot.tunnel_named("old").is_none());
     assert!(snapshot.tunnel_named("new").unwrap().secret.matches(&[7; 32]));
 
     let revision = snapshot.revision();
-    registry.change_tunnel(tunnel.id, name("new"), None).await.unwrap();
+    registry.change_tunnel(tunnel.id, name("new")).await.unwrap();
     assert_eq!(registry.snapshot().revision(), revision, "no change, no revision");
+
+    let turn = registry.snapshot().balance_revision();
+    let labels = Labels::parse(["release=canary"]).unwrap();
+    let labelled = TunnelChange { labels: Some(labels.clone()), ..TunnelChange::default() };
+    registry.change_tunnel(tunnel.id, labelled).await.unwrap();
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.tunnel_named("new").unwrap().labels, labels);
+    assert!(snapshot.balance_revision() > turn, "whoever leads to its pools hears of it");
 }
 
 #[tokio::test]

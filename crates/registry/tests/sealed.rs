@@ -38,7 +38,7 @@ async fn node(engine: Arc<dyn Engine>, text: &str) -> Result<Registry, OpenError
 
 async fn tunnel(registry: &Registry, name: &str) -> Secret {
     let name = TunnelName::parse(name).unwrap();
-    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
     registry.create_tunnel(at(1), new).await.unwrap().secret
 }
 
@@ -149,7 +149,12 @@ async fn nodes_with_one_key_share_secrets_and_the_copy_on_disk_shows_none() {
     program.start_again(0).await;
     let after = async || {
         let name = TunnelName::parse("after").unwrap();
-        here.create_tunnel(at(2), NewTunnel { name, secret: None, config_source: ConfigSource::Local }).await.is_ok()
+        here.create_tunnel(
+            at(2),
+            NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() },
+        )
+        .await
+        .is_ok()
     };
     until(2 * LIMIT, "changes are taken again", after).await;
     until(LIMIT, "and known", async || secret_of(&there, "after").is_some()).await;
@@ -180,7 +185,7 @@ async fn a_node_without_the_key_of_now_lets_nobody_in_and_encrypts_nothing() {
     assert!(lives(&ahead, id));
 
     let name = TunnelName::parse("two").unwrap();
-    let new_one = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let new_one = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
     let refused = left_behind.create_tunnel(at(1), new_one).await.unwrap_err().to_string();
     assert!(refused.contains("encrypted under the key"), "{refused}");
     assert!(left_behind.check_keys().is_err() && ahead.check_keys().is_ok());

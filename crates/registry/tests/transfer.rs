@@ -32,7 +32,7 @@ async fn fill(registry: &Registry) {
     let zone = registry.ensure_zone(at(0), &domain).await.unwrap();
     for index in 0..150 {
         let name = TunnelName::parse(&format!("t{index}")).unwrap();
-        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
+        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare, labels: Default::default() };
         let tunnel = registry.create_tunnel(at(index), new).await.unwrap();
         let hostname = Hostname::parse(&format!("h{index}.example.test")).unwrap();
         registry.put_route(at(index), zone.id, hostname, tunnel.id, false).await.unwrap();
@@ -72,7 +72,7 @@ async fn everything_goes_from_either_engine_to_either() {
     let registry = Registry::open(etcd(&program, "one").await, at(9)).await.unwrap();
     assert_eq!(registry.snapshot().tunnels().count(), 151);
     let name = TunnelName::parse("after").unwrap();
-    let after = NewTunnel { name, secret: None, config_source: ConfigSource::Local };
+    let after = NewTunnel { name, secret: None, config_source: ConfigSource::Local, labels: Default::default() };
     registry.create_tunnel(at(9), after).await.unwrap();
 
     // And back, over what has changed since.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use jiff::Timestamp;
-use registry::{AuthorityPurpose, NodeAddresses, NodeId, PortProtocol};
+use registry::{AuthorityPurpose, Labels, NodeAddresses, NodeId, PortProtocol};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -48,6 +48,9 @@ pub(crate) struct Tunnel {
     /// Its connections.
     #[serde(default)]
     pub(crate) connections: Vec<Conn>,
+    /// What is said of it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub(crate) labels: Labels,
 }
 
 /// One connection of a tunnel.
@@ -347,9 +350,24 @@ impl Api {
     }
 
     /// Makes a tunnel; the answer holds the tunnel alone, the secret stays with the caller.
-    pub(crate) async fn create(&self, account: &str, name: &str, secret: &str) -> anyhow::Result<Tunnel> {
-        let body = json!({ "name": name, "tunnel_secret": secret });
+    pub(crate) async fn create(
+        &self,
+        account: &str,
+        name: &str,
+        secret: &str,
+        labels: &Labels,
+    ) -> anyhow::Result<Tunnel> {
+        let mut body = json!({ "name": name, "tunnel_secret": secret });
+        if !labels.is_empty() {
+            body["labels"] = json!(labels);
+        }
         self.call(Method::POST, &format!("/accounts/{account}/cfd_tunnel"), Some(body)).await
+    }
+
+    /// Gives a tunnel these labels instead of those that it has.
+    pub(crate) async fn label(&self, account: &str, tunnel: Uuid, labels: &Labels) -> anyhow::Result<Tunnel> {
+        let body = json!({ "labels": labels });
+        self.call(Method::PATCH, &format!("/accounts/{account}/cfd_tunnel/{tunnel}"), Some(body)).await
     }
 
     /// Tunnels that match a query such as `is_deleted=false&name=web`.

@@ -1,11 +1,11 @@
 //! Monitors, pools and load balancers, described.
 
-use registry::{LoadBalancerTerms, MonitorTerms, PoolTerms, REGIONS, Rule, Steering};
+use registry::{LabelSteering, LabelWord, LoadBalancerTerms, MonitorTerms, PoolTerms, REGIONS, Rule, Steering};
 use serde_json::{Value, json};
 
 use crate::openapi::schema::{
-    Schema, any_of, anything, flag, fraction, hostname, id, list, map, may, must, object, one_of, text, time, usual,
-    uuid, whole,
+    Schema, any_of, anything, flag, fraction, hostname, id, labels, list, map, may, must, object, one_of, text, time,
+    usual, uuid, whole,
 };
 
 /// Of what people write for people.
@@ -71,11 +71,23 @@ pub(crate) fn pool() -> Schema {
         usual("longitude", degrees(180.0), Value::Null),
         usual("load_shedding", shedding, json!({})),
         usual("origin_steering", object([usual("policy", choice, "random")]), json!({})),
+        may("label_steering", label_steering()),
         usual("notification_email", text().most(PoolTerms::MAX_EMAIL_CHARS), ""),
         usual("notification_filter", object([may("origin", notices()), may("pool", notices())]).or_null(), Value::Null),
         usual("description", text().most(DESCRIPTION_CHARS), ""),
     ])
     .named("Pool")
+}
+
+fn label_steering() -> Schema {
+    let weights = map(fraction(0.0, LabelSteering::MAX_WEIGHT));
+    object([
+        must("key", text().least(1).most(LabelWord::MAX_CHARS)),
+        must("weights", weights)
+            .about("By values of the label; members with none of these are for when nobody else is well"),
+        may("disabled_at", map(time())).about("Since when values have the weight 0; passed over where it is sent in"),
+    ])
+    .named("LabelSteering")
 }
 
 fn origin() -> Schema {
@@ -90,6 +102,7 @@ fn origin() -> Schema {
         usual("header", header, json!({})),
         usual("virtual_network_id", uuid().or_null(), Value::Null),
         usual("flatten_cname", flag(), false),
+        may("labels", labels()).about("Before those of its tunnel"),
     ])
     .named("PoolOrigin")
 }

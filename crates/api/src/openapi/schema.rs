@@ -139,6 +139,11 @@ pub(crate) fn hostname() -> Schema {
     text().least(1).most(255)
 }
 
+/// What is said of something, keys with values.
+pub(crate) fn labels() -> Schema {
+    map(text().least(1).most(registry::LabelWord::MAX_CHARS))
+}
+
 /// Anything.
 pub(crate) fn anything() -> Schema {
     Schema(json!({}))

@@ -1,5 +1,6 @@
 use crate::openapi::schema::{
-    Schema, anything, count, flag, hostname, id, integer, like, list, may, must, object, one_of, text, time, uuid,
+    Schema, anything, count, flag, hostname, id, integer, labels, like, list, may, must, object, one_of, text, time,
+    uuid,
 };
 use crate::openapi::{About, Routes, delete, get, patch, post, put};
 use crate::tunnel::{self, configuration, connection, document, route};
@@ -103,11 +104,12 @@ fn source() -> Schema {
 }
 
 fn new() -> Schema {
-    object([must("name", name()), may("tunnel_secret", secret()), may("config_src", source())]).named("NewTunnel")
+    object([must("name", name()), may("tunnel_secret", secret()), may("config_src", source()), may("labels", labels())])
+        .named("NewTunnel")
 }
 
 fn change() -> Schema {
-    object([may("name", name()), may("tunnel_secret", secret())]).named("Tunnel")
+    object([may("name", name()), may("tunnel_secret", secret()), may("labels", labels())]).named("Tunnel")
 }
 
 fn shown() -> Schema {
@@ -125,6 +127,7 @@ fn shown() -> Schema {
         must("remote_config", flag()),
         must("config_src", source()),
         must("metadata", object([])),
+        must("labels", labels()),
     ])
     .named("Tunnel")
 }

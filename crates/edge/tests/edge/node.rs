@@ -78,7 +78,12 @@ impl Node {
     pub(crate) async fn tunnel(&self, name: &str, config_source: ConfigSource) -> Tunnel {
         let now = Timestamp::now();
         let zone = self.registry.ensure_zone(now, &Hostname::parse("edge.test").unwrap()).await.unwrap();
-        let new = NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source };
+        let new = NewTunnel {
+            name: TunnelName::parse(name).unwrap(),
+            secret: None,
+            config_source,
+            labels: Default::default(),
+        };
         let tunnel = self.registry.create_tunnel(now, new).await.unwrap();
         let hostname = Hostname::parse(&format!("{name}.edge.test")).unwrap();
         self.registry.put_route(now, zone.id, hostname, tunnel.id, false).await.unwrap();

@@ -104,7 +104,7 @@ async fn configure(registry: &Registry, store: &Store, rows: &mut Vec<(String, T
         let seen = || *store.traffic.lock().unwrap();
         let before = seen();
         let name = TunnelName::parse(&format!("service-{number}")).unwrap();
-        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
+        let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare, labels: Default::default() };
         let tunnel = registry.create_tunnel(now, new).await.unwrap();
         note("a tunnel is made", before);
         let before = seen();

@@ -71,7 +71,7 @@ fn no_monitor(id: MonitorId) -> BalanceError {
 }
 
 /// Only if nobody has changed anything of load balancing since.
-pub(super) fn take_turn(snapshot: &Snapshot, transaction: &mut Transaction) {
+pub(crate) fn take_turn(snapshot: &Snapshot, transaction: &mut Transaction) {
     let turn = Turn {};
     match snapshot.balance_turn() {
         Some(seen) => transaction.expect(seen),

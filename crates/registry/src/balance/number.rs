@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
-use crate::PoolId;
-
 /// A whole number that fits.
 pub(crate) fn whole<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let number = match number(&Value::deserialize(deserializer)?) {
@@ -43,8 +41,10 @@ pub(super) fn some_fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
 }
 
 /// A [`fraction`] for each.
-pub(super) fn weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<PoolId, f64>, D::Error> {
-    let weights = BTreeMap::<PoolId, Value>::deserialize(deserializer)?;
+pub(super) fn weights<'de, K: Ord + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<K, f64>, D::Error> {
+    let weights = BTreeMap::<K, Value>::deserialize(deserializer)?;
     let read =
         |(pool, weight)| Ok((pool, fraction(weight).map_err(|error: serde_json::Error| D::Error::custom(error))?));
     weights.into_iter().map(read).collect()

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::number::{fraction, some_fraction, usual_weight, whole};
 use super::region::check_region;
-use super::{BadTerms, MAX_DESCRIPTION_CHARS, check_number, check_share, check_text};
+use super::{BadTerms, LabelSteering, MAX_DESCRIPTION_CHARS, check_number, check_share, check_text};
 use crate::resource::{Key, Resource};
-use crate::{Hostname, MonitorId, PoolId, Record};
+use crate::{Hostname, Labels, MonitorId, PoolId, Record};
 
 /// Origins that serve the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub struct PoolTerms {
     /// How one of the origins is chosen.
     #[serde(default)]
     pub origin_steering: OriginSteering,
+    /// Which share of the visitors those with each value of a label get; `None`: labels do not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_steering: Option<LabelSteering>,
     /// Who is told when something fails, with commas between.
     #[serde(default)]
     pub notification_email: Box<str>,
@@ -112,6 +115,9 @@ pub struct Origin {
     /// The host name is answered with the addresses that it leads to.
     #[serde(default)]
     pub flatten_cname: bool,
+    /// What is said of it, before what is said of its tunnel.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 impl Origin {
@@ -254,6 +260,7 @@ impl PoolTerms {
             regions.iter().try_for_each(|region| check_region("check_regions", region))?;
         }
         self.check_place()?;
+        self.label_steering.as_ref().map_or(Ok(()), LabelSteering::check)?;
         check_share("load_shedding.default_percent", self.load_shedding.default_percent, 100.0)?;
         check_share("load_shedding.session_percent", self.load_shedding.session_percent, 100.0)?;
         check_email(&self.notification_email)?;
@@ -262,13 +269,16 @@ impl PoolTerms {
         Ok(self)
     }
 
-    /// Notes since when origins are disabled: as in the former terms, else since now.
+    /// Notes since when origins are disabled, and values of labels have no weight: as in the former terms, else since now.
     pub(super) fn note_disabled(&mut self, old: Option<&Self>, now: Timestamp) {
         let former = old.map(|old| &*old.origins).unwrap_or_default();
         for origin in &mut self.origins {
             let same = former.iter().find(|old| old.place() == origin.place());
             let since = || same.filter(|old| !old.enabled).and_then(|old| old.disabled_at).unwrap_or(now);
             origin.disabled_at = (!origin.enabled).then(since);
+        }
+        if let Some(steering) = &mut self.label_steering {
+            steering.note_disabled(old.and_then(|old| old.label_steering.as_ref()), now);
         }
     }
 

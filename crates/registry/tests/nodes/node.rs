@@ -46,5 +46,10 @@ pub(crate) fn connection(tunnel: Uuid, opened_at: Timestamp) -> ConnectionRecord
 }
 
 pub(crate) fn named(name: &str) -> NewTunnel {
-    NewTunnel { name: TunnelName::parse(name).unwrap(), secret: None, config_source: ConfigSource::Local }
+    NewTunnel {
+        name: TunnelName::parse(name).unwrap(),
+        secret: None,
+        config_source: ConfigSource::Local,
+        labels: Default::default(),
+    }
 }

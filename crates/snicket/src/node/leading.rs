@@ -31,12 +31,17 @@ impl Members for Leading {
         };
         let mut walk = plan.walk(&visitor, Timestamp::now(), rand::random());
         let mut members = Vec::new();
-        let mut pool = None;
+        let mut first = None;
         // Nobody but the edge knows the way through a tunnel.
         while let Some(member) = walk.next(|_| false) {
+            let (pool, value) = *first.get_or_insert((member.pool, &member.value));
             // Those of other pools are for when this one fails.
-            if *pool.get_or_insert(member.pool) != member.pool {
+            if pool != member.pool {
                 break;
+            }
+            // Resolvers take any of an answer's addresses: if these were of several values of a label, the shares of these would not hold.
+            if *value != member.value {
+                continue;
             }
             let place = match &member.target {
                 balance::Target::Address(address, port) => Some((address.to_string().into(), *port)),

@@ -1,11 +1,14 @@
 //! Load balancers: several origins behind one name, at addresses and behind tunnels.
 
+mod labels;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use harness::{Agent, Edge, LIMIT, Origin, RawOrigin, Visitor, until};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
@@ -95,6 +98,33 @@ impl Balanced {
             statuses.push(self.visitor().get(&self.url("/")).await.status);
         }
         statuses
+    }
+}
+
+/// The right to manage tunnels, as `tunnel login` writes it.
+struct Login {
+    _home: TempDir,
+    place: [String; 4],
+}
+
+impl Login {
+    async fn of(edge: &Edge) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let cert = home.path().join("cert.pem").display().to_string();
+        let api = format!("http://{}/client/v4", edge.api());
+        let token_file = edge.token_file().display().to_string();
+        let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "login", "--token-file", &token_file];
+        let (code, _, error) = edge.command(&words).await;
+        assert_eq!(code, 0, "{error}");
+        Self { _home: home, place: ["--api-url".into(), api, "--origincert".into(), cert] }
+    }
+
+    /// An agent of this name in the pool `web`, with what else is to be said.
+    async fn member(&self, edge: &Edge, name: &str, origin: &Origin, more: &[&str]) -> Agent {
+        let service = origin.service();
+        let place: Vec<&str> = self.place.iter().map(String::as_str).collect();
+        let words = ["--name", name, "--hostname", HOST, "--lb-pool", "web", "--url", &service];
+        Agent::tunnel(edge, &[&place, &words[..], more].concat()).await
     }
 }
 
@@ -321,19 +351,8 @@ async fn who_waits_for_a_member_that_stalls_is_served_by_another_one_once_that_i
 async fn agents_that_name_a_pool_share_its_name_and_leave_with_their_end() {
     let balanced = Balanced::start(&[]).await;
     let (first, second) = (Origin::start().await, Origin::start().await);
-    let home = tempfile::tempdir().expect("a directory can be made");
-    let cert = home.path().join("cert.pem").display().to_string();
-    let api = format!("http://{}/client/v4", balanced.edge.api());
-    let token_file = balanced.edge.token_file().display().to_string();
-    let words = ["tunnel", "--origincert", &cert, "--api-url", &api, "login", "--token-file", &token_file];
-    let (code, _, error) = balanced.edge.command(&words).await;
-    assert_eq!(code, 0, "{error}");
-    let run = async |name: &str, origin: &Origin| {
-        let service = origin.service();
-        let place = ["--api-url", &api, "--origincert", &cert];
-        let words = ["--name", name, "--hostname", HOST, "--lb-pool", "web", "--url", &service];
-        Agent::tunnel(&balanced.edge, &[&place[..], &words].concat()).await
-    };
+    let login = Login::of(&balanced.edge).await;
+    let run = async |name: &str, origin: &Origin| login.member(&balanced.edge, name, origin, &[]).await;
     let members = async || {
         let path = format!("/client/v4/accounts/{}/load_balancers/pools?name=web", balanced.account);
         let (_, pools) = balanced.edge.call("GET", &path, None).await;

@@ -22,7 +22,7 @@ fn name(text: &str) -> Hostname {
 
 async fn tunnel(registry: &Registry, text: &str) -> Uuid {
     let name = TunnelName::parse(text).unwrap();
-    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare };
+    let new = NewTunnel { name, secret: None, config_source: ConfigSource::Cloudflare, labels: Default::default() };
     registry.create_tunnel(at(0), new).await.unwrap().id
 }
 

@@ -9,6 +9,7 @@ use agent::file::{self, FileConfig};
 use agent::ingress::Overrides;
 use anyhow::Context as _;
 use clap::ValueEnum as _;
+use registry::Labels;
 
 use crate::command::up::duration;
 use crate::logging::{Form, Level, Logging};
@@ -93,6 +94,9 @@ pub(crate) struct Flags {
         hide_env_values = true
     )]
     pub(crate) loglevel: Option<Level>,
+    /// Say this of the tunnel that is made or put into a pool, such as release=canary; repeatable
+    #[arg(long, global = true, value_name = "KEY=VALUE", hide_short_help = true)]
+    label: Vec<String>,
     /// Append diagnostics to this file
     #[arg(long, global = true, value_name = "FILE", env = "TUNNEL_LOGFILE", hide_env_values = true, hide = true)]
     pub(crate) logfile: Option<PathBuf>,
@@ -386,8 +390,6 @@ pub(crate) struct Unused {
     write_stream_timeout: Option<String>,
     #[arg(long, global = true, value_name = "REGION", hide = true)]
     region: Option<String>,
-    #[arg(long, global = true, value_name = "TEXT", hide = true)]
-    label: Option<String>,
     #[arg(long, global = true, value_name = "LEVEL", hide = true)]
     transport_loglevel: Option<String>,
     #[arg(long, global = true, value_name = "DIR", hide = true)]
@@ -406,6 +408,19 @@ pub(crate) struct Unused {
 }
 
 impl Flags {
+    /// What `--label` says.
+    pub(super) fn labels(&self) -> anyhow::Result<Labels> {
+        let labels = Labels::parse(self.label.iter().map(String::as_str));
+        labels.map_err(|problem| Problem::usage(problem.to_string(), "write --label KEY=VALUE once for each").into())
+    }
+
+    /// Where a tunnel is only served, it keeps the labels that it has; the reference calls a connector by such a flag.
+    pub(super) fn warn_of_labels(&self) {
+        if !self.label.is_empty() {
+            tracing::warn!("--label has no effect here; `snicket api PATCH` changes those of a tunnel that is there");
+        }
+    }
+
     /// The names of those flags that were given and change nothing. Those that nobody would miss are left out.
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let Self { unused, .. } = self;
@@ -415,7 +430,6 @@ impl Flags {
             ("--quic-stream-level-flow-control-limit", unused.quic_stream_level_flow_control_limit.is_some()),
             ("--write-stream-timeout", unused.write_stream_timeout.is_some()),
             ("--region", unused.region.is_some()),
-            ("--label", unused.label.is_some()),
             ("--transport-loglevel", unused.transport_loglevel.is_some()),
             ("--log-directory", unused.log_directory.is_some()),
             ("--icmpv4-src", unused.icmpv4_src.is_some()),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
+use registry::Labels;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -41,7 +42,8 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   snicket tunnel create web
   snicket tunnel create --credentials-file web.json web
-  snicket tunnel create --secret-file secret.b64 web";
+  snicket tunnel create --secret-file secret.b64 web
+  snicket tunnel create --label release=canary web-next";
 
 /// Arguments of `tunnel create`.
 #[derive(Debug, clap::Args)]
@@ -214,9 +216,11 @@ pub(super) async fn create(args: Create, flags: &Flags, screen: Screen) -> anyho
         (None, Some(path)) => given_secret(&Secret::read(path)?)?,
         (None, None) => TunnelSecret::generate(),
     };
+    let labels = flags.labels()?;
     let settings = flags.settings()?;
     let session = Session::open(&settings).await?;
-    let (tunnel, path) = make(&session, &args.name, secret, settings.values.credentials_file.as_deref()).await?;
+    let path = settings.values.credentials_file.as_deref();
+    let (tunnel, path) = make(&session, &args.name, secret, &labels, path).await?;
     screen.event(&json!({
         "event": "tunnel", "id": tunnel.id, "name": tunnel.name, "created_at": tunnel.created_at,
         "credentials_file": path,
@@ -239,6 +243,7 @@ pub(super) async fn make(
     session: &Session,
     name: &str,
     secret: TunnelSecret,
+    labels: &Labels,
     path: Option<&Path>,
 ) -> anyhow::Result<(Tunnel, PathBuf)> {
     if let Some(path) = path.filter(|path| path.exists()) {
@@ -248,7 +253,7 @@ pub(super) async fn make(
         )
         .into());
     }
-    let tunnel = session.api.create(&session.account, name, &secret.to_base64()).await?;
+    let tunnel = session.api.create(&session.account, name, &secret.to_base64(), labels).await?;
     let credentials = Credentials { account_tag: session.account.clone(), tunnel: tunnel.id, secret, endpoint: None };
     let path = path.map_or_else(|| session.directory.join(format!("{}.json", tunnel.id)), Path::to_owned);
     if let Err(error) = write_private(&path, credentials.to_json().as_bytes()) {
@@ -416,7 +421,12 @@ pub(super) async fn route(args: Route, flags: &Flags, screen: Screen) -> anyhow:
     let (tunnel, hostname, overwrite_dns) = match args.action {
         RouteAction::Dns { tunnel, hostname, overwrite_dns } => (tunnel, hostname, overwrite_dns),
         RouteAction::Lb { tunnel, hostname, pool } => {
+            let labels = flags.labels()?;
             let tunnel = session.api.find(&session.account, &tunnel).await?;
+            if !labels.is_empty() {
+                // Before anybody is led there.
+                session.api.label(&session.account, tunnel.id, &labels).await?;
+            }
             let zone = zone_of(&session, &hostname).await?;
             let routed = session.api.route_lb(&zone, tunnel.id, &hostname, &pool).await?;
             let Balanced { load_balancer, pool: of_pool, name } = routed;

@@ -9,6 +9,7 @@ use agent::ingress::{Document, WarpRouting};
 use agent::{Reload, Tag};
 use anyhow::Context as _;
 use certs::tls::Roots;
+use registry::Labels;
 use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
@@ -61,6 +62,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, flags: &Flags, form: Option<Form>, screen: Screen) -> anyhow::Result<()> {
     let settings = flags.settings()?;
     start_log(&settings, flags, args.log_form.or(form))?;
+    flags.warn_of_labels();
     let credentials = credentials(&args, &settings).await?;
     let way = Way::find(&settings)?;
     let known = way.known(&settings);
@@ -108,15 +110,19 @@ pub(super) async fn short(wanted: Wanted, flags: &Flags, form: Option<Form>, scr
             "name it with --hostname",
         )
         .into()),
-        (Some(name), hostname) => named(&name, hostname, pool, &settings, flags, screen).await,
+        (Some(name), hostname) => named(&name, hostname, pool, &flags.labels()?, &settings, flags, screen).await,
         (None, Some(hostname)) => {
+            let labels = flags.labels()?;
             let name = match &pool {
-                // Each machine is a member by itself.
-                Some(pool) => format!("{pool}-{}", host_name().as_deref().unwrap_or(&hostname)),
+                // Each machine is a member by itself, and so is each release on it.
+                Some(pool) => {
+                    let values = labels.iter().map(|(_, value)| format!("-{value}")).collect::<String>();
+                    format!("{pool}-{}{values}", host_name().as_deref().unwrap_or(&hostname))
+                }
                 // The reference's short form without a name; the name of the tunnel is then the public one.
                 None => hostname.clone(),
             };
-            named(&name, Some(hostname), pool, &settings, flags, screen).await
+            named(&name, Some(hostname), pool, &labels, &settings, flags, screen).await
         }
         (None, None) if serves_something(&settings.values) => quick(&settings, flags, screen).await,
         (None, None) => Err(Problem::usage(
@@ -144,6 +150,7 @@ async fn named(
     name: &str,
     hostname: Option<String>,
     pool: Option<String>,
+    labels: &Labels,
     settings: &Settings,
     flags: &Flags,
     screen: Screen,
@@ -153,12 +160,15 @@ async fn named(
     let existing = session.api.tunnels(&session.account, &query).await?.into_iter().next();
     let (tunnel, credentials) = match existing {
         Some(tunnel) => {
+            if !labels.is_empty() && tunnel.labels != *labels {
+                session.api.label(&session.account, tunnel.id, labels).await?;
+            }
             let credentials = fetch_credentials(&session, tunnel.id).await?;
             (tunnel, credentials)
         }
         None => {
-            let (tunnel, path) =
-                make(&session, name, TunnelSecret::generate(), settings.values.credentials_file.as_deref()).await?;
+            let path = settings.values.credentials_file.as_deref();
+            let (tunnel, path) = make(&session, name, TunnelSecret::generate(), labels, path).await?;
             screen.say(format!("Created tunnel {name}; its credentials are in {}", path.display()));
             (tunnel, read_credentials(&path)?)
         }
@@ -207,6 +217,7 @@ async fn named(
 }
 
 async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Result<()> {
+    flags.warn_of_labels();
     let values = &settings.values;
     let named = values.quick_service.clone().or_else(|| values.api_url.clone());
     let local = LocalEdge::meant(named.as_deref())?;
