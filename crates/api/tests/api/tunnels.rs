@@ -172,7 +172,8 @@ async fn a_tunnel_becomes_a_member_of_a_pool_and_leaves_it() {
     assert_eq!(names().await, ["two"]);
 
     join(&one, "app.example.com", "web").await.refused(400, 1004);
-    join(&one, "app.example.test", "no pool").await.refused(400, 1004);
+    let message = join(&one, "app.example.test", "no pool").await.refused(400, 1004);
+    assert!(message.starts_with("lb_pool:"), "{message}");
     join("x", "app.example.test", "web").await.refused(404, 7003);
     join(&Uuid::new_v4().to_string(), "app.example.test", "web").await.refused(404, 7003);
     leave(&one, "nobody").await.refused(404, 7003);

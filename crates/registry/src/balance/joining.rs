@@ -33,6 +33,7 @@ impl Registry {
         pool: &str,
         tunnel: Uuid,
     ) -> Result<Joined, BalanceError> {
+        PoolTerms::check_name("lb_pool", pool)?;
         let (new_pool, new_balancer) = (PoolId::at(now), LoadBalancerId::at(now));
         self.in_zone(zone, |snapshot, transaction| {
             let of_zone = snapshot.zone(zone).ok_or_else(|| BalanceError::NotFound(format!("zone {zone}")))?;

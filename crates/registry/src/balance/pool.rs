@@ -244,16 +244,25 @@ impl PoolTerms {
     /// Of addresses that are told.
     pub const MAX_EMAIL_CHARS: usize = 1000;
 
+    /// Refuses what is no name of a pool; `member` is where it stands.
+    ///
+    /// # Errors
+    /// It is none, and what would be.
+    pub fn check_name(member: &str, name: &str) -> Result<(), BadTerms> {
+        let is_of_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > Self::MAX_NAME_CHARS || !name.chars().all(is_of_names) {
+            let most = Self::MAX_NAME_CHARS;
+            return Err(BadTerms::of(member, format_args!("1 to {most} letters, digits, - or _ are wanted")));
+        }
+        Ok(())
+    }
+
     /// The same in the one form in which it is kept, if it will do.
     ///
     /// # Errors
     /// What will not do, and what would.
     pub fn checked(mut self) -> Result<Self, BadTerms> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if self.name.is_empty() || self.name.len() > Self::MAX_NAME_CHARS || !self.name.chars().all(is_name) {
-            let most = Self::MAX_NAME_CHARS;
-            return Err(BadTerms::of("name", format_args!("1 to {most} letters, digits, - or _ are wanted")));
-        }
+        Self::check_name("name", &self.name)?;
         self.check_origins()?;
         check_number("minimum_origins", self.minimum_origins, 1, Self::MAX_ORIGINS as u32)?;
         if let Some(regions) = &self.check_regions {

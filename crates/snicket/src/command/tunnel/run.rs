@@ -10,6 +10,7 @@ use agent::{Reload, Tag};
 use anyhow::Context as _;
 use certs::tls::Roots;
 use registry::Labels;
+use registry::PoolTerms;
 use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
@@ -104,6 +105,11 @@ pub(super) async fn short(wanted: Wanted, flags: &Flags, form: Option<Form>, scr
     let name = wanted.name.or_else(|| settings.values.name.clone());
     let hostname = wanted.hostname.or_else(|| settings.values.hostname.clone());
     let pool = wanted.pool.or_else(|| settings.values.lb_pool.clone());
+    if let Some(pool) = &pool {
+        // Before a tunnel is made for it.
+        PoolTerms::check_name("--lb-pool", pool)
+            .context(Problem::usage(format!("{pool:?} is no name of a pool"), "write for example --lb-pool web"))?;
+    }
     match (name, hostname) {
         (_, None) if pool.is_some() => Err(Problem::usage(
             "--lb-pool shares a public name, and none is given",
