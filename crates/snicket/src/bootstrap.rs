@@ -15,7 +15,7 @@ use uuid::Uuid;
 use wire::identity::{Credentials, OriginCert, TunnelSecret};
 
 use crate::command::place::Place;
-use crate::fetch::{Fetch, TIME_LIMIT, Trust};
+use crate::fetch::{Fetch, Sent, TIME_LIMIT, Trust};
 use crate::ports::PortRange;
 use crate::problem::Problem;
 use crate::screen::Screen;
@@ -200,7 +200,8 @@ pub(crate) async fn quick_tunnel(
     if let Some(tls) = &wish.tls {
         body["tls"] = tls.json();
     }
-    let fetch = Fetch { method: Method::POST, url: &url, token, body: Some(body), trust, limit: TIME_LIMIT };
+    let fetch =
+        Fetch { method: Method::POST, url: &url, token, body: Some(Sent::Json(body)), trust, limit: TIME_LIMIT };
     let answer = fetch.send().await.with_context(|| unreachable(service))?;
     let value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
     // An edge that does not know the rules would let everybody in.

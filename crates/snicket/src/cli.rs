@@ -6,7 +6,7 @@ mod documents;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    api, cloudflared, completions, doctor, explain, health, http, node, registry, service, status, tcp, try_out,
+    api, cloudflared, completions, dns, doctor, explain, health, http, node, registry, service, status, tcp, try_out,
     tunnel, udp, up,
 };
 
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Cloudflared(cloudflared::Args),
     /// Say how an edge is: nodes, tunnels, registry
     Status(status::Args),
+    /// Show and change zones and their DNS records
+    Dns(Box<dns::Args>),
     /// Call the edge's API by hand
     Api(Box<api::Args>),
     /// Let another machine become a node of this edge

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod cloudflared;
 pub(crate) mod completions;
+pub(crate) mod dns;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod health;
@@ -18,3 +19,15 @@ pub(crate) mod try_out;
 pub(crate) mod tunnel;
 pub(crate) mod udp;
 pub(crate) mod up;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// An object as an event of this name.
+fn event(name: &str, value: &impl Serialize) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(value)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("event".to_owned(), name.into());
+    }
+    Ok(value)
+}

@@ -24,8 +24,8 @@ use crate::secret::Secret;
 /// From the look-up of the name to the last byte; what the reference allows for its API.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// Largest answer that is read: a page of a thousand tunnels is a tenth of it.
-const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
+/// Largest answer that is read: the zone file of a hundred thousand records is a fifth of it.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Whom to trust on `https`.
 #[derive(Debug, Clone)]
@@ -96,6 +96,15 @@ impl Trust {
     }
 }
 
+/// What is sent with a request.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// As JSON.
+    Json(serde_json::Value),
+    /// As it is.
+    Text(Bytes),
+}
+
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
@@ -105,8 +114,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) url: &'a Url,
     /// Proof of who asks, sent as a bearer token.
     pub(crate) token: Option<&'a Secret>,
-    /// Sent as JSON.
-    pub(crate) body: Option<serde_json::Value>,
+    /// What goes with it.
+    pub(crate) body: Option<Sent>,
     /// Whom to trust.
     pub(crate) trust: &'a Trust,
     /// From the look-up of the name to the last byte.
@@ -160,9 +169,13 @@ impl Fetch<'_> {
             request = request.header(header::AUTHORIZATION, value);
         }
         let body = match &self.body {
-            Some(json) => {
+            Some(Sent::Json(json)) => {
                 request = request.header(header::CONTENT_TYPE, "application/json");
                 Bytes::from(json.to_string())
+            }
+            Some(Sent::Text(text)) => {
+                request = request.header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
+                text.clone()
             }
             None => Bytes::new(),
         };

@@ -85,6 +85,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
         Command::Status(args) => command::status::run(args, screen).await,
         Command::Api(args) => command::api::run(*args, screen).await,
+        Command::Dns(args) => command::dns::run(*args, screen).await,
         Command::Node(args) => command::node::run(*args, screen).await,
         Command::Registry(args) => command::registry::run(*args, screen).await,
         Command::Service(args) => command::service::run(args, screen),

@@ -1,9 +1,12 @@
 //! The edge's REST API as a person's commands use it (section 16.4).
 
+mod zones;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use jiff::Timestamp;
@@ -15,9 +18,11 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::bootstrap::PortWish;
-use crate::fetch::{Fetch, TIME_LIMIT, Trust, origin_of};
+use crate::fetch::{Fetch, Sent, TIME_LIMIT, Trust, origin_of};
 use crate::problem::Problem;
 use crate::secret::Secret;
+
+pub(crate) use zones::{Record, Zone};
 
 /// Path of the API below scheme, host and port.
 pub(crate) const BASE_PATH: &str = "/client/v4";
@@ -27,6 +32,9 @@ pub(crate) const OWN_PATH: &str = "/snicket/v1";
 
 /// The code for what needs a registry that several nodes share.
 const STANDS_ALONE: i64 = 1409;
+
+/// The code for an authority before the present one that has to be ended first, as the message says.
+const STILL_TRUSTED: i64 = 1410;
 
 /// Tunnels asked for in one page.
 const PER_PAGE: usize = 100;
@@ -282,6 +290,26 @@ struct ApiError {
     message: String,
 }
 
+/// Why an edge did not do what it was asked for, in its own words.
+#[derive(Debug)]
+pub(crate) struct Refusal(Vec<ApiError>);
+
+impl Refusal {
+    /// Whether one of these is among the reasons.
+    pub(crate) fn has(&self, codes: &[i64]) -> bool {
+        self.0.iter().any(|error| codes.contains(&error.code))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said: Vec<String> = self.0.iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
+        f.write_str(&said.join("; "))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 #[derive(Debug, Deserialize)]
 struct PageInfo {
     #[serde(default)]
@@ -319,7 +347,17 @@ impl Api {
 
     /// Sends a call, whatever is answered to it.
     pub(crate) async fn send(&self, method: Method, url: &Url, body: Option<Value>) -> anyhow::Result<Response<Bytes>> {
-        let fetch = Fetch { method, url, token: self.token.as_ref(), body, trust: &self.trust, limit: TIME_LIMIT };
+        self.send_within(TIME_LIMIT, method, url, body.map(Sent::Json)).await
+    }
+
+    async fn send_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        url: &Url,
+        body: Option<Sent>,
+    ) -> anyhow::Result<Response<Bytes>> {
+        let fetch = Fetch { method, url, token: self.token.as_ref(), body, trust: &self.trust, limit };
         fetch.send().await.with_context(|| {
             Problem::new(
                 format!("cannot reach the edge's API at {}", self.origin()),
@@ -372,13 +410,18 @@ impl Api {
 
     /// Tunnels that match a query such as `is_deleted=false&name=web`.
     pub(crate) async fn tunnels(&self, account: &str, query: &str) -> anyhow::Result<Vec<Tunnel>> {
+        self.all(&format!("/accounts/{account}/cfd_tunnel?{query}"), PER_PAGE).await
+    }
+
+    /// A list to its end, page by page of this size; the path has a query already.
+    async fn all<T: DeserializeOwned>(&self, path: &str, per_page: usize) -> anyhow::Result<Vec<T>> {
         let mut all = Vec::new();
         for page in 1..=MOST_PAGES {
-            let path = format!("/accounts/{account}/cfd_tunnel?{query}&page={page}&per_page={PER_PAGE}");
-            let (mut read, info): (Vec<Tunnel>, _) = self.call_paged(Method::GET, &path, None).await?;
+            let path = format!("{path}&page={page}&per_page={per_page}");
+            let (mut read, info): (Vec<T>, _) = self.call_paged(Method::GET, &path, None).await?;
             let count = read.len();
             all.append(&mut read);
-            if count < PER_PAGE || info.is_none_or(|info| all.len() >= info.total_count) {
+            if count < per_page || info.is_none_or(|info| all.len() >= info.total_count) {
                 break;
             }
         }
@@ -521,44 +564,49 @@ impl Api {
         url: &Url,
         body: Option<Value>,
     ) -> anyhow::Result<(T, Option<PageInfo>)> {
-        let answer = self.send(method, url, body).await?;
+        self.read(&self.send(method, url, body).await?)
+    }
+
+    /// What an answer says, if it is one of success.
+    fn read<T: DeserializeOwned>(&self, answer: &Response<Bytes>) -> anyhow::Result<(T, Option<PageInfo>)> {
         let status = answer.status();
         let envelope = serde_json::from_slice::<Envelope>(answer.body());
         if status != StatusCode::OK {
             return Err(self.refusal(status, envelope.map(|envelope| envelope.errors).unwrap_or_default()));
         }
-        let not_ours = || {
-            Problem::new(
-                format!("what answers at {} is not an edge's API", self.origin()),
-                "check --api-url; it ends in /client/v4",
-            )
-        };
-        let envelope = envelope.with_context(not_ours)?;
+        let envelope = envelope.with_context(|| self.not_ours())?;
         if !envelope.success {
             return Err(self.refusal(status, envelope.errors));
         }
-        let result = serde_json::from_value(envelope.result).with_context(not_ours)?;
+        let result = serde_json::from_value(envelope.result).with_context(|| self.not_ours())?;
         Ok((result, envelope.result_info))
     }
 
+    fn not_ours(&self) -> Problem {
+        Problem::new(
+            format!("what answers at {} is not an edge's API", self.origin()),
+            "check --api-url; it ends in /client/v4",
+        )
+    }
+
     fn refusal(&self, status: StatusCode, errors: Vec<ApiError>) -> anyhow::Error {
-        let stands_alone = errors.iter().any(|error| error.code == STANDS_ALONE);
-        let said: Vec<String> =
-            errors.into_iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
+        let says = |code| errors.iter().any(|error| error.code == code);
+        let (stands_alone, says_what_to_do) = (says(STANDS_ALONE), says(STILL_TRUSTED));
         let advice = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                "the token or cert.pem belongs to another edge or was revoked; fetch a new one with `snicket tunnel \
-                 login`"
+                "the token or cert.pem belongs to another edge, was revoked or may not do that; fetch a new one with \
+                 `snicket tunnel login`, or name another one with --token-file"
             }
-            StatusCode::NOT_FOUND => "check the id or name; `snicket tunnel list` shows what exists",
+            StatusCode::NOT_FOUND => "check the id or name; somebody may have removed it",
             StatusCode::CONFLICT if stands_alone => "see docs/run-an-edge.md, several nodes on one registry",
+            StatusCode::CONFLICT if says_what_to_do => "",
             StatusCode::CONFLICT => "choose another name, or delete what has it",
             StatusCode::TOO_MANY_REQUESTS => "wait a minute and try again",
             _ if status.is_server_error() => "look at the edge's log",
             _ => "",
         };
         let problem = Problem::new(format!("the edge at {} refused ({})", self.origin(), status.as_u16()), advice);
-        if said.is_empty() { problem.into() } else { anyhow!(said.join("; ")).context(problem) }
+        if errors.is_empty() { problem.into() } else { anyhow::Error::new(Refusal(errors)).context(problem) }
     }
 }
 

@@ -101,6 +101,7 @@ async fn the_authority_is_rotated_under_agents_that_stay_connected() {
 
     let (code, _, said) = edge.command(&["registry", "rotate-authority", "origins"]).await;
     assert!(code == 1 && said.contains("still trusted") && said.contains("--end"), "{said}");
+    assert!(!said.contains("another name"), "{said}");
     edge.said(&["registry", "rotate-authority", "origins", "--end"]).await;
     for origin in origins.iter().chain([&late]) {
         until(LIMIT, "the former one is trusted no more", async || origin.visited(&edge, &before).await == 526).await;

@@ -40,16 +40,16 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Which {
     /// API address of a node, host[:port] or URL [default: the edge on this machine]
-    #[arg(long, value_name = "ADDR", env = "SNICKET_EDGE", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "ADDR", env = "SNICKET_EDGE", hide_env_values = true)]
     edge: Option<String>,
     /// Certificates to trust for it (its ca.pem)
-    #[arg(long, value_name = "FILE", env = "SNICKET_CA", hide_env_values = true, requires = "edge")]
+    #[arg(long, global = true, value_name = "FILE", env = "SNICKET_CA", hide_env_values = true, requires = "edge")]
     ca: Option<PathBuf>,
     /// API token, in a file; `-` is standard input
-    #[arg(long, value_name = "FILE", env = "SNICKET_TOKEN_FILE", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILE", env = "SNICKET_TOKEN_FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
     /// Data directory of the edge on this machine, when it is not the default one
-    #[arg(long, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "DIR", env = "SNICKET_DATA", hide_env_values = true)]
     data: Option<PathBuf>,
 }
 

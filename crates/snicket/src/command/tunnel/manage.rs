@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Subcommand, ValueEnum};
 use registry::Labels;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
 use super::Flags;
 use super::session::Session;
+use crate::command::event;
 use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::secret::{Secret, write_private};
@@ -490,15 +491,6 @@ fn time(text: Option<&str>) -> String {
     let Some(text) = text else { return "-".to_owned() };
     text.parse::<jiff::Timestamp>()
         .map_or_else(|_| text.to_owned(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-}
-
-/// An object as an event of this name.
-pub(super) fn event(name: &str, value: &impl Serialize) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(value)?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert("event".to_owned(), name.into());
-    }
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use registry::{PortId, PortProtocol};
 use serde_json::json;
 
 use super::Flags;
-use super::manage::event;
 use super::session::Session;
 use crate::bootstrap::{PortWish, StreamWish};
+use crate::command::event;
 use crate::command::up::duration;
 use crate::ports::PortRange;
 use crate::screen::Screen;

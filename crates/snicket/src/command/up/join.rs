@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{API_PORT, Args, File};
-use crate::fetch::{Fetch, TIME_LIMIT, Trust};
+use crate::fetch::{Fetch, Sent, TIME_LIMIT, Trust};
 use crate::joined::Joined;
 use crate::keep::RegistryArgs;
 use crate::paths;
@@ -79,7 +79,7 @@ fn check_registry(named: &RegistryArgs) -> anyhow::Result<()> {
 async fn ask(host: &str, key: &JoinKey) -> anyhow::Result<Handover> {
     let url = url(host)?;
     let trust = Trust::Node(key.authority);
-    let body = Some(json!({ "key": key.secret }));
+    let body = Some(Sent::Json(json!({ "key": key.secret })));
     let fetch = Fetch { method: Method::POST, url: &url, token: None, body, trust: &trust, limit: TIME_LIMIT };
     let answer = fetch.send().await.map_err(|error| unreachable(host, error))?;
     let mut value: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
