@@ -6,6 +6,7 @@ pub(crate) mod custom_hostname;
 pub(crate) mod network;
 pub(crate) mod rate_limit;
 pub(crate) mod ruleset;
+pub(crate) mod transfer;
 
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ pub(crate) fn own_need(path: &str) -> Need {
 fn zone_area(rest: &[&str]) -> Option<Area> {
     Some(match rest.first().copied() {
         None | Some("pagerules") => Area::Zone,
-        Some("dns_records" | "dnssec" | "tunnels") => Area::Dns,
+        Some("dns_records" | "dnssec" | "secondary_dns" | "tunnels") => Area::Dns,
         Some("settings" | "argo") => Area::ZoneSettings,
         Some("cache" | "purge_cache") => Area::Cache,
         Some("load_balancers") => Area::LoadBalancers,
@@ -84,6 +84,7 @@ fn account_area(rest: &[&str]) -> Option<Area> {
             Some(_) | None => Area::LoadBalancers,
         },
         Some("rulesets") => Area::Rules,
+        Some("secondary_dns") => Area::Dns,
         Some("access") => Area::Access,
         Some("devices") => Area::Devices,
         Some(_) => return None,
@@ -95,13 +96,15 @@ pub(crate) fn is_write(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Whether a call takes the permission to change: whoever has a tunnel's token can serve in its place.
+/// Whether a call takes the permission to change: whoever has a tunnel's token can serve in its place, and whoever has a
+/// key of transfers can sign.
 pub(crate) fn takes_write(method: &Method, path: &str) -> bool {
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let mut is_tunnel_token = || {
-        segments.next() == Some("accounts") && segments.nth(1) == Some("cfd_tunnel") && segments.nth(1) == Some("token")
-    };
-    is_write(method) || is_tunnel_token()
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).take(5).collect();
+    let shows_secret = matches!(
+        segments[..],
+        ["accounts", _, "cfd_tunnel", _, "token", ..] | ["accounts", _, "secondary_dns", "tsigs", ..]
+    );
+    is_write(method) || shows_secret
 }
 
 /// Whether a token with these terms may make a call; `account` is the one that there is.
@@ -144,6 +147,9 @@ mod tests {
         assert!(!takes_write(&Method::GET, "/accounts/a/cfd_tunnel/t/connections"));
         assert!(!takes_write(&Method::GET, "/accounts/a/cfd_tunnel/token"));
         assert!(takes_write(&Method::DELETE, "/accounts/a/cfd_tunnel/t"));
+        assert!(takes_write(&Method::GET, "/accounts/a/secondary_dns/tsigs"));
+        assert!(takes_write(&Method::GET, "/accounts/a/secondary_dns/tsigs/k"));
+        assert!(!takes_write(&Method::GET, "/accounts/a/secondary_dns/peers"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dns::{Config, Desk, Reply, Server, Unchecked, bind};
 use hickory_proto::op::Message;
 use jiff::Timestamp;
-use registry::{Hostname, NewRecord, RecordContent, RecordEdit, Registry};
+use registry::{Hostname, ItemKind, NewRecord, RecordContent, RecordEdit, Registry, Which};
 
 /// Who asks.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -81,6 +81,9 @@ async fn start() -> Server {
         let record = NewRecord::new(Hostname::parse(name).expect("is a name"), content.expect("is data"));
         registry.edit_records(now, zone, &[RecordEdit::Create(record)]).await.expect("a record can be made");
     }
+    let key = [("name", "key.test"), ("algo", "hmac-sha256"), ("secret", "AAECAwQFBgcICQoLDA0ODw==")];
+    let key = || Ok(key.map(|(member, text)| (member.to_owned(), text.into())).into_iter().collect());
+    registry.write_item(now, ItemKind::TransferKey, None, Which::New, &mut |_| key()).await.expect("a key can be made");
     let sockets = bind("127.0.0.1:0".parse().expect("is an address"), 1).expect("a port is free");
     Server::start(Config { domain }, sockets, registry, Arc::new(Unchecked)).expect("a server starts")
 }

@@ -4,6 +4,7 @@ mod leading;
 mod lookup;
 mod own;
 mod sign;
+mod whole;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use lookup::Found;
 
 pub use leading::{Asker, Lead, Member, Members, Unchecked};
 pub(crate) use sign::{Signers, Signing};
+pub(crate) use whole::Whole;
 
 /// Of what leaves the time to the edge, and of all that is the edge's own.
 pub(crate) const AUTOMATIC_TTL: u32 = 300;

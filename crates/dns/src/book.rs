@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use imbl::HashMap;
 use registry::engine::Revision;
-use registry::{Change, Event, NodeId, NodeRecord, Registry, Snapshot, ZoneId};
+use registry::{Change, Event, ItemKind, NodeId, NodeRecord, Registry, Snapshot, ZoneId};
 use tokio::time::MissedTickBehavior;
 
 /// How often the list of nodes is looked at, which comes without a word.
@@ -66,6 +66,10 @@ impl Book {
                             self.changed.insert(*zone, *revision);
                             self.epoch += 1;
                         }
+                        // What transfers follow from, so that peers fetch it anew.
+                        Change::Item(ItemKind::TransferOut | ItemKind::TransferView, Some(zone)) => {
+                            self.changed.insert(*zone, *revision);
+                        }
                         // Rare enough to know no zone by.
                         Change::Balance => self.epoch += 1,
                         Change::Account(..)
@@ -75,6 +79,7 @@ impl Book {
                         | Change::Access(..)
                         | Change::Port(..)
                         | Change::Passthrough(..)
+                        | Change::Item(..)
                         | Change::Authority(..) => (),
                     }
                 }

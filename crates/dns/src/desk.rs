@@ -13,9 +13,11 @@ use crate::answer::{self, Answer, Asker, Members, Outside, Signers, Signing, Wor
 use crate::book::Book;
 use crate::cookie::Cookies;
 use crate::limit::{Kind, Limit, Verdict};
-use crate::message::{self, Body, MAX_BYTES, PAYLOAD};
+use crate::message::{self, Body, MAX_BYTES, PAYLOAD, SOA};
 use crate::options::Replies;
-use crate::query::{Code, Query, Unanswered};
+use crate::query::{AXFR, Code, IXFR, Query, Unanswered};
+use crate::transfer::may_have;
+use crate::tsig::{self, Rejected, Signer};
 
 /// Prepared answers of one desk: some megabytes, and more names than are asked for often.
 const PREPARED: usize = 16_384;
@@ -33,6 +35,23 @@ pub(crate) struct Sources {
     pub(crate) outside: Arc<dyn Outside>,
     pub(crate) cookies: Cookies,
     pub(crate) signers: Signers,
+}
+
+impl Sources {
+    /// By whom a question is signed, if it is.
+    ///
+    /// # Errors
+    /// The signature does not hold.
+    pub(crate) fn check(&self, query: &Query<'_>, now: u64) -> Result<Option<Signer>, Rejected> {
+        let Some(signature) = &query.signature else { return Ok(None) };
+        let key = self.registry.snapshot().transfer_key_named(&signature.key_name());
+        signature.check(key.as_ref(), now).map(Some)
+    }
+}
+
+/// Since 1970, in seconds.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Answers questions. Needs `&mut` and no lock: each thread has one of its own.
@@ -96,6 +115,12 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    fn of_refusal(code: Code) -> Self {
+        Self::Answer { code: code as u16, is_cut: false, was_prepared: false }
+    }
+}
+
 impl Desk {
     pub(crate) fn new(sources: Arc<Sources>) -> Self {
         let book = sources.book.load_full();
@@ -112,9 +137,7 @@ impl Desk {
         if book.edition != self.book.edition {
             self.book = Arc::clone(&book);
         }
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.moment =
-            Moment { millis: self.started.elapsed().as_millis() as u32, seconds: since_1970.as_secs() as u32 };
+        self.moment = Moment { millis: self.started.elapsed().as_millis() as u32, seconds: now() as u32 };
     }
 
     /// Answers a datagram from this address into the buffer, which is emptied before.
@@ -129,6 +152,12 @@ impl Desk {
             }
         };
         let payload = query.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload.min(PAYLOAD));
+        if query.signature.is_some() {
+            return self.answer_signed(query, from, usize::from(payload), message);
+        }
+        let Some(query) = self.without_transfer(query, from, None, message) else {
+            return Reply::of_refusal(Code::Refused);
+        };
         let key = Key::of(&query);
         let options = self.options(&query, from);
         let (reply, likeness) = self.answer(&query, &key, from, usize::from(payload), options, message);
@@ -154,12 +183,64 @@ impl Desk {
     pub fn over_tcp(&mut self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
         message.clear();
         match Query::read(packet) {
-            Ok(query) => {
-                let options = self.options(&query, from);
-                self.answer(&query, &Key::of(&query), from, MAX_BYTES, options, message).0
-            }
+            Ok(query) if query.signature.is_some() => self.answer_signed(query, from, MAX_BYTES, message),
+            Ok(query) => match self.without_transfer(query, from, None, message) {
+                Some(query) => {
+                    let options = self.options(&query, from);
+                    self.answer(&query, &Key::of(&query), from, MAX_BYTES, options, message).0
+                }
+                None => Reply::of_refusal(Code::Refused),
+            },
             Err(unanswered) => refuse(unanswered, message),
         }
+    }
+
+    /// Answers a question that is signed, and signs the answer. Whoever has a key is not limited.
+    fn answer_signed(&mut self, query: Query<'_>, from: IpAddr, most: usize, message: &mut Vec<u8>) -> Reply {
+        let now = now();
+        let mut signer = match self.sources.check(&query, now) {
+            Ok(Some(signer)) => signer,
+            Ok(None) => return fail(&query, message),
+            Err(rejected) => {
+                let (code, of) = (Rejected::CODE, (query.id, 0, query.wants_recursion));
+                message::refuse(of, code, query.question, query.edns.is_some(), message);
+                rejected.push(message, now);
+                return Reply::of_refusal(code);
+            }
+        };
+        let most = most.saturating_sub(tsig::MOST_BYTES);
+        let reply = match self.without_transfer(query, from, Some(&signer), message) {
+            Some(query) => {
+                let options = self.options(&query, from);
+                self.answer(&query, &Key::of(&query), from, most, options, message).0
+            }
+            None => Reply::of_refusal(Code::Refused),
+        };
+        signer.sign(message, now);
+        reply
+    }
+
+    /// Turns a question for what has changed into one for what is current, where no more can be answered (RFC 1995, section 2);
+    /// `None`: the asker may not have it, and the refusal is in the buffer.
+    fn without_transfer<'a>(
+        &self,
+        query: Query<'a>,
+        from: IpAddr,
+        signer: Option<&Signer>,
+        message: &mut Vec<u8>,
+    ) -> Option<Query<'a>> {
+        if !matches!(query.kind, AXFR | IXFR) {
+            return Some(query);
+        }
+        let snapshot = self.sources.registry.snapshot();
+        let zone = snapshot.zone_named(&query.name.to_text());
+        let may = zone.is_some_and(|zone| may_have(&snapshot, zone, from, signer.map(Signer::key)));
+        if may && query.kind == IXFR {
+            return Some(Query { kind: SOA, ..query });
+        }
+        let of = (query.id, 0, query.wants_recursion);
+        message::refuse(of, Code::Refused, query.question, query.edns.is_some(), message);
+        None
     }
 
     /// Who sends a cookie gets one.
@@ -280,7 +361,7 @@ fn refuse(unanswered: Unanswered<'_>, message: &mut Vec<u8>) -> Reply {
         Unanswered::Silence => Reply::Silence,
         Unanswered::Refused { id, opcode, wants_recursion, code, question, has_edns } => {
             message::refuse((id, opcode, wants_recursion), code, question, has_edns, message);
-            Reply::Answer { code: code as u16, is_cut: false, was_prepared: false }
+            Reply::of_refusal(code)
         }
     }
 }
@@ -294,5 +375,5 @@ fn fail(query: &Query<'_>, message: &mut Vec<u8>) -> Reply {
     let code = Code::ServFail;
     message.clear();
     message::refuse((query.id, 0, query.wants_recursion), code, query.question, query.edns.is_some(), message);
-    Reply::Answer { code: code as u16, is_cut: false, was_prepared: false }
+    Reply::of_refusal(code)
 }

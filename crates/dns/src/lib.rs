@@ -3,7 +3,8 @@
 //! [`bind`] binds the sockets and [`Server::start`] answers on them until [`Server::shutdown`]. A question over UDP comes to
 //! a thread of its own, which receives and sends many at once (`udp`); over TCP or TLS to a task (`tcp`). Either reads it
 //! (`query`), looks for an answer that it has prepared already (`desk`), and else makes one of the registry's snapshot
-//! (`answer`), which holds until the zones that it was made of change (`book`).
+//! (`answer`), which holds until the zones that it was made of change (`book`). Whole zones go to other name servers over TCP
+//! (`transfer`).
 //!
 //! Deliberately absent: recursion (whoever asks for a name outside of the zones is refused), the health of load balancers'
 //! members ([`Members`] tells it), and how records come about (`registry`).
@@ -22,6 +23,8 @@ mod query;
 mod server;
 mod sockets;
 mod tcp;
+mod transfer;
+mod tsig;
 mod udp;
 
 pub use answer::{Asker, Lead, Member, Members, Unchecked};

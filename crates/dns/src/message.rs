@@ -153,6 +153,54 @@ fn push_opt(message: &mut Vec<u8>, code: Code, dnssec_ok: bool, options: &Replie
     options.write(message);
 }
 
+/// One of the messages of which a transfer consists (RFC 5936, section 2.2).
+pub(crate) struct Part {
+    id: u16,
+    question: Box<[u8]>,
+    writer: Writer,
+    count: u16,
+}
+
+impl Part {
+    /// Larger ones could not point back to their names.
+    const BYTES: usize = 16_000;
+
+    /// With this question, which only the first one has.
+    pub(crate) fn new(id: u16, question: &[u8]) -> Self {
+        let mut writer = Writer { start: HEADER + question.len(), bytes: Vec::new(), names: Vec::new() };
+        let name = question.len().checked_sub(4).and_then(|end| question.get(..end));
+        writer.remember(&name.unwrap_or_default().to_ascii_lowercase(), HEADER);
+        Self { id, question: question.into(), writer, count: 0 }
+    }
+
+    /// Whether a record goes into another message.
+    pub(crate) fn is_full_for(&self, record: &Record) -> bool {
+        const OWNER_AND_FIXED: usize = 265;
+        self.count > 0
+            && self.writer.start + self.writer.bytes.len() + OWNER_AND_FIXED + record.data.len() > Self::BYTES
+    }
+
+    /// Adds a record; `None` if no message can hold it.
+    pub(crate) fn push(&mut self, record: &Record) -> Option<()> {
+        self.writer.record(record)?;
+        self.count += 1;
+        Some(())
+    }
+
+    /// The whole message, and an empty one to go on with.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let Self { id, question, writer, count } = std::mem::replace(self, Self::new(self.id, &[]));
+        let questions = u16::from(!question.is_empty());
+        let mut message = Vec::with_capacity(HEADER + question.len() + writer.bytes.len());
+        for number in [id, IS_ANSWER | AUTHORITATIVE, questions, count, 0, 0] {
+            message.extend_from_slice(&number.to_be_bytes());
+        }
+        message.extend_from_slice(&question);
+        message.extend_from_slice(&writer.bytes);
+        message
+    }
+}
+
 struct Writer {
     /// Where in the message the bytes begin.
     start: usize,

@@ -57,6 +57,11 @@ pub struct Metrics {
     unsent: AtomicU64,
     /// Connections that were closed as they came, since there were too many.
     turned_away: AtomicU64,
+    /// Zones that were transferred to the end.
+    transferred: AtomicU64,
+    transfers_refused: AtomicU64,
+    /// Announcements of changes: those that were heard, and those that were not.
+    told: [AtomicU64; 2],
 }
 
 impl Metrics {
@@ -80,6 +85,19 @@ impl Metrics {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn transferred(&self) {
+        self.transferred.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn transfer_refused(&self) {
+        self.transfers_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A peer was told of a change, and has heard it or not.
+    pub(crate) fn told(&self, is_heard: bool) {
+        self.told[usize::from(!is_heard)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// In the text form of Prometheus.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -98,7 +116,20 @@ impl Metrics {
         );
         let codes: Vec<_> = CODES.iter().map(|code| format!("{{code=\"{code}\"}}")).zip(&self.answers).collect();
         family("snicket_dns_answers_total", "Answers, by how they turned out.", &codes);
+        let [heard, unheard] = &self.told;
+        let outcome = |name: &str| format!("{{outcome=\"{name}\"}}");
+        family(
+            "snicket_dns_notifies_total",
+            "Announcements of changes to other name servers.",
+            &[(outcome("heard"), heard), (outcome("unheard"), unheard)],
+        );
         for (name, help, counter) in [
+            ("snicket_dns_transfers_total", "Zones transferred to other name servers.", &self.transferred),
+            (
+                "snicket_dns_transfers_refused_total",
+                "Questions for transfers that were refused.",
+                &self.transfers_refused,
+            ),
             ("snicket_dns_prepared_total", "Answers that had been prepared.", &self.prepared),
             ("snicket_dns_truncated_total", "Answers that were cut short.", &self.cut),
             ("snicket_dns_limited_total", "Answers kept back, since their network had too many.", &self.limited),

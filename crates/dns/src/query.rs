@@ -2,6 +2,7 @@
 
 use crate::name::Name;
 use crate::options::Options;
+use crate::tsig::{Signature, TSIG};
 
 /// Of every message.
 pub(crate) const HEADER: usize = 12;
@@ -9,8 +10,11 @@ pub(crate) const HEADER: usize = 12;
 const TYPE_AND_CLASS: usize = 4;
 /// The type of the record by which EDNS extends a message (RFC 6891).
 pub(crate) const OPT: u16 = 41;
-/// The type of the record that signs a message (RFC 8945).
-const TSIG: u16 = 250;
+/// A whole zone, or what has changed in it since (RFC 5936, RFC 1995).
+pub(crate) const AXFR: u16 = 252;
+pub(crate) const IXFR: u16 = 251;
+/// Start of authority.
+const SOA: u16 = 6;
 /// Records beside the question: the SOA of an IXFR in the authority, then OPT and TSIG.
 const MAX_RECORDS: u16 = 4;
 /// The class of everything here.
@@ -28,6 +32,7 @@ pub(crate) enum Code {
     NxDomain = 3,
     NotImp = 4,
     Refused = 5,
+    NotAuth = 9,
     BadVers = 16,
 }
 
@@ -42,6 +47,10 @@ pub(crate) struct Query<'a> {
     /// The type of the records that are asked for.
     pub(crate) kind: u16,
     pub(crate) edns: Option<Edns>,
+    /// By whom it is signed, or says to be.
+    pub(crate) signature: Option<Box<Signature<'a>>>,
+    /// The serial number that the asker has, where it asks for what has changed since.
+    pub(crate) serial: Option<u32>,
 }
 
 /// What the asker says of itself by EDNS.
@@ -109,9 +118,11 @@ impl<'a> Query<'a> {
         let [.., k1, k2, c1, c2] = *question else { return refused(Code::FormErr, &[], false) };
         let (kind, class) = (u16::from_be_bytes([k1, k2]), u16::from_be_bytes([c1, c2]));
 
-        let mut edns = None;
+        let (mut edns, mut signature, mut serial) = (None, None, None);
         for place in 0..records {
+            let before = packet.len() - rest.len();
             let Some((record, after)) = Record::read(rest) else { return refused(Code::FormErr, question, false) };
+            let whole = rest;
             rest = after;
             if record.kind == OPT {
                 let is_misplaced = place < authorities || !record.is_of_root || edns.is_some();
@@ -120,9 +131,17 @@ impl<'a> Query<'a> {
                 };
                 edns = Some((record, options));
             }
-            // Nothing is signed with keys yet; the last one may be.
             if record.kind == TSIG {
-                return refused(Code::Refused, question, edns.is_some());
+                let is_last = place >= authorities && place + 1 == records;
+                let read = Name::read(whole).ok().filter(|_| is_last);
+                let read = read.and_then(|name| Signature::read(packet.get(..before)?, name, record.data));
+                let Some(read) = read else { return refused(Code::FormErr, question, edns.is_some()) };
+                signature = Some(Box::new(read));
+            }
+            if record.kind == SOA && place < authorities {
+                // Of its five numbers the first.
+                let number = record.data.len().checked_sub(20).and_then(|at| record.data[at..].first_chunk::<4>());
+                serial = number.map(|number| u32::from_be_bytes(*number));
             }
         }
         if !rest.is_empty() {
@@ -134,8 +153,8 @@ impl<'a> Query<'a> {
         match kind {
             // No type, and one that is in no zone.
             0 | OPT => return refused(Code::FormErr, question, edns.is_some()),
-            // Of messages, not of zones: TKEY to MAILA; 255 is any type.
-            249..=254 => return refused(Code::Refused, question, edns.is_some()),
+            // Of messages, not of zones: TKEY and TSIG, MAILB and MAILA; 255 is any type.
+            249..=250 | 253..=254 => return refused(Code::Refused, question, edns.is_some()),
             _ => (),
         }
         if class != IN {
@@ -146,7 +165,7 @@ impl<'a> Query<'a> {
             dnssec_ok: record.ttl & 0x8000 != 0,
             options,
         });
-        Ok(Self { id, wants_recursion, question, name, kind, edns })
+        Ok(Self { id, wants_recursion, question, name, kind, edns, signature, serial })
     }
 }
 
@@ -281,7 +300,7 @@ mod tests {
             message(0, [1, 0, 0, 0], &[name, &kind.to_be_bytes(), &class.to_be_bytes()].concat())
         };
         assert_eq!(code(&typed(1, 3)), Some(Code::Refused), "CHAOS");
-        assert_eq!(code(&typed(252, 1)), Some(Code::Refused), "AXFR");
+        assert_eq!(code(&typed(249, 1)), Some(Code::Refused), "TKEY");
         assert_eq!(code(&typed(255, 1)), None, "ANY");
         let rest = [QUESTION, &opt(1232, 1 << 16, &[])].concat();
         assert_eq!(code(&message(0, [1, 0, 0, 1], &rest)), Some(Code::BadVers));

@@ -19,7 +19,7 @@ use crate::desk::{Desk, Sources};
 use crate::metrics::Metrics;
 use crate::outside::Resolver;
 use crate::sockets::Sockets;
-use crate::{tcp, udp};
+use crate::{tcp, transfer, udp};
 
 /// How a server runs.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    background: [AbortHandle; 2],
+    background: [AbortHandle; 4],
 }
 
 impl Server {
@@ -55,10 +55,6 @@ impl Server {
         }
         let book = book::open(&registry);
         let (outside, lookups) = Resolver::new();
-        let background = [
-            tokio::spawn(book::keep(registry.clone(), Arc::clone(&book))).abort_handle(),
-            tokio::spawn(lookups).abort_handle(),
-        ];
         let sources = Arc::new(Sources {
             registry,
             book,
@@ -69,11 +65,19 @@ impl Server {
             signers: Signers::default(),
         });
         let metrics = Arc::<Metrics>::default();
+        let Sources { registry, book, .. } = &*sources;
+        let background = [
+            tokio::spawn(book::keep(registry.clone(), Arc::clone(book))).abort_handle(),
+            tokio::spawn(lookups).abort_handle(),
+            tokio::spawn(transfer::tell(Arc::clone(&sources), Arc::clone(&metrics), address.ip())).abort_handle(),
+            tokio::spawn(transfer::keep_views(Arc::clone(&sources))).abort_handle(),
+        ];
         let desk = Desk::new(Arc::clone(&sources));
+        let transfers = transfer::Desk::new(Arc::clone(&sources), Arc::clone(&metrics));
         let mut server = Self {
             address,
             tls_address: None,
-            counter: Arc::new(tcp::Counter::new(desk, Arc::clone(&metrics))),
+            counter: Arc::new(tcp::Counter::new(desk, transfers, Arc::clone(&metrics))),
             sources,
             metrics,
             over: Arc::default(),

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::desk::{Desk, Reply};
 use crate::metrics::{Metrics, Tally, Transport};
+use crate::transfer;
 
 /// Connections at once; a resolver opens one or two, and only for long answers.
 const CONNECTIONS: usize = 2_048;
@@ -36,13 +37,14 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// What connections share.
 pub(crate) struct Counter {
     desk: Mutex<Desk>,
+    transfers: transfer::Desk,
     metrics: Arc<Metrics>,
     places: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Counter {
-    pub(crate) fn new(desk: Desk, metrics: Arc<Metrics>) -> Self {
-        Self { desk: Mutex::new(desk), metrics, places: Mutex::default() }
+    pub(crate) fn new(desk: Desk, transfers: transfer::Desk, metrics: Arc<Metrics>) -> Self {
+        Self { desk: Mutex::new(desk), transfers, metrics, places: Mutex::default() }
     }
 
     fn answer(&self, packet: &[u8], from: &From, message: &mut Vec<u8>) -> Reply {
@@ -123,6 +125,11 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, 
             stream.read_exact(&mut packet).await
         };
         timeout(PATIENCE, rest).await??;
+        if let Some(sent) = counter.transfers.answer(&packet, from.address, &mut stream).await {
+            counter.metrics.add(from.transport, &Tally { questions: 1, ..Tally::default() });
+            sent?;
+            continue;
+        }
         if !matches!(counter.answer(&packet, from, &mut message), Reply::Answer { .. }) {
             // No question comes here that would not be answered, so this is somebody else's protocol.
             return Ok(());

@@ -195,6 +195,7 @@ impl Tunnels {
             | Change::Access(..)
             | Change::Port(..)
             | Change::Passthrough(..)
+            | Change::Item(..)
             | Change::Balance => (),
         }
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::resource::{Account, ApiToken, Configuration, Passthrough, Port, Tunnel, TunnelAccess, Versioned};
-use crate::{AccountId, AuthorityPurpose, Hostname, PortId, RecordSet, TokenId, Zone, ZoneId};
+use crate::{AccountId, AuthorityPurpose, Hostname, ItemKind, PortId, RecordSet, TokenId, Zone, ZoneId};
 
 /// One entry that was written (`Some`) or removed (`None`).
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub enum Change {
     Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
     /// An authority for this.
     Authority(AuthorityPurpose),
+    /// An item of this kind, of this zone or the account's.
+    Item(ItemKind, Option<ZoneId>),
     /// Something of load balancing, or something that only a later version of this program knows.
     Balance,
 }

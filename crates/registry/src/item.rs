@@ -1,5 +1,5 @@
-//! What is kept as a checked document: applications over TCP and UDP, rules, private networks, custom hostnames. All of
-//! them are [`Item`]s of some [`ItemKind`], of a zone or of the account: made, changed and removed by one mechanism.
+//! What is kept as a checked document: applications over TCP and UDP, rules, private networks, custom hostnames, transfers
+//! of zones. All of them are [`Item`]s of some [`ItemKind`], of a zone or of the account: made, changed and removed by one mechanism.
 //! What a document may have in it says a table ([`form`]), and what must hold among several says each kind's module.
 //! Nothing follows from any of them yet.
 
@@ -10,6 +10,7 @@ mod form;
 mod network;
 mod rate_limit;
 mod ruleset;
+mod transfer;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use form::Member;
 pub use change::Which;
 pub use network::PrivateRoute;
 pub use ruleset::{RulesetEdit, RulesetPhase};
+pub use transfer::{TransferAlgorithm, TransferKey, TransferPeer, TransferView};
 
 /// The members of a document.
 pub type Members = Map<String, Value>;
@@ -49,6 +51,16 @@ pub enum ItemKind {
     PrivateRoute,
     /// A name of somebody else whose visitors come to the zone.
     CustomHostname,
+    /// A key by which transfers of zones are signed.
+    TransferKey,
+    /// Another name server, to which zones are transferred.
+    TransferPeer,
+    /// Addresses from which transfers may be asked for besides those of the peers.
+    TransferAcl,
+    /// To whom a zone is transferred.
+    TransferOut,
+    /// What transfers of a zone follow from besides records.
+    TransferView,
 }
 
 /// What all of a kind have in common.
@@ -145,13 +157,18 @@ const OF_ACCOUNT: &str = "account";
 
 impl ItemKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Application,
         Self::RateLimit,
         Self::Ruleset,
         Self::VirtualNetwork,
         Self::PrivateRoute,
         Self::CustomHostname,
+        Self::TransferKey,
+        Self::TransferPeer,
+        Self::TransferAcl,
+        Self::TransferOut,
+        Self::TransferView,
     ];
 
     fn rules(self) -> &'static Rules {
@@ -162,6 +179,11 @@ impl ItemKind {
             Self::VirtualNetwork => &network::RULES,
             Self::PrivateRoute => &network::ROUTE_RULES,
             Self::CustomHostname => &custom_hostname::RULES,
+            Self::TransferKey => &transfer::KEY_RULES,
+            Self::TransferPeer => &transfer::PEER_RULES,
+            Self::TransferAcl => &transfer::ACL_RULES,
+            Self::TransferOut => &transfer::OUT_RULES,
+            Self::TransferView => &transfer::VIEW_RULES,
         }
     }
 
@@ -243,9 +265,13 @@ impl Resource for ItemTurn {
 }
 
 impl ItemTurn {
-    /// Routes are decided on by networks, so the two take turns together.
+    /// What is decided on by things of another kind takes turns with these.
     fn of(kind: ItemKind) -> Self {
-        let kind = if kind == ItemKind::PrivateRoute { ItemKind::VirtualNetwork } else { kind };
+        let kind = match kind {
+            ItemKind::PrivateRoute => ItemKind::VirtualNetwork,
+            ItemKind::TransferKey | ItemKind::TransferPeer => ItemKind::TransferOut,
+            other => other,
+        };
         Self { of: kind.rules().name.into() }
     }
 }

@@ -76,8 +76,12 @@ pub use id::{
     AccountId, AuditId, BadId, ItemId, LoadBalancerId, MonitorId, NodeId, PolicyId, PoolId, RecordId, TokenId, ZoneId,
 };
 pub use invitation::{Invitation, InvitationError};
-pub use item::{Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, Which};
+pub use item::{
+    Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, Which};
 pub use label::{BadLabel, LabelWord, Labels};
+TransferAlgorithm, TransferKey,
+    TransferPeer, TransferView, Which,
+};
 pub use live::{Activity, ConnectionRecord, Features};
 pub use name::{BadName, Hostname, TunnelName};
 pub use node::{NodeAddresses, NodeRecord};

@@ -28,7 +28,9 @@ use crate::resource::{
 };
 use crate::schema::{FirstRoute, Schema};
 use crate::zone::LargeChange;
-use crate::{AccountId, Hostname, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId, ZoneKey};
+use crate::{
+    AccountId, Hostname, Item, ItemKind, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId, ZoneKey,
+};
 use acme::Acme;
 use audit::AuditLog;
 use balance::Balance;
@@ -363,9 +365,12 @@ impl Snapshot {
             }
             // Nobody acts on changes of these but of the last ones yet.
             kind => {
-                let taken =
-                    self.acme.write(kind, id, value, revision)? || self.items.write(kind, id, value, revision)?;
-                if taken {
+                if self.acme.write(kind, id, value, revision)? {
+                    return Ok(());
+                }
+                if self.items.write(kind, id, value, revision)? {
+                    let item = ItemKind::parse_key(id).filter(|_| kind == Item::KIND);
+                    changes.extend(item.map(|(kind, zone, _)| Change::Item(kind, zone)));
                     return Ok(());
                 }
                 self.balance.write(kind, id, value, revision)?;

@@ -1,4 +1,4 @@
-use crate::item::{application, collection, custom_hostname, network, rate_limit, ruleset};
+use crate::item::{application, collection, custom_hostname, network, rate_limit, ruleset, transfer};
 use crate::openapi::Routes;
 
 pub(super) fn routes() -> Routes {
@@ -9,6 +9,16 @@ pub(super) fn routes() -> Routes {
         .and(ruleset::rulesets("/accounts/{account}/rulesets").tagged("Rules"))
         .and(custom_hostnames().tagged("Custom hostnames"))
         .and(networks().tagged("Private networks"))
+        .and(transfers().tagged("Transfers of zones"))
+}
+
+fn transfers() -> Routes {
+    const PATH: &str = "/accounts/{account}/secondary_dns";
+    Routes::new()
+        .and(collection(&format!("{PATH}/tsigs"), &transfer::KEYS))
+        .and(collection(&format!("{PATH}/peers"), &transfer::PEERS))
+        .and(collection(&format!("{PATH}/acls"), &transfer::ACLS))
+        .and(transfer::outgoing("/zones/{zone}/secondary_dns/outgoing"))
 }
 
 fn custom_hostnames() -> Routes {

@@ -21,5 +21,6 @@ mod records;
 mod rulesets;
 mod shape;
 mod tokens;
+mod transfers;
 mod tunnels;
 mod zones;

@@ -11,4 +11,5 @@ mod oracle;
 mod peers;
 mod setting;
 mod signed;
+mod transfers;
 mod wire;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Check, Item, ItemError, ItemKind, ItemTurn, MOST_BYTES, Members, form, network};
+use super::{Check, Item, ItemError, ItemKind, ItemTurn, MOST_BYTES, Members, form, network, transfer};
 use crate::resource::Resource as _;
 use crate::{ItemId, Registry, Snapshot, Transaction, ZoneId};
 
@@ -92,6 +92,7 @@ impl Registry {
                     // Nobody begins to use it meanwhile.
                     take_turn(snapshot, transaction, ItemKind::Application);
                 }
+                transfer::check_unused(snapshot, old)?;
                 if network::remove_routes(snapshot, transaction, old, force)? {
                     transaction.expect(old).delete(&old.key());
                     return Ok(Some(old.value.clone()));
@@ -102,6 +103,22 @@ impl Registry {
                 return Ok(removed);
             }
         }
+    }
+}
+
+impl Registry {
+    /// Writes an outgoing transfer as it is, so that its zone counts as changed.
+    ///
+    /// # Errors
+    /// There is none, or the engine fails.
+    pub async fn touch_transfer(&self, now: Timestamp, zone: ZoneId, id: ItemId) -> Result<(), ItemError> {
+        let kind = ItemKind::TransferOut;
+        self.change(|snapshot, transaction| {
+            let old = snapshot.item(kind, Some(zone), id).ok_or_else(|| no_item(kind, id))?;
+            transaction.expect(old).put(&Item { modified_at: now, ..old.value.clone() });
+            Ok(())
+        })
+        .await
     }
 }
 

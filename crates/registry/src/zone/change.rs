@@ -19,6 +19,11 @@ pub enum ZoneError {
     /// It exists.
     #[error("{0} is a zone already")]
     Exists(Hostname),
+    /// Signatures would not reach those to whom it is transferred.
+    #[error(
+        "{0} is transferred to other name servers, which could not sign their answers; disable its outgoing transfers first"
+    )]
+    Transferred(Hostname),
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -33,7 +38,7 @@ impl Registry {
         match self.create_zone(now, name, ZoneTraits::default()).await {
             Ok(zone) => Ok(zone),
             Err(ZoneError::Commit(error)) => Err(error),
-            Err(ZoneError::Exists(_) | ZoneError::NotFound(_)) => {
+            Err(ZoneError::Exists(_) | ZoneError::NotFound(_) | ZoneError::Transferred(_)) => {
                 let snapshot = self.snapshot();
                 let id = ZoneId::of(snapshot.account().id, name);
                 let zone = snapshot.zone(id).map(|zone| zone.value.clone());

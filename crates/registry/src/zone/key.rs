@@ -110,12 +110,15 @@ impl Registry {
     /// more keeps its key, since others may know it for days.
     ///
     /// # Errors
-    /// No such zone, or the engine fails.
+    /// No such zone, it is transferred to others, or the engine fails.
     pub async fn sign_zone(&self, now: Timestamp, id: ZoneId, signed: bool) -> Result<Zone, ZoneError> {
         self.in_zone(id, |snapshot, transaction| {
             let old = snapshot.zone(id).ok_or(ZoneError::NotFound(id))?;
             let mut new = old.value.clone();
             new.traits.signed = signed;
+            if signed && !old.traits.signed && snapshot.transfer_out(id).is_some() {
+                return Err(ZoneError::Transferred(old.name.clone()));
+            }
             let is_wanted = signed && snapshot.zone_key(id).is_none();
             let key = is_wanted.then(|| ZoneKey::generate(id, now));
             if new == old.value && key.is_none() {

@@ -58,6 +58,12 @@ impl Subjects {
             ),
             ("/zones/{zone}/custom_hostnames", json!({ "hostname": "NAME.example.test" })),
             ("/accounts/{account}/teamnet/virtual_networks", json!({ "name": "NAME" })),
+            (
+                "/accounts/{account}/secondary_dns/tsigs",
+                json!({ "name": "NAME.test", "algo": "hmac-sha256", "secret": "AAECAwQFBgcICQoLDA0ODw==" }),
+            ),
+            ("/accounts/{account}/secondary_dns/peers", json!({ "name": "NAME", "ip": "192.0.2.1" })),
+            ("/accounts/{account}/secondary_dns/acls", json!({ "name": "NAME", "ip_range": "192.0.2.0/24" })),
             ("/accounts/{account}/teamnet/routes", json!({ "network": "10.NUMBER.0.0/16", "tunnel_id": tunnel })),
             (
                 "/accounts/{account}/rulesets",

@@ -1,5 +1,7 @@
 //! `snicket up --dns`: zones that are made by the API are answered, as `dig` sees it.
 
+mod transfer;
+
 use std::net::SocketAddr;
 use std::path::Path;
 

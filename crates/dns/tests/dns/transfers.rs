@@ -1,0 +1,236 @@
+//! What goes to other name servers, and to whom.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType as Kind;
+use registry::*;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UdpSocket;
+
+use crate::setting::{Setting, at, host, proxied, question, read, record, shown, write};
+
+impl Setting {
+    async fn item(&self, kind: ItemKind, zone: Option<ZoneId>, terms: serde_json::Value) -> ItemId {
+        let terms = terms.as_object().unwrap().clone();
+        let item = self.registry.write_item(at(2), kind, zone, Which::New, &mut |_| Ok(terms.clone())).await;
+        item.unwrap().id
+    }
+
+    /// Transfers the zone to a peer with this address, and so to all who ask from it.
+    async fn transfer_to(&self, zone: &str, peer: serde_json::Value) {
+        let peer = self.item(ItemKind::TransferPeer, None, peer).await;
+        let terms = json!({ "peers": [peer.to_string()], "enabled": true });
+        self.item(ItemKind::TransferOut, Some(self.zone(zone)), terms).await;
+    }
+
+    /// All messages of a transfer, up to the second start of authority.
+    async fn messages(&self, asked: &Message) -> Vec<Message> {
+        let mut stream = self.connect().await;
+        write(&mut stream, &asked.to_vec().unwrap()).await;
+        let mut messages = Vec::new();
+        let mut starts = 0;
+        loop {
+            let message = Message::from_vec(&read(&mut stream).await).unwrap();
+            assert_eq!(message.metadata.id, asked.metadata.id);
+            starts += message.answers.iter().filter(|record| record.record_type() == Kind::SOA).count();
+            let is_last = starts == 2 || message.metadata.response_code != ResponseCode::NoError;
+            messages.push(message);
+            if is_last {
+                return messages;
+            }
+        }
+    }
+
+    /// The records of a transfer but for the starts of authority, without times to live.
+    async fn transferred(&self, zone: &str) -> Vec<String> {
+        let messages = self.messages(&question(zone, Kind::AXFR)).await;
+        let records: Vec<_> = messages.iter().flat_map(|message| &message.answers).collect();
+        let (first, rest) = records.split_first().unwrap();
+        let (last, rest) = rest.split_last().unwrap();
+        assert_eq!((first.record_type(), first), (Kind::SOA, last));
+        let line =
+            |record: &&hickory_proto::rr::Record| format!("{} {} {}", record.name, record.record_type(), record.data);
+        let mut lines: Vec<String> = rest.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    async fn refusal(&self, asked: &Message) -> ResponseCode {
+        self.messages(asked).await[0].metadata.response_code
+    }
+}
+
+const HERE: &str = "127.0.0.1";
+
+#[tokio::test]
+async fn a_transfer_holds_what_a_static_server_can_answer() {
+    let setting = Setting::start().await;
+    setting.registry.ensure_zone(at(0), &host("inner.example.test")).await.unwrap();
+    setting.registry.ensure_zone(at(0), &host("other.test")).await.unwrap();
+    setting
+        .add(vec![
+            record("example.test", "MX", "10 mail.example.test"),
+            record("example.test", "CNAME", "web.other.test"),
+            record("web.other.test", "A", "192.0.2.80"),
+            record("mail.example.test", "A", "192.0.2.25"),
+            record("mail.example.test", "A", "192.0.2.26"),
+            record("alias.example.test", "CNAME", "elsewhere.invalid"),
+            proxied("www.example.test", "A", "192.0.2.99"),
+            proxied("tunnel.example.test", "CNAME", "0190a6f0-0000-7000-8000-000000000001.cfargotunnel.com"),
+            record("tunnel.example.test", "TXT", "beside"),
+            record("*.wild.example.test", "TXT", "wild"),
+            record("cut.example.test", "NS", "ns.cut.example.test"),
+            record("ns.cut.example.test", "A", "192.0.2.53"),
+            record("ns.cut.example.test", "TXT", "theirs"),
+            record("a.inner.example.test", "A", "192.0.2.7"),
+        ])
+        .await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    assert_eq!(
+        setting.transferred("example.test").await,
+        [
+            "*.wild.example.test. TXT wild",
+            "alias.example.test. CNAME elsewhere.invalid.",
+            "cut.example.test. NS ns.cut.example.test.",
+            "example.test. A 192.0.2.80",
+            "example.test. MX 10 mail.example.test.",
+            "example.test. NS ns1.example.test.",
+            "example.test. NS ns2.example.test.",
+            "inner.example.test. NS ns1.example.test.",
+            "inner.example.test. NS ns2.example.test.",
+            "mail.example.test. A 192.0.2.25",
+            "mail.example.test. A 192.0.2.26",
+            "ns.cut.example.test. A 192.0.2.53",
+            "ns1.example.test. A 198.51.100.1",
+            "ns2.example.test. A 198.51.100.1",
+            "tunnel.example.test. A 198.51.100.1",
+            "tunnel.example.test. TXT beside",
+            "www.example.test. A 198.51.100.1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_large_zone_comes_in_many_messages() {
+    let setting = Setting::start().await;
+    let zone = setting.zone("example.test");
+    let record = |number: usize| record(&format!("host-{number}.example.test"), "TXT", &format!("\"{number:0>200}\""));
+    let records: Vec<_> = (0..2_000).map(|number| RecordEdit::Create(record(number))).collect();
+    for some in records.chunks(1_000) {
+        setting.registry.edit_records(at(1), zone, some).await.unwrap();
+    }
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    let messages = setting.messages(&question("example.test", Kind::AXFR)).await;
+    assert!(messages.len() > 20, "{}", messages.len());
+    assert!(messages[0].queries.len() == 1 && messages[1..].iter().all(|message| message.queries.is_empty()));
+    let texts = messages.iter().flat_map(|message| &message.answers).filter(|it| it.record_type() == Kind::TXT);
+    assert_eq!(texts.count(), 2_000);
+}
+
+#[tokio::test]
+async fn only_peers_of_a_zone_get_it() {
+    let setting = Setting::start().await;
+    setting.registry.ensure_zone(at(0), &host("other.test")).await.unwrap();
+    let asked = question("example.test", Kind::AXFR);
+    assert_eq!(setting.refusal(&asked).await, ResponseCode::Refused, "to nobody");
+    setting.transfer_to("example.test", json!({ "name": "there", "ip": "192.0.2.1" })).await;
+    assert_eq!(setting.refusal(&asked).await, ResponseCode::Refused, "to another one");
+    let range = json!({ "name": "lo", "ip_range": "127.0.0.0/8" });
+    let range = setting.item(ItemKind::TransferAcl, None, range).await;
+    assert_eq!(setting.refusal(&asked).await, ResponseCode::NoError, "to whoever asks for it from here");
+    setting.registry.delete_item(ItemKind::TransferAcl, None, range, false).await.unwrap();
+    assert_eq!(setting.refusal(&asked).await, ResponseCode::Refused);
+    assert_eq!(setting.refusal(&question("other.test", Kind::AXFR)).await, ResponseCode::Refused, "another zone");
+    assert_eq!(setting.refusal(&question("a.example.test", Kind::AXFR)).await, ResponseCode::NotAuth, "no zone");
+    let key =
+        json!({ "name": "key.test", "algo": "hmac-sha256", "secret": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" });
+    let key = setting.item(ItemKind::TransferKey, None, key).await;
+    setting.transfer_to("other.test", json!({ "name": "here", "ip": HERE, "tsig_id": key.to_string() })).await;
+    assert_eq!(setting.refusal(&question("other.test", Kind::AXFR)).await, ResponseCode::Refused, "without its key");
+    let metrics = setting.server.metrics().text();
+    assert!(metrics.contains("snicket_dns_transfers_total 1\n"), "{metrics}");
+    assert!(metrics.contains("snicket_dns_transfers_refused_total 6\n"), "{metrics}");
+
+    // Who has a wrong key is told so, who signs in no way at all, too.
+    let zone = setting.zone("example.test");
+    assert!(matches!(
+        setting.registry.sign_zone(at(3), zone, true).await,
+        Err(ZoneError::Transferred(name)) if name == host("example.test")
+    ));
+}
+
+#[tokio::test]
+async fn who_is_current_gets_nothing_else() {
+    let setting = Setting::start().await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    let start = setting.messages(&question("example.test", Kind::AXFR)).await[0].answers[0].clone();
+    let hickory_proto::rr::RData::SOA(soa) = &start.data else { panic!("{start}") };
+    let serial = soa.serial;
+    let ask = |serial: u32| {
+        let mut soa = soa.clone();
+        soa.serial = serial;
+        let mut asked = question("example.test", Kind::IXFR);
+        let mut authority = start.clone();
+        authority.data = hickory_proto::rr::RData::SOA(soa);
+        asked.authorities.push(authority);
+        asked
+    };
+    let mut stream = setting.connect().await;
+    for known in [serial, serial.wrapping_add(5)] {
+        write(&mut stream, &ask(known).to_vec().unwrap()).await;
+        let answer = Message::from_vec(&read(&mut stream).await).unwrap();
+        assert_eq!(answer.answers, [start.clone()], "{known}");
+    }
+    // An older one, or one that is older in the circle of these numbers.
+    for known in [serial.wrapping_sub(1), serial.wrapping_add(u32::MAX / 2 + 5)] {
+        assert!(setting.messages(&ask(known)).await.iter().map(|message| message.answers.len()).sum::<usize>() > 2);
+    }
+    // By datagram there is only what is current.
+    let answer = setting.udp(&ask(1)).await;
+    assert_eq!(answer.answers, [start]);
+    assert_eq!(shown(&setting.udp(&question("example.test", Kind::AXFR)).await), "Refused not-aa");
+}
+
+#[tokio::test]
+async fn peers_are_told_of_changes() {
+    let setting = Setting::start().await;
+    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = peer.local_addr().unwrap().port();
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE, "port": port })).await;
+    let hear = async || {
+        let mut packet = [0; 512];
+        let received = tokio::time::timeout(harness::LIMIT, peer.recv_from(&mut packet)).await.expect("in time");
+        let (length, from) = received.unwrap();
+        let message = Message::from_vec(&packet[..length]).unwrap();
+        assert_eq!(from.ip(), HERE.parse::<IpAddr>().unwrap());
+        assert_eq!(message.metadata.op_code, hickory_proto::op::OpCode::Notify);
+        assert_eq!(message.queries[0].to_string(), "example.test. IN SOA");
+        (message, from)
+    };
+    let (first, _) = hear().await;
+    // It was not answered, so it comes again.
+    let (mut again, from) = hear().await;
+    assert_eq!(first.metadata.id, again.metadata.id);
+    again.metadata.message_type = hickory_proto::op::MessageType::Response;
+    peer.send_to(&again.to_vec().unwrap(), from).await.unwrap();
+    harness::until(harness::LIMIT, "it is known that it was heard", async || {
+        setting.server.metrics().text().contains("snicket_dns_notifies_total{outcome=\"heard\"} 1\n")
+    })
+    .await;
+    setting.add(vec![record("new.example.test", "A", "192.0.2.1")]).await;
+    hear().await;
+}
+
+#[tokio::test]
+async fn other_questions_go_on_behind_a_transfer() {
+    let setting = Setting::start().await;
+    let mut stream = setting.connect().await;
+    write(&mut stream, &question("example.test", Kind::AXFR).to_vec().unwrap()).await;
+    write(&mut stream, &question("example.test", Kind::NS).to_vec().unwrap()).await;
+    assert_eq!(Message::from_vec(&read(&mut stream).await).unwrap().metadata.response_code, ResponseCode::Refused);
+    assert_eq!(Message::from_vec(&read(&mut stream).await).unwrap().answers.len(), 2);
+    write(&mut stream, b"scrap").await;
+    assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+}
