@@ -42,7 +42,7 @@ impl Sources {
     ///
     /// # Errors
     /// The signature does not hold.
-    pub(crate) fn check(&self, query: &Query<'_>, now: u64) -> Result<Option<Signer>, Rejected> {
+    pub(crate) fn check(&self, query: &Query<'_>, now: u64) -> Result<Option<Signer>, Box<Rejected>> {
         let Some(signature) = &query.signature else { return Ok(None) };
         let key = self.registry.snapshot().transfer_key_named(&signature.key_name());
         signature.check(key.as_ref(), now).map(Some)

@@ -15,6 +15,7 @@ pub(crate) enum Transport {
     Tcp,
     /// Over TCP, that is.
     Tls,
+    Https,
 }
 
 /// What one batch of questions came to.
@@ -49,7 +50,7 @@ impl Tally {
 /// All that has been counted since the start.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    questions: [AtomicU64; 3],
+    questions: [AtomicU64; 4],
     answers: [AtomicU64; CODES.len()],
     prepared: AtomicU64,
     cut: AtomicU64,
@@ -107,12 +108,12 @@ impl Metrics {
                 let _ = writeln!(text, "{name}{labels} {}", counter.load(Ordering::Relaxed));
             }
         };
-        let [udp, tcp, tls] = &self.questions;
+        let [udp, tcp, tls, https] = &self.questions;
         let transport = |name: &str| format!("{{transport=\"{name}\"}}");
         family(
             "snicket_dns_questions_total",
             "Packets that came as questions.",
-            &[(transport("udp"), udp), (transport("tcp"), tcp), (transport("tls"), tls)],
+            &[(transport("udp"), udp), (transport("tcp"), tcp), (transport("tls"), tls), (transport("https"), https)],
         );
         let codes: Vec<_> = CODES.iter().map(|code| format!("{{code=\"{code}\"}}")).zip(&self.answers).collect();
         family("snicket_dns_answers_total", "Answers, by how they turned out.", &codes);

@@ -200,6 +200,24 @@ impl<'a> Record<'a> {
     }
 }
 
+/// For how many seconds an answer of ours may be kept: as its records say that live the shortest; 0, if there is none.
+pub(crate) fn age(message: &[u8]) -> u32 {
+    let count = |at: usize| message.get(at..at + 2).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]));
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    for _ in 0..count(4) {
+        let Some((_, after)) = skip_name(rest) else { return 0 };
+        rest = after.get(TYPE_AND_CLASS..).unwrap_or_default();
+    }
+    let mut age = None;
+    // Not of those beside them, such as OPT.
+    for _ in 0..u32::from(count(6)) + u32::from(count(8)) {
+        let Some((record, after)) = Record::read(rest) else { return 0 };
+        rest = after;
+        age = Some(age.map_or(record.ttl, |age: u32| age.min(record.ttl)));
+    }
+    age.unwrap_or(0)
+}
+
 /// Passes a name over, and answers whether it is the root's. It is not followed where it points to.
 fn skip_name(bytes: &[u8]) -> Option<(bool, &[u8])> {
     let mut rest = bytes;

@@ -1,5 +1,5 @@
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,11 +15,11 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{Members, Signers};
 use crate::book;
 use crate::cookie::Cookies;
-use crate::desk::{Desk, Sources};
-use crate::metrics::Metrics;
+use crate::desk::{Desk, Reply, Sources};
+use crate::metrics::{Metrics, Transport};
 use crate::outside::Resolver;
 use crate::sockets::Sockets;
-use crate::{tcp, transfer, udp};
+use crate::{query, tcp, transfer, udp};
 
 /// How a server runs.
 #[derive(Debug, Clone)]
@@ -109,6 +109,21 @@ impl Server {
     fn listen(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
         let (counter, stop, tasks) = (Arc::clone(&self.counter), self.stop.clone(), self.tasks.clone());
         self.tasks.spawn(tcp::serve(listener, tls, counter, stop, tasks));
+    }
+
+    /// What answers questions that come over HTTPS: the message, and for how many seconds it may be kept; `None`: it was no
+    /// question.
+    pub fn over_https(&self) -> impl Fn(&[u8], IpAddr) -> Option<(Vec<u8>, u32)> + Send + Sync + use<> {
+        let counter = Arc::clone(&self.counter);
+        move |packet, address| {
+            let mut message = Vec::new();
+            let from = tcp::From { address, transport: Transport::Https };
+            let is_answered = matches!(counter.answer(packet, &from, &mut message), Reply::Answer { .. });
+            is_answered.then(|| {
+                let age = query::age(&message);
+                (message, age)
+            })
+        }
     }
 
     /// Where it listens, over UDP and TCP.

@@ -47,7 +47,7 @@ impl Counter {
         Self { desk: Mutex::new(desk), transfers, metrics, places: Mutex::default() }
     }
 
-    fn answer(&self, packet: &[u8], from: &From, message: &mut Vec<u8>) -> Reply {
+    pub(crate) fn answer(&self, packet: &[u8], from: &From, message: &mut Vec<u8>) -> Reply {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.refresh();
         let reply = desk.over_tcp(packet, from.address, message);
@@ -60,9 +60,9 @@ impl Counter {
 }
 
 /// Where questions come from.
-struct From {
-    address: IpAddr,
-    transport: Transport,
+pub(crate) struct From {
+    pub(crate) address: IpAddr,
+    pub(crate) transport: Transport,
 }
 
 /// Answers those who connect, with TLS if there is any, until it is told to stop.

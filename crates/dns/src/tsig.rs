@@ -39,9 +39,9 @@ pub(crate) struct Signature<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub(crate) enum Flaw {
-    BadSignature = 16,
-    BadKey = 17,
-    BadTime = 18,
+    Signature = 16,
+    Key = 17,
+    Time = 18,
 }
 
 impl<'a> Signature<'a> {
@@ -72,24 +72,25 @@ impl<'a> Signature<'a> {
     ///
     /// # Errors
     /// It does not hold: this is the answer's code and what signs it.
-    pub(crate) fn check(&self, key: Option<&TransferKey>, now: u64) -> Result<Signer, Rejected> {
-        let rejected =
-            |flaw, signer| Rejected { flaw, signer, name: self.name, algorithm: self.algorithm, time: self.time };
+    pub(crate) fn check(&self, key: Option<&TransferKey>, now: u64) -> Result<Signer, Box<Rejected>> {
+        let rejected = |flaw, signer| {
+            Box::new(Rejected { flaw, signer, name: self.name, algorithm: self.algorithm, time: self.time })
+        };
         let known = key.map(Signer::new).filter(|signer| signer.algorithm == self.algorithm.as_wire());
-        let Some(mut signer) = known else { return Err(rejected(Flaw::BadKey, None)) };
+        let Some(mut signer) = known else { return Err(rejected(Flaw::Key, None)) };
         let mut signed = Vec::with_capacity(self.signed.len() + MOST_BYTES);
         signed.extend_from_slice(self.signed);
-        let Some(header) = signed.first_chunk_mut::<HEADER>() else { return Err(rejected(Flaw::BadSignature, None)) };
+        let Some(header) = signed.first_chunk_mut::<HEADER>() else { return Err(rejected(Flaw::Signature, None)) };
         header[..2].copy_from_slice(&self.original_id.to_be_bytes());
         let additionals = u16::from_be_bytes([header[10], header[11]]).saturating_sub(1);
         header[10..].copy_from_slice(&additionals.to_be_bytes());
         signer.push_variables(&mut signed, Stamp { time: self.time, fudge: self.fudge, flaw: None }, &[]);
         if hmac::verify(&signer.key, &signed, self.mac).is_err() {
-            return Err(rejected(Flaw::BadSignature, None));
+            return Err(rejected(Flaw::Signature, None));
         }
         signer.last = Some(self.mac.into());
         if now.abs_diff(self.time) > u64::from(self.fudge.min(FUDGE)) {
-            return Err(rejected(Flaw::BadTime, Some(signer)));
+            return Err(rejected(Flaw::Time, Some(signer)));
         }
         Ok(signer)
     }

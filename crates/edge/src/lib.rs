@@ -39,5 +39,5 @@ mod visit;
 pub use config::{Addresses, Config, Limits, Rate};
 pub use connections::Connections;
 pub use node::{Edge, Running, StartError};
-pub use site::RequestEvent;
+pub use site::{AnswerDns, DnsAnswer, RequestEvent};
 pub use sockets::{BindError, Pair, Sockets, bind_pair, bind_tcp, listen};

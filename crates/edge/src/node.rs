@@ -1,7 +1,7 @@
 use std::future::Ready;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use agent::Directs;
@@ -13,7 +13,7 @@ use certs::{Certificates, CertsError, tls};
 use http::HeaderValue;
 use jiff::Timestamp;
 use quinn::crypto::rustls::QuicServerConfig;
-use registry::{AuthorityPurpose, Registry};
+use registry::{AuthorityPurpose, Hostname, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
@@ -27,7 +27,7 @@ use crate::listen;
 use crate::metrics::Metrics;
 use crate::ports;
 use crate::reach;
-use crate::site::{self, RequestEvent, Site};
+use crate::site::{self, AnswerDns, Questions, RequestEvent, Site};
 use crate::sockets::{Pair, Sockets};
 use crate::stop::Stop;
 use crate::streams::Streams;
@@ -70,6 +70,7 @@ pub struct Running {
     events: broadcast::Sender<RequestEvent>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
+    questions: Arc<OnceLock<Questions>>,
 }
 
 impl Edge {
@@ -99,7 +100,9 @@ impl Edge {
         );
         let (board, members_of) = (Arc::new(Board::at(&config.location)), registry.clone());
         let directs = Arc::new(Directs::new(Arc::clone(&config.origins)));
+        let questions = Arc::<OnceLock<Questions>>::default();
         let site = Site {
+            questions: Arc::clone(&questions),
             registry: registry.clone(),
             gate: Gate::new(),
             tunnels: Arc::clone(&tunnels),
@@ -188,7 +191,7 @@ impl Edge {
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
         visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone()));
-        Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board })
+        Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board, questions })
     }
 }
 
@@ -211,6 +214,11 @@ impl Running {
     /// Shows these metrics, too, in the text form of Prometheus: of what runs beside the edge in the same program. Once.
     pub fn count_also(&self, others: impl Fn() -> String + Send + Sync + 'static) {
         self.metrics.count_also(Box::new(others));
+    }
+
+    /// Answers questions of DNS over HTTPS at this name from now on (RFC 8484). Once.
+    pub fn answer_dns(&self, domain: Hostname, answer: AnswerDns) {
+        let _ = self.questions.set(Questions { domain, answer });
     }
 
     /// Takes nothing new, lets what is under way finish for up to `grace`, cuts off the rest, and answers whether

@@ -1,10 +1,11 @@
 //! The way of a request: which site, which tunnel, dispatch, answer.
 
 mod question;
+mod resolve;
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +32,8 @@ use crate::refusal::{self, Page};
 use crate::trace;
 use crate::tunnels::Tunnels;
 use crate::visit::{Caller, Visit};
+pub(crate) use resolve::Questions;
+pub use resolve::{AnswerDns, DnsAnswer};
 
 /// The name that agents themselves answer to, believing whatever token arrives. Visitors must not reach it through a
 /// tunnel (tunnel protocol, obligation 15).
@@ -73,6 +76,8 @@ pub(crate) struct Site {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) location: String,
+    /// Who answers questions of DNS, if anybody does.
+    pub(crate) questions: Arc<OnceLock<Questions>>,
     pub(crate) events: broadcast::Sender<RequestEvent>,
 }
 
@@ -145,6 +150,15 @@ impl Site {
                 now: SystemTime::now(),
             };
             return Ok(trace::answer(request.method(), &facts)?);
+        }
+        if let Some(questions) = self.questions.get()
+            && request.uri().path() == resolve::PATH
+            && host.name() == questions.domain.as_str()
+            && caller.is_secure()
+            && kind == Kind::Http
+        {
+            // Apart, so that other requests are no larger for it.
+            return Ok(Box::pin(questions.answer(request, caller.remote.ip())).await);
         }
         // One snapshot, so that no request meets a tunnel without its rules.
         let snapshot = self.registry.snapshot();

@@ -289,6 +289,11 @@ impl Blueprint {
         if let Some(server) = &dns {
             let metrics = Arc::clone(server.metrics());
             running.count_also(move || metrics.text());
+            let answer = server.over_https();
+            let answer = move |question: &[u8], from| {
+                answer(question, from).map(|(message, seconds)| edge::DnsAnswer { message, seconds })
+            };
+            running.answer_dns(domain.clone(), Box::new(answer));
         }
         let ordering = keeper.map(|keeper| {
             let (stop, stopping) = oneshot::channel();

@@ -102,15 +102,15 @@ async fn look(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId,
         Some((item, view)) => (Which::One(item.id), Some((view, item.modified_at))),
         None => (Which::New, None),
     };
-    let address = |host: &Box<str>| {
+    let address = |host: &str| {
         let known = sources.outside.addresses(host).map(|addresses| addresses.to_vec());
         let known = known.or_else(|| stored.as_ref()?.0.outside.get(host).cloned());
-        Some((host.clone(), known?))
+        Some((Box::from(host), known?))
     };
     let wanted = TransferView {
         visitors: book.nodes.visitors.clone(),
         servers: book.nodes.servers.clone(),
-        outside: seen.names.iter().filter_map(address).collect(),
+        outside: seen.names.iter().filter_map(|host| address(host)).collect(),
     };
     let is_settled = seen.wanted == wanted;
     seen.wanted = wanted;

@@ -1,5 +1,6 @@
 //! `snicket up --dns`: zones that are made by the API are answered, as `dig` sees it.
 
+mod https;
 mod transfer;
 
 use std::net::SocketAddr;
