@@ -114,8 +114,9 @@ impl<'a> Members<'a> {
         state.at.is_some()
     }
 
-    /// A way to the member whose turn it is, but for those that have failed.
-    fn way(&self, state: &mut State<'a>) -> Option<Way> {
+    /// A way to the member whose turn it is, but for those that have failed; `any` is one of a connector, too, of which another connection
+    /// has.
+    fn way(&self, state: &mut State<'a>, any: bool) -> Option<Way> {
         let at = state.at.as_mut()?;
         let member = Arc::clone(at.member);
         let is_fresh = std::mem::take(&mut at.is_fresh);
@@ -123,7 +124,14 @@ impl<'a> Members<'a> {
             return None;
         }
         let over = match &member.target {
-            Target::Tunnel(tunnel) => Over::Tunnel(self.ways.tunnels.pool(*tunnel).pick(&state.lost)?),
+            Target::Tunnel(tunnel) => {
+                let live = self.ways.tunnels.pool(*tunnel).pick(&state.lost)?;
+                let is_suspect = state.lost.iter().any(|lost| lost.connector == live.identity().connector);
+                if is_suspect && !any {
+                    return None;
+                }
+                Over::Tunnel(live)
+            }
             Target::Address(..) | Target::Name(..) if !is_fresh => return None,
             Target::Address(address, port) => self.direct(address_text(*address), *port)?,
             Target::Name(name, port) => self.direct(name.to_string(), *port)?,
@@ -157,11 +165,21 @@ impl Pool for Members<'_> {
     fn pick(&self, _: &[Identity]) -> Option<Way> {
         let mut state = self.state();
         loop {
-            if let Some(way) = self.way(&mut state) {
+            if let Some(way) = self.way(&mut state, false) {
                 return Some(way);
             }
-            let may_go = state.at.is_none() || self.takes_retry(&mut state);
-            if !may_go || !self.turn(&mut state) {
+            if state.at.is_some() {
+                // Where one connection of a connector has failed, the others are likely to, and each costs the visitor the time to find out.
+                let has_next = state.walk.has_next(|tunnel| self.is_linked(tunnel));
+                let goes = has_next && self.takes_retry(&mut state);
+                if !goes && let Some(way) = self.way(&mut state, true) {
+                    return Some(way);
+                }
+                if has_next && !goes {
+                    return None;
+                }
+            }
+            if !self.turn(&mut state) {
                 return None;
             }
         }
