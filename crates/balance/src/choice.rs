@@ -8,6 +8,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use geo::Place;
 use http::HeaderValue;
 use jiff::Timestamp;
 use registry::{Failover, OriginPolicy, SheddingPolicy};
@@ -17,7 +18,7 @@ use self::hash::{Lot, Random, choose};
 use crate::affinity::Session;
 use crate::health::Standing;
 use crate::plan::{Admission, Candidate, Member, Plan, PlannedPool};
-use crate::visitor::{Place, Visitor};
+use crate::visitor::Visitor;
 
 /// The members to which one visitor is led, one after the other as they fail.
 ///

@@ -2,10 +2,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use geo::Place;
 use jiff::Timestamp;
 use registry::{
-    LabelWord, LoadBalancer, LoadBalancerId, LoadShedding, MemberId, Origin, OriginPolicy, Pool, PoolId, Snapshot,
-    Steering, SteeringPolicy,
+    LabelWord, LoadBalancer, LoadBalancerId, LoadShedding, LocationMode, LocationStrategy, MemberId, Origin,
+    OriginPolicy, Pool, PoolId, PreferEcs, Snapshot, Steering, SteeringPolicy,
 };
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::affinity::Sessions;
 use crate::budget::Budget;
 use crate::choice::split::Split;
 use crate::choice::{Walk, hash};
-use crate::visitor::{Place, Visitor};
+use crate::visitor::Visitor;
 use crate::vitals::{PoolVitals, UnderWay, Vitals};
 
 /// What a load balancer does, made ready once for each change of it or its pools, so that a request looks up next to nothing.
@@ -32,6 +33,7 @@ pub struct Plan {
     pub(crate) by_region: HashMap<Box<str>, Vec<usize>>,
     pub(crate) sessions: Sessions,
     pub(crate) is_across_pools: bool,
+    location: LocationStrategy,
     by_member: HashMap<MemberId, Candidate>,
     budget: Mutex<Budget>,
 }
@@ -85,6 +87,17 @@ pub(crate) enum Admission {
     /// Only those that have a session there, until then.
     Draining(Timestamp),
     Closed,
+}
+
+/// Whose place decides, where DNS alone leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// That of the network that the resolver names.
+    Network,
+    /// The resolver's.
+    Resolver,
+    /// The PoP's.
+    Pop,
 }
 
 /// Where a member is.
@@ -162,6 +175,7 @@ impl Plan {
             by_region: by_code(&steering.region_pools),
             sessions: Sessions::new(steering),
             is_across_pools: steering.adaptive_routing.failover_across_pools,
+            location: steering.location_strategy,
             budget: Mutex::default(),
             pools,
         }
@@ -170,6 +184,21 @@ impl Plan {
     /// The members to which a visitor is led, the first one and those for when it fails. `random` is any number.
     pub fn walk<'a>(&'a self, visitor: &Visitor<'_>, now: Timestamp, random: u64) -> Walk<'a> {
         Walk::new(self, visitor, now, random)
+    }
+
+    /// Whose place decides for those who ask by DNS, for whom their resolver names a network or does not.
+    pub fn whose_place(&self, names_network: bool) -> Whose {
+        let prefers_network = match self.location.prefer_ecs {
+            PreferEcs::Always => true,
+            PreferEcs::Never => false,
+            PreferEcs::Proximity => self.policy == SteeringPolicy::Proximity,
+            PreferEcs::Geo => self.policy == SteeringPolicy::Geo,
+        };
+        match self.location.mode {
+            _ if names_network && prefers_network => Whose::Network,
+            LocationMode::ResolverIp => Whose::Resolver,
+            LocationMode::Pop => Whose::Pop,
+        }
     }
 
     /// Counts a request, so that some others may go again.
@@ -241,7 +270,7 @@ impl PlannedPool {
             is_enabled: terms.enabled,
             minimum: terms.minimum_origins as usize,
             weight: random.pool_weights.get(&pool.id).copied().unwrap_or(random.default_weight),
-            place: place.map(|(latitude, longitude)| Place { latitude, longitude }),
+            place: place.and_then(|(latitude, longitude)| Place::new(latitude, longitude)),
             shedding: terms.load_shedding.clone(),
             policy: terms.origin_steering.policy,
             split: split.map(|split| Split::new(split, members.iter().map(|member| member.value.clone()), drain)),

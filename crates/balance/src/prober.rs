@@ -165,8 +165,7 @@ impl Supervisor {
         let (snapshot, me) = (registry.snapshot(), registry.node());
         let is_mine = |pool: PoolId, regions: Option<&[Box<str>]>| {
             let nodes = snapshot.nodes().map(|node| &**node);
-            // Nodes do not say in which region they are yet.
-            watchers(pool, nodes, regions, |_| None).contains(&me)
+            watchers(pool, nodes, regions, |node| node.region.as_deref()).contains(&me)
         };
         let pools = snapshot.pools().filter(|pool| pool.terms.monitor.is_some());
         let mine: HashSet<PoolId> =

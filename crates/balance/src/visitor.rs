@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use geo::Place;
 use http::HeaderMap;
 
 use crate::choice::hash;
@@ -13,9 +14,9 @@ pub struct Visitor<'a> {
     pub pop: &'a str,
     /// The visitor's country, two capital letters, if it is known.
     pub country: Option<&'a str>,
-    /// The visitor's region, one of [`registry::REGIONS`], if it is known.
+    /// The visitor's region, or else the PoP's, one of [`registry::REGIONS`], if it is known.
     pub region: Option<&'a str>,
-    /// From where the nearest pool is looked for, if that is known: where the PoP is.
+    /// From where the nearest pool is looked for, if that is known: where the visitor is, or else the PoP.
     pub place: Option<Place>,
     /// The request's headers as the visitor sent them.
     pub headers: &'a HeaderMap,
@@ -29,39 +30,5 @@ impl Visitor<'_> {
             // Two rounds, so that no network is some IPv4 address, too.
             IpAddr::V6(address) => hash::mix(hash::mix((address.to_bits() >> 64) as u64)),
         }
-    }
-}
-
-/// A place on the earth, in degrees.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
-    /// -90 to 90, north is positive.
-    pub latitude: f64,
-    /// -180 to 180, east is positive.
-    pub longitude: f64,
-}
-
-impl Place {
-    /// Grows with the distance, 0 to 1 (the haversine; distances are only compared).
-    pub(crate) fn distance(self, other: Self) -> f64 {
-        let [from, to] = [self.latitude.to_radians(), other.latitude.to_radians()];
-        let across = (other.longitude - self.longitude).to_radians();
-        let half = |angle: f64| (angle / 2.0).sin().powi(2);
-        half(to - from) + from.cos() * to.cos() * half(across)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_is_near_across_the_date_line_and_the_poles() {
-        let place = |latitude, longitude| Place { latitude, longitude };
-        let (fiji, samoa, paris) = (place(-18.0, 178.0), place(-14.0, -171.0), place(49.0, 2.0));
-        assert!(fiji.distance(samoa) < fiji.distance(paris));
-        let (alert, murmansk) = (place(82.5, -62.0), place(69.0, 33.0));
-        assert!(alert.distance(murmansk) < alert.distance(place(40.0, -62.0)));
-        assert_eq!(paris.distance(paris), 0.0);
     }
 }

@@ -51,6 +51,7 @@ mod tests {
             id: NodeId::from_bytes([number; 16]),
             name: "n".into(),
             location: location.into(),
+            region: None,
             addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
             version: "1".into(),
             started_at: Timestamp::UNIX_EPOCH,

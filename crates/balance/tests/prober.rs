@@ -129,6 +129,7 @@ impl Node {
             id: registry.node(),
             name: "n".into(),
             location: "lab01".into(),
+            region: None,
             addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
             version: "1".into(),
             started_at: Timestamp::now(),

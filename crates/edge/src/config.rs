@@ -1,8 +1,10 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::Permits;
+use geo::Geography;
 pub use http2::Rate;
 
 /// How a node runs. Addresses are bound by [`crate::listen`]; everything else is read by [`crate::Edge::start`].
@@ -16,6 +18,8 @@ pub struct Config {
     pub ports: Option<RangeInclusive<u16>>,
     /// Which addresses members of pools may have.
     pub origins: Permits,
+    /// Where this node and its visitors are, as far as is known.
+    pub geography: Arc<Geography>,
 }
 
 /// Where a node listens. Port 0 lets the system choose.

@@ -111,6 +111,7 @@ impl Edge {
             metrics: Arc::clone(&metrics),
             limits: config.limits,
             location: config.location.clone(),
+            geography: Arc::clone(&config.geography),
             events: events.clone(),
         };
         let reception = Arc::new(Reception {

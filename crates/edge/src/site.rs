@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use agent::Directs;
 use balance::{Board, UnderWay, Visitor};
 use bytes::Bytes;
+use geo::{Country, Geography};
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -78,6 +79,7 @@ pub(crate) struct Site {
     pub(crate) location: String,
     /// Who answers questions of DNS, if anybody does.
     pub(crate) questions: Arc<OnceLock<Questions>>,
+    pub(crate) geography: Arc<Geography>,
     pub(crate) events: broadcast::Sender<RequestEvent>,
 }
 
@@ -142,6 +144,7 @@ impl Site {
             let facts = trace::Facts {
                 node: self.registry.node(),
                 location: &self.location,
+                country: self.geography.of(caller.remote.ip()).country,
                 host: host.name(),
                 caller,
                 address: &address,
@@ -218,12 +221,14 @@ impl Site {
             snapshot,
             security: members::security(zone, caller.is_secure()),
         };
+        let address = caller.remote.ip();
+        let at = self.geography.of(address);
         let visitor = Visitor {
-            address: caller.remote.ip(),
+            address,
             pop: &self.location,
-            country: None,
-            region: None,
-            place: None,
+            country: at.country.as_ref().map(Country::as_str),
+            region: at.region,
+            place: at.place,
             headers: &order.head.headers,
         };
         let members = Members::new(&plan, &visitor, ways);

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use geo::Country;
 use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
 use registry::NodeId;
 use wire::Body;
@@ -17,10 +18,15 @@ pub(crate) const PATH: &str = "/cdn-cgi/trace";
 /// Hexadecimal digits of the node's id that are shown: enough to tell some nodes from each other.
 const NODE_DIGITS: usize = 8;
 
+/// The country of whom nobody knows where they are.
+const UNKNOWN: &str = "XX";
+
 /// What is known of a visitor and this place.
 pub(crate) struct Facts<'a> {
     pub(crate) node: NodeId,
     pub(crate) location: &'a str,
+    /// The visitor's.
+    pub(crate) country: Option<Country>,
     pub(crate) host: &'a str,
     pub(crate) caller: Caller,
     /// The visitor's address as it is told to origins.
@@ -68,8 +74,7 @@ fn text(facts: &Facts<'_>) -> String {
         ("colo", &facts.location.to_ascii_uppercase()),
         ("sliver", "none"),
         ("http", protocol(facts.version)),
-        // Nobody knows where addresses are.
-        ("loc", "XX"),
+        ("loc", facts.country.as_ref().map_or(UNKNOWN, Country::as_str)),
         ("tls", tls.map_or("off", Tls::version)),
         ("sni", if tls.is_some_and(|tls| tls.has_name) { "plaintext" } else { "off" }),
         // There are no devices of ours yet.
@@ -115,6 +120,7 @@ mod tests {
         text(&Facts {
             node: NodeId::from_bytes([0xab; 16]),
             location: "lab01",
+            country: program.starts_with(b"curl").then(|| Country::new("is")).flatten(),
             host: "app.example.test",
             caller: Caller { remote: "192.0.2.7:1".parse().unwrap(), tls },
             address: &HeaderValue::from_static("192.0.2.7"),
@@ -129,12 +135,14 @@ mod tests {
         assert_eq!(
             told(None, Version::HTTP_11, b"curl/8"),
             "fl=abababab\nh=app.example.test\nip=192.0.2.7\nts=1800000000.042\nvisit_scheme=http\nuag=curl/8\n\
-             colo=LAB01\nsliver=none\nhttp=http/1.1\nloc=XX\ntls=off\nsni=off\nwarp=off\ngateway=off\nrbi=off\nkex=none\n"
+             colo=LAB01\nsliver=none\nhttp=http/1.1\nloc=IS\ntls=off\nsni=off\nwarp=off\ngateway=off\nrbi=off\nkex=none\n"
         );
         let group = KeyExchange::Group(rustls::NamedGroup::X25519MLKEM768);
         let tls = Tls { version: rustls::ProtocolVersion::TLSv1_3, has_name: true, key_exchange: group };
         let text = told(Some(tls), Version::HTTP_3, b"\xff=\tx");
-        for line in ["visit_scheme=https", "http=http/3", "tls=TLSv1.3", "sni=plaintext", "kex=X25519MLKEM768"] {
+        for line in
+            ["visit_scheme=https", "http=http/3", "tls=TLSv1.3", "sni=plaintext", "kex=X25519MLKEM768", "loc=XX"]
+        {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }
         assert_eq!(text.lines().count(), 16);

@@ -14,6 +14,9 @@ pub struct NodeRecord {
     pub name: String,
     /// Where it is, such as `ams1`; several nodes may be there.
     pub location: String,
+    /// In which part of the world that is, one of [`REGIONS`](crate::REGIONS), if somebody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Box<str>>,
     /// Where others reach it.
     pub addresses: NodeAddresses,
     /// Its program's version.

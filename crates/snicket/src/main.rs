@@ -27,6 +27,7 @@ mod secret;
 mod signals;
 mod table;
 mod v4;
+mod whereabouts;
 
 use std::process::ExitCode;
 

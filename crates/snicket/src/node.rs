@@ -16,6 +16,7 @@ use api::{ApiState, Facts, PublicPorts, QuickTunnels};
 use certs::acme::AcmeClient;
 use certs::{Authority, Certificates, Names};
 use edge::{Addresses, BindError, Edge, Pair, Running, Sockets, bind_pair, bind_tcp};
+use geo::Geography;
 use jiff::Timestamp;
 use policy::Network;
 use registry::{AuthorityPurpose, Change, Hostname, NewToken, Registry};
@@ -31,6 +32,7 @@ use crate::ports::{Bound, PortRange, Wish, bind};
 use crate::problem::Problem;
 use crate::secret;
 use crate::signals::Signals;
+use crate::whereabouts::GeoArgs;
 
 /// The API token's file in the data directory.
 pub(crate) const TOKEN_FILE: &str = "api-token";
@@ -146,6 +148,8 @@ pub(crate) struct Blueprint {
     pub(crate) limits: edge::Limits,
     /// The public ports that tunnels may have.
     pub(crate) ports: Option<PortRange>,
+    /// Where the node is, and what says where its visitors are.
+    pub(crate) geo: GeoArgs,
 }
 
 /// A node at work.
@@ -167,6 +171,7 @@ pub(crate) struct Node {
     /// What is otherwise than it should be, in one sentence.
     pub(crate) notice: Option<String>,
     identity: Identity,
+    geography: Arc<Geography>,
 }
 
 /// A task that orders certificates until it is told to stop.
@@ -178,8 +183,21 @@ struct Ordering {
 impl Blueprint {
     /// Starts the node on these sockets.
     pub(crate) async fn start(self, sockets: Sockets, dns: Option<DnsSockets>) -> anyhow::Result<Node> {
-        let Self { domain, location, advertise, data, keep, own, acme, quick_tunnels, origin_networks, limits, ports } =
-            self;
+        let Self {
+            domain,
+            location,
+            advertise,
+            data,
+            keep,
+            own,
+            acme,
+            quick_tunnels,
+            origin_networks,
+            limits,
+            ports,
+            geo,
+        } = self;
+        let geography = Arc::new(geo.open()?);
         secret::make_private_dir(&data).with_context(|| {
             Problem::new(format!("cannot make the data directory {}", data.display()), "name another one with --data")
         })?;
@@ -213,7 +231,8 @@ impl Blueprint {
             first_token = Some(secret);
         }
         let dns_address = dns.as_ref().and_then(|sockets| sockets.plain.tcp.local_addr().ok());
-        let record = record::describe(registry.node(), &location, (&addresses, dns_address), advertise, now);
+        let place = (location.as_str(), geography.home().region);
+        let record = record::describe(registry.node(), place, (&addresses, dns_address), advertise, now);
         if is_one_of_many {
             registry.join(record);
         } else {
@@ -232,6 +251,7 @@ impl Blueprint {
             origins: Arc::new(move |address| {
                 policy::is_public(address) || origin_networks.iter().any(|network| network.contains(address))
             }),
+            geography: Arc::clone(&geography),
         };
         let facts = Facts {
             api: addresses.api,
@@ -281,7 +301,11 @@ impl Blueprint {
         })
         .with_context(|| Problem::new("the edge cannot start", "see the reason above"))?;
         let dns = dns.map(|sockets| {
-            let leading = Leading { board: Arc::clone(running.board()), location: dns_location };
+            let leading = Leading {
+                board: Arc::clone(running.board()),
+                location: dns_location,
+                geography: Arc::clone(&geography),
+            };
             let server = answer_by_dns(sockets, dns_domain, &registry, leading, &certificates);
             server.with_context(|| Problem::new("the edge cannot answer by DNS", "see the reason above"))
         });
@@ -302,7 +326,7 @@ impl Blueprint {
             };
             Ordering { stop, task: tokio::spawn(keeper.run(stopping)) }
         });
-        Ok(Node { running, registry, certificates, ordering, dns, ca, first_token, notice, identity })
+        Ok(Node { running, registry, certificates, ordering, dns, ca, first_token, notice, identity, geography })
     }
 }
 
@@ -403,8 +427,8 @@ impl Node {
                         self.renew().await;
                     }
                 }
-                _ = renewal.tick() => self.renew().await,
-                () = signals.reload() => self.renew().await,
+                _ = renewal.tick() => self.look_again().await,
+                () = signals.reload() => self.look_again().await,
                 _ = sweep.tick() => self.sweep().await,
             }
         }
@@ -429,6 +453,25 @@ impl Node {
     pub(crate) async fn stop_dns(&mut self) {
         if let Some(server) = self.dns.take() {
             server.shutdown().await;
+        }
+    }
+
+    /// Looks whether files have changed that others write.
+    async fn look_again(&self) {
+        self.renew().await;
+        self.reload_geography().await;
+    }
+
+    /// Reads again what says where visitors are, if it has changed.
+    async fn reload_geography(&self) {
+        let geography = Arc::clone(&self.geography);
+        match tokio::task::spawn_blocking(move || geography.reload()).await {
+            Ok(Ok(true)) => tracing::info!("the database of --geo has changed and is in use"),
+            Ok(Ok(false)) => (),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the database of --geo has changed and cannot be used; the old one stays")
+            }
+            Err(error) => tracing::error!(%error, "looking for a new database of --geo failed"),
         }
     }
 

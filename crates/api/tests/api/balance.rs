@@ -444,6 +444,7 @@ async fn the_health_of_a_pool_is_shown_by_pop_with_reason_and_since_when() {
         id: edge.registry.node(),
         name: "n".into(),
         location: "ams1".into(),
+        region: None,
         addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
         version: "1".into(),
         started_at: Timestamp::UNIX_EPOCH,

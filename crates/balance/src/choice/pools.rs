@@ -1,10 +1,11 @@
 //! Which pool a visitor is led to. Pure.
 
+use geo::Place;
 use registry::SteeringPolicy;
 
 use super::hash::{Lot, Random, choose};
 use crate::plan::Plan;
-use crate::visitor::{Place, Visitor};
+use crate::visitor::Visitor;
 
 /// The pools that are there for this visitor, in order.
 pub(super) fn named<'a>(plan: &'a Plan, visitor: &Visitor<'_>) -> &'a [usize] {

@@ -9,7 +9,7 @@ use registry::{Hostname, PoolId, Registry};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Board, Failure, Place, Target};
+use crate::{Board, Failure, Target};
 
 const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
 

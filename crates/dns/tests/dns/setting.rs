@@ -117,6 +117,7 @@ pub(crate) fn node(registry: &Registry, ip: &str) -> NodeRecord {
         id: registry.node(),
         name: format!("of {ip}"),
         location: "lab01".into(),
+        region: None,
         addresses,
         version: "1".into(),
         started_at: at(0),

@@ -56,7 +56,8 @@ impl Node {
         let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let sockets = edge::listen(&Addresses { http: free, https: free, tunnel: vec![free], api: free }).unwrap();
-        let config = Config { location: "lab01".into(), limits, ports, origins: Arc::new(|_| true) };
+        let config =
+            Config { location: "lab01".into(), limits, ports, origins: Arc::new(|_| true), geography: Arc::default() };
         let mut handle = None;
         let running = Edge::start(&config, sockets, registry.clone(), &certificates, |connections| {
             handle = Some(connections);

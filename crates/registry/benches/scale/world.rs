@@ -181,6 +181,7 @@ pub(crate) fn join(registry: &Registry, number: usize) {
         id: registry.node(),
         name: format!("edge-{number}"),
         location: format!("pop{number:03}"),
+        region: None,
         addresses: NodeAddresses { http: address, https: address, tunnel: vec![address], api: address, dns: None },
         version: env!("CARGO_PKG_VERSION").into(),
         started_at: Timestamp::now(),

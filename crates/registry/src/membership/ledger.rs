@@ -199,6 +199,7 @@ mod tests {
             id: NodeId::from_bytes([7; 16]),
             name: "me".into(),
             location: "lab01".into(),
+            region: None,
             addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
             version: "1".into(),
             started_at: Timestamp::UNIX_EPOCH,

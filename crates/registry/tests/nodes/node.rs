@@ -22,6 +22,7 @@ pub(crate) fn join(registry: &Registry, name: &str) {
         id: registry.node(),
         name: name.into(),
         location: "lab01".into(),
+        region: None,
         addresses: NodeAddresses { http: nowhere, https: nowhere, tunnel: vec![], api: nowhere, dns: None },
         version: "1".into(),
         started_at: at(0),

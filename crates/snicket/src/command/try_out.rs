@@ -24,6 +24,7 @@ use crate::problem::Problem;
 use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
 use crate::signals::Signals;
+use crate::whereabouts::GeoArgs;
 use crate::{connector, notify, paths, report, secret};
 
 /// Where the edge is, in `cf-ray` and the agent's log.
@@ -99,6 +100,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         origin_networks: Vec::new(),
         limits: edge::Limits::default(),
         ports: None,
+        geo: GeoArgs::default(),
     };
     let node = blueprint.start(sockets, None).await?;
     let token = TokenFile::write(&data, &node)?;

@@ -30,6 +30,7 @@ use crate::ready::{self, Ready};
 use crate::screen::{Paint, Screen};
 use crate::secret::Secret;
 use crate::signals::Signals;
+use crate::whereabouts::GeoArgs;
 use crate::{connector, paths, report};
 use file::File;
 
@@ -135,6 +136,8 @@ pub(crate) struct Args {
     /// Where this node is, such as ams1 [default: home]
     #[arg(long, value_name = "NAME", value_parser = location, env = "SNICKET_LOCATION", hide_env_values = true)]
     location: Option<String>,
+    #[command(flatten)]
+    geo: GeoArgs,
     /// At which address other machines reach this node [default: the one by which it reaches them]
     #[arg(long, value_name = "IP", env = "SNICKET_ADVERTISE", hide_env_values = true, hide_short_help = true)]
     advertise: Option<IpAddr>,
@@ -335,7 +338,7 @@ struct Settings {
     grace: Duration,
     pidfile: Option<PathBuf>,
     logging: Logging,
-    /// What else is read, by flag: for TLS to etcd and to an ACME server, and the key for joining.
+    /// What else is read, by flag: for TLS to etcd and to an ACME server, the key for joining, and where visitors are.
     files: Vec<(&'static str, PathBuf)>,
 }
 
@@ -361,7 +364,8 @@ impl Settings {
         let acme = args.acme.or(file.acme);
         let said = args.registry.or(file.registry);
         let key_file = args.key_file.or(file.key_file).map(|path| ("key-file", path));
-        let files = said.files().into_iter().chain(acme.files()).chain(key_file).collect();
+        let geo = args.geo.or(file.geo);
+        let files = said.files().into_iter().chain(acme.files()).chain(key_file).chain(geo.files()).collect();
         let place = registry_at(said, &data)?;
         let keep = place.keep(data.clone())?;
         let public = if domain.as_str() == DOMAIN { Ipv4Addr::LOCALHOST.into() } else { everywhere() };
@@ -389,6 +393,7 @@ impl Settings {
                 domain: domain.clone(),
                 location: args.location.or(file.location).unwrap_or_else(|| LOCATION.to_owned()),
                 advertise: args.advertise.or(file.advertise),
+                geo,
                 data: data.clone(),
                 keep,
                 own,

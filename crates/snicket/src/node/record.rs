@@ -10,10 +10,10 @@ use registry::{NodeAddresses, NodeId, NodeRecord};
 const FAR: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
-/// The record of this node, which listens at these addresses, and answers by DNS there.
+/// The record of this node, which is in this place and region, listens at these addresses, and answers by DNS there.
 pub(super) fn describe(
     id: NodeId,
-    location: &str,
+    (location, region): (&str, Option<&str>),
     (bound, dns): (&Addresses, Option<SocketAddr>),
     advertise: Option<IpAddr>,
     now: Timestamp,
@@ -24,6 +24,7 @@ pub(super) fn describe(
         id,
         name: host_name().unwrap_or_else(|| location.to_owned()),
         location: location.to_owned(),
+        region: region.map(Into::into),
         addresses: NodeAddresses {
             http: reached(&bound.http),
             https: reached(&bound.https),

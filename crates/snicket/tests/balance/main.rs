@@ -1,6 +1,7 @@
 //! Load balancers: several origins behind one name, at addresses and behind tunnels.
 
 mod labels;
+mod places;
 mod vanished;
 
 use std::sync::Arc;

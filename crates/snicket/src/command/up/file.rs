@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use api::QuickTunnels;
 use clap::ValueEnum as _;
 use config::Mapping;
+use geo::BadPlace;
 use policy::Network;
 
 use super::PublicPorts;
@@ -18,6 +19,7 @@ use crate::keep::{RegistryArgs, registry_address};
 use crate::logging::{Form, Level};
 use crate::ports::Listen;
 use crate::problem::Problem;
+use crate::whereabouts::{self, GeoArgs};
 
 /// What the file says; `None` where a key is absent.
 #[derive(Debug, Default)]
@@ -39,6 +41,7 @@ pub(super) struct File {
     pub(super) acme: AcmeArgs,
     pub(super) quick_tunnels: Option<QuickTunnels>,
     pub(super) location: Option<String>,
+    pub(super) geo: GeoArgs,
     pub(super) advertise: Option<IpAddr>,
     pub(super) grace_period: Option<Duration>,
     pub(super) response_timeout: Option<Duration>,
@@ -97,6 +100,11 @@ impl File {
             },
             quick_tunnels: file.parsed("quick-tunnels", super::quick_tunnels),
             location: file.parsed("location", super::location),
+            geo: GeoArgs {
+                region: file.parsed("region", whereabouts::region),
+                coordinates: file.parsed("coordinates", |text| text.parse().map_err(|bad: BadPlace| bad.to_string())),
+                geo: file.optional("geo"),
+            },
             advertise: file.parsed("advertise", |text| text.parse().map_err(|_| "write an IP address".to_owned())),
             grace_period: file.optional("grace-period"),
             response_timeout: file.optional("response-timeout"),
@@ -147,6 +155,8 @@ mod tests {
                 "ports" => "20000-20010",
                 "advertise" | "origin-networks" => "192.0.2.1",
                 "acme-email" => "me@example.com",
+                "region" => "WEU",
+                "coordinates" => "52.5,13.4",
                 "acme-directory" => "https://acme.example/directory",
                 "registry" => "etcd://127.0.0.1:2379",
                 "http" | "https" | "tunnel" | "api" | "dns" | "dns-tls" => "127.0.0.1:0",
