@@ -213,6 +213,7 @@ fn router(registry: Registry) -> Router {
         gather_handover: None,
         node_certificate: Arc::new(|| None),
         preview: None,
+        known_here: None,
         draining: Default::default(),
     })
 }

@@ -127,6 +127,7 @@ async fn edge() -> (Registry, Router) {
         gather_handover: None,
         node_certificate: Arc::new(|| None),
         preview: None,
+        known_here: None,
         draining: Default::default(),
     };
     (registry, api::router(state))

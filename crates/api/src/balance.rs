@@ -3,6 +3,7 @@
 mod health;
 pub(crate) mod load_balancer;
 pub(crate) mod monitor;
+pub(crate) mod overview;
 pub(crate) mod pool;
 pub(crate) mod preview;
 pub(crate) mod region;

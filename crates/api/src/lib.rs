@@ -45,4 +45,7 @@ mod zone;
 pub use authority::{AuthorityError, ensure_authority};
 pub use join::{BadJoinKey, GatherHandover, Handover, JoinKey};
 pub use router::router;
-pub use state::{ApiState, CloseConnections, Facts, NodeCertificateEnd, OpenPort, Preview, PublicPorts, QuickTunnels};
+pub use state::{
+    ApiState, CloseConnections, Facts, KnownHere, MemberHere, NodeCertificateEnd, OpenPort, Preview, PublicPorts,
+    QuickTunnels,
+};

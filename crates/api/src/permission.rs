@@ -55,6 +55,7 @@ pub(crate) fn own_need(path: &str) -> Need {
         // Whose zone the name lies in, the handler sees.
         Some("routes") => Need::Token,
         Some("tunnels" | "ports") => Need::Account(Area::Tunnels, None),
+        Some("pools") => Need::Account(Area::Pools, None),
         _ => Need::Everything,
     }
 }
@@ -195,6 +196,7 @@ mod tests {
             assert_eq!(need(&method, &path), expected, "{method} {path}");
         }
         assert_eq!(own_need("/ports"), Need::Account(Area::Tunnels, None));
+        assert_eq!(own_need("/pools/web/members/x"), Need::Account(Area::Pools, None));
         assert_eq!(own_need("/other"), Need::Everything);
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use registry::{Hostname, MonitorTerms, Pool, PoolReport, PortId, Registry};
+use registry::{HealthChange, Hostname, MemberId, MonitorTerms, Pool, PoolReport, PortId, Registry};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +26,20 @@ pub type NodeCertificateEnd = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
 /// Asks the members of a pool once, as a monitor says, and answers what it found out.
 pub type Preview = Arc<dyn Fn(Pool, MonitorTerms) -> Pin<Box<dyn Future<Output = PoolReport> + Send>> + Send + Sync>;
+
+/// What only this node knows of a pool's member.
+#[derive(Debug, Clone, Default)]
+pub struct MemberHere {
+    /// Requests that it answered here since the node began.
+    pub requests: u64,
+    /// Those of the latest minutes.
+    pub recent: u64,
+    /// When it turned well or not: the latest changes, the last one first.
+    pub changes: Vec<HealthChange>,
+}
+
+/// Answers what only this node knows of a member.
+pub type KnownHere = Arc<dyn Fn(MemberId) -> MemberHere + Send + Sync>;
 
 /// The ports that tunnels may have.
 #[derive(Clone)]
@@ -93,6 +107,8 @@ pub struct ApiState {
     pub node_certificate: NodeCertificateEnd,
     /// How it asks the members of a pool; `None`: this node asks nobody, and a preview finds nothing out.
     pub preview: Option<Preview>,
+    /// What this node knows of pools' members; `None`: it leads no visitors to them.
+    pub known_here: Option<KnownHere>,
     /// Cancelled when the node takes nothing new; calls that wait for something are answered then.
     pub draining: CancellationToken,
 }

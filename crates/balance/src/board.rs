@@ -3,8 +3,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use registry::{LoadBalancer, LoadBalancerId, MemberId, NodeId, PoolHealth, PoolId, Revision, Snapshot, Versioned};
+use registry::{
+    HealthChange, LoadBalancer, LoadBalancerId, MemberId, NodeId, PoolHealth, PoolId, Revision, Snapshot, Versioned,
+};
 
+use crate::chronicle::Chronicle;
 use crate::plan::{Member, Plan, Ward};
 use crate::vitals::{PoolVitals, Vitals};
 
@@ -16,6 +19,16 @@ pub struct Board {
     here: Box<str>,
     plans: RwLock<HashMap<LoadBalancerId, Made>>,
     known: Mutex<Known>,
+    chronicle: Mutex<Chronicle>,
+}
+
+/// Requests that a member answered at this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answered {
+    /// Since the node began.
+    pub all: u64,
+    /// In the latest 5 to 10 minutes.
+    pub recent: u64,
 }
 
 #[derive(Debug)]
@@ -60,6 +73,27 @@ impl Board {
             self.look(&plan, snapshot, now);
         }
         self.known().forget_the_gone();
+    }
+
+    /// Takes in who has turned well or not. To be called when live state changes ([`keep_history`](crate::keep_history) does).
+    pub fn note_health(&self, snapshot: &Snapshot, now: Timestamp) {
+        self.chronicle().note(snapshot, now);
+    }
+
+    /// When a member turned well or not, as far as this node saw it: the latest changes, the last one first.
+    pub fn health_changes(&self, member: MemberId) -> Vec<HealthChange> {
+        self.chronicle().changes(member)
+    }
+
+    /// How many requests a member answered at this node.
+    pub fn answered(&self, member: MemberId, now: Timestamp) -> Answered {
+        let vitals = self.known().members.get(&member).and_then(Weak::upgrade);
+        let tally = vitals.as_deref().map(Vitals::answered);
+        tally.map(|tally| Answered { all: tally.all(), recent: tally.recent(now) }).unwrap_or_default()
+    }
+
+    fn chronicle(&self) -> MutexGuard<'_, Chronicle> {
+        self.chronicle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make(&self, snapshot: &Snapshot, balancer: &LoadBalancer, at: Revision) -> Arc<Plan> {

@@ -7,6 +7,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use crate::health::{Failure, Passive, Standing, Verdict, share};
+use crate::tally::Tally;
 
 /// What is known of one member at this node right now. Each request reads it; whoever learns something writes it.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Vitals {
     outstanding: AtomicU32,
     /// Requests whose answers have not ended yet, those without an answer included.
     open: AtomicU32,
+    answered: Tally,
     passive: Mutex<Passive>,
 }
 
@@ -85,6 +87,7 @@ impl Vitals {
             well_since: AtomicI64::new(i64::MIN),
             outstanding: AtomicU32::new(0),
             open: AtomicU32::new(0),
+            answered: Tally::default(),
             passive: Mutex::default(),
         }
     }
@@ -113,6 +116,11 @@ impl Vitals {
     /// Requests whose answers have not ended yet, those without an answer included.
     pub fn open(&self) -> u32 {
         self.open.load(Relaxed)
+    }
+
+    /// Requests that it answered at this node.
+    pub(crate) fn answered(&self) -> &Tally {
+        &self.answered
     }
 
     /// Whether there is a way to it.
@@ -170,6 +178,7 @@ impl UnderWay {
     pub fn answered(&mut self, status: StatusCode, now: Timestamp) {
         self.settle();
         let vitals = &*self.vitals;
+        vitals.answered.count(now);
         if !status.is_server_error() {
             return vitals.judge(|passive| {
                 passive.good(now);

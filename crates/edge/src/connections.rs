@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
+use balance::Board;
 use balance::prober::Prober;
 use registry::PortId;
 use tokio_util::sync::CancellationToken;
@@ -15,16 +16,22 @@ pub struct Connections {
     tunnels: Arc<Tunnels>,
     promises: Promises,
     prober: Prober,
+    board: Arc<Board>,
 }
 
 impl Connections {
-    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises, prober: Prober) -> Self {
-        Self { tunnels, promises, prober }
+    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises, prober: Prober, board: Arc<Board>) -> Self {
+        Self { tunnels, promises, prober, board }
     }
 
     /// Asks members of pools for their health, by the ways of this node.
     pub fn prober(&self) -> &Prober {
         &self.prober
+    }
+
+    /// What this node knows of load balancers' members.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Opens a public port for an agent that is about to come. It is closed again if none does within a minute.

@@ -1,3 +1,5 @@
+pub(crate) mod members;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 

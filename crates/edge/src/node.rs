@@ -24,7 +24,7 @@ use crate::flows::Flows;
 use crate::front::{self, Reception};
 use crate::gate::Gate;
 use crate::listen;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, members};
 use crate::ports;
 use crate::reach;
 use crate::site::{self, AnswerDns, Questions, RequestEvent, Site};
@@ -143,8 +143,10 @@ impl Edge {
         let (promises, asked) = ports::promises();
         let ways = reach::Ways { tunnels: Arc::clone(&tunnels), directs: Arc::clone(&directs) };
         let prober = Prober::new(members_of.clone(), Arc::new(ways));
-        let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone()))
-            .route("/metrics", get(metrics_of(Arc::clone(&metrics), Arc::clone(certificates))));
+        let counted =
+            metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board), members_of.clone());
+        let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone(), Arc::clone(&board)))
+            .route("/metrics", get(counted));
 
         // From here on nothing can fail any more.
         let limits = config.limits;
@@ -152,6 +154,7 @@ impl Edge {
         let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
         agents.spawn(keep_trust(directs, members_of.clone(), agents.clone()));
+        agents.spawn(balance::keep_history(members_of.clone(), Arc::clone(&board), agents.draining()));
         agents.spawn(prober::keep_fresh(members_of, Arc::clone(&board), agents.draining()));
         agents.spawn(prober.run(agents.draining()));
         if let Some(range) = config.ports.clone() {
@@ -281,12 +284,17 @@ async fn keep_trust(directs: Arc<Directs>, registry: Registry, stop: Stop) {
 }
 
 /// Answers with everything that the node counts.
-fn metrics_of(metrics: Arc<Metrics>, certificates: Arc<Certificates>) -> impl Fn() -> Ready<String> + Clone {
+fn metrics_of(
+    metrics: Arc<Metrics>,
+    certificates: Arc<Certificates>,
+    board: Arc<Board>,
+    registry: Registry,
+) -> impl Fn() -> Ready<String> + Clone {
     move || {
         if let Some(tally) = certificates.tally() {
             metrics.ordered(tally);
         }
-        std::future::ready(metrics.text())
+        std::future::ready(metrics.text() + &members::text(&board, &registry.snapshot()))
     }
 }
 

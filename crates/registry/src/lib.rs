@@ -56,7 +56,8 @@ pub use acme::{
 pub use authority::{FormerAuthority, RotationError};
 pub use balance::{
     AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Joined,
-    LabelSteering, Link, LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth,
+    LabelSteering, HealthChange,
+    Joined, Link, LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth,
     MemberId, MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader,
     OriginPolicy, OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS,
     RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,

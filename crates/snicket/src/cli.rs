@@ -6,8 +6,8 @@ mod documents;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    api, cloudflared, completions, dns, doctor, explain, health, http, node, registry, service, status, tcp, try_out,
-    tunnel, udp, up,
+    api, cloudflared, completions, dns, doctor, explain, health, http, node, pools, registry, service, status, tcp,
+    try_out, tunnel, udp, up,
 };
 
 const EXAMPLES: &str = "\
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Show and change zones and their DNS records
     Dns(Box<dns::Args>),
+    /// Show and change pools: who serves, how they are, and who gets how much
+    Pools(Box<pools::Args>),
     /// Call the edge's API by hand
     Api(Box<api::Args>),
     /// Let another machine become a node of this edge

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod place;
+pub(crate) mod pools;
 pub(crate) mod registry;
 pub(crate) mod service;
 pub(crate) mod share;

@@ -87,6 +87,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Status(args) => command::status::run(args, screen).await,
         Command::Api(args) => command::api::run(*args, screen).await,
         Command::Dns(args) => command::dns::run(*args, screen).await,
+        Command::Pools(args) => command::pools::run(*args, screen).await,
         Command::Node(args) => command::node::run(*args, screen).await,
         Command::Registry(args) => command::registry::run(*args, screen).await,
         Command::Service(args) => command::service::run(args, screen),

@@ -276,6 +276,12 @@ impl Blueprint {
                 let prober = prober.clone();
                 Box::pin(async move { prober.preview(&pool, &monitor).await })
             });
+            let board = Arc::clone(connections.board());
+            let known_here: api::KnownHere = Arc::new(move |member| {
+                let answered = board.answered(member, Timestamp::now());
+                let changes = board.health_changes(member);
+                api::MemberHere { requests: answered.all, recent: answered.recent, changes }
+            });
             let ports = ports.map(|range| PublicPorts {
                 range: range.numbers(),
                 open: Arc::new(move |id| {
@@ -295,6 +301,7 @@ impl Blueprint {
                 facts,
                 gather_handover,
                 preview: Some(preview),
+                known_here: Some(known_here),
                 node_certificate,
                 draining,
             })

@@ -1,5 +1,6 @@
 //! The edge's REST API as a person's commands use it (section 16.4).
 
+mod pools;
 mod zones;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::fetch::{Fetch, Sent, TIME_LIMIT, Trust, origin_of};
 use crate::problem::Problem;
 use crate::secret::Secret;
 
+pub(crate) use pools::{Member, Pool};
 pub(crate) use zones::{Record, Zone};
 
 /// Path of the API below scheme, host and port.
@@ -540,7 +542,9 @@ impl Api {
 
     async fn own<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
         let mut url = self.base.clone();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{OWN_PATH}{path}"));
+        url.set_query(query);
         self.call_at(method, &url, body).await.map(|(result, _)| result)
     }
 

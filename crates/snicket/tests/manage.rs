@@ -1,7 +1,7 @@
 //! What people see and change by commands of their own: zones with their records, and pools with their members.
 
-use harness::{Edge, Program};
-use serde_json::Value;
+use harness::{Edge, LIMIT, Origin, Program, Visitor, until};
+use serde_json::{Value, json};
 
 fn events(out: &str) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -151,4 +151,136 @@ async fn a_zone_is_signed_and_its_ds_record_is_told() {
     assert!(edge.said(&["dns", "dnssec", "example.test", "off"]).await.contains("take it away there"));
     let (code, _) = refused(&edge, &["dns", "dnssec", "example.test", "perhaps"]).await;
     assert_eq!(code, 2);
+}
+
+/// A pool of these members behind a name of the edge's domain.
+async fn pool(edge: &Edge, members: &[(&str, &Origin)], is_watched: bool) {
+    let (_, zones) = edge.call("GET", "/client/v4/zones?name=localhost", None).await;
+    let (zone, account) = (&zones["result"][0]["id"], &zones["result"][0]["account"]["id"]);
+    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    let base = format!("/client/v4/accounts/{}/load_balancers", text(account));
+    let make = async |path: &str, body: Value| {
+        let (status, answer) = edge.call("POST", path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["result"]["id"].clone()
+    };
+    let terms = json!({ "type": "http", "interval": 1, "timeout": 1, "retries": 0 });
+    let monitor = if is_watched { make(&format!("{base}/monitors"), terms).await } else { Value::Null };
+    let origins: Vec<_> = members
+        .iter()
+        .map(|(name, origin)| {
+            let address = origin.address();
+            json!({ "name": name, "address": address.ip().to_string(), "port": address.port() })
+        })
+        .collect();
+    let pool = make(&format!("{base}/pools"), json!({ "name": "web", "origins": origins, "monitor": monitor })).await;
+    let terms = json!({ "name": "app.localhost", "proxied": true, "default_pools": [pool], "fallback_pool": pool });
+    make(&format!("/client/v4/zones/{}/load_balancers", text(zone)), terms).await;
+}
+
+async fn visits(edge: &Edge, count: usize) {
+    for _ in 0..count {
+        let url = format!("http://app.localhost:{}/", edge.http().port());
+        assert_eq!(edge.visitor().get(&url).await.status, 200);
+    }
+}
+
+async fn shown(edge: &Edge) -> Value {
+    events(&edge.said(&["pools", "show", "web", "--json"]).await).remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_seen_weighed_drained_and_switched() {
+    let edge = Edge::start_with(&["--origin-networks", "127.0.0.0/8"]).await;
+    assert!(edge.said(&["pools"]).await.contains("No pools"));
+    let (one, two, third) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    pool(&edge, &[("one", &one), ("two", &two)], false).await;
+    let said = edge.said(&["pools"]).await;
+    assert!(said.contains("web   healthy  2 of 2   no       app.localhost"), "{said}");
+
+    // Weights, and what follows from them.
+    let said = edge.said(&["pools", "set-weight", "web", "two", "0.25"]).await;
+    assert!(said.contains("20.0 % of the visitors"), "{said}");
+    visits(&edge, 40).await;
+    let pool = shown(&edge).await;
+    let member = |at: usize| &pool["members"][at];
+    assert_eq!((&member(0)["wanted_share"], &member(1)["wanted_share"]), (&json!(0.8), &json!(0.2)));
+    assert_eq!(member(0)["requests"].as_u64().unwrap() + member(1)["requests"].as_u64().unwrap(), 40);
+    assert_eq!(member(0)["recent_requests"], one.requests());
+    let served = member(0)["served_share"].as_f64().unwrap();
+    assert!((served - one.requests() as f64 / 40.0).abs() < 0.001, "{served}");
+    let said = edge.said(&["pools", "show", "web"]).await;
+    assert!(said.contains(&format!("{:.1}%", served * 100.0)) && said.contains("40 requests"), "{said}");
+    let metrics = Visitor::plain(edge.api()).request("GET", "/metrics", &[], String::new()).await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).expect("text");
+    let id = member(0)["id"].as_str().unwrap();
+    assert!(
+        metrics.lines().any(|line| line.starts_with("snicket_edge_member_requests_total")
+            && line.contains(id)
+            && line.ends_with(&format!(" {}", one.requests()))),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("\"one\"") && !metrics.contains("\"web\""), "names are for those with a token");
+
+    // Nobody new, and back.
+    let said = edge.said(&["pools", "drain", "web", "two"]).await;
+    assert!(said.contains("snicket pools set-weight web two 0.25"), "{said}");
+    let before = two.requests();
+    visits(&edge, 20).await;
+    assert_eq!(two.requests(), before);
+    assert!(edge.said(&["pools", "enable", "web", "two"]).await.contains("set-weight web two 1"));
+    edge.said(&["pools", "set-weight", "web", "two", "1"]).await;
+    edge.said(&["pools", "disable", "web", "one"]).await;
+    let before = one.requests();
+    visits(&edge, 10).await;
+    assert_eq!(one.requests(), before);
+    assert!(edge.said(&["pools", "show", "web"]).await.contains("disabled"));
+    edge.said(&["pools", "enable", "web", "one"]).await;
+
+    // One more, and less.
+    let place = third.address().to_string();
+    let said = edge.said(&["pools", "add", "web", &place, "--name", "three", "--weight", "0.5", "--json"]).await;
+    assert_eq!(
+        (&events(&said)[0]["event"], &events(&said)[0]["member"]["weight"]),
+        (&"member_added".into(), &0.5.into())
+    );
+    visits(&edge, 60).await;
+    assert!(third.requests() > 0);
+    edge.said(&["pools", "remove", "web", "one", &place]).await;
+    assert_eq!(shown(&edge).await["members"].as_array().unwrap().len(), 1);
+
+    for (words, said) in [
+        (&["show", "nothing"][..], "`snicket pools` lists"),
+        (&["set-weight", "web", "nobody", "1"], "snicket pools show web"),
+        (&["set-weight", "web", "two", "2"], "from 0 to 1"),
+        (&["add", "web", "http://a.test"], "198.51.100.7:8080"),
+        (&["add", "web", &two.address().to_string()], "same address"),
+        (&["remove", "web", "two", "nobody"], "no member \"nobody\""),
+    ] {
+        let (_, error) = refused(&edge, &[&["pools"], words].concat()).await;
+        assert!(error.contains(said), "{words:?}: {error}");
+    }
+    assert_eq!(shown(&edge).await["members"].as_array().unwrap().len(), 1, "all or none is taken out");
+    edge.said(&["pools", "disable", "web"]).await;
+    assert!(edge.said(&["pools"]).await.contains("disabled"));
+    edge.said(&["pools", "enable", "web"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_to_a_member_is_told() {
+    let edge = Edge::start_with(&["--origin-networks", "127.0.0.0/8"]).await;
+    let (stays, dies) = (Origin::start().await, Origin::start().await);
+    pool(&edge, &[("stays", &stays), ("dies", &dies)], true).await;
+    let history = async |at: usize| shown(&edge).await["members"][at]["history"].as_array().unwrap().clone();
+    until(LIMIT, "it is seen well", async || !history(1).await.is_empty()).await;
+    drop(dies);
+    until(LIMIT, "it is seen to be gone", async || history(1).await.len() == 2).await;
+    let changes = history(1).await;
+    assert_eq!((&changes[0]["healthy"], &changes[1]["healthy"]), (&false.into(), &true.into()));
+    assert!(changes[0]["at"].as_str() >= changes[1]["at"].as_str(), "{changes:?}");
+    assert_eq!(history(0).await.len(), 1);
+    let said = edge.said(&["pools", "show", "web"]).await;
+    let reason = changes[0]["reason"].as_str().expect("a reason");
+    assert!(said.contains(&format!("dies    unhealthy: {reason}")), "{said}");
+    assert!(edge.said(&["pools"]).await.contains("1 of 2"));
 }

@@ -91,6 +91,8 @@ fn label_steering() -> Schema {
 }
 
 fn origin() -> Schema {
+/// One place that serves.
+pub(crate) fn origin() -> Schema {
     let header = object([may("Host", list(hostname()).most(1))]);
     object([
         usual("name", text().most(PoolTerms::MAX_NAME_CHARS), ""),

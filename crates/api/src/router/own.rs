@@ -1,7 +1,9 @@
+use crate::balance::overview;
+use crate::balance::schema::origin;
 use crate::openapi::schema::{
-    Schema, count, flag, hostname, id, integer, list, may, must, object, one_of, text, time, uuid, whole,
+    Schema, count, flag, fraction, hostname, id, integer, list, may, must, object, one_of, text, time, uuid, whole,
 };
-use crate::openapi::{Routes, delete, get, post, put};
+use crate::openapi::{Routes, delete, get, patch, post, put};
 use crate::tunnel::rule;
 use crate::{access, authority, join, port, route, status};
 
@@ -56,6 +58,31 @@ pub(super) fn routes() -> Routes {
             [delete("Take a name from its tunnel", route::delete, |it| {
                 it.answers(object([must("hostname", hostname())]))
             })],
+        )
+        .at(
+            "/pools",
+            [get("List pools with their members, health and shares", overview::list, |it| {
+                it.answers_page_of(shown_pool())
+            })],
+        )
+        .at(
+            "/pools/{pool}",
+            [get("Show a pool, by its id or name, with its members, health and shares", overview::one, |it| {
+                it.answers(shown_pool())
+            })],
+        )
+        .at(
+            "/pools/{pool}/members",
+            [post("Add a member to a pool", overview::add_member, |it| it.takes(origin()).answers(shown_pool()))],
+        )
+        .at(
+            "/pools/{pool}/members/{member}",
+            [
+                patch("Change a member of a pool", overview::change_member, |it| {
+                    it.takes_change_of(origin()).answers(shown_pool())
+                }),
+                delete("Take a member out of its pool", overview::remove_member, |it| it.answers(shown_pool())),
+            ],
         )
         .at("/status", [get("Show how the edge is", status::show, |it| it.answers(shown_status()))])
         .at(
@@ -168,6 +195,51 @@ fn shown_port() -> Schema {
         must("created_at", time()),
     ])
     .named("Port")
+}
+
+fn shown_pool() -> Schema {
+    let state = || one_of(&["up", "down"]).or_null();
+    let change = object([must("at", time()), must("healthy", flag()), must("reason", text().or_null())]);
+    let voices = object([must("agree", count()), must("of", count())]).or_null();
+    let member = object([
+        must("id", text()),
+        must("name", text()),
+        must("address", text()),
+        must("port", integer(0, 65_535)),
+        must("host", text().or_null()),
+        must("tunnel_id", uuid().or_null()),
+        must("tunnel_name", text().or_null()),
+        must("enabled", flag()),
+        must("disabled_at", time().or_null()),
+        must("weight", fraction(0.0, 1.0)),
+        must("healthy", flag()),
+        must("reason", text().or_null()).about("Why it is not healthy"),
+        must("since", time().or_null()).about("Since when it is, or is not, healthy"),
+        must("link", state()).about("Whether its tunnel has a connection"),
+        must("probe", state()).about("Whether it answers as its monitor wants"),
+        must("response_code", integer(100, 999).or_null()),
+        must("rtt_ms", count().or_null()),
+        must("voices", voices).about("How many nodes say so, of those that ask"),
+        must("requests", count()).about("Answered through this node since it began"),
+        must("recent_requests", count()).about("Those of the latest 5 to 10 minutes"),
+        must("wanted_share", fraction(0.0, 1.0).or_null()).about("By the weights of those that are enabled"),
+        must("served_share", fraction(0.0, 1.0).or_null()).about("Of the recent requests through this node"),
+        must("history", list(change)).about("When it turned healthy or not, as this node saw it; the last first"),
+    ]);
+    object([
+        must("id", id()),
+        must("name", text()),
+        must("enabled", flag()),
+        must("healthy", flag()),
+        must("minimum_origins", count()),
+        must("monitor", id().or_null()),
+        must("policy", text()),
+        must("load_balancers", list(hostname())),
+        must("counted_by", object([must("node", id()), must("location", text())]))
+            .about("Whose counts and history these are"),
+        must("members", list(member.named("PoolMember"))),
+    ])
+    .named("PoolOverview")
 }
 
 fn shown_authority() -> Schema {

@@ -510,3 +510,51 @@ async fn a_preview_shows_what_a_monitor_would_find() {
     }
     edge.get(&shown).await.refused(404, 7003);
 }
+
+#[tokio::test]
+async fn people_see_pools_whole_and_change_members_one_by_one() {
+    let edge = Edge::start().await;
+    let own = async |token: &str, method: Method, path: &str, body: Value| {
+        let bearer = format!("Bearer {token}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        edge.send(method, &format!("/snicket/v1{path}"), &[("authorization", &bearer)], body).await
+    };
+    let mine = edge.token.clone();
+    let origins = json!([{ "name": "a", "address": "192.0.2.1" }, { "address": "b.test", "weight": 0.5, "port": 81 }]);
+    let pool = edge.post(&edge.balance("/pools"), json!({ "name": "web", "origins": origins })).await.result();
+    let path = format!("/pools/{}", pool["id"].as_str().unwrap());
+    let shown = own(&mine, Method::GET, &path, Value::Null).await.result();
+    assert_eq!(shown, own(&mine, Method::GET, "/pools/web", Value::Null).await.result());
+    assert_eq!(json!([shown]), own(&mine, Method::GET, "/pools", Value::Null).await.result());
+    let shares = |pool: &Value| {
+        pool["members"].as_array().unwrap().iter().map(|it| it["wanted_share"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (shares(&shown), &shown["members"][1]["served_share"]),
+        (vec![json!(0.6667), json!(0.3333)], &Value::Null)
+    );
+
+    // Each change is one of the member alone.
+    let member = |at: usize| format!("{path}/members/{}", shown["members"][at]["id"].as_str().unwrap());
+    let changed = own(&mine, Method::PATCH, &member(1), json!({ "weight": 1 })).await.result();
+    assert_eq!((shares(&changed), &changed["members"][1]["port"]), (vec![json!(0.5), json!(0.5)], &json!(81)));
+    let changed =
+        own(&mine, Method::POST, &format!("{path}/members"), json!({ "address": "192.0.2.3" })).await.result();
+    assert_eq!(changed["members"].as_array().unwrap().len(), 3);
+    let (first, second) = (member(0), member(1));
+    let both = tokio::join!(
+        own(&mine, Method::PATCH, &first, json!({ "enabled": false })),
+        own(&mine, Method::DELETE, &second, Value::Null),
+    );
+    assert_eq!((both.0.status, both.1.status), (200.try_into().unwrap(), 200.try_into().unwrap()));
+    let shown_now = own(&mine, Method::GET, &path, Value::Null).await.result();
+    assert_eq!(shares(&shown_now), [json!(0.0), json!(1.0)], "neither change undid the other: {shown_now}");
+
+    own(&mine, Method::PATCH, &member(1), json!({ "weight": 1 })).await.refused(404, 7003);
+    own(&mine, Method::PATCH, &member(0), json!({ "weight": 2 })).await.refused(400, 1004);
+    own(&mine, Method::POST, &format!("{path}/members"), json!({ "address": "192.0.2.1" })).await.refused(400, 1004);
+    own(&mine, Method::POST, &format!("{path}/members"), json!({})).await.refused(400, 1004);
+    own(&mine, Method::POST, "/pools/none/members", json!({ "address": "a.test" })).await.refused(404, 7003);
+    own(&mine, Method::DELETE, &format!("{path}/members/x"), Value::Null).await.refused(404, 7003);
+    own("nobody", Method::GET, &path, Value::Null).await.refused(403, 9109);
+}

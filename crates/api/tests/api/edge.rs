@@ -139,6 +139,7 @@ impl Edge {
             },
             gather_handover: shared.then(|| -> api::GatherHandover { Arc::new(|| Ok(handover())) }),
             node_certificate: Arc::new(|| Some(Timestamp::UNIX_EPOCH)),
+            known_here: None,
             preview: Some(Arc::new(|pool, monitor| Box::pin(std::future::ready(previewed(&pool, &monitor))))),
             draining: draining.clone(),
         });

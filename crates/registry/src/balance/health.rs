@@ -93,6 +93,17 @@ pub struct Probe {
     pub voices: (usize, usize),
 }
 
+/// A member turned well, or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthChange {
+    /// When.
+    pub at: Timestamp,
+    /// What it has been since.
+    pub is_well: bool,
+    /// Why it is not well.
+    pub reason: Option<Box<str>>,
+}
+
 impl MemberHealth {
     /// Whether visitors may be led to it: there is a way, and nothing says that it does not answer.
     pub fn is_well(&self) -> bool {
