@@ -55,12 +55,12 @@ pub use acme::{
 };
 pub use authority::{FormerAuthority, RotationError};
 pub use balance::{
-    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, Joined,
-    LabelSteering, HealthChange,
-    Joined, Link, LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy, MemberHealth,
-    MemberId, MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin, OriginHeader,
-    OriginPolicy, OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe, REGIONS,
-    RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering, SteeringPolicy,
+    AdaptiveRouting, Affinity, AffinityAttributes, BadTerms, BalanceError, Failover, FixedResponse, HealthChange,
+    Joined, LabelSteering, Link, LoadBalancer, LoadBalancerTerms, LoadShedding, LocationMode, LocationStrategy,
+    MemberHealth, MemberId, MemberReport, Monitor, MonitorTerms, MonitorType, Notices, NotificationFilter, Origin,
+    OriginHeader, OriginPolicy, OriginSteering, Overrides, Pool, PoolHealth, PoolReport, PoolTerms, PreferEcs, Probe,
+    REGIONS, RandomSteering, Referrer, Rule, SameSite, Secure, SessionShedding, SheddingPolicy, Steering,
+    SteeringPolicy,
 };
 pub use certificate::{
     AuthorityPurpose, BadCertificateId, CertificateAuthority, CertificateError, CertificateId, OriginCertificate,
@@ -78,11 +78,10 @@ pub use id::{
 };
 pub use invitation::{Invitation, InvitationError};
 pub use item::{
-    Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, Which};
-pub use label::{BadLabel, LabelWord, Labels};
-TransferAlgorithm, TransferKey,
+    Item, ItemError, ItemKind, Members, PrivateRoute, RulesetEdit, RulesetPhase, TransferAlgorithm, TransferKey,
     TransferPeer, TransferView, Which,
 };
+pub use label::{BadLabel, LabelWord, Labels};
 pub use live::{Activity, ConnectionRecord, Features};
 pub use name::{BadName, Hostname, TunnelName};
 pub use node::{NodeAddresses, NodeRecord};

@@ -90,7 +90,6 @@ fn label_steering() -> Schema {
     .named("LabelSteering")
 }
 
-fn origin() -> Schema {
 /// One place that serves.
 pub(crate) fn origin() -> Schema {
     let header = object([may("Host", list(hostname()).most(1))]);

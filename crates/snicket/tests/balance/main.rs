@@ -361,11 +361,12 @@ async fn agents_that_name_a_pool_share_its_name_and_leave_with_their_end() {
         let origins = pools["result"][0]["origins"].as_array().cloned().unwrap_or_default();
         origins.iter().map(|origin| origin["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
-    let words = ["tunnel", "--api-url", &api, "--origincert", &cert, "--name", "none", "--hostname", HOST];
-    let words = [&words[..], &["--lb-pool", "no pool", "--url", "http://127.0.0.1:1"]].concat();
+    let place: Vec<&str> = login.place.iter().map(String::as_str).collect();
+    let words = ["--name", "none", "--hostname", HOST, "--lb-pool", "no pool", "--url", "http://127.0.0.1:1"];
+    let words = [&["tunnel"], &place[..], &words].concat();
     let (code, _, error) = balanced.edge.command(&words).await;
     assert!(code == 2 && error.contains("--lb-pool") && error.contains("letters, digits"), "{error}");
-    let said = balanced.edge.said(&["tunnel", "--api-url", &api, "--origincert", &cert, "list"]).await;
+    let said = balanced.edge.said(&[&["tunnel"], &place[..], &["list"]].concat()).await;
     assert!(said.contains("No tunnels"), "no tunnel was made for it: {said}");
     let one = run("one", &first).await;
     assert_eq!(one.ready()["url"], format!("https://{HOST}:{}", balanced.edge.https().port()));
