@@ -50,6 +50,11 @@ impl Sessions {
         }
     }
 
+    /// Whether there are any.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.affinity != Affinity::None
+    }
+
     /// Whether sessions are found again by headers alone, so that new ones cannot be told from those that there are.
     pub(crate) fn is_by_header(&self) -> bool {
         self.affinity == Affinity::Header

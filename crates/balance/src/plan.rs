@@ -201,6 +201,13 @@ impl Plan {
         }
     }
 
+    /// Whether visitors are led by who they are, besides by where they are.
+    pub fn tells_visitors_apart(&self) -> bool {
+        let by_hash =
+            |pool: &PlannedPool| pool.policy == OriginPolicy::Hash || pool.shedding != LoadShedding::default();
+        self.sessions.are_kept() || self.pools.iter().any(by_hash)
+    }
+
     /// Counts a request, so that some others may go again.
     pub fn count_request(&self, now: Timestamp) {
         self.budget(|budget| budget.count_request(now));

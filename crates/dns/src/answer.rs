@@ -63,6 +63,17 @@ pub(crate) trait Outside: Send + Sync {
     fn addresses(&self, host: &str) -> Option<Arc<[IpAddr]>>;
 }
 
+/// Who else gets the same answer. Of several things that an answer is made of, the least holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lasts {
+    /// Nobody.
+    Once,
+    /// Whoever asks in the same moment.
+    Moment,
+    /// Everybody, until one of its zones changes.
+    Unchanged,
+}
+
 /// An answer, and how long it holds.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -70,8 +81,8 @@ pub(crate) struct Answer {
     pub(crate) body: Option<Body>,
     /// The zones that it was made of, the one that was asked first.
     pub(crate) zones: Vec<ZoneId>,
-    /// It holds until one of these changes; else it is another one each time.
-    pub(crate) is_lasting: bool,
+    /// For whom and for how long it holds.
+    pub(crate) lasts: Lasts,
     /// It is that of one name, and not of any number of them.
     pub(crate) is_of_name: bool,
     /// For how many bits of the asker's subnet it is the same.
@@ -85,11 +96,11 @@ pub(crate) fn answer(world: World<'_>, name: &Name, kind: u16) -> Answer {
     let mut making = Making::new(world, kind, 0);
     making.asked = name.as_wire().into();
     making.follow(&name.to_text());
-    let Making { code, is_authoritative, sections, zones, is_lasting, is_wild, scope, until, .. } = making;
+    let Making { code, is_authoritative, sections, zones, lasts, is_wild, scope, until, .. } = making;
     let [answers, authorities, additionals] = &sections;
     let body = Body::write(code, is_authoritative, name.as_wire(), [answers, authorities, additionals]);
     let is_of_name = !is_wild && !answers.is_empty();
-    Answer { body, zones, is_lasting, is_of_name, scope, until }
+    Answer { body, zones, lasts, is_of_name, scope, until }
 }
 
 /// An answer in the making.
@@ -101,7 +112,7 @@ struct Making<'a> {
     is_authoritative: bool,
     sections: [Vec<Record>; 3],
     zones: Vec<ZoneId>,
-    is_lasting: bool,
+    lasts: Lasts,
     /// A wildcard stands behind it.
     is_wild: bool,
     scope: Option<u8>,
@@ -127,7 +138,7 @@ impl<'a> Making<'a> {
             is_authoritative: true,
             sections: Default::default(),
             zones: Vec::new(),
-            is_lasting: true,
+            lasts: Lasts::Unchanged,
             is_wild: false,
             scope: None,
             until: None,
@@ -330,11 +341,11 @@ impl<'a> Making<'a> {
         let mut inner = Making::new(World { signing: None, ..self.world }, self.kind, self.depth + 1);
         inner.follow(target);
         self.zones.append(&mut inner.zones);
-        self.is_lasting &= inner.is_lasting;
+        self.lasts = self.lasts.min(inner.lasts);
         self.scope = inner.scope.or(self.scope);
         let ttl = inner.sections[0].iter().map(|record| record.ttl).min().unwrap_or(ttl).min(ttl);
         if let Some(host) = inner.leads_out {
-            self.is_lasting = false;
+            self.lasts = self.lasts.min(Lasts::Moment);
             match self.world.outside.addresses(&host) {
                 Some(addresses) => self.push_addresses(owner, ttl, addresses.iter().copied()),
                 None => self.code = Code::ServFail,
@@ -358,8 +369,8 @@ impl<'a> Making<'a> {
             self.push_edge(owner, RecordSettings::default());
             return self.or_no_data(zone, owner);
         }
-        self.is_lasting = false;
         let lead = self.world.members.lead(balancer, self.world.snapshot, self.world.asker);
+        self.lasts = self.lasts.min(if lead.is_for_all { Lasts::Moment } else { Lasts::Once });
         self.scope = lead.scope.filter(|_| self.world.asker.subnet.is_some());
         for data in lead.data(self.kind, &balancer.terms.name) {
             self.push(0, owner, self.kind, lead.ttl, &data);

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use lru::LruCache;
 use registry::{Hostname, Registry, ZoneId};
 
-use crate::answer::{self, Answer, Asker, Members, Outside, Signers, Signing, World};
+use crate::answer::{self, Answer, Asker, Lasts, Members, Outside, Signers, Signing, World};
 use crate::book::Book;
 use crate::cookie::Cookies;
 use crate::limit::{Kind, Limit, Verdict};
@@ -19,10 +19,13 @@ use crate::query::{AXFR, Code, IXFR, Query, Unanswered};
 use crate::transfer::may_have;
 use crate::tsig::{self, Rejected, Signer};
 
-/// Prepared answers of one desk: some megabytes, and more names than are asked for often.
-const PREPARED: usize = 16_384;
+/// Prepared answers of one desk: some 15 MB where all are used, and more names than are asked for often.
+const PREPARED: usize = 65_536;
 /// Larger answers are made each time, so that few of them do not take all memory.
 const LARGEST_PREPARED: usize = 4_096;
+/// For so many milliseconds a name's load balancer leads all askers whom it does not tell apart to the same members, so that a name
+/// that very many ask for costs no more than any other. Far less than it takes to find that a member is not well.
+const MOMENT: u32 = 20;
 /// What an asker takes in a datagram that does not say (RFC 1035, section 2.3.4).
 const PLAIN_PAYLOAD: u16 = 512;
 
@@ -82,6 +85,8 @@ struct Prepared {
     epoch: u64,
     /// When its signatures are to be made anew, in seconds since 1970, in a circle.
     until: Option<u32>,
+    /// When it was made, as the desk's moments say it, if it holds for this moment only.
+    moment: Option<u32>,
     /// The latest edition of the book with which it was compared.
     edition: u64,
 }
@@ -268,7 +273,7 @@ impl Desk {
         message: &mut Vec<u8>,
     ) -> (Reply, Likeness) {
         if let Some(prepared) = self.prepared.get_mut(key.as_bytes()) {
-            if prepared.holds(&self.book, self.moment.seconds) {
+            if prepared.holds(&self.book, self.moment) {
                 let is_cut = prepared.body.assemble(query, most, &options, message);
                 let code = prepared.body.code() as u16;
                 return (Reply::Answer { code, is_cut, was_prepared: true }, prepared.likeness);
@@ -276,8 +281,7 @@ impl Desk {
             self.prepared.pop(key.as_bytes());
         }
         let asker = Asker { address: from, subnet: query.edns.and_then(|edns| edns.options.subnet) };
-        let Some(Answer { body: Some(body), zones, is_lasting, is_of_name, scope, until }) = self.make(query, &asker)
-        else {
+        let Some(Answer { body: Some(body), zones, lasts, is_of_name, scope, until }) = self.make(query, &asker) else {
             return (fail(query, message), Likeness::Refusal);
         };
         options.subnet = asker.subnet.zip(scope);
@@ -289,13 +293,15 @@ impl Desk {
             Some(_) if is_of_name => Likeness::Name,
             Some(zone) => Likeness::Zone(*zone),
         };
-        if is_lasting && body.size() <= LARGEST_PREPARED {
+        // Names that are not there are asked for once each where somebody floods us with them.
+        if lasts != Lasts::Once && body.code() != Code::NxDomain && body.size() <= LARGEST_PREPARED {
             let zones = zones.into_iter().map(|zone| (zone, self.book.serial(zone))).collect();
             let Book { epoch, edition, .. } = *self.book;
+            let moment = (lasts == Lasts::Moment).then_some(self.moment.millis);
             if self.prepared.len() >= PREPARED {
                 self.prepared.pop_lru();
             }
-            self.prepared.put(key.as_bytes().into(), Prepared { body, likeness, zones, epoch, until, edition });
+            self.prepared.put(key.as_bytes().into(), Prepared { body, likeness, zones, epoch, until, moment, edition });
         }
         (reply, likeness)
     }
@@ -320,9 +326,10 @@ impl Desk {
 }
 
 impl Prepared {
-    fn holds(&mut self, book: &Book, now: u32) -> bool {
+    fn holds(&mut self, book: &Book, now: Moment) -> bool {
         // In half of the circle.
-        if self.until.is_some_and(|until| until.wrapping_sub(now) > u32::MAX / 2) {
+        let is_over = self.until.is_some_and(|until| until.wrapping_sub(now.seconds) > u32::MAX / 2);
+        if is_over || self.moment.is_some_and(|made| now.millis.wrapping_sub(made) >= MOMENT) {
             return false;
         }
         if self.edition == book.edition {

@@ -32,6 +32,8 @@ pub struct Lead {
     pub ttl: u32,
     /// For how many bits of the asker's subnet this is the same; `None`: whoever asks, so that nothing is said of it.
     pub scope: Option<u8>,
+    /// It does not depend on who asks.
+    pub is_for_all: bool,
 }
 
 /// One place where visitors are to go.
@@ -96,6 +98,6 @@ impl Members for Unchecked {
             origins.map(member).collect()
         };
         let members = pools.map(|pool| of_pool(pool)).find(|members| !members.is_empty()).unwrap_or_default();
-        Lead { members, ttl: balancer.terms.ttl.unwrap_or(30), scope: None }
+        Lead { members, ttl: balancer.terms.ttl.unwrap_or(30), scope: None, is_for_all: true }
     }
 }

@@ -31,7 +31,7 @@ fn origin(address: &str, port: u16) -> Value {
 async fn they_lead_to_their_pools() {
     let setting = Setting::start().await;
     let asked = async |name: &str, kind| setting.ask(name, kind).await;
-    assert!(asked("lb.example.test", Kind::A).await.starts_with("NXDomain"), "which is prepared from now on");
+    assert!(asked("lb.example.test", Kind::A).await.starts_with("NXDomain"), "there is nothing yet");
     let origins = json!([origin("192.0.2.1", 8080), origin("192.0.2.2", 8080), origin("2001:db8::1", 0)]);
     balance(&setting, "lb.example.test", origins.clone(), json!({})).await;
     harness::until(harness::LIMIT, "the load balancer is there", async || {
@@ -83,7 +83,12 @@ impl Members for ByNetwork {
         let near: IpAddr = "203.0.113.0".parse().unwrap();
         let is_near = asker.subnet.is_some_and(|Subnet { address, prefix }| address == near && prefix >= 24);
         let address = if is_near { "192.0.2.1" } else { "192.0.2.2" };
-        Lead { members: vec![Member { address: address.into(), port: 0, weight: 1 }], ttl: 5, scope: Some(24) }
+        Lead {
+            members: vec![Member { address: address.into(), port: 0, weight: 1 }],
+            ttl: 5,
+            scope: Some(24),
+            is_for_all: false,
+        }
     }
 }
 

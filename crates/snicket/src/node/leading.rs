@@ -23,7 +23,8 @@ impl Members for Leading {
     fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot, asker: &Asker) -> Lead {
         let Some(balancer) = snapshot.load_balancer(balancer.id) else { return Lead::default() };
         let plan = self.board.plan(snapshot, balancer);
-        let (at, scope) = match (plan.whose_place(asker.subnet.is_some()), asker.subnet) {
+        let whose = plan.whose_place(asker.subnet.is_some());
+        let (at, scope) = match (whose, asker.subnet) {
             (Whose::Network, Some(subnet)) => (self.geography.of(subnet.address), Some(subnet.prefix)),
             (Whose::Resolver, _) => (self.geography.of(asker.address), None),
             (Whose::Network | Whose::Pop, _) => (self.geography.home(), None),
@@ -57,7 +58,8 @@ impl Members for Leading {
             };
             members.extend(place.map(|(address, port)| Member { address, port, weight: 1 }));
         }
-        Lead { members, ttl: balancer.terms.ttl.unwrap_or(TTL), scope }
+        let is_for_all = whose == Whose::Pop && !plan.tells_visitors_apart();
+        Lead { members, ttl: balancer.terms.ttl.unwrap_or(TTL), scope, is_for_all }
     }
 }
 
