@@ -138,6 +138,8 @@ async fn another_edge_is_asked_with_its_own_token() {
     assert!(code == 1 && error.contains("(code 9106)"), "{error}");
     let (code, _, error) = Program::new(home.path(), &["api", "GET", "/zones"]).run().await;
     assert!(code == 2 && error.contains("no edge runs on this machine"), "{error}");
+    let (code, _, error) = Program::new(home.path(), &["api", "POST", "/zones", "--data", "{}"]).run().await;
+    assert!(code == 2 && error.contains("sends what comes with -d"), "{error}");
 
     // What is no edge at all.
     let origin = Origin::start().await;

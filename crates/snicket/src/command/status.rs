@@ -81,6 +81,15 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
 impl Which {
     /// Its API.
     pub(crate) fn api(&self) -> anyhow::Result<Api> {
+        // Who is used to curl sends a body by --data.
+        if let Some(directory) = self.data.as_deref().filter(|directory| !directory.is_dir()) {
+            let what = format!("--data: there is no directory {}", directory.display());
+            return Err(Problem::usage(
+                what,
+                "name the data directory of an edge; `snicket api` sends what comes with -d",
+            )
+            .into());
+        }
         let directory = self.data.clone().unwrap_or_else(paths::edge_data);
         let local = if self.edge.is_some() { None } else { LocalEdge::find(&directory)? };
         let (edge, ca, token_file) = match (&self.edge, local) {
