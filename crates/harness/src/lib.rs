@@ -39,7 +39,7 @@ pub use etcd::{Etcd, EtcdCertificates};
 pub use geo_database::{GeoEntry, geo_database};
 pub use load::{Load, Tally};
 pub use network::{Host, Network};
-pub use origin::{DatagramOrigin, Identity, Origin, RawOrigin};
+pub use origin::{DatagramOrigin, Identity, Mood, Origin, RawOrigin};
 pub use pebble::Pebble;
 pub use peer::{peer, skip};
 pub use process::{LIMIT, Process, Program};

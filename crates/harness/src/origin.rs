@@ -1,9 +1,10 @@
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -65,9 +66,22 @@ pub struct Origin {
     server: AbortHandle,
 }
 
+/// How an [`Origin`] fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Well.
+    Well,
+    /// It takes requests, and answers once it is well again.
+    Stalls,
+    /// It answers everything with 500.
+    Fails,
+}
+
 #[derive(Debug)]
 struct State {
     requests: AtomicUsize,
+    by_path: Mutex<HashMap<String, usize>>,
+    mood: watch::Sender<Mood>,
     connections: watch::Sender<usize>,
     hanging: watch::Sender<usize>,
     events: broadcast::Sender<String>,
@@ -122,6 +136,8 @@ impl Origin {
     fn serve(listener: Listener, identity: Option<&Identity>, service: String) -> Self {
         let state = Arc::new(State {
             requests: AtomicUsize::new(0),
+            by_path: Mutex::default(),
+            mood: watch::Sender::new(Mood::Well),
             connections: watch::Sender::new(0),
             hanging: watch::Sender::new(0),
             events: broadcast::Sender::new(64),
@@ -149,6 +165,16 @@ impl Origin {
     /// Requests seen so far.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// Of these, those for one path.
+    pub fn requests_for(&self, path: &str) -> usize {
+        self.state.by_path.lock().expect("nobody panics with it").get(path).copied().unwrap_or_default()
+    }
+
+    /// Has it fare like this from now on.
+    pub fn fare(&self, mood: Mood) {
+        self.state.mood.send_replace(mood);
     }
 
     /// Waits until exactly so many requests to `/hang` are under way; 0 after all visitors have left.
@@ -342,6 +368,13 @@ impl Drop for Counted {
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     state.requests.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_owned();
+    *state.by_path.lock().expect("nobody panics with it").entry(path.clone()).or_default() += 1;
+    let mut mood = state.mood.subscribe();
+    // The sender lives as long as the state.
+    let mood = mood.wait_for(|mood| *mood != Mood::Stalls).await.map_or(Mood::Well, |mood| *mood);
+    if mood == Mood::Fails {
+        return Ok(status(500));
+    }
     Ok(match path.as_str() {
         "/echo" => echo(request),
         // As most servers do, it takes the body before it answers.

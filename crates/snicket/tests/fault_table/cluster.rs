@@ -68,29 +68,22 @@ pub(crate) const CASES: &[Case] = &[
     },
 ];
 
-/// One row's world.
-struct Cluster {
-    nodes: Vec<Edge>,
+/// The nodes, and the etcd that they share.
+pub(crate) struct Nodes {
+    pub(crate) edges: Vec<Edge>,
     hosts: Vec<Arc<Host>>,
     etcd: Etcd,
-    /// Members of it that the fault has killed.
-    killed: Vec<usize>,
-    agent: Process,
-    /// The agent's.
-    _host: Host,
     /// Of etcd's members, whose networks live as long.
     _members: Vec<Host>,
-    // What the processes have their files in.
-    _homes: TempDir,
-    _origin: Origin,
+    /// What the processes have their files in.
+    homes: TempDir,
+    /// The authorities of all nodes, for agents.
+    trusted: String,
 }
 
-impl Cluster {
-    /// A tunnel made on the first node serves on all.
-    async fn start(network: &Network, transport: &str) -> Option<Self> {
-        let mut hosts = network.hosts(2 * COUNT + 1);
-        let agents_host = hosts.pop().expect("one more was made");
-        let members = hosts.split_off(usize::from(COUNT));
+impl Nodes {
+    /// Each node on a host of its own, with these words on its command line besides; `None`: etcd is not here, which has been said.
+    pub(crate) async fn start(hosts: Vec<Host>, members: Vec<Host>, words: &[&str]) -> Option<Self> {
         let etcd = Etcd::start_on(&members).await?;
         let homes = tempfile::tempdir().unwrap();
         let key = homes.path().join("registry.key").display().to_string();
@@ -104,84 +97,129 @@ impl Cluster {
         let (ca, cert) = (file("etcd-ca.pem", &tls.ca), file("etcd.pem", &tls.certificate));
         let cert_key = file("etcd.key", &tls.key);
         let hosts: Vec<_> = hosts.into_iter().map(Arc::new).collect();
-        let mut nodes = Vec::new();
+        let mut edges = Vec::new();
         for (number, host) in hosts.iter().enumerate() {
             let place = format!("place-{number}");
-            let words = ["--registry", &registry, "--secrets-key", &key, "--location", &place, "--loglevel", "warn"];
-            let words =
-                [&words[..], &["--registry-ca", &ca, "--registry-cert", &cert, "--registry-key", &cert_key]].concat();
-            nodes.push(Edge::start_on(host.clone(), tempfile::tempdir_in(homes.path()).unwrap(), &words).await);
+            let usual = ["--registry", &registry, "--secrets-key", &key, "--location", &place, "--loglevel", "warn"];
+            let tls = ["--registry-ca", &ca, "--registry-cert", &cert, "--registry-key", &cert_key];
+            let words = [&usual[..], &tls, words].concat();
+            edges.push(Edge::start_on(host.clone(), tempfile::tempdir_in(homes.path()).unwrap(), &words).await);
         }
-        let token = nodes[0].named_tunnel("table", NAME).await.display().to_string();
-        let origin = Origin::start_on((Host::SWITCH, 0).into()).await;
-        let cas: String = nodes.iter().map(|node| std::fs::read_to_string(node.ca()).unwrap()).collect();
+        let cas: String = edges.iter().map(|node| std::fs::read_to_string(node.ca()).unwrap()).collect();
         let trusted = file("cas.pem", &cas);
-        let edges: Vec<String> = nodes.iter().map(|node| node.tunnel().to_string()).collect();
-        let mut words = vec!["tunnel", "--cacert", &trusted, "--metrics", "127.0.0.1:0", "--json"];
-        words.extend(edges.iter().flat_map(|edge| ["--edge", edge]));
-        words.extend(["--loglevel", "warn", "run", "--token-file", &token, "--protocol", transport]);
-        let service = origin.service();
-        words.extend(["--url", &service]);
-        let mut agent = Program::on(&agents_host, homes.path(), &words).start().await;
-        agent.event("ready").await;
-        let cluster = Self {
-            nodes,
-            hosts,
-            etcd,
-            killed: Vec::new(),
-            agent,
-            _host: agents_host,
-            _members: members,
-            _homes: homes,
-            _origin: origin,
-        };
-        cluster.all_serve().await;
-        Some(cluster)
+        Some(Self { edges, hosts, etcd, _members: members, homes, trusted })
     }
 
-    fn doors(&self) -> Vec<Door> {
-        self.nodes.iter().map(|node| Door::of(node, NAME)).collect()
+    /// An agent on this host that is connected to all nodes.
+    pub(crate) async fn agent(&self, host: &Host, transport: &str, token: &str, service: &str) -> Process {
+        let edges: Vec<String> = self.edges.iter().map(|node| node.tunnel().to_string()).collect();
+        let mut words = vec!["tunnel", "--cacert", &self.trusted, "--metrics", "127.0.0.1:0", "--json"];
+        words.extend(edges.iter().flat_map(|edge| ["--edge", edge]));
+        words.extend(["--loglevel", "warn", "run", "--token-file", token, "--protocol", transport, "--url", service]);
+        let mut agent = Program::on(host, self.homes.path(), &words).start().await;
+        agent.event("ready").await;
+        agent
+    }
+
+    pub(crate) fn doors(&self, name: &str) -> Vec<Door> {
+        self.edges.iter().map(|node| Door::of(node, name)).collect()
     }
 
     /// Waits until each node serves the name.
-    async fn all_serve(&self) {
-        for node in &self.nodes {
-            let url = format!("http://{NAME}:{}/echo", node.http().port());
+    pub(crate) async fn all_serve(&self, name: &str) {
+        for node in &self.edges {
+            let url = format!("http://{name}:{}/echo", node.http().port());
             until(2 * LIMIT, "the node serves", async || node.visitor().get(&url).await.status == 200).await;
         }
     }
 
     /// Requests that the nodes which run have sent again since they started.
-    fn retries(&self) -> u64 {
-        (0..self.nodes.len()).map(|node| self.retries_at(node)).sum()
+    pub(crate) fn retries(&self) -> u64 {
+        (0..self.edges.len()).map(|node| self.retries_at(node)).sum()
     }
 
-    fn retries_at(&self, node: usize) -> u64 {
+    pub(crate) fn retries_at(&self, node: usize) -> u64 {
+        self.counter(node).read()
+    }
+
+    /// What counts the requests that each node sends again.
+    pub(crate) fn counters(&self) -> Vec<Counter> {
+        (0..self.edges.len()).map(|node| self.counter(node)).collect()
+    }
+
+    fn counter(&self, node: usize) -> Counter {
         // The API is the host's own.
         let (program, words) = self.hosts[node].within();
-        let url = format!("http://{}/metrics", self.nodes[node].api());
-        let output = Command::new(program).args(words).args(["curl", "--silent", &url]).output().unwrap();
+        let url = format!("http://{}/metrics", self.edges[node].api());
+        Counter { program, words: [words, vec!["curl".to_owned(), "--silent".to_owned(), url]].concat() }
+    }
+
+    /// Ends these processes and the nodes; nobody has panicked.
+    pub(crate) async fn end<'a>(&'a mut self, others: impl Iterator<Item = &'a mut Process>) {
+        for process in self.edges.iter_mut().map(|node| &mut node.process).chain(others) {
+            process.kill().await;
+            assert!(!process.stderr().contains("panicked"), "{}", process.stderr());
+        }
+    }
+}
+
+/// Counts the requests that a node sends again.
+pub(crate) struct Counter {
+    program: &'static str,
+    words: Vec<String>,
+}
+
+impl Counter {
+    /// Since the node started; 0 while it does not run.
+    pub(crate) fn read(&self) -> u64 {
+        let output = Command::new(self.program).args(&self.words).output().unwrap();
         sum(&String::from_utf8_lossy(&output.stdout), "snicket_edge_retries_total")
+    }
+}
+
+/// One row's world.
+struct Cluster {
+    nodes: Nodes,
+    /// Members of etcd that the fault has killed.
+    killed: Vec<usize>,
+    agent: Process,
+    /// The agent's.
+    _host: Host,
+    _origin: Origin,
+}
+
+impl Cluster {
+    /// A tunnel made on the first node serves on all.
+    async fn start(network: &Network, transport: &str) -> Option<Self> {
+        let mut hosts = network.hosts(2 * COUNT + 1);
+        let host = hosts.pop().expect("one more was made");
+        let members = hosts.split_off(usize::from(COUNT));
+        let nodes = Nodes::start(hosts, members, &[]).await?;
+        let token = nodes.edges[0].named_tunnel("table", NAME).await.display().to_string();
+        let origin = Origin::start_on((Host::SWITCH, 0).into()).await;
+        let agent = nodes.agent(&host, transport, &token, &origin.service()).await;
+        nodes.all_serve(NAME).await;
+        Some(Self { nodes, killed: Vec::new(), agent, _host: host, _origin: origin })
     }
 
     /// Whether this node takes a change; otherwise what it says.
     async fn create(&self, node: usize, name: &str) -> Result<(), String> {
-        let (code, out, error) = self.nodes[node].command(&["tunnel", "create", "--json", name]).await;
+        let (code, out, error) = self.nodes.edges[node].command(&["tunnel", "create", "--json", name]).await;
         if code == 0 { Ok(()) } else { Err(format!("{out}{error}")) }
     }
 
     async fn strike(&mut self, fault: Fault) {
         match fault {
-            Fault::NodeKilled => self.nodes[0].kill().await,
-            Fault::NodeCutOff => self.hosts[0].cut(),
+            Fault::NodeKilled => self.nodes.edges[0].kill().await,
+            Fault::NodeCutOff => self.nodes.hosts[0].cut(),
             Fault::LeaderKilled => {
-                self.killed = vec![self.etcd.leader().await];
-                self.etcd.kill(self.killed[0]).await;
+                self.killed = vec![self.nodes.etcd.leader().await];
+                self.nodes.etcd.kill(self.killed[0]).await;
             }
             Fault::MajorityKilled => {
                 self.killed = vec![0, 1];
                 for member in [0, 1] {
-                    self.etcd.kill(member).await;
+                    self.nodes.etcd.kill(member).await;
                 }
                 let refused = self.create(2, "meanwhile").await.expect_err("nobody can keep it");
                 assert!(refused.contains("etcd"), "{refused}");
@@ -191,19 +229,19 @@ impl Cluster {
 
     async fn mend(&mut self, fault: Fault) {
         match fault {
-            Fault::NodeKilled => self.nodes[0].start_again().await,
-            Fault::NodeCutOff => self.hosts[0].mend(),
-            Fault::LeaderKilled | Fault::MajorityKilled => self.etcd.start_these_again(&self.killed).await,
+            Fault::NodeKilled => self.nodes.edges[0].start_again().await,
+            Fault::NodeCutOff => self.nodes.hosts[0].mend(),
+            Fault::LeaderKilled | Fault::MajorityKilled => self.nodes.etcd.start_these_again(&self.killed).await,
         }
     }
 
     /// Changes are taken by each node and known to all, and all serve: nothing is left of the fault.
     async fn is_whole(&self) {
-        self.all_serve().await;
-        for number in 0..self.nodes.len() {
+        self.nodes.all_serve(NAME).await;
+        for number in 0..self.nodes.edges.len() {
             let name = format!("after-{number}");
             until(2 * LIMIT, "a change is taken", async || self.create(number, &name).await.is_ok()).await;
-            for node in &self.nodes {
+            for node in &self.nodes.edges {
                 let listed = async || node.said(&["tunnel", "list", "--json"]).await.contains(&name);
                 until(LIMIT, "all nodes know it", listed).await;
             }
@@ -216,22 +254,19 @@ pub(crate) async fn row(network: &Network, case: &Case, transport: &'static str,
     let mut cluster = Cluster::start(network, transport).await?;
     let began = Instant::now();
     let over = began + time;
-    let load = tokio::spawn(load::load(cluster.doors(), time));
+    let load = tokio::spawn(load::load(cluster.nodes.doors(NAME), time));
     sleep_until((began + time / 5).into()).await;
     // The counters of a node that is killed go with it.
-    let mut retried = if case.fault == Fault::NodeKilled { cluster.retries_at(0) } else { 0 };
+    let mut retried = if case.fault == Fault::NodeKilled { cluster.nodes.retries_at(0) } else { 0 };
     let struck = Instant::now();
     cluster.strike(case.fault).await;
     sleep_until((struck + case.lasts.min(time * 3 / 5)).into()).await;
     cluster.mend(case.fault).await;
     let mended = Instant::now();
     let visits = load.await.unwrap();
-    retried += cluster.retries();
+    retried += cluster.nodes.retries();
     cluster.is_whole().await;
-    for process in cluster.nodes.iter_mut().map(|node| &mut node.process).chain([&mut cluster.agent]) {
-        process.kill().await;
-        assert!(!process.stderr().contains("panicked"), "{}", process.stderr());
-    }
+    cluster.nodes.end([&mut cluster.agent].into_iter()).await;
     network.no_hosts();
     Some(Row { what: case.what, transport, note: case.note, visits, retried, began, over, mended })
 }

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod load;
+mod pools;
 mod report;
 mod rig;
 mod rows;
@@ -18,7 +19,7 @@ use harness::{Cable, Network};
 use tokio::time::sleep_until;
 
 use load::Kind;
-use report::{Row, page};
+use report::{PoolRow, Row, page};
 use rig::{Needs, Rig};
 use rows::{BOTH, CASES, Case, Fault};
 
@@ -155,6 +156,30 @@ fn one_node_of_several_fails() {
 }
 
 #[test]
+fn members_of_a_pool_fail() {
+    Network::run("members_of_a_pool_fail", |network| async move {
+        if whole().is_some() {
+            return;
+        }
+        for case in pools::CASES {
+            for transport in case.transports {
+                let Some(told) = pools::row(&network, case, transport, SHORT).await else { return };
+                told.tell();
+                let row = &told.row;
+                for kind in Kind::HTTP {
+                    assert!(row.tried(kind) > 0, "{}: {kind:?}", row.what);
+                }
+                let (failed, reasons) = (row.failed(Kind::Get), row.reasons());
+                // A 500 is an answer, which nobody but the visitor can judge; and where all are gone, only so many requests go again.
+                let may_fail = matches!(case.fault, pools::Fault::Fails(_) | pools::Fault::Empty);
+                assert!(failed.0 == 0 || may_fail, "{} over {transport}: a GET failed: {reasons:?}", row.what);
+                assert!(!case.fault.is_mild() || reasons.is_empty(), "{} over {transport}: {reasons:?}", row.what);
+            }
+        }
+    });
+}
+
+#[test]
 fn the_table_is_written() {
     if whole().is_none() {
         return;
@@ -175,7 +200,13 @@ fn the_table_is_written() {
                 rows.extend(cluster::row(&network, case, transport, time).await.inspect(Row::tell));
             }
         }
-        let text = page(&rows, time);
+        let mut of_pools = Vec::new();
+        for case in pools::CASES.iter().filter(|case| case.what.contains(&only)) {
+            for transport in case.transports {
+                of_pools.extend(pools::row(&network, case, transport, time).await.inspect(PoolRow::tell));
+            }
+        }
+        let text = page(&rows, &of_pools, time);
         println!("{text}");
         if only.is_empty() {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/faults.md");

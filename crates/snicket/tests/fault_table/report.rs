@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::load::{FLOWS, Kind, PATIENCE, Stage, Visit};
@@ -22,6 +23,25 @@ Before: the same rows of 15 s with an unoptimised build.
 | the edge killed | 9 to 13 GETs refused (530) after it was back | they wait for the agent |
 | UDP blocked midway | 22 POSTs of 60 lost, gap 8.9 s | what comes after 1.5 s is not sent into the silence (7 lost), and agents find it in 5 s instead of 6.5 s (gap 6.8 s) |
 | agent at its limit of descriptors | 2 GETs and 6 WebSockets failed | they wait |
+";
+
+fn is_bad(visit: &Visit) -> bool {
+    visit.failure.is_some() || visit.late() >= LATE
+}
+
+/// What the table of pools is about.
+const POOLS: &str = "
+## When a member of a pool breaks
+
+The same visitors come to a load balancer on three nodes, which share one member of etcd. Its pool has five members, three behind tunnels (an agent and a network namespace each)
+and two at addresses; a pool of last resort has one more. A monitor asks each member every second, gives it a second, and finds it down after two failures, and well after two
+answers.
+
+- **out**: from the moment at which the fault struck until the last visit began that failed or took a second longer than the origin, or until the last request was sent again, s.
+- **back**: from the mending until the member was asked by a visitor, s.
+
+| fault | transport | GET | POST | stream | WebSocket | out | back | retried | gap | slowest | why |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// One fault over one transport.
@@ -68,11 +88,16 @@ impl Row {
 
     /// From the mending until the first good visit after which there is no bad one; `None`: not before the end.
     pub(crate) fn recovery(&self) -> Option<Duration> {
-        let is_bad = |visit: &Visit| visit.failure.is_some() || visit.late() >= LATE;
         let bad = self.visits.iter().filter(|visit| visit.begun >= self.mended && is_bad(visit));
         let Some(last) = bad.map(|visit| visit.begun).max() else { return Some(Duration::ZERO) };
         let good = self.visits.iter().find(|visit| visit.begun > last)?;
         Some(good.begun - self.mended)
+    }
+
+    /// When the last of those visits began in this time that failed or took a second longer than the origin.
+    pub(crate) fn last_harmed(&self, time: Range<Instant>) -> Option<Instant> {
+        let begun = self.visits.iter().filter(|visit| time.contains(&visit.begun) && is_bad(visit));
+        begun.map(|visit| visit.begun).max()
     }
 
     /// How often each thing was the reason of a failure.
@@ -90,6 +115,10 @@ impl Row {
     /// Shows the row, and why what failed did, while others are still to come.
     pub(crate) fn tell(&self) {
         eprintln!("{}", self.line());
+        self.tell_reasons();
+    }
+
+    fn tell_reasons(&self) {
         for (reason, count) in self.reasons() {
             eprintln!("    {count} × {reason}");
         }
@@ -126,8 +155,52 @@ impl Row {
     }
 }
 
+/// How a member of a pool left and came back.
+pub(crate) struct Member {
+    /// From the fault until nobody was harmed by it any more, nor had to be sent to another member.
+    pub(crate) out: Duration,
+    /// From the mending until a visitor was led to it; `None`: not before the end.
+    pub(crate) back: Option<Duration>,
+}
+
+/// One fault of a pool over one transport.
+pub(crate) struct PoolRow {
+    pub(crate) row: Row,
+    /// `None`: the fault is about no member.
+    pub(crate) member: Option<Member>,
+}
+
+impl PoolRow {
+    /// Shows the row, and why what failed did, while others are still to come.
+    pub(crate) fn tell(&self) {
+        eprintln!("{}", self.line());
+        self.row.tell_reasons();
+    }
+
+    fn line(&self) -> String {
+        let row = &self.row;
+        let cells: Vec<String> = Kind::HTTP.into_iter().map(|kind| row.cell(kind)).collect();
+        let seconds = |time: Duration| format!("{:.1}", time.as_secs_f64());
+        let out = self.member.as_ref().map_or_else(|| "-".to_owned(), |member| seconds(member.out));
+        let back = match &self.member {
+            Some(Member { back, .. }) => back.map_or_else(|| "no".to_owned(), seconds),
+            None => "-".to_owned(),
+        };
+        format!(
+            "| {} | {} | {} | {} | {out} | {back} | {} | {} | {} |",
+            row.what,
+            row.transport,
+            cells.join(" | "),
+            row.retried,
+            row.gap().as_millis(),
+            row.slowest(Kind::Get).as_millis(),
+            row.note,
+        )
+    }
+}
+
 /// The whole page.
-pub(crate) fn page(rows: &[Row], time: Duration) -> String {
+pub(crate) fn page(rows: &[Row], pools: &[PoolRow], time: Duration) -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let mut text = format!(
         "# When something breaks\n\n\
@@ -157,6 +230,10 @@ pub(crate) fn page(rows: &[Row], time: Duration) -> String {
         patience = PATIENCE.as_secs(),
     );
     for row in rows {
+        writeln!(text, "{}", row.line()).expect("a string can be written to");
+    }
+    text.push_str(POOLS);
+    for row in pools {
         writeln!(text, "{}", row.line()).expect("a string can be written to");
     }
     text.push_str(MENDED);
