@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use harness::{LIMIT, until};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{DNSClass, Record, RecordData, RecordType as Kind};
 use rand::rngs::StdRng;
@@ -58,28 +59,25 @@ impl Knot {
         command.arg("-c").arg(files.path().join("knot.conf")).kill_on_drop(true).stdout(Stdio::null());
         let process = command.spawn().expect("knotd starts");
         let mut knot = Self { address, process, _files: files };
-        let started = tokio::time::Instant::now();
-        while started.elapsed() < harness::LIMIT {
-            let answer = knot.ask(&question(zone, Kind::SOA)).await;
-            if answer.is_some_and(|answer| !answer.answers.is_empty()) {
-                return Some(knot);
-            }
-            if knot.process.try_wait().expect("it can be looked at").is_some() {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        None
+        let answers = until(LIMIT, "Knot answers", async || {
+            let answer = ask(address, &question(zone, Kind::SOA)).await;
+            answer.is_some_and(|answer| !answer.answers.is_empty())
+        });
+        let has_ended = tokio::select! {
+            () = answers => false,
+            end = knot.process.wait() => end.is_ok(),
+        };
+        (!has_ended).then_some(knot)
     }
+}
 
-    async fn ask(&self, message: &Message) -> Option<Message> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.connect(self.address).await.unwrap();
-        socket.send(&message.to_vec().unwrap()).await.ok()?;
-        let mut answer = vec![0; 65_535];
-        let length = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut answer)).await.ok()?.ok()?;
-        Message::from_vec(&answer[..length]).ok()
-    }
+async fn ask(server: SocketAddr, message: &Message) -> Option<Message> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket.send(&message.to_vec().unwrap()).await.ok()?;
+    let mut answer = vec![0; 65_535];
+    let length = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut answer)).await.ok()?.ok()?;
+    Message::from_vec(&answer[..length]).ok()
 }
 
 /// What of an answer has to be the same. Serial numbers, and the order of records, have not.
@@ -193,7 +191,7 @@ async fn a_zone_is_answered_as_knot_answers_it() {
         let mut differing = Vec::new();
         for _ in 0..QUESTIONS / 6 {
             let asked = question(&name(&mut random), *KINDS.choose(&mut random).unwrap());
-            let theirs = Essence::of(&knot.ask(&asked).await.expect("Knot answers"));
+            let theirs = Essence::of(&ask(knot.address, &asked).await.expect("Knot answers"));
             let ours = Essence::of(&setting.udp(&asked).await);
             if ours != theirs {
                 differing.push(format!("{}\nours {ours:#?}\ntheirs {theirs:#?}", asked.queries[0]));
