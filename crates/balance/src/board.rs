@@ -8,6 +8,8 @@ use registry::{
 };
 
 use crate::chronicle::Chronicle;
+use crate::budget::Budget;
+use crate::news::News;
 use crate::plan::{Member, Plan, Ward};
 use crate::vitals::{PoolVitals, Vitals};
 
@@ -29,6 +31,7 @@ pub struct Answered {
     pub all: u64,
     /// In the latest 5 to 10 minutes.
     pub recent: u64,
+    news: Arc<News>,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,7 @@ struct Made {
 struct Known {
     pools: HashMap<PoolId, Weak<PoolVitals>>,
     members: HashMap<MemberId, Weak<Vitals>>,
+    budgets: HashMap<LoadBalancerId, Weak<Mutex<Budget>>>,
 }
 
 impl Board {
@@ -50,15 +54,20 @@ impl Board {
         Self { here: location.into(), ..Self::default() }
     }
 
+    /// What has become of members, in numbers.
+    pub fn news(&self) -> &News {
+        &self.news
+    }
+
     /// The plan of a load balancer as it is in this snapshot. It is made once for each change of load balancing.
-    pub fn plan(&self, snapshot: &Snapshot, balancer: &Versioned<LoadBalancer>) -> Arc<Plan> {
+    pub fn plan(&self, snapshot: &Snapshot, balancer: &Versioned<LoadBalancer>, now: Timestamp) -> Arc<Plan> {
         let at = snapshot.balance_revision();
         let plans = self.plans.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = plans.get(&balancer.id).filter(|made| made.at == at) {
             return made.plan.clone();
         }
         drop(plans);
-        self.make(snapshot, balancer, at)
+        self.make(snapshot, balancer, at, now)
     }
 
     /// Takes in which members there is a way to, and what those say who ask them. To be called when live state changes
@@ -96,10 +105,13 @@ impl Board {
         self.chronicle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self, snapshot: &Snapshot, balancer: &LoadBalancer, at: Revision) -> Arc<Plan> {
-        let plan = Arc::new(Plan::new(snapshot, balancer, &mut *self.known()));
-        // Who was away before anybody asked for this plan is not one who comes back.
-        self.look(&plan, snapshot, Timestamp::UNIX_EPOCH);
+    fn make(&self, snapshot: &Snapshot, balancer: &LoadBalancer, at: Revision, now: Timestamp) -> Arc<Plan> {
+        let plan = {
+            let mut known = self.known();
+            let mut ward = Keeper { known: &mut known, news: &self.news };
+            Arc::new(Plan::new(snapshot, balancer, &mut ward))
+        };
+        self.look(&plan, snapshot, now);
         let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
         plans.insert(balancer.id, Made { at, plan: plan.clone() });
         plan
@@ -114,8 +126,10 @@ impl Board {
                 // The snapshot may have a later configuration than the plan, and another order.
                 let planned = pool.members.get(at).filter(is_it).or_else(|| pool.members.iter().find(is_it));
                 let Some(planned) = planned else { continue };
-                planned.vitals.set_linked(member.link.is_none_or(|link| link.is_up), now);
-                planned.vitals.set_answering(member.probe.as_ref().is_none_or(|probe| probe.is_up), now);
+                let probe = member.probe.as_ref();
+                let reason = probe.and_then(|probe| probe.reason.as_deref());
+                let is_linked = member.link.is_none_or(|link| link.is_up);
+                planned.vitals.learn(is_linked, probe.is_none_or(|probe| probe.is_up), reason, now);
             }
             pool.vitals.set_latency(self.latency(pool.id, &health, snapshot));
         }
@@ -140,13 +154,27 @@ impl Board {
     }
 }
 
-impl Ward for Known {
+/// While a plan is made.
+struct Keeper<'a> {
+    known: &'a mut Known,
+    news: &'a Arc<News>,
+}
+
+impl Ward for Keeper<'_> {
     fn pool(&mut self, id: PoolId) -> Arc<PoolVitals> {
-        kept(&mut self.pools, id, PoolVitals::default)
+        kept(&mut self.known.pools, id, || PoolVitals::new(self.news.clone()))
     }
 
     fn member(&mut self, id: MemberId, pool: &Arc<PoolVitals>) -> Arc<Vitals> {
-        kept(&mut self.members, id, || Vitals::new(pool.clone()))
+        kept(&mut self.known.members, id, || Vitals::new(pool.clone()))
+    }
+
+    fn budget(&mut self, id: LoadBalancerId) -> Arc<Mutex<Budget>> {
+        kept(&mut self.known.budgets, id, Mutex::default)
+    }
+
+    fn news(&self) -> Arc<News> {
+        self.news.clone()
     }
 }
 
@@ -154,6 +182,7 @@ impl Known {
     fn forget_the_gone(&mut self) {
         self.pools.retain(|_, vitals| vitals.strong_count() > 0);
         self.members.retain(|_, vitals| vitals.strong_count() > 0);
+        self.budgets.retain(|_, budget| budget.strong_count() > 0);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::affinity::Sessions;
 use crate::budget::Budget;
 use crate::choice::split::Split;
 use crate::choice::{Walk, hash};
+use crate::news::News;
 use crate::visitor::Visitor;
 use crate::vitals::{PoolVitals, UnderWay, Vitals};
 
@@ -35,7 +36,8 @@ pub struct Plan {
     pub(crate) is_across_pools: bool,
     location: LocationStrategy,
     by_member: HashMap<MemberId, Candidate>,
-    budget: Mutex<Budget>,
+    budget: Arc<Mutex<Budget>>,
+    news: Arc<News>,
 }
 
 /// The places of a pool in its plan, and of a member in its pool.
@@ -146,6 +148,8 @@ impl Member {
 pub(crate) trait Ward {
     fn pool(&mut self, id: PoolId) -> Arc<PoolVitals>;
     fn member(&mut self, id: MemberId, pool: &Arc<PoolVitals>) -> Arc<Vitals>;
+    fn budget(&mut self, id: LoadBalancerId) -> Arc<Mutex<Budget>>;
+    fn news(&self) -> Arc<News>;
 }
 
 impl Plan {
@@ -176,7 +180,8 @@ impl Plan {
             sessions: Sessions::new(steering),
             is_across_pools: steering.adaptive_routing.failover_across_pools,
             location: steering.location_strategy,
-            budget: Mutex::default(),
+            budget: ward.budget(balancer.id),
+            news: ward.news(),
             pools,
         }
     }
@@ -215,7 +220,9 @@ impl Plan {
 
     /// Whether one more request may go again; if so, it counts.
     pub fn may_retry(&self, now: Timestamp) -> bool {
-        self.budget(|budget| budget.take(now))
+        let is_granted = self.budget(|budget| budget.take(now));
+        self.news.retry(is_granted);
+        is_granted
     }
 
     /// The members of all its pools.
@@ -250,11 +257,14 @@ impl PlannedPool {
     fn new(pool: &Pool, steering: &Steering, snapshot: &Snapshot, ward: &mut dyn Ward) -> Self {
         let terms = &pool.terms;
         let vitals = ward.pool(pool.id);
+        vitals.set_name(&terms.name);
         let drain = steering.session_affinity_attributes.drain_duration.unwrap_or_default();
         let split = terms.label_steering.as_ref();
         let members: Vec<_> = pool
             .members()
             .map(|(id, origin)| {
+                let of_member = ward.member(id, &vitals);
+                of_member.set_name(if origin.name.is_empty() { &origin.address } else { &origin.name });
                 let member = Member {
                     pool: pool.id,
                     id,
@@ -263,7 +273,7 @@ impl PlannedPool {
                     value: split.and_then(|split| value(origin, &split.key, snapshot)),
                     weight: origin.weight,
                     admission: admission(origin, drain),
-                    vitals: ward.member(id, &vitals),
+                    vitals: of_member,
                 };
                 Arc::new(member)
             })

@@ -8,11 +8,16 @@ use jiff::Timestamp;
 
 use crate::health::{Failure, Passive, Standing, Verdict, share};
 use crate::tally::Tally;
+use crate::news::{Back, News, Out, Who};
 
 /// What is known of one member at this node right now. Each request reads it; whoever learns something writes it.
 #[derive(Debug)]
 pub struct Vitals {
     pool: Arc<PoolVitals>,
+    /// For people.
+    name: Mutex<Box<str>>,
+    /// Somebody has told what is known of it.
+    is_known: AtomicBool,
     /// Its tunnel has a connection, or it needs none.
     is_linked: AtomicBool,
     /// As far as its monitor says.
@@ -25,6 +30,8 @@ pub struct Vitals {
     /// Requests whose answers have not ended yet, those without an answer included.
     open: AtomicU32,
     answered: Tally,
+    /// It was told that it is out, because of what visitors' requests met.
+    is_told_out: AtomicBool,
     passive: Mutex<Passive>,
 }
 
@@ -39,9 +46,21 @@ pub(crate) struct PoolVitals {
     spare: AtomicU32,
     /// Until when those are out that were.
     out: Mutex<Vec<Timestamp>>,
+    /// For people.
+    name: Mutex<Box<str>>,
+    news: Arc<News>,
 }
 
 impl PoolVitals {
+    /// What becomes of its members is told there.
+    pub(crate) fn new(news: Arc<News>) -> Self {
+        Self { news, ..Self::default() }
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        set(&self.name, name);
+    }
+
     pub(crate) fn outstanding(&self) -> u32 {
         self.outstanding.load(Relaxed)
     }
@@ -81,6 +100,8 @@ impl Vitals {
     pub(crate) fn new(pool: Arc<PoolVitals>) -> Self {
         Self {
             pool,
+            name: Mutex::default(),
+            is_known: AtomicBool::new(false),
             is_linked: AtomicBool::new(true),
             is_answering: AtomicBool::new(true),
             out_until: AtomicI64::new(i64::MIN),
@@ -88,8 +109,13 @@ impl Vitals {
             outstanding: AtomicU32::new(0),
             open: AtomicU32::new(0),
             answered: Tally::default(),
+            is_told_out: AtomicBool::new(false),
             passive: Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        set(&self.name, name);
     }
 
     /// Whether visitors are led there.
@@ -121,6 +147,19 @@ impl Vitals {
     /// Requests that it answered at this node.
     pub(crate) fn answered(&self) -> &Tally {
         &self.answered
+    /// Whether there is a way to it, and whether its monitor says that it answers, with the reason if not. Who was away before anybody
+    /// told of it is not one who comes back.
+    pub(crate) fn learn(&self, is_linked: bool, is_answering: bool, reason: Option<&str>, now: Timestamp) {
+        let is_known = self.is_known.swap(true, Relaxed);
+        let at = if is_known { now } else { Timestamp::UNIX_EPOCH };
+        self.set_linked(is_linked, at);
+        if !self.set_answering(is_answering, at) {
+            return;
+        }
+        self.tell(|news, who| match is_answering {
+            true => news.back(who, Back::Monitor),
+            false => news.out_by_monitor(who, reason),
+        });
     }
 
     /// Whether there is a way to it.
@@ -129,10 +168,11 @@ impl Vitals {
         self.note_return(!was && is_linked, now);
     }
 
-    /// What its monitor says.
-    pub(crate) fn set_answering(&self, is_answering: bool, now: Timestamp) {
+    /// What its monitor says; answers whether it said otherwise before.
+    pub(crate) fn set_answering(&self, is_answering: bool, now: Timestamp) -> bool {
         let was = self.is_answering.swap(is_answering, Relaxed);
         self.note_return(!was && is_answering, now);
+        was != is_answering
     }
 
     fn note_return(&self, is_back: bool, now: Timestamp) {
@@ -141,8 +181,17 @@ impl Vitals {
         }
     }
 
+    fn good(&self, now: Timestamp) {
+        lock(&self.passive).good(now);
+        // Where nobody else is, it is asked while it is out, too.
+        let is_in = self.out_until.load(Relaxed) <= now.as_millisecond();
+        if is_in && self.is_told_out.load(Relaxed) && self.is_told_out.swap(false, Relaxed) {
+            self.tell(|news, who| news.back(who, Back::Answers));
+        }
+    }
+
     fn bad(&self, now: Timestamp) {
-        self.judge(|passive| {
+        self.judge(Out::BadAnswers, now, |passive| {
             let verdict = passive.bad(now, || self.pool.may_go(now));
             if let Verdict::OutUntil(until) = verdict {
                 self.pool.gone(until);
@@ -151,11 +200,18 @@ impl Vitals {
         });
     }
 
-    fn judge(&self, judge: impl FnOnce(&mut Passive) -> Verdict) {
+    fn judge(&self, why: Out, now: Timestamp, judge: impl FnOnce(&mut Passive) -> Verdict) {
         let verdict = judge(&mut lock(&self.passive));
         if let Verdict::OutUntil(until) = verdict {
             self.out_until.store(until.as_millisecond(), Relaxed);
+            self.is_told_out.store(true, Relaxed);
+            self.tell(|news, who| news.out(who, why, until.duration_since(now).unsigned_abs()));
         }
+    }
+
+    fn tell(&self, tell: impl FnOnce(&News, Who<'_>)) {
+        let (pool, member) = (lock(&self.pool.name).clone(), lock(&self.name).clone());
+        tell(&self.pool.news, Who { pool: &pool, member: &member });
     }
 }
 
@@ -180,10 +236,7 @@ impl UnderWay {
         let vitals = &*self.vitals;
         vitals.answered.count(now);
         if !status.is_server_error() {
-            return vitals.judge(|passive| {
-                passive.good(now);
-                Verdict::Stays
-            });
+            return vitals.good(now);
         }
         vitals.bad(now);
     }
@@ -192,7 +245,7 @@ impl UnderWay {
     pub fn failed(&mut self, failure: Failure, now: Timestamp) {
         self.settle();
         match failure {
-            Failure::Connect => self.vitals.judge(|passive| passive.unreached(now)),
+            Failure::Connect => self.vitals.judge(Out::Unreached, now, |passive| passive.unreached(now)),
             Failure::Reset | Failure::Late => self.vitals.bad(now),
         }
     }
@@ -210,6 +263,14 @@ impl Drop for UnderWay {
         self.settle();
         self.vitals.open.fetch_sub(1, Relaxed);
         self.vitals.pool.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Most names stay what they are.
+fn set(name: &Mutex<Box<str>>, new: &str) {
+    let mut name = lock(name);
+    if **name != *new {
+        *name = new.into();
     }
 }
 
@@ -293,6 +354,47 @@ mod tests {
         // Told again, it is no return.
         member.set_answering(true, after(32));
         assert_eq!(member.standing(after(32)), Standing::Well(1.0));
+    }
+
+    /// What was counted of members: out by requests that could not reach it, by bad answers and by monitors; back by answers and by
+    /// monitors.
+    fn counted(vitals: &Vitals) -> Vec<u64> {
+        let text = vitals.pool.news.text();
+        let rows = text.lines().filter(|line| line.starts_with("snicket_balance_members_"));
+        rows.map(|row| row.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn who_is_out_and_back_is_told_once() {
+        let members = members(2);
+        let member = &members[0];
+        let fail = |now| UnderWay::new(member.clone()).failed(Failure::Connect, now);
+        (0..10).for_each(|_| fail(NOW));
+        assert_eq!(counted(member), [1, 0, 0, 0, 0]);
+        // Nobody else is there: that it answers while it is out brings it back no sooner.
+        answer(member, StatusCode::OK, after(1));
+        assert_eq!(counted(member), [1, 0, 0, 0, 0]);
+        (0..3).for_each(|_| answer(member, StatusCode::NOT_FOUND, after(5)));
+        assert_eq!(counted(member), [1, 0, 0, 1, 0]);
+        (0..20).for_each(|_| answer(member, StatusCode::BAD_GATEWAY, after(30)));
+        assert_eq!(counted(member), [1, 1, 0, 1, 0]);
+        for is_up in [true, false, false, true, true] {
+            member.learn(true, is_up, None, after(40));
+        }
+        assert_eq!(counted(member), [1, 1, 1, 1, 1]);
+        // A way that comes and goes is told by the tunnel.
+        [true, false, true].into_iter().for_each(|is_linked| member.learn(is_linked, true, None, after(41)));
+        assert_eq!(counted(member), [1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn who_was_away_before_anybody_knew_of_it_comes_with_all_its_weight_and_later_slowly() {
+        let members = members(2);
+        members[0].learn(false, true, None, NOW);
+        members[0].learn(true, true, None, after(1));
+        assert_eq!(members[0].standing(after(1)), Standing::Well(0.1));
+        members[1].learn(true, true, None, NOW);
+        assert_eq!(members[1].standing(NOW), Standing::Well(1.0));
     }
 
     #[test]

@@ -318,7 +318,7 @@ async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_conn
     let _fresh = stop.clone().drop_guard();
     tokio::spawn(prober::keep_fresh(registry.clone(), board.clone(), stop));
     let snapshot = registry.snapshot();
-    let plan = board.plan(&snapshot, snapshot.balancer_of("shop.test").unwrap());
+    let plan = board.plan(&snapshot, snapshot.balancer_of("shop.test").unwrap(), Timestamp::now());
     let is_down = || {
         let standing = plan.members().next().unwrap().vitals().standing(Timestamp::now());
         standing == balance::Standing::Down

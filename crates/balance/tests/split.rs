@@ -59,7 +59,7 @@ impl Rig {
 
     fn plan(&self) -> Arc<Plan> {
         let snapshot = self.registry.snapshot();
-        self.board.plan(&snapshot, snapshot.load_balancer(self.balancer).unwrap())
+        self.board.plan(&snapshot, snapshot.load_balancer(self.balancer).unwrap(), NOW)
     }
 }
 

@@ -147,6 +147,7 @@ impl Edge {
             metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board), members_of.clone());
         let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone(), Arc::clone(&board)))
             .route("/metrics", get(counted));
+get(metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board))));
 
         // From here on nothing can fail any more.
         let limits = config.limits;
@@ -295,6 +296,7 @@ fn metrics_of(
             metrics.ordered(tally);
         }
         std::future::ready(metrics.text() + &members::text(&board, &registry.snapshot()))
+        std::future::ready(metrics.text() + &board.news().text())
     }
 }
 

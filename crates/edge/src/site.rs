@@ -16,6 +16,7 @@ use geo::{Country, Geography};
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
+use jiff::Timestamp;
 use registry::{LoadBalancer, Registry, Snapshot, Versioned};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -213,7 +214,7 @@ impl Site {
         caller: Caller,
         order: &mut Order,
     ) -> Result<Response<Body>, Failure> {
-        let plan = self.board.plan(snapshot, balancer);
+        let plan = self.board.plan(snapshot, balancer, Timestamp::now());
         let zone = snapshot.zone(balancer.zone).map(|zone| &zone.value);
         let ways = Ways {
             tunnels: &self.tunnels,

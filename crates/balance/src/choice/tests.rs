@@ -29,7 +29,7 @@ async fn plan(pools: &[Value], terms: impl FnOnce(&[PoolId]) -> Value) -> Arc<Pl
     whole.as_object_mut().unwrap().extend(terms);
     let balancer = registry.create_load_balancer(NOW, zone, serde_json::from_value(whole).unwrap()).await.unwrap();
     let snapshot = registry.snapshot();
-    Board::default().plan(&snapshot, snapshot.load_balancer(balancer.id).unwrap())
+    Board::default().plan(&snapshot, snapshot.load_balancer(balancer.id).unwrap(), NOW)
 }
 
 /// A pool of so many members, whose addresses end with 0 and on, and begin with the pool's number.
@@ -68,7 +68,7 @@ fn all(plan: &Plan, visitor: &Visitor<'_>, random: u64) -> Vec<(u8, u8)> {
 fn down(plan: &Plan, wanted: (u8, u8), is_down: bool) {
     let member = plan.members().find(|member| place(member) == wanted).unwrap();
     // Long ago, so that who comes back has all of its weight.
-    member.vitals.set_answering(!is_down, Timestamp::UNIX_EPOCH);
+    let _ = member.vitals.set_answering(!is_down, Timestamp::UNIX_EPOCH);
 }
 
 fn suspect(plan: &Plan, wanted: (u8, u8)) {

@@ -22,8 +22,10 @@ pub(super) struct Leading {
 impl Members for Leading {
     fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot, asker: &Asker) -> Lead {
         let Some(balancer) = snapshot.load_balancer(balancer.id) else { return Lead::default() };
+        let now = Timestamp::now();
         let plan = self.board.plan(snapshot, balancer);
         let whose = plan.whose_place(asker.subnet.is_some());
+balancer, now);
         let (at, scope) = match (whose, asker.subnet) {
             (Whose::Network, Some(subnet)) => (self.geography.of(subnet.address), Some(subnet.prefix)),
             (Whose::Resolver, _) => (self.geography.of(asker.address), None),
@@ -37,7 +39,7 @@ impl Members for Leading {
             place: at.place,
             headers: &HeaderMap::new(),
         };
-        let mut walk = plan.walk(&visitor, Timestamp::now(), rand::random());
+        let mut walk = plan.walk(&visitor, now, rand::random());
         let mut members = Vec::new();
         let mut first = None;
         // Nobody but the edge knows the way through a tunnel.

@@ -93,6 +93,13 @@ impl Balanced {
         self.edge.visitor()
     }
 
+    /// What the edge has counted.
+    async fn count(&self, metric: &str) -> u64 {
+        let metrics = Visitor::plain(self.edge.api()).get("/metrics").await.text();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok());
+        count.unwrap_or_else(|| panic!("{metric} is not in {metrics}"))
+    }
+
     /// The statuses of so many requests one after the other.
     async fn visits(&self, count: usize) -> Vec<u16> {
         let mut statuses = Vec::new();
@@ -154,9 +161,12 @@ async fn members_at_addresses_share_and_one_that_dies_fails_nobody() {
     let posted = balanced.visitor().post(&balanced.url("/echo"), "form").await;
     assert_eq!((posted.status, posted.text().contains("form")), (200, true), "nobody has seen it where nobody listens");
 
-    let metrics = Visitor::plain(balanced.edge.api()).get("/metrics").await.text();
-    let retried = metrics.lines().find_map(|line| line.strip_prefix("snicket_edge_retries_total{why=\"origin\"} "));
-    assert!(retried.is_some_and(|count| count != "0"), "{retried:?}");
+    assert!(balanced.count("snicket_edge_retries_total{why=\"origin\"}").await > 0);
+    assert!(balanced.count("snicket_balance_retries_total{verdict=\"granted\"}").await > 0);
+    assert_eq!(balanced.count("snicket_balance_retries_total{verdict=\"refused\"}").await, 0);
+    assert_eq!(balanced.count("snicket_balance_members_out_total{why=\"unreached\"}").await, 1);
+    let log = balanced.edge.process.stderr();
+    assert_eq!(log.lines().filter(|line| line.contains("a member is out")).count(), 1, "{log}");
     drop(other);
     let _back = Origin::start_on(address).await;
     assert_eq!(balanced.visits(1).await, [200], "who comes back is asked when nobody else is there");
@@ -316,11 +326,20 @@ async fn whoever_answers_its_monitor_badly_is_out_until_it_answers_well() {
     let seen = moody.requests();
     assert_eq!(balanced.visits(20).await, [200; 20]);
     assert_eq!(moody.requests(), seen);
+    assert_eq!(balanced.count("snicket_balance_members_out_total{why=\"monitor\"}").await, 1);
 
     moody.mood.send_replace(WELL);
     is([true, true]).await;
     // It comes back slowly, so not at once.
     until(LIMIT, "it is asked again", async || balanced.visits(1).await == [200] && moody.requests() > seen).await;
+    assert_eq!(balanced.count("snicket_balance_members_back_total{why=\"monitor\"}").await, 1);
+    let log = balanced.edge.process.stderr();
+    for told in ["a member is out", "a member is back"] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(told)).collect();
+        let [line] = lines[..] else { panic!("{told} is told {} times: {log}", lines.len()) };
+        assert!(line.contains("web") && line.contains("monitor"), "{line}");
+    }
+    assert!(log.contains("500"), "the reason is told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
