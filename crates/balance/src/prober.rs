@@ -2,6 +2,7 @@
 
 mod grpc;
 mod herald;
+mod icmp;
 mod question;
 mod rounds;
 mod tls;
@@ -9,7 +10,7 @@ mod web;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,12 @@ pub trait Reach: Send + Sync + 'static {
         host: &'a str,
         port: u16,
     ) -> BoxFuture<'a, Result<Box<dyn ByteStream>, Box<str>>>;
+
+    /// The addresses of a member that needs no tunnel, as far as they may be asked.
+    ///
+    /// # Errors
+    /// Why there is none, in a sentence for people.
+    fn addresses<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Vec<IpAddr>, Box<str>>>;
 }
 
 /// [`Reach::connect`] to what needs no tunnel: straight there.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -104,6 +104,13 @@ impl Reach for Direct {
             return Box::pin(ready(Err("the network is unreachable".into())));
         }
         Box::pin(async move { prober::dial(target, port).await.map_err(|problem| problem.to_string().into()) })
+    }
+
+    fn addresses<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Vec<IpAddr>, Box<str>>> {
+        Box::pin(ready(match target {
+            Target::Address(address, _) => Ok(vec![*address]),
+            Target::Name(..) | Target::Tunnel(_) => Err("it has no address".into()),
+        }))
     }
 }
 
@@ -302,6 +309,53 @@ async fn grpc_wants_a_service_that_says_it_serves() {
     until(LIMIT, "it serves no more", async || !node.first(shop).is_well()).await;
 }
 
+/// Whether this machine lets us send echoes at all.
+fn may_ping() -> bool {
+    let open = |kind| socket2::Socket::new(socket2::Domain::IPV4, kind, Some(socket2::Protocol::ICMPV4));
+    open(socket2::Type::DGRAM).or_else(|_| open(socket2::Type::RAW)).is_ok()
+}
+
+#[tokio::test]
+async fn who_answers_an_echo_is_up_and_where_none_may_be_sent_nothing_is_known() {
+    let node = Node::start().await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let open = socket.local_addr().unwrap().port();
+    let closed = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let ping = node.pool("ping", json!({ "type": "icmp_ping" }), json!([{ "address": "127.0.0.1" }])).await;
+    let at = |port| json!([{ "address": "127.0.0.1", "port": port }]);
+    let taken = node.pool("taken", json!({ "type": "udp_icmp" }), at(open)).await;
+    let refused = node.pool("refused", json!({ "type": "udp_icmp" }), at(closed)).await;
+    if !may_ping() {
+        for pool in [ping, taken, refused] {
+            until(LIMIT, "it is said why", async || node.first(pool).unasked.is_some()).await;
+            let member = node.first(pool);
+            assert!(member.is_well() && member.probe.is_none());
+            assert!(member.unasked.unwrap().contains("ping_group_range"));
+        }
+        return;
+    }
+    for pool in [ping, taken] {
+        assert_eq!(node.known(pool).await, (true, None, None));
+    }
+    if std::net::UdpSocket::bind("[::1]:0").is_ok() {
+        let ping = node.pool("ping6", json!({ "type": "icmp_ping" }), json!([{ "address": "::1" }])).await;
+        assert_eq!(node.known(ping).await, (true, None, None));
+    }
+    let (is_up, reason, _) = node.known(refused).await;
+    assert!(!is_up && reason.as_ref().unwrap().contains("takes no datagrams"), "{reason:?}");
+}
+
+#[tokio::test]
+async fn no_echo_passes_through_a_tunnel_and_that_is_no_verdict() {
+    let node = Node::start().await;
+    let (tunnel, origin) = node.tunnel_origin().await;
+    let pool = node.pool("a", json!({ "type": "icmp_ping" }), json!([origin])).await;
+    let _connection = node.registry.connect(connection(tunnel));
+    until(LIMIT, "it is said why", async || node.first(pool).unasked.is_some()).await;
+    let member = node.first(pool);
+    assert!(member.is_well() && member.probe.is_none() && member.unasked.unwrap().contains("tunnel"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_behind_a_tunnel_is_asked_through_it_and_only_while_it_has_a_connection() {
     let node = Node::start().await;
@@ -414,4 +468,33 @@ async fn a_node_that_is_cut_off_is_outvoted() {
     let failed = async || nodes.iter().all(|node| !node.first(pool).is_well());
     until(LIMIT, "nobody has a good answer of it", failed).await;
     assert_eq!(voices(&nodes[0]).map(|(_, all)| all), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_behind_a_tunnel_is_asked_only_by_the_node_that_has_its_connection() {
+    let engine = Arc::new(Embedded::in_memory().unwrap());
+    let nodes =
+        [Node::of(engine.clone(), false).await, Node::of(engine.clone(), false).await, Node::of(engine, false).await];
+    let all = async || nodes.iter().all(|node| node.registry.snapshot().nodes().count() == 3);
+    until(LIMIT, "all nodes know each other", all).await;
+    let (tunnel, behind) = nodes[0].tunnel_origin().await;
+    let _connection = nodes[0].registry.connect(connection(tunnel));
+    let linked = async || nodes.iter().all(|node| node.registry.snapshot().is_connected(tunnel));
+    until(LIMIT, "all nodes know of the connection", linked).await;
+    let app = App::start(None).await;
+    let beside = json!({ "address": app.address.ip().to_string(), "port": app.address.port() });
+    let pool = nodes[0].pool("a", json!({}), json!([behind, beside])).await;
+    let voices = |node: &Node| -> Vec<_> {
+        let health = node.registry.snapshot().health(pool);
+        let members = health.into_iter().flat_map(|health| health.members);
+        members.map(|member| member.probe.map(|probe| probe.voices)).collect()
+    };
+    let told = async || nodes.iter().all(|node| voices(node) == [Some((1, 1)), Some((3, 3))]);
+    until(LIMIT, "one asks through the tunnel, and three beside it", told).await;
+    // Each of them has asked again by now.
+    let rounds = app.asked.lock().unwrap().len() + 6;
+    until(LIMIT, "all have asked twice more", async || app.asked.lock().unwrap().len() >= rounds).await;
+    assert!(told().await);
+    let asked = nodes.each_ref().map(|node| node.tunnel.asked.lock().unwrap().len());
+    assert!(asked[0] > 0 && asked[1..] == [0, 0], "{asked:?}");
 }

@@ -1,5 +1,6 @@
 //! How questions about the health of members reach them: by the ways that visitors take.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent::Directs;
@@ -63,6 +64,17 @@ impl Reach for Ways {
                     let stream = live.connect_stream(&request).await.map_err(told)?;
                     Ok(Box::new(stream) as Box<dyn ByteStream>)
                 }
+            }
+        }
+        .boxed()
+    }
+
+    fn addresses<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Vec<IpAddr>, Box<str>>> {
+        async move {
+            match target {
+                Target::Address(address, _) => self.directs.addresses(&address.to_string()).await.map_err(told),
+                Target::Name(name, _) => self.directs.addresses(name).await.map_err(told),
+                Target::Tunnel(_) => Err("it is behind a tunnel".into()),
             }
         }
         .boxed()

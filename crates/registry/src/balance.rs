@@ -26,7 +26,8 @@ use crate::{CommitError, Hostname, LoadBalancerId, PoolId};
 
 pub(crate) use change::take_turn;
 pub(crate) use health::agreed;
-pub use health::{HealthChange, Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
+pub use health::{HealthChange, Link, pub use health::{Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
+pub(crate) use health::{agreed, unasked};
 pub use joining::Joined;
 pub use label_steering::LabelSteering;
 pub use load_balancer::{LoadBalancer, LoadBalancerTerms};

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -149,6 +149,13 @@ impl Dial {
         };
         let connected = self.in_time(async { self.tuned(connect.await?) }).await;
         connected.map_err(|error| self.failure(&error, &format!("{host}:{port}"), false))
+    }
+
+    /// The addresses of a host that may be dialled.
+    pub(super) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ConnectFailure> {
+        let found = self.in_time(async { self.permitted(eyeballs::resolve(host, 0).await?) }).await;
+        let found = found.map_err(|error| self.failure(&error, host, false))?;
+        Ok(found.iter().map(SocketAddr::ip).collect())
     }
 
     /// Connects to one of these addresses of `name`.

@@ -105,6 +105,15 @@ impl Directs {
         dial.host(host, port, None).await.map_err(|ConnectFailure(error)| error)
     }
 
+    /// The addresses of an origin, as far as they may be asked.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, OriginError> {
+        let dial = Dial::new(&options(Security::Plain)).only(Some(Arc::clone(&self.permits)));
+        dial.resolve(host).await.map_err(|ConnectFailure(error)| error)
+    }
+
     fn origin(&self, place: &Place) -> Result<Arc<HttpOrigin>, OriginError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { trust, origins } = &mut *known;

@@ -71,7 +71,7 @@ impl ShownMember {
         Self {
             healthy: member.is_well(),
             rtt: probe.and_then(|probe| probe.time).map(|time| format!("{}ms", time.as_millis())),
-            failure_reason: member.reason().unwrap_or("No failures").to_owned(),
+            failure_reason: member.reason().or(member.unasked.as_deref()).unwrap_or("No failures").to_owned(),
             response_code: probe.and_then(|probe| probe.code),
             link: member.link.map(|link| word(link.is_up)),
             probe: probe.map_or("unknown", |probe| word(probe.is_up)),

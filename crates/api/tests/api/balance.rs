@@ -453,7 +453,8 @@ async fn the_health_of_a_pool_is_shown_by_pop_with_reason_and_since_when() {
     let member = edge.registry.snapshot().pool(id).unwrap().members().next().unwrap().0;
     let reason = Some("HTTP 500 instead of 200".into());
     let since = Timestamp::UNIX_EPOCH;
-    let told = MemberReport { member, is_up: false, since, reason, code: Some(500), millis: Some(12) };
+    let told =
+        MemberReport { member, is_up: false, since, reason, code: Some(500), millis: Some(12), is_unasked: false };
     edge.registry.report_health(PoolReport { pool: id, members: vec![told] });
     let health = edge.get(&format!("{path}/health")).await.result();
     let shown = json!({ "healthy": false, "failure_reason": "HTTP 500 instead of 200", "probe": "down", "response_code": 500,

@@ -263,6 +263,7 @@ fn previewed(pool: &Pool, monitor: &MonitorTerms) -> PoolReport {
         reason: reason(at % 2 == 0),
         code: None,
         millis: None,
+        is_unasked: false,
     };
     PoolReport { pool: pool.id, members: pool.members().enumerate().map(member).collect() }
 }

@@ -41,6 +41,8 @@ pub struct Judge {
     /// Questions of the present round that failed.
     failed: u32,
     latest: Option<Outcome>,
+    /// It could not be asked, since when and why.
+    unasked: Option<(Timestamp, Box<str>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +61,13 @@ impl Judge {
             is_streak_up: true,
             failed: 0,
             latest: agreed.map(outcome),
+            unasked: None,
         }
     }
 
     /// It was asked, as its monitor says now.
     pub fn asked(&mut self, monitor: &MonitorTerms, outcome: Outcome, now: Timestamp) -> Next {
+        self.unasked = None;
         let is_up = outcome.problem.is_none();
         if !is_up && self.failed < monitor.retries {
             self.failed += 1;
@@ -75,6 +79,13 @@ impl Judge {
         if self.verdict.is_none_or(|verdict| verdict.is_up == is_up) {
             self.latest = Some(outcome);
         }
+        Next::Later
+    }
+
+    /// It could not be asked, for this reason: nothing is known of it.
+    pub fn unasked(&mut self, reason: Box<str>, now: Timestamp) -> Next {
+        let since = self.unasked.as_ref().map_or(now, |(since, _)| *since);
+        *self = Self { unasked: Some((since, reason)), ..Self::new(None) };
         Next::Later
     }
 
@@ -94,16 +105,30 @@ impl Judge {
 
     /// What it is told to be; `None` as long as nothing is known.
     pub fn report(&self, member: MemberId) -> Option<MemberReport> {
+        if let Some((since, reason)) = &self.unasked {
+            let (since, reason) = (*since, Some(short(reason)));
+            return Some(MemberReport {
+                member,
+                is_up: true,
+                since,
+                reason,
+                code: None,
+                millis: None,
+                is_unasked: true,
+            });
+        }
         let Verdict { is_up, since } = self.verdict?;
         let latest = self.latest.as_ref();
         let millis =
             latest.and_then(|latest| latest.time).map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
-        let reason = latest.and_then(|latest| latest.problem.as_deref()).map(|reason| {
-            let most = MemberReport::MAX_REASON_BYTES;
-            reason[..reason.floor_char_boundary(most)].into()
-        });
-        Some(MemberReport { member, is_up, since, reason, code: latest.and_then(|latest| latest.code), millis })
+        let reason = latest.and_then(|latest| latest.problem.as_deref()).map(short);
+        let code = latest.and_then(|latest| latest.code);
+        Some(MemberReport { member, is_up, since, reason, code, millis, is_unasked: false })
     }
+}
+
+fn short(reason: &str) -> Box<str> {
+    reason[..reason.floor_char_boundary(MemberReport::MAX_REASON_BYTES)].into()
 }
 
 #[cfg(test)]
@@ -130,6 +155,23 @@ mod tests {
 
     fn is_up(judge: &Judge) -> Option<bool> {
         judge.report("0123456789abcdef".parse().unwrap()).map(|report| report.is_up)
+    }
+
+    #[test]
+    fn of_one_that_cannot_be_asked_nothing_is_known() {
+        let (member, monitor) = ("0123456789abcdef".parse().unwrap(), monitor(0, 0, 0));
+        let mut judge = Judge::new(None);
+        judge.asked(&monitor, outcome(false), at(1));
+        judge.unasked("no right".into(), at(2));
+        assert_eq!(judge.unasked("no right".into(), at(3)), Next::Later);
+        let told = judge.report(member).unwrap();
+        assert_eq!(
+            (told.is_up, told.is_unasked, told.since, told.reason.as_deref()),
+            (true, true, at(2), Some("no right"))
+        );
+        judge.asked(&monitor, outcome(true), at(4));
+        let told = judge.report(member).unwrap();
+        assert_eq!((told.is_up, told.is_unasked, told.since), (true, false, at(4)));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms
     let exchange = exchange(asker, &door, request).await?;
     let (head, body) = exchange.response.into_parts();
     let status = head.status.as_u16();
-    let fault = |reason: String| Problem { reason: reason.into(), code: Some(status) };
+    let fault = |reason: String| Problem { code: Some(status), ..reason.into() };
     if status != 200 {
         return Err(fault(format!("HTTP {status} instead of gRPC")));
     }

@@ -30,8 +30,8 @@ impl Herald {
     }
 }
 
-fn verdicts(report: &PoolReport) -> impl Iterator<Item = (registry::MemberId, bool, Timestamp)> {
-    report.members.iter().map(|member| (member.member, member.is_up, member.since))
+fn verdicts(report: &PoolReport) -> impl Iterator<Item = (registry::MemberId, bool, bool, Timestamp)> {
+    report.members.iter().map(|member| (member.member, member.is_up, member.is_unasked, member.since))
 }
 
 /// Whether something is otherwise that somebody may want to know; the verdicts are the same.
@@ -61,7 +61,15 @@ mod tests {
 
     fn report(is_up: bool, since: i64, millis: u32) -> PoolReport {
         let member = "0123456789abcdef".parse().unwrap();
-        let told = MemberReport { member, is_up, since: at(since), reason: None, code: None, millis: Some(millis) };
+        let told = MemberReport {
+            member,
+            is_up,
+            since: at(since),
+            reason: None,
+            code: None,
+            millis: Some(millis),
+            is_unasked: false,
+        };
         PoolReport { pool: PoolId::from_bytes([1; 16]), members: vec![told] }
     }
 

@@ -6,7 +6,7 @@ use registry::{MonitorTerms, MonitorType, Origin};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, timeout};
 
-use super::{Asker, grpc, web};
+use super::{Asker, grpc, icmp, web};
 use crate::health::Outcome;
 use crate::plan::Target;
 
@@ -28,11 +28,20 @@ pub(super) type Answer = Result<Option<u16>, Problem>;
 pub(super) struct Problem {
     pub(super) reason: Box<str>,
     pub(super) code: Option<u16>,
+    /// It could not be asked, which says nothing about it.
+    pub(super) is_unasked: bool,
+}
+
+impl Problem {
+    /// It cannot be asked, and why.
+    pub(super) fn unasked(reason: impl Into<Box<str>>) -> Self {
+        Self { is_unasked: true, ..reason.into().into() }
+    }
 }
 
 impl<T: Into<Box<str>>> From<T> for Problem {
     fn from(reason: T) -> Self {
-        Self { reason: reason.into(), code: None }
+        Self { reason: reason.into(), code: None, is_unasked: false }
     }
 }
 
@@ -64,7 +73,10 @@ impl Subject {
 }
 
 /// Asks once. Takes no longer than the monitor says.
-pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms) -> Outcome {
+///
+/// # Errors
+/// Why it cannot be asked, which says nothing about it.
+pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms) -> Result<Outcome, Box<str>> {
     let asked = Instant::now();
     let limit = Duration::from_secs(monitor.timeout.into());
     let answer = timeout(limit, async {
@@ -73,13 +85,17 @@ pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms
             MonitorType::Grpc | MonitorType::Grpcs => grpc::ask(asker, subject, monitor).await,
             MonitorType::Tcp => connect(asker, subject, monitor).await,
             MonitorType::Smtp => greeting(asker, subject, monitor).await,
-            MonitorType::UdpIcmp | MonitorType::IcmpPing => Err("nodes do not ask in this way".into()),
+            MonitorType::UdpIcmp => icmp::datagram(asker, subject, monitor).await,
+            MonitorType::IcmpPing => icmp::ping(asker, subject).await,
         }
     });
     let answer = answer.await.unwrap_or_else(|_| Err(format!("no answer within {} s", monitor.timeout).into()));
     match answer {
-        Ok(code) => Outcome { problem: None, code, time: Some(asked.elapsed()) },
-        Err(Problem { reason, code }) => Outcome { problem: Some(reason), code, time: code.map(|_| asked.elapsed()) },
+        Ok(code) => Ok(Outcome { problem: None, code, time: Some(asked.elapsed()) }),
+        Err(Problem { reason, is_unasked: true, .. }) => Err(reason),
+        Err(Problem { reason, code, .. }) => {
+            Ok(Outcome { problem: Some(reason), code, time: code.map(|_| asked.elapsed()) })
+        }
     }
 }
 

@@ -6,9 +6,7 @@ use futures_util::future::ready;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use rand::Rng as _;
-use registry::{
-    MemberId, MemberReport, MonitorTerms, MonitorType, Pool, PoolId, PoolReport, Registry, Revision, Snapshot,
-};
+use registry::{MemberId, MemberReport, MonitorTerms, Pool, PoolId, PoolReport, Registry, Revision, Snapshot};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -121,10 +119,6 @@ impl Rounds {
 
     /// Asks each member for whom it is time once, or as often as it takes.
     async fn round(&mut self, registry: &Registry, terms: &Terms, is_time: impl Fn(MemberId) -> bool) {
-        // They need sockets that a node has no right to as a rule.
-        if matches!(terms.monitor.kind, MonitorType::UdpIcmp | MonitorType::IcmpPing) {
-            return;
-        }
         let snapshot = registry.snapshot();
         let known = snapshot.health(self.pool);
         let order: Vec<MemberId> = terms.pool.members().map(|(id, _)| id).collect();
@@ -176,7 +170,11 @@ async fn asked(asker: &Asker, subject: &Subject, monitor: &MonitorTerms, mut jud
         let Ok(place) = asker.places.acquire().await else { return judge };
         let outcome = ask(asker, subject, monitor).await;
         drop(place);
-        if judge.asked(monitor, outcome, Timestamp::now()) == Next::Later {
+        let next = match outcome {
+            Ok(outcome) => judge.asked(monitor, outcome, Timestamp::now()),
+            Err(reason) => judge.unasked(reason, Timestamp::now()),
+        };
+        if next == Next::Later {
             return judge;
         }
     }

@@ -68,7 +68,7 @@ pub(super) async fn ask(asker: &Asker, subject: &Subject, monitor: &MonitorTerms
 
 async fn judge(monitor: &MonitorTerms, exchange: Exchange) -> Answer {
     let status = exchange.response.status().as_u16();
-    let fault = |reason: String| Problem { reason: reason.into(), code: Some(status) };
+    let fault = |reason: String| Problem { code: Some(status), ..reason.into() };
     if !is_expected(&monitor.expected_codes, status) {
         return Err(fault(format!("HTTP {status} instead of {}", monitor.expected_codes)));
     }

@@ -40,6 +40,9 @@ pub struct MemberReport {
     /// From question to answer, in milliseconds.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub millis: Option<u32>,
+    /// It could not be asked, for the reason; the rest says nothing about it then.
+    #[serde(rename = "q", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unasked: bool,
 }
 
 impl MemberReport {
@@ -65,6 +68,8 @@ pub struct MemberHealth {
     pub link: Option<Link>,
     /// Whether it answers, as most of those say who ask it; `None`: nobody asks, or nobody knows yet.
     pub probe: Option<Probe>,
+    /// Why nobody can ask it as its monitor says, if that is why nothing is known.
+    pub unasked: Option<Box<str>>,
 }
 
 /// Whether the tunnel of a member has a connection.
@@ -135,8 +140,7 @@ impl MemberHealth {
 /// What most of those say who report of a member. Where as many say the one as the other, it answers: whoever cannot reach it may be
 /// the one who is cut off.
 pub(crate) fn agreed(member: MemberId, reports: &[(NodeId, Arc<PoolReport>)]) -> Option<Probe> {
-    let told = reports.iter().filter_map(|(_, report)| report.members.iter().find(|told| told.member == member));
-    let told: Vec<&MemberReport> = told.collect();
+    let told: Vec<&MemberReport> = told_of(member, reports).filter(|told| !told.is_unasked).collect();
     let downs = told.iter().filter(|told| !told.is_up).count();
     let is_up = downs * 2 <= told.len();
     let mut majority: Vec<_> = told.iter().copied().filter(|told| told.is_up == is_up).collect();
@@ -150,6 +154,15 @@ pub(crate) fn agreed(member: MemberId, reports: &[(NodeId, Arc<PoolReport>)]) ->
     let time = times.get(times.len() / 2).map(|millis| Duration::from_millis((*millis).into()));
     let (reason, code) = (latest.reason.clone(), latest.code);
     Some(Probe { is_up, since, reason, code, time, voices: (majority.len(), told.len()) })
+}
+
+/// Why those cannot ask a member who should.
+pub(crate) fn unasked(member: MemberId, reports: &[(NodeId, Arc<PoolReport>)]) -> Option<Box<str>> {
+    told_of(member, reports).find(|told| told.is_unasked)?.reason.clone()
+}
+
+fn told_of(member: MemberId, reports: &[(NodeId, Arc<PoolReport>)]) -> impl Iterator<Item = &MemberReport> {
+    reports.iter().filter_map(move |(_, report)| report.members.iter().find(|told| told.member == member))
 }
 
 #[cfg(test)]
@@ -174,6 +187,7 @@ mod tests {
                     reason,
                     code,
                     millis: Some(*since as u32),
+                    is_unasked: false,
                 };
                 (NodeId::random(), Arc::new(PoolReport { pool, members: vec![told] }))
             })
@@ -211,7 +225,7 @@ mod tests {
             (link(false, 6), probe(false, 5), false, Some("the tunnel has no connection"), Some(5)),
             (None, probe(false, 5), false, Some("HTTP 500"), Some(5)),
         ] {
-            let health = MemberHealth { id, link, probe };
+            let health = MemberHealth { id, link, probe, unasked: None };
             assert_eq!((health.is_well(), health.reason()), (is_well, reason));
             assert_eq!(health.since(), since.map(at));
         }

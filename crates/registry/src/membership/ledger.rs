@@ -190,6 +190,7 @@ mod tests {
             reason: None,
             code: Some(200),
             millis: Some(3),
+            is_unasked: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::balance::{Link, MemberHealth, PoolHealth, PoolReport, agreed};
+use crate::balance::{Link, MemberHealth, PoolHealth, PoolReport, agreed, unasked};
 use crate::{MemberId, NodeId, Origin, Pool, PoolId, Snapshot};
 
 impl Snapshot {
@@ -50,6 +50,8 @@ impl Snapshot {
             let since = activity.and_then(|seen| if is_up { Some(seen.active_at) } else { seen.inactive_at });
             Link { is_up, since }
         });
-        MemberHealth { id, link, probe: agreed(id, reports) }
+        let probe = agreed(id, reports);
+        let unasked = if probe.is_none() { unasked(id, reports) } else { None };
+        MemberHealth { id, link, probe, unasked }
     }
 }

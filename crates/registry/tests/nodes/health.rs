@@ -15,6 +15,7 @@ fn report(pool: PoolId, told: &[(MemberId, bool)]) -> PoolReport {
         reason: (!is_up).then(|| "HTTP 500 instead of 200".into()),
         code: Some(if *is_up { 200 } else { 500 }),
         millis: Some(12),
+        is_unasked: false,
     };
     PoolReport { pool, members: told.iter().map(member).collect() }
 }
