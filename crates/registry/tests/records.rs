@@ -365,8 +365,52 @@ async fn edits_happen_in_order_and_all_or_none() {
 async fn what_is_exported_is_imported() {
     let (registry, zone) = open().await;
     let long = "x".repeat(600);
+    let noted = |comment: Option<&str>, tags: &[&str], settings| {
+        let record = NewRecord::new(
+            host("n.example.test"),
+            RecordContent::parse(RecordType::Txt, comment.unwrap_or("x"), None, None).unwrap(),
+        );
+        let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        RecordEdit::Create(record.with_notes(comment, &tags, settings).unwrap())
+    };
+    let settings = RecordSettings { flatten_cname: Some(true), ipv4_only: Some(false), ipv6_only: None };
     let edits = [
+        noted(Some("say \"x\"; or cf_tags=not"), &[], RecordSettings::default()),
+        noted(None, &["team:web", "a:b,c", "\n"], settings),
         create("example.test", RecordType::Mx, "10 mx.elsewhere.test"),
+        create("*.example.test", RecordType::Txt, r#""\195\188ber" "a \"b\" \\ c" "\059""#),
+        create("xn--bcher-kva.example.test", RecordType::Aaaa, "2001:db8::1"),
+        create("example.test", RecordType::Cert, "1 2 3 AQID"),
+        create(
+            "example.test",
+            RecordType::Dnskey,
+            "257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ==",
+        ),
+        create("d.example.test", RecordType::Ds, "60485 5 1 2BB183AF5F22588179A53B0A98631FAD1A292118"),
+        create("d.example.test", RecordType::Ns, "ns1.elsewhere.test"),
+        create("example.test", RecordType::Https, "1 . alpn=\"h3,h2\" ipv4hint=\"192.0.2.1\""),
+        create("example.test", RecordType::Svcb, "0 svc.elsewhere.test"),
+        create("example.test", RecordType::Loc, "52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m"),
+        create(
+            "example.test",
+            RecordType::Naptr,
+            "100 10 \"S\" \"SIP+D2U\" \"!^.*$!sip:a@b.test!\" _sip._udp.example.test",
+        ),
+        create("example.test", RecordType::Openpgpkey, "AQID"),
+        create("p.example.test", RecordType::Ptr, "a.example.test"),
+        create("example.test", RecordType::Smimea, "3 0 0 AABBCC"),
+        create(
+            "example.test",
+            RecordType::Sshfp,
+            "4 2 123456789ABCDEF67890123456789ABCDEF67890123456789ABCDEF123456789",
+        ),
+        create(
+            "example.test",
+            RecordType::Tlsa,
+            "3 1 1 D2ABDE240D7CD3EE6B4B28C54DF034B97983A1D16E8A410E4561CB106618E971",
+        ),
+        create("example.test", RecordType::Uri, "10 1 \"https://a.test/%20;x\""),
+        create("w.example.test", RecordType::Cname, "a.example.test"),
         create("a.example.test", RecordType::A, "192.0.2.1"),
         create("a.example.test", RecordType::A, "192.0.2.2"),
         create("*.b.example.test", RecordType::Txt, &long),

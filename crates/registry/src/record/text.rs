@@ -29,18 +29,20 @@ pub(super) fn words(text: &str) -> Result<Vec<Word>, String> {
 pub(super) fn word(text: &str) -> Result<(Word, &str), String> {
     let quoted = text.starts_with('"');
     let mut rest = text.strip_prefix('"').unwrap_or(text);
-    let mut word = String::new();
+    // Escapes are bytes, of which several may make one letter.
+    let mut word = Vec::new();
     loop {
         let Some(next) = rest.chars().next() else {
-            return match quoted {
-                true => Err("a quote (\") is not closed".to_owned()),
-                false => Ok((Word { text: word, quoted }, rest)),
+            return if quoted {
+                Err("a quote (\") is not closed".to_owned())
+            } else {
+                Ok((whole(word, quoted)?, rest))
             };
         };
         match next {
-            '"' if quoted => return Ok((Word { text: word, quoted }, &rest[1..])),
-            '"' => return Ok((Word { text: word, quoted }, rest)),
-            ' ' | '\t' if !quoted => return Ok((Word { text: word, quoted }, rest)),
+            '"' if quoted => return Ok((whole(word, quoted)?, &rest[1..])),
+            '"' => return Ok((whole(word, quoted)?, rest)),
+            ' ' | '\t' if !quoted => return Ok((whole(word, quoted)?, rest)),
             '\\' => {
                 let (escaped, length) = escaped(&rest[1..])?;
                 word.push(escaped);
@@ -50,26 +52,33 @@ pub(super) fn word(text: &str) -> Result<(Word, &str), String> {
                 return Err("control characters are not allowed".to_owned());
             }
             other => {
-                word.push(other);
+                word.extend_from_slice(&rest.as_bytes()[..other.len_utf8()]);
                 rest = &rest[other.len_utf8()..];
             }
         }
     }
 }
 
+fn whole(word: Vec<u8>, quoted: bool) -> Result<Word, String> {
+    let text =
+        String::from_utf8(word).ok().filter(|text| !text.chars().any(|letter| letter.is_control() && letter != '\t'));
+    text.map(|text| Word { text, quoted })
+        .ok_or_else(|| "escaped bytes from 128 on have to be letters in UTF-8".to_owned())
+}
+
 /// What stands behind a backslash: a character, or three decimal digits of a byte.
-fn escaped(rest: &str) -> Result<(char, usize), String> {
+fn escaped(rest: &str) -> Result<(u8, usize), String> {
     let bytes = rest.as_bytes();
     match bytes {
         [b'0'..=b'9', ..] => {
             let digits = bytes.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
             let value = digits.and_then(|_| rest[..3].parse::<u8>().ok());
-            let printable = value.filter(|byte| byte.is_ascii_graphic() || *byte == b' ').map(char::from);
-            printable.map(|printable| (printable, 3)).ok_or_else(|| {
-                "behind a backslash, three digits stand for a printable character (032 to 126)".to_owned()
+            let takes = |byte: &u8| *byte == b'\t' || *byte >= b' ' && *byte != 127;
+            value.filter(takes).map(|byte| (byte, 3)).ok_or_else(|| {
+                "behind a backslash, three digits stand for a byte that is no control character (032 to 255)".to_owned()
             })
         }
-        [byte, ..] if byte.is_ascii_graphic() || *byte == b' ' => Ok((char::from(*byte), 1)),
+        [byte, ..] if byte.is_ascii_graphic() || *byte == b' ' => Ok((*byte, 1)),
         _ => Err("a backslash stands before a character or three digits".to_owned()),
     }
 }
@@ -101,9 +110,10 @@ mod tests {
         let plain = |text: &str| (text.to_owned(), false);
         let quotes = |text: &str| (text.to_owned(), true);
         assert_eq!(split("  10 mail.example. "), [plain("10"), plain("mail.example.")]);
+        assert_eq!(split(r#""\195\188" \195\188 a\009b"#), [quotes("ü"), plain("ü"), plain("a\tb")]);
         assert_eq!(split(r#""a \"b\" \092" "" c"#), [quotes(r#"a "b" \"#), quotes(""), plain("c")]);
         assert_eq!(split(r#"alpn="h2""#), [plain("alpn="), quotes("h2")]);
-        for bad in ["\"open", "a\\", "a\\25", "a\\999", "a\\001", "a\u{7}"] {
+        for bad in ["\"open", "a\\", "a\\25", "a\\999", "a\\001", "a\\195", "a\\194\\133", "a\u{7}"] {
             assert!(words(bad).is_err(), "{bad:?}");
         }
     }

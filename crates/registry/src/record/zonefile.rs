@@ -1,11 +1,14 @@
 //! Zone files as BIND has them (RFC 1035, section 5): read and written. Pure.
 
+mod marks;
+
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
+use self::marks::Marks;
 use super::edit::NewRecord;
 use super::refusal::BadRecord;
-use super::{Record, RecordContent, RecordSettings, RecordType};
+use super::{Record, RecordContent, RecordType};
 use crate::{Hostname, RecordSet};
 
 /// Why a zone file was not read.
@@ -28,11 +31,6 @@ pub struct ParsedRecord {
     /// Whether the file says that visitors come through the edge; `None`: it says nothing.
     pub proxied: Option<bool>,
 }
-
-/// How a record in a file says that it is proxied, as files exported from the original do.
-const PROXIED: &str = "cf-proxied:";
-/// What such marks stand behind.
-const MARKS: &str = "cf_tags=";
 
 /// Of one entry, in however many lines: a text of 64 KiB has 260 pieces.
 const MAX_WORDS: usize = 1_024;
@@ -61,11 +59,7 @@ pub fn write_zone_file<'a>(zone: &Hostname, sets: impl Iterator<Item = &'a Recor
         let name = set.name(zone);
         for record in &set.records {
             let (ttl, kind) = (record.ttl, record.content.kind());
-            let _ = write!(file, "{name}.\t{ttl}\tIN\t{kind}\t{}", record.content.to_rdata());
-            if kind.is_proxiable() {
-                let _ = write!(file, " ; {MARKS}{PROXIED}{}", record.proxied);
-            }
-            file.push('\n');
+            let _ = writeln!(file, "{name}.\t{ttl}\tIN\t{kind}\t{}{}", record.content.to_rdata(), Marks::of(record));
         }
     }
     file
@@ -215,12 +209,10 @@ impl Reader<'_> {
             None | Some(Record::AUTOMATIC) => Record::AUTOMATIC,
             Some(ttl) => ttl.clamp(Record::MIN_TTL, Record::MAX_TTL),
         };
-        let marks: Vec<&str> = line.comment.split_once(MARKS).map_or("", |(_, marks)| marks).split(',').collect();
-        let proxied = marks.iter().find_map(|mark| mark.trim().strip_prefix(PROXIED));
-        let proxied = proxied.and_then(|proxied| proxied.parse().ok()).filter(|_| kind.is_proxiable());
+        let Marks { comment, tags, settings, proxied } = Marks::parse(line.comment);
         let record = NewRecord::new(owner, content).with_ttl(ttl).map_err(said)?;
-        let record = record.with_notes(None, &[], RecordSettings::default()).map_err(said)?;
-        Ok(ParsedRecord { line: line.number, record, proxied })
+        let record = record.with_notes(comment.as_deref(), &tags, settings).map_err(said)?;
+        Ok(ParsedRecord { line: line.number, record, proxied: proxied.filter(|_| kind.is_proxiable()) })
     }
 
     fn directive(&mut self, directive: &str, value: Option<&str>) -> Result<(), String> {

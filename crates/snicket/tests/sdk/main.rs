@@ -1,5 +1,5 @@
 //! Other people's clients of the API against a node, with only the base URL and the token changed: the Python SDK, the npm SDK,
-//! and curl. Over https, they are told of the edge's authority as well.
+//! octoDNS and curl. Over https, they are told of the edge's authority as well.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,11 @@ impl Walk {
     fn python() -> Option<Self> {
         let program = installed("python/bin/python")?;
         Some(Self { program, script: "walk.py", ca: "SSL_CERT_FILE", variables: Vec::new() })
+    }
+
+    fn octodns() -> Option<Self> {
+        let program = installed("octodns/bin/python")?;
+        Some(Self { program, script: "octodns.py", ca: "REQUESTS_CA_BUNDLE", variables: Vec::new() })
     }
 
     fn npm() -> Option<Self> {
@@ -102,6 +107,14 @@ impl Walk {
 async fn the_python_sdk_walks() {
     let Some(walk) = Walk::python() else { return };
     walk.over_http(&Edge::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn octodns_carries_zones_over() {
+    let (edge, files) = (Edge::start().await, tempfile::tempdir().expect("a directory can be made"));
+    let Some(mut walk) = Walk::octodns() else { return };
+    walk.variables.push(("TMPDIR", files.path().into()));
+    walk.over_http(&edge).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
