@@ -1,5 +1,6 @@
-//! The page that people see who open the API's address in a browser: nodes, tunnels, certificates, zones and the audit log. It is one
-//! file without any other, and knows no more than the API tells whoever shows a token.
+//! The page that people see who open the API's address in a browser: nodes, tunnels, pools, certificates, zones and the audit log; the
+//! records of a zone can be changed there. It is one file without any other, and knows and does no more than the API lets whoever shows
+//! a token.
 
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -7,6 +8,10 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::error::ApiError;
 
 const PAGE: &str = include_str!("dashboard/page.html");
+/// What its script has of pools and of records, and where.
+const PARTS: &str = "{{parts}}";
+const POOLS: &str = include_str!("dashboard/pools.js");
+const RECORDS: &str = include_str!("dashboard/records.js");
 /// Where the page has the nonce of its script and its style.
 const NONCE: &str = "{{nonce}}";
 
@@ -24,7 +29,7 @@ pub(crate) async fn show(headers: HeaderMap) -> Response {
         return ApiError::no_path().into_response();
     }
     let nonce = format!("{:032x}", rand::random::<u128>());
-    let mut response = Html(PAGE.replace(NONCE, &nonce)).into_response();
+    let mut response = Html(page().replace(NONCE, &nonce)).into_response();
     let policy = HeaderValue::try_from(policy(&nonce)).expect("the policy is plain ASCII");
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -32,6 +37,10 @@ pub(crate) async fn show(headers: HeaderMap) -> Response {
         .headers_mut()
         .extend(HEADERS.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))));
     response
+}
+
+fn page() -> String {
+    PAGE.replace(PARTS, &format!("{POOLS}\n{RECORDS}"))
 }
 
 /// Whether `Accept` names pages. `*/*` does not: programs send it.
@@ -67,12 +76,13 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_alone() {
-        assert_eq!(PAGE.matches(NONCE).count(), 2, "one style and one script");
-        assert_eq!((PAGE.matches("<style").count(), PAGE.matches("<script").count()), (1, 1));
+        let page = page();
+        assert_eq!(page.matches(NONCE).count(), 2, "one style and one script");
+        assert_eq!((page.matches("<style").count(), page.matches("<script").count()), (1, 1));
         for outside in
             ["http://", "https://", "src=", "@import", "url(", "innerHTML", "style=", " onclick", "localStorage"]
         {
-            assert!(!PAGE.contains(outside), "{outside}");
+            assert!(!page.contains(outside), "{outside}");
         }
     }
 }

@@ -284,3 +284,111 @@ async fn a_page_that_nobody_sees_asks_nothing() {
     page.until("document.getElementById('live').innerText === 'live'").await;
     assert_eq!(page.evaluate("complaints").await, Value::Array(Vec::new()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_added_changed_and_deleted_and_refusals_are_shown() {
+    let Some(browser) = Browser::start().await else { return };
+    let edge = Edge::start().await;
+    edge.said(&["dns", "create", "example.test"]).await;
+    let mut page = open(&browser, &edge).await;
+    log_in(&mut page, &edge.token()).await;
+    let zone = "[...document.querySelectorAll('#zones button')].find(button => button.innerText === 'example.test')";
+    page.until(&format!("!!{zone}")).await;
+    page.evaluate(&format!("{zone}.click()")).await;
+    page.until(&format!("{}.includes('no record yet')", section("records"))).await;
+    let write = async |page: &mut Page, fields: &[(&str, &str)]| {
+        for (id, value) in fields {
+            page.evaluate(&format!("document.getElementById('r-{id}').value = {}; null", json!(value))).await;
+        }
+        page.evaluate("document.getElementById('r-go').click()").await;
+    };
+    write(&mut page, &[("name", "www"), ("type", "A"), ("content", "nowhere")]).await;
+    let wrong = page.until("document.getElementById('r-wrong').innerText").await;
+    assert!(wrong.as_str().is_some_and(|text| text.contains("IPv4") && text.contains("(code 1004)")), "{wrong}");
+    write(&mut page, &[("content", "192.0.2.1"), ("comment", HOSTILE)]).await;
+    page.until(&format!("{}.includes('192.0.2.1')", section("records"))).await;
+    page.until("document.getElementById('r-wrong').hidden && document.getElementById('r-name').value === ''").await;
+    write(&mut page, &[("name", "@"), ("type", "MX"), ("content", "10 mail.example.net")]).await;
+    page.until(&format!("{}.includes('10 mail.example.net')", section("records"))).await;
+
+    // What is there is changed as a whole, and what is not shown of it stays.
+    let button =
+        |name: &str| format!("[...document.querySelectorAll('#records button')].find(it => it.ariaLabel === '{name}')");
+    page.evaluate(&format!("{}.click()", button("Change example.test MX"))).await;
+    write(&mut page, &[("content", "20 mail.example.net"), ("ttl", "300")]).await;
+    page.until(&format!("{}.includes('20 mail.example.net')", section("records"))).await;
+    let said = edge.said(&["dns", "list", "example.test"]).await;
+    assert!(said.contains("MX    300   no       20 mail.example.net") && said.contains(HOSTILE), "{said}");
+
+    // Twice, so that no click alone deletes.
+    page.evaluate(&format!("{}.click()", button("Delete www.example.test A"))).await;
+    let sure = button("Really delete www.example.test A");
+    page.until(&format!("!!{sure}")).await;
+    assert!(edge.said(&["dns", "list", "example.test"]).await.contains("192.0.2.1"));
+    page.evaluate(&format!("{sure}.click()")).await;
+    page.until(&format!("!{}.includes('192.0.2.1')", section("records"))).await;
+    assert!(!edge.said(&["dns", "list", "example.test"]).await.contains("192.0.2.1"));
+    // Somebody else's record appears by itself.
+    edge.said(&["dns", "add", "example.test", "other", "A", "192.0.2.9"]).await;
+    page.until(&format!("{}.includes('192.0.2.9')", section("records"))).await;
+    let unnamed = "[...document.querySelectorAll('input, select')].filter(one => !one.labels.length).length";
+    assert_eq!(page.evaluate(&format!("[typeof hacked, complaints, {unnamed}]")).await, json!(["undefined", [], 0]));
+    for (width, height, name) in [(1280, 1300, ""), (390, 2600, "-phone")] {
+        screen(&mut page, width, height).await;
+        page.picture(&format!("records{name}")).await;
+        let widest = page.evaluate("document.documentElement.scrollWidth").await;
+        assert!(widest.as_u64().is_some_and(|widest| widest <= width.into()), "{widest} of {width}");
+    }
+
+    // Who may only look is told so, and nothing happens.
+    let (_, less) = token(&edge, "looks", &["Zone Read", "DNS Read"]).await;
+    page.evaluate("document.getElementById('leave').click()").await;
+    page.until("document.activeElement.id === 'token' && document.getElementById('records').hidden").await;
+    log_in(&mut page, &less).await;
+    page.until(&format!("!!{zone}")).await;
+    page.evaluate(&format!("{zone}.click()")).await;
+    page.until(&format!("{}.includes('192.0.2.9')", section("records"))).await;
+    write(&mut page, &[("name", "x"), ("type", "A"), ("content", "192.0.2.3")]).await;
+    page.until("document.getElementById('r-wrong').innerText.includes('(code 10')").await;
+    assert!(!edge.said(&["dns", "list", "example.test"]).await.contains("192.0.2.3"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_shown_with_health_its_history_and_shares() {
+    let Some(browser) = Browser::start().await else { return };
+    let edge = Edge::start_with(&["--origin-networks", "127.0.0.0/8"]).await;
+    let (stays, dies) = (Origin::start().await, Origin::start().await);
+    let (_, zones) = edge.call("GET", "/client/v4/zones?name=localhost", None).await;
+    let id = |value: &Value| value.as_str().unwrap().to_owned();
+    let (zone, account) = (id(&zones["result"][0]["id"]), id(&zones["result"][0]["account"]["id"]));
+    let base = format!("/client/v4/accounts/{account}/load_balancers");
+    let make = async |path: &str, body: Value| edge.call("POST", path, Some(body)).await.1["result"]["id"].clone();
+    let monitor = json!({ "type": "http", "interval": 1, "timeout": 1, "retries": 0 });
+    let monitor = make(&format!("{base}/monitors"), monitor).await;
+    let at = |name: &str, origin: &Origin| {
+        let address = origin.address();
+        json!({ "name": name, "address": address.ip().to_string(), "port": address.port(), "weight": 0.5 })
+    };
+    let origins = [at("stays", &stays), at(HOSTILE_TOKEN, &dies)];
+    let pool = make(&format!("{base}/pools"), json!({ "name": "web", "origins": origins, "monitor": monitor })).await;
+    let balancer = json!({ "name": "app.localhost", "proxied": true, "default_pools": [pool], "fallback_pool": pool });
+    make(&format!("/client/v4/zones/{zone}/load_balancers"), balancer).await;
+    let mut page = open(&browser, &edge).await;
+    log_in(&mut page, &edge.token()).await;
+    let text = section("pools");
+    page.until(&format!("{text}.includes('2 of 2 healthy') && {text}.includes('app.localhost')")).await;
+    for _ in 0..10 {
+        assert_eq!(edge.visitor().get(&format!("http://app.localhost:{}/", edge.http().port())).await.status, 200);
+    }
+    page.until(&format!("{text}.includes('10 requests through home') && {text}.includes('50 %')")).await;
+    drop(dies);
+    page.until(&format!("{text}.includes('1 of 2 healthy') && {text}.includes('unhealthy: ')")).await;
+    assert!(page.evaluate(&text).await.as_str().unwrap().contains(HOSTILE_TOKEN));
+    assert_eq!(page.evaluate("[typeof hacked, complaints]").await, json!(["undefined", []]));
+    for (width, height, name) in [(1280, 1300, ""), (390, 2600, "-phone")] {
+        screen(&mut page, width, height).await;
+        page.picture(&format!("pools{name}")).await;
+        let widest = page.evaluate("document.documentElement.scrollWidth").await;
+        assert!(widest.as_u64().is_some_and(|widest| widest <= width.into()), "{widest} of {width}");
+    }
+}
