@@ -7,8 +7,8 @@ use registry::{
     HealthChange, LoadBalancer, LoadBalancerId, MemberId, NodeId, PoolHealth, PoolId, Revision, Snapshot, Versioned,
 };
 
-use crate::chronicle::Chronicle;
 use crate::budget::Budget;
+use crate::chronicle::Chronicle;
 use crate::news::News;
 use crate::plan::{Member, Plan, Ward};
 use crate::vitals::{PoolVitals, Vitals};
@@ -22,6 +22,7 @@ pub struct Board {
     plans: RwLock<HashMap<LoadBalancerId, Made>>,
     known: Mutex<Known>,
     chronicle: Mutex<Chronicle>,
+    news: Arc<News>,
 }
 
 /// Requests that a member answered at this node.
@@ -31,7 +32,6 @@ pub struct Answered {
     pub all: u64,
     /// In the latest 5 to 10 minutes.
     pub recent: u64,
-    news: Arc<News>,
 }
 
 #[derive(Debug)]

@@ -89,7 +89,7 @@ mod tests {
     fn member(is_up: bool, since: i64) -> MemberHealth {
         let reason = (!is_up).then(|| "HTTP 500".into());
         let probe = Probe { is_up, since: at(since), reason, code: None, time: None, voices: (1, 1) };
-        MemberHealth { id: "0123456789abcdef".parse().unwrap(), link: None, probe: Some(probe) }
+        MemberHealth { id: "0123456789abcdef".parse().unwrap(), link: None, probe: Some(probe), unasked: None }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use crate::health::{Failure, Passive, Standing, Verdict, share};
-use crate::tally::Tally;
 use crate::news::{Back, News, Out, Who};
+use crate::tally::Tally;
 
 /// What is known of one member at this node right now. Each request reads it; whoever learns something writes it.
 #[derive(Debug)]
@@ -147,6 +147,8 @@ impl Vitals {
     /// Requests that it answered at this node.
     pub(crate) fn answered(&self) -> &Tally {
         &self.answered
+    }
+
     /// Whether there is a way to it, and whether its monitor says that it answers, with the reason if not. Who was away before anybody
     /// told of it is not one who comes back.
     pub(crate) fn learn(&self, is_linked: bool, is_answering: bool, reason: Option<&str>, now: Timestamp) {

@@ -147,7 +147,6 @@ impl Edge {
             metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board), members_of.clone());
         let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone(), Arc::clone(&board)))
             .route("/metrics", get(counted));
-get(metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board))));
 
         // From here on nothing can fail any more.
         let limits = config.limits;
@@ -295,8 +294,8 @@ fn metrics_of(
         if let Some(tally) = certificates.tally() {
             metrics.ordered(tally);
         }
-        std::future::ready(metrics.text() + &members::text(&board, &registry.snapshot()))
-        std::future::ready(metrics.text() + &board.news().text())
+        let of_members = members::text(&board, &registry.snapshot());
+        std::future::ready(metrics.text() + &of_members + &board.news().text())
     }
 }
 

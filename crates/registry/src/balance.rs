@@ -25,8 +25,7 @@ use crate::resource::{Key, Resource};
 use crate::{CommitError, Hostname, LoadBalancerId, PoolId};
 
 pub(crate) use change::take_turn;
-pub(crate) use health::agreed;
-pub use health::{HealthChange, Link, pub use health::{Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
+pub use health::{HealthChange, Link, MemberHealth, MemberReport, PoolHealth, PoolReport, Probe};
 pub(crate) use health::{agreed, unasked};
 pub use joining::Joined;
 pub use label_steering::LabelSteering;

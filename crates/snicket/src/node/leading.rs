@@ -23,9 +23,8 @@ impl Members for Leading {
     fn lead(&self, balancer: &LoadBalancer, snapshot: &Snapshot, asker: &Asker) -> Lead {
         let Some(balancer) = snapshot.load_balancer(balancer.id) else { return Lead::default() };
         let now = Timestamp::now();
-        let plan = self.board.plan(snapshot, balancer);
+        let plan = self.board.plan(snapshot, balancer, now);
         let whose = plan.whose_place(asker.subnet.is_some());
-balancer, now);
         let (at, scope) = match (whose, asker.subnet) {
             (Whose::Network, Some(subnet)) => (self.geography.of(subnet.address), Some(subnet.prefix)),
             (Whose::Resolver, _) => (self.geography.of(asker.address), None),
