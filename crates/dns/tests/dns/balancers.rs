@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dns::{Asker, Lead, Member, Members, Subnet};
+use dns::{Asker, Desk, Lead, Member, Members, Subnet};
+use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType as Kind;
 use registry::{LoadBalancer, LoadBalancerTerms, PoolTerms, Snapshot};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::setting::{Setting, at, record};
+use crate::setting::{Setting, at, question, record};
 
 /// Makes a pool with these origins, and a load balancer of this name with more members.
 async fn balance(setting: &Setting, name: &str, origins: Value, more: Value) {
@@ -88,6 +90,55 @@ impl Members for ByNetwork {
             ttl: 5,
             scope: Some(24),
             is_for_all: false,
+        }
+    }
+}
+
+/// Counts how often it leads somebody somewhere.
+struct Counting {
+    count: AtomicUsize,
+    is_for_all: bool,
+}
+
+impl Members for Counting {
+    fn lead(&self, _: &LoadBalancer, _: &Snapshot, _: &Asker) -> Lead {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let members = vec![Member { address: "192.0.2.1".into(), port: 0, weight: 1 }];
+        Lead { members, ttl: 5, scope: None, is_for_all: self.is_for_all }
+    }
+}
+
+#[tokio::test]
+async fn whom_a_load_balancer_does_not_tell_apart_it_leads_alike_for_a_moment() {
+    for is_for_all in [true, false] {
+        let members = Arc::new(Counting { count: AtomicUsize::new(0), is_for_all });
+        let setting = Setting::start_with(members.clone()).await;
+        balance(&setting, "lb.example.test", json!([origin("192.0.2.1", 0)]), json!({})).await;
+        let mut desk = setting.server.desk();
+        let packet = question("lb.example.test", Kind::A).to_vec().unwrap();
+        let mut message = Vec::new();
+        let mut ask = |desk: &mut Desk| {
+            desk.over_udp(&packet, "127.0.0.1".parse().unwrap(), &mut message);
+            let answer = Message::from_vec(&message).unwrap();
+            (answer.answers.len(), members.count.load(Ordering::Relaxed))
+        };
+        harness::until(harness::LIMIT, "the load balancer is there", async || {
+            let mut desk = setting.server.desk();
+            let mut message = Vec::new();
+            desk.over_udp(&packet, "127.0.0.1".parse().unwrap(), &mut message);
+            Message::from_vec(&message).unwrap().answers.len() == 1
+        })
+        .await;
+        desk.refresh();
+        // The time stands still between two calls of `refresh`.
+        let (_, first) = ask(&mut desk);
+        let counts: Vec<_> = (1..=50).map(|_| ask(&mut desk)).collect();
+        let alike: Vec<_> = (1..=50).map(|more| (1, first + if is_for_all { 0 } else { more })).collect();
+        assert_eq!(counts, alike);
+        let began = std::time::Instant::now();
+        while ask(&mut desk).1 == counts[49].1 {
+            assert!(began.elapsed() < harness::LIMIT, "the next moment never comes");
+            desk.refresh();
         }
     }
 }

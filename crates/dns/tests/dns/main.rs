@@ -11,5 +11,6 @@ mod oracle;
 mod peers;
 mod setting;
 mod signed;
+mod swap;
 mod transfers;
 mod wire;

@@ -64,88 +64,95 @@ pub(crate) struct Case {
 
 pub(crate) const CASES: &[Case] = &[
     Case {
-        what: "agent of a member killed (-9), started again after 15 s",
+        what: "five members: one's agent killed (-9), started again after 15 s",
         fault: Fault::AgentKilled,
         transports: BOTH,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "What ran over the agent ends with it. Over HTTP/2 its connections are closed, and nobody is led to \
+            it from then on. Over QUIC nothing tells of it but silence: GETs leave after 1.5 s of it, and POSTs \
+            that it may have seen are lost.",
     },
     Case {
-        what: "cable of a member's agent pulled for 20 s",
+        what: "five members: cable of one's agent pulled for 20 s",
         fault: Fault::AgentCutOff,
         transports: BOTH,
         lasts: Duration::from_secs(20),
-        note: "",
+        note: "As above, over either transport: nothing tells of it but silence, of 2 s over HTTP/2. What was under \
+            way goes on when the cable is back in time.",
     },
     Case {
-        what: "origin of a member behind a tunnel down for 15 s",
+        what: "five members: origin of one behind a tunnel down for 15 s",
         fault: Fault::Down(0),
         transports: BOTH,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "The agent says at once that nobody takes the connection, and another member gets the request, \
+            whatever it is, until the monitor has found the member down.",
     },
     Case {
-        what: "member at an address down for 15 s",
+        what: "five members: one at an address down for 15 s",
         fault: Fault::Down(TUNNELS),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "As above.",
     },
     Case {
-        what: "member behind a tunnel stalls for 15 s",
+        what: "five members: one behind a tunnel stalls for 15 s",
         fault: Fault::Stalls(0),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "Requests that wait for it go to another member as soon as the monitor has found it down, if they may \
+            be repeated; POSTs and WebSockets wait until it is back.",
     },
     Case {
-        what: "member at an address stalls for 15 s",
+        what: "five members: one at an address stalls for 15 s",
         fault: Fault::Stalls(TUNNELS),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "As above.",
     },
     Case {
-        what: "member answers 500 for 15 s",
+        what: "five members: one answers 500 for 15 s",
         fault: Fault::Fails(TUNNELS),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "A 500 is an answer, and the visitor's to judge: it is passed on, until visitors' requests or the \
+            monitor have shown the member to be down.",
     },
     Case {
-        what: "member is away every other second for 15 s",
+        what: "five members: one is away every other second for 15 s",
         fault: Fault::Flaps(TUNNELS),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "",
+        note: "Each second begins with requests that go on to another member.",
     },
     Case {
-        what: "one node of three killed (-9), started again after 5 s",
+        what: "five members: one node of three killed (-9), started again after 5 s",
         fault: Fault::NodeKilled,
         transports: BOTH,
         lasts: Duration::from_secs(5),
-        note: "",
+        note: "What was under way at the node ends with it; visitors go to the next one.",
     },
     Case {
-        what: "all five members down for 10 s",
+        what: "five members: all down for 10 s",
         fault: Fault::Empty,
         transports: QUIC,
         lasts: Duration::from_secs(10),
-        note: "",
+        note: "Until the monitor has found them all down, and the pool of last resort is asked, requests meet up to \
+            four members that are down, and only so many go again that an outage is not multiplied.",
     },
     Case {
-        what: "weights changed each second",
+        what: "five members: weights changed each second",
         fault: Fault::Weights,
         transports: QUIC,
         lasts: Duration::from_secs(30),
-        note: "",
+        note: "Nothing breaks.",
     },
     Case {
-        what: "share of the canary changed each second: 10 %, 50 %, none, all",
+        what: "five members: share of one label changed each second, 10 %, 50 %, none, all",
         fault: Fault::Labels,
         transports: QUIC,
         lasts: Duration::from_secs(30),
-        note: "",
+        note: "Nothing breaks.",
     },
 ];
 
