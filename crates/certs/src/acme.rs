@@ -43,19 +43,22 @@ pub enum Way {
     Http,
     /// A certificate that it is shown by TLS at port 443 (RFC 8737).
     Tls,
+    /// A record of DNS (RFC 8555 section 8.4): the only way to names with a wildcard.
+    Dns,
 }
 
 impl Way {
-    /// The other one.
+    /// What is tried next where this one does not do.
     pub fn other(self) -> Self {
         match self {
             Self::Http => Self::Tls,
             Self::Tls => Self::Http,
+            Self::Dns => Self::Dns,
         }
     }
 }
 
-/// What has to be answered before the authority looks. Both ways are answered from the same.
+/// What has to be answered before the authority looks. All ways are answered from the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// What it asks for.
@@ -119,6 +122,7 @@ fn way_said(way: Way) -> &'static str {
     match way {
         Way::Http => "by HTTP at port 80",
         Way::Tls => "by TLS at port 443",
+        Way::Dns => "by DNS",
     }
 }
 
@@ -215,6 +219,7 @@ impl AcmeClient {
             let kind = match way {
                 Way::Http => ChallengeType::Http01,
                 Way::Tls => ChallengeType::TlsAlpn01,
+                Way::Dns => ChallengeType::Dns01,
             };
             let mut challenge = authorization.challenge(kind).ok_or(OrderError::NoSuchWay(way))?;
             let key_authorization = challenge.key_authorization().as_str().to_owned();
@@ -236,7 +241,7 @@ impl AcmeClient {
         order.finalize_csr(&request(name, &key)?).await?;
         let chain = order.poll_certificate(&LOOKING).await?;
         let key = key.serialize_pem();
-        let (_, leaf) = certified(&chain, &key, Some(name)).map_err(OrderError::Useless)?;
+        let (_, leaf) = certified(&chain, &key, Some(&name.replacen('*', "a", 1))).map_err(OrderError::Useless)?;
         let Leaf { issuer, not_before, not_after } = leaf;
         Ok(Ordered { chain, key, issuer, not_before, not_after })
     }
@@ -265,6 +270,12 @@ fn request(name: &str, key: &KeyPair) -> Result<Vec<u8>, OrderError> {
 
 /// Where the certificates of public authorities are.
 pub trait PublicCertificates: Send + Sync + 'static {
+    /// The name with a wildcard whose certificate is shown to visitors of this one (lower case); `None`: its own is.
+    fn wildcard(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
+
     /// What there is for this name (lower case); `have` is the version that the caller has.
     fn find(&self, name: &str, have: Option<u64>) -> Found;
 

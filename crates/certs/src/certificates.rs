@@ -186,6 +186,8 @@ impl Certificates {
     /// A public certificate for this name that is valid.
     fn public(&self, name: &str, now: SystemTime) -> Option<Arc<CertifiedKey>> {
         let public = self.public.get()?;
+        let wildcard = public.wildcard(name);
+        let name = wildcard.as_deref().unwrap_or(name);
         let had = self.read().get(name).cloned();
         let read = match public.find(name, had.as_ref().map(|read| read.version)) {
             Found::Nothing => return None,

@@ -38,6 +38,7 @@ const A: u16 = 1;
 const NS: u16 = 2;
 const CNAME: u16 = 5;
 const HINFO: u16 = 13;
+const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const DS: u16 = 43;
@@ -285,6 +286,19 @@ impl<'a> Making<'a> {
             Some(alias) if matches!(self.kind, A | AAAA) => self.flatten(owner, alias.content.text(), ttl_of(alias)),
             Some(_) if self.kind == CNAME => (),
             Some(_) | None => self.push_all(owner, records),
+        }
+        let is_of_edge = is_apex && zone.name == *self.world.domain && !zone.traits.paused;
+        let has_address =
+            |record: &Kept| matches!(record.content.kind(), RecordType::A | RecordType::Aaaa | RecordType::Cname);
+        if is_of_edge && matches!(self.kind, A | AAAA) && !records.iter().any(has_address) {
+            // Where its tunnels' names lead, too.
+            self.push_edge(owner, RecordSettings::default());
+        }
+        let challenge =
+            (self.kind == TXT).then(|| own::challenge(self.world.snapshot, &lookup::whole(host, &zone.name)));
+        if let Some(text) = challenge.flatten().filter(|_| set.is_none_or(|set| *set.host == *host)) {
+            // Beside others, which somebody has put there for a certificate of his own.
+            self.push(0, owner, TXT, own::TTL, &text);
         }
         if is_apex && self.kind == NS && self.sections[0].is_empty() {
             for server in zone.name_servers(self.world.domain) {

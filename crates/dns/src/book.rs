@@ -55,7 +55,7 @@ impl Book {
     }
 
     /// Takes a change of the registry in.
-    fn note(&mut self, event: &Event, own: NodeId) {
+    fn note(&mut self, event: &Event, snapshot: &Snapshot, own: NodeId) {
         self.edition += 1;
         match event {
             Event::Changes { revision, changes } => {
@@ -69,6 +69,11 @@ impl Book {
                         // What transfers follow from, so that peers fetch it anew.
                         Change::Item(ItemKind::TransferOut | ItemKind::TransferView, Some(zone)) => {
                             self.changed.insert(*zone, *revision);
+                        }
+                        // Those of wildcards are answered by DNS.
+                        Change::Order(name) => {
+                            let zone = name.wildcard_parent().and_then(|parent| snapshot.zone_of(parent));
+                            self.changed.extend(zone.map(|zone| (zone.id, *revision)));
                         }
                         // Rare enough to know no zone by.
                         Change::Balance => self.epoch += 1,
@@ -173,7 +178,7 @@ pub(crate) async fn keep(registry: Registry, shelf: Arc<ArcSwap<Book>>) {
         };
         let mut book = Book::clone(&shelf.load());
         match event {
-            Some(event) => book.note(&event, registry.node()),
+            Some(event) => book.note(&event, &registry.snapshot(), registry.node()),
             None => {
                 let nodes = Nodes::of(&registry.snapshot(), registry.node());
                 if nodes == book.nodes {

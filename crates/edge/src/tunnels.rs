@@ -196,6 +196,7 @@ impl Tunnels {
             | Change::Port(..)
             | Change::Passthrough(..)
             | Change::Item(..)
+            | Change::Order(..)
             | Change::Balance => (),
         }
     }

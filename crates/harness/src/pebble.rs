@@ -28,6 +28,8 @@ pub struct Pebble {
     acme: SocketAddr,
     management: SocketAddr,
     dns: SocketAddr,
+    /// Whom it asks instead.
+    asks: Option<SocketAddr>,
     children: Vec<Child>,
     http: Way,
     tls: Way,
@@ -91,6 +93,18 @@ impl Pebble {
     /// # Panics
     /// It does not work within [`LIMIT`].
     pub async fn start(life: Duration) -> Option<Self> {
+        Self::start_as(life, None).await
+    }
+
+    /// The same, but that it asks this server for names and their records.
+    ///
+    /// # Panics
+    /// As [`Pebble::start`].
+    pub async fn start_asking(life: Duration, dns: SocketAddr) -> Option<Self> {
+        Self::start_as(life, Some(dns)).await
+    }
+
+    async fn start_as(life: Duration, asks: Option<SocketAddr>) -> Option<Self> {
         let program = peer("pebble", "apt-get install pebble")?;
         peer("pebble-challtestsrv", "apt-get install pebble")?;
         let (http, tls) = (Way::start().await, Way::start().await);
@@ -98,7 +112,7 @@ impl Pebble {
         make_certificate(home.path());
         let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (acme, management, dns) = (nobody, nobody, nobody);
-        let mut pebble = Self { program, acme, management, dns, children: Vec::new(), http, tls, home };
+        let mut pebble = Self { program, acme, management, dns, asks, children: Vec::new(), http, tls, home };
         for _ in 0..STARTS {
             pebble.choose_ports();
             pebble.write_configuration(life);
@@ -137,7 +151,11 @@ impl Pebble {
         names.args(["-dns01", &dns, "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""]);
         names.args(["-management", "127.0.0.1:0"]);
         let mut pebble = self.command(&self.program);
-        pebble.arg("-config").arg(self.home.path().join("pebble.json")).args(["-dnsserver", &dns]);
+        pebble
+            .arg("-config")
+            .arg(self.home.path().join("pebble.json"))
+            .arg("-dnsserver")
+            .arg(self.asks.unwrap_or(self.dns).to_string());
         // Otherwise it waits for up to 15 s before it looks.
         pebble.env("PEBBLE_VA_NOSLEEP", "1");
         self.children = [names, pebble].map(|mut command| command.spawn().expect("it can be started")).into();

@@ -17,6 +17,8 @@
 mod change;
 mod course;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -46,6 +48,13 @@ impl AcmeAccount {
         let hash = Sha256::digest(format!("{directory} {email}"));
         let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         Key::new(Self::KIND, &hash)
+    }
+}
+
+impl AcmeAnswer {
+    /// What an authority that looks by DNS wants to find (RFC 8555 section 8.4).
+    pub fn dns_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(Sha256::digest(self.key_authorization.as_bytes()))
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Change {
     Port(PortId, Option<Arc<Versioned<Port>>>),
     /// A name whose TLS is the origin's own.
     Passthrough(Hostname, Option<Arc<Versioned<Passthrough>>>),
+    /// An order of a public certificate for this name.
+    Order(Hostname),
     /// An authority for this.
     Authority(AuthorityPurpose),
     /// An item of this kind, of this zone or the account's.

@@ -29,7 +29,8 @@ use crate::resource::{
 use crate::schema::{FirstRoute, Schema};
 use crate::zone::LargeChange;
 use crate::{
-    AccountId, Hostname, Item, ItemKind, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId, ZoneKey,
+    AccountId, AcmeOrder, Hostname, Item, ItemKind, OpenError, PortId, RecordSet, TokenId, TunnelName, Zone, ZoneId,
+    ZoneKey,
 };
 use acme::Acme;
 use audit::AuditLog;
@@ -366,6 +367,8 @@ impl Snapshot {
             // Nobody acts on changes of these but of the last ones yet.
             kind => {
                 if self.acme.write(kind, id, value, revision)? {
+                    let order = (kind == AcmeOrder::KIND).then(|| id.parse().ok()).flatten();
+                    changes.extend(order.map(Change::Order));
                     return Ok(());
                 }
                 if self.items.write(kind, id, value, revision)? {

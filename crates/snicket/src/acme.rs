@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use certs::acme::AcmeClient;
 use certs::tls::Roots;
-use registry::{Hostname, Snapshot};
+use jiff::Timestamp;
+use registry::{Hostname, Snapshot, ZoneType};
 use url::Url;
 
 use crate::problem::Problem;
@@ -102,10 +103,51 @@ impl AcmeArgs {
 }
 
 /// Whether a public certificate may be ordered for this name (lower case): visitors' TLS for it ends here, or it is the
-/// edge's own, and it is a name that an authority could look at.
+/// edge's own, and it is a name that an authority could look at. All names below another one deserve one together where they
+/// lead to a tunnel, or that is the edge's own, and nodes answer for it by DNS, since authorities look there for it.
 fn deserves(snapshot: &Snapshot, domain: &Hostname, name: &str) -> bool {
-    let is_public = name.contains('.') && !name.ends_with(".localhost") && !name.contains(['_', '*']);
-    is_public && (name == domain.as_str() || snapshot.ends_tls_of(name))
+    let parent = name.strip_prefix("*.");
+    let bare = parent.unwrap_or(name);
+    let is_public = bare.contains('.') && !bare.ends_with(".localhost") && !bare.contains(['_', '*']);
+    is_public
+        && match parent {
+            None => name == domain.as_str() || snapshot.ends_tls_of(name),
+            Some(parent) => is_answered(snapshot, parent) && (parent == domain.as_str() || leads_on(snapshot, name)),
+        }
+}
+
+/// Whether nodes answer for this name by DNS. Whether anybody asks them shows only when an authority does.
+fn is_answered(snapshot: &Snapshot, name: &str) -> bool {
+    let is_ours = |kind| matches!(kind, ZoneType::Full | ZoneType::Secondary);
+    snapshot.zone_of(name).is_some_and(|zone| is_ours(zone.traits.kind))
+        && snapshot.nodes().any(|node| node.addresses.dns.is_some())
+}
+
+/// Whether a wildcard leads to a tunnel that there is.
+fn leads_on(snapshot: &Snapshot, wildcard: &str) -> bool {
+    let route = Hostname::parse(wildcard).ok().and_then(|name| snapshot.route_exactly(&name).cloned());
+    let tunnel = route.and_then(|route| snapshot.tunnel(route.tunnel).cloned());
+    tunnel.is_some_and(|tunnel| tunnel.deleted_at.is_none())
+}
+
+/// The wildcard that covers a name and deserves a certificate.
+fn wildcard_over(snapshot: &Snapshot, domain: &Hostname, name: &str) -> Option<Hostname> {
+    let (label, parent) = name.split_once('.')?;
+    let wildcard = Hostname::parse(&format!("*.{parent}")).ok().filter(|_| label != "*")?;
+    deserves(snapshot, domain, wildcard.as_str()).then_some(wildcard)
+}
+
+/// Under which name a certificate is ordered for visitors of this one (lower case): that of the wildcard above it, as long as
+/// that has one or has never failed, else its own. `None`: it deserves none.
+fn ordered_as(snapshot: &Snapshot, domain: &Hostname, name: &str, now: Timestamp) -> Option<Hostname> {
+    let is_valid = |name: &str| snapshot.acme_certificate(name).is_some_and(|has| now < has.not_after);
+    let has_failed = |name: &str| snapshot.acme_order(name).is_some_and(|order| order.failures > 0);
+    if let Some(wildcard) = wildcard_over(snapshot, domain, name)
+        && (is_valid(wildcard.as_str()) || !has_failed(wildcard.as_str()))
+    {
+        return Some(wildcard);
+    }
+    Hostname::parse(name).ok().filter(|name| deserves(snapshot, domain, name.as_str()))
 }
 
 /// Whether the name (lower case) is that of a quick tunnel. These come and go, many without a visitor.

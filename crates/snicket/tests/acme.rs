@@ -1,11 +1,12 @@
 //! Certificates of a public authority: a real ACME server looks at real edges.
 
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use harness::{Agent, Edge, Etcd, LIMIT, Origin, Pebble, Visitor, until};
+use harness::{Agent, Edge, Etcd, LIMIT, Origin, Pebble, Visitor, peer, until};
 use serde_json::{Value, json};
 
 /// Longer than any of these tests.
@@ -191,4 +192,78 @@ async fn an_authority_that_is_down_costs_no_certificate() {
     until(2 * SHORT, "the name is renewed", async || visitor.certificate("example.test").await.is_ok()).await;
     let told = status(&edge, "example.test").await.expect("it is told");
     assert_eq!((&told["state"], &told["last_error"]), (&json!("valid"), &json!(null)), "{told}");
+}
+
+/// Where an edge can answer by DNS.
+fn free_for_dns() -> SocketAddr {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = tcp.local_addr().expect("it is bound");
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+async fn dig(program: &Path, server: SocketAddr, words: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(program);
+    command.args(["+short", &format!("@{}", server.ip()), "-p", &server.port().to_string()]).args(words);
+    let output = command.output().await.expect("dig starts");
+    String::from_utf8(output.stdout).expect("is text").trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_by_dns_has_one_certificate_for_all_names_below_its_own() {
+    let dns = free_for_dns();
+    let (Some(pebble), Some(program)) = (Pebble::start_asking(LONG, dns).await, peer("dig", "install bind9-dnsutils"))
+    else {
+        return;
+    };
+    let edge = edge(&pebble, &["--dns", &dns.to_string()]).await;
+    pebble.look_at(&[], &[edge.https()]);
+    for name in ["*.example.test", "example.test"] {
+        until(LIMIT, "there is a certificate ahead of all visitors", async || is_valid(&edge, name).await).await;
+    }
+    let origin = Origin::start().await;
+    let visitor = stranger(&edge, &pebble.root().await);
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        let agent = Agent::start(&edge, &origin.service(), &[]).await;
+        assert_eq!(visitor.get(&agent.url("/")).await.status, 200);
+        shown.push(visitor.certificate(&agent.host()).await.expect("it is trusted"));
+    }
+    shown.push(visitor.certificate("nobody.example.test").await.expect("it covers what nobody has thought of"));
+    assert!(shown.iter().all(|other| *other == shown[0]), "one for all of them");
+    visitor.certificate("two.labels.example.test").await.expect_err("it covers one label");
+
+    // A wildcard that leads to a tunnel has one, too; what others have put at the name stays there.
+    let (_, zones) = edge.call("GET", "/client/v4/zones", None).await;
+    let records = format!("/client/v4/zones/{}/dns_records", zones["result"][0]["id"].as_str().expect("an id"));
+    let body = json!({ "name": "_acme-challenge.all", "type": "TXT", "content": "another's" });
+    assert_eq!(edge.call("POST", &records, Some(body)).await.0, 200);
+    edge.named_tunnel("all", "*.all.example.test").await;
+    until(LIMIT, "the wildcard has a certificate", async || is_valid(&edge, "*.all.example.test").await).await;
+    visitor.certificate("any.all.example.test").await.expect("it is trusted");
+    assert_eq!(dig(&program, dns, &["_acme-challenge.all.example.test", "TXT"]).await, "\"another's\"");
+    assert_eq!(dig(&program, dns, &["_acme-challenge.example.test", "TXT"]).await, "", "nothing is left of orders");
+    assert_eq!(ended(&edge).await, (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_asks_the_edge_for_names_each_has_its_own() {
+    let Some(pebble) = Pebble::start(LONG).await else { return };
+    // It asks somebody else.
+    let mut edge = edge(&pebble, &["--dns", "127.0.0.1:0"]).await;
+    pebble.look_at(&[], &[edge.https()]);
+    until(LIMIT, "the wildcard has been tried", async || ended(&edge).await.1 == 1).await;
+    edge.named_tunnel("site", "site.example.test").await;
+    until(LIMIT, "a name below it has a certificate", async || is_valid(&edge, "site.example.test").await).await;
+    let visitor = stranger(&edge, &pebble.root().await);
+    visitor.certificate("site.example.test").await.expect("it is trusted");
+    let told = status(&edge, "*.example.test").await.expect("it is told");
+    assert!(told["last_error"].as_str().is_some_and(|error| error.contains("by DNS")), "{told}");
+    // A node that is killed in the middle of an order leaves nothing that the next one has to wait for.
+    edge.kill().await;
+    edge.start_again().await;
+    assert!(is_valid(&edge, "site.example.test").await);
 }

@@ -1,11 +1,11 @@
-//! Names that the edge answers for without a record: those of its name servers, and those by which agents find its nodes
-//! (section 2.1 of the tunnel protocol). Pure.
+//! Names that the edge answers for without a record: those of its name servers, those by which agents find its nodes (section
+//! 2.1 of the tunnel protocol), and those where authorities look before they sign certificates. Pure.
 
 use std::net::IpAddr;
 
-use registry::Zone;
+use registry::{Snapshot, Zone};
 
-use super::{A, AAAA, SRV, World};
+use super::{A, AAAA, SRV, TXT, World};
 use crate::name::to_wire;
 
 /// Nodes come and go.
@@ -17,6 +17,9 @@ const DISCOVERY: &str = "_v2-origintunneld._tcp";
 /// Under a domain, what they are told: one name for each half of the edge, so that they have connections to both.
 const REGIONS: [&str; 2] = ["region1.v2", "region2.v2"];
 
+/// In front of a name, where an authority looks that is asked for a certificate of all names below it (RFC 8555, section 8.4).
+pub(super) const CHALLENGE: &str = "_acme-challenge";
+
 /// What one of the edge's own names has.
 pub(super) enum Own {
     /// Something lies under it.
@@ -25,6 +28,8 @@ pub(super) enum Own {
     Addresses(Vec<IpAddr>),
     /// Services: port and name of each.
     Services(Vec<(u16, Box<str>)>),
+    /// A text that an authority looks for.
+    Text(Vec<u8>),
 }
 
 /// What a name of a zone has that is one of the edge's own; `None`: it is none of them.
@@ -32,6 +37,9 @@ pub(super) fn find(world: &World<'_>, zone: &Zone, host: &str, name: &str) -> Op
     let servers = zone.name_servers(world.domain);
     if let Some(place) = servers.iter().position(|server| server.as_str() == name) {
         return Some(Own::Addresses(world.book.nodes.server(place, servers.len()).collect()));
+    }
+    if let Some(text) = challenge(world.snapshot, name) {
+        return Some(Own::Text(text));
     }
     if zone.name != *world.domain && zone.name.as_str() != STOCK_DOMAIN {
         return None;
@@ -51,6 +59,13 @@ pub(super) fn find(world: &World<'_>, zone: &Zone, host: &str, name: &str) -> Op
         "_tcp" | "v2" => Some(Own::Nothing),
         _ => None,
     }
+}
+
+/// The data of the text record that an authority looks for at this name, if it is about to.
+pub(super) fn challenge(snapshot: &Snapshot, name: &str) -> Option<Vec<u8>> {
+    let parent = name.strip_prefix(CHALLENGE)?.strip_prefix('.')?;
+    let text = snapshot.acme_order(&format!("*.{parent}"))?.answer.as_ref()?.dns_text();
+    Some([&[u8::try_from(text.len()).ok()?], text.as_bytes()].concat())
 }
 
 impl Own {
@@ -74,7 +89,8 @@ impl Own {
                 });
                 data.collect()
             }
-            Self::Services(_) => Vec::new(),
+            Self::Text(text) if kind == TXT => vec![text.clone()],
+            Self::Services(_) | Self::Text(_) => Vec::new(),
         }
     }
 }

@@ -10,7 +10,7 @@ use registry::engine::Revision;
 use registry::{RecordSet, RecordType, Snapshot, Zone, ZoneId, ZoneKey};
 
 use super::lookup::{APEX, Found, whole};
-use super::{A, AAAA, AUTOMATIC_TTL, CNAME, DS, Making, NS, SRV};
+use super::{A, AAAA, AUTOMATIC_TTL, CNAME, DS, Making, NS, SRV, TXT};
 use crate::message::{Owner, Record, SOA};
 use crate::name::to_wire;
 use crate::query::Code;
@@ -188,7 +188,7 @@ impl Making<'_> {
     pub(super) fn types(&self, found: &Found<'_>, zone: &Zone, host: &str) -> Vec<u16> {
         let mut types = match found {
             Found::Cut { set, .. } => types_of_cut(set),
-            Found::Own(_) => vec![A, AAAA, SRV],
+            Found::Own(_) => vec![A, AAAA, TXT, SRV],
             Found::Balancer(_, set) => {
                 let kinds = set.iter().flat_map(|set| &set.records).map(|record| record.content.kind().code());
                 kinds.filter(|kind| !matches!(*kind, A | AAAA | CNAME | SRV)).chain([A, AAAA, SRV]).collect()
@@ -215,6 +215,9 @@ impl Making<'_> {
         };
         if host == APEX {
             types.extend([SOA, NS, DNSKEY, CDS, CDNSKEY]);
+            if zone.name == *self.world.domain {
+                types.extend([A, AAAA]);
+            }
         }
         types
     }

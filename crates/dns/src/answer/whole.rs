@@ -7,7 +7,7 @@ use registry::{Hostname, RecordSet, RecordType, Snapshot, Zone};
 
 use super::lookup::{self, APEX, Found};
 use super::own::{self, Own};
-use super::{A, AAAA, AUTOMATIC_TTL, CNAME, DS, Making, NS, SRV, World, ttl_of};
+use super::{A, AAAA, AUTOMATIC_TTL, CNAME, DS, Making, NS, SRV, TXT, World, ttl_of};
 use crate::message::{Owner, Record, SOA};
 use crate::name::to_wire;
 
@@ -80,6 +80,19 @@ impl<'a> Whole<'a> {
             if let Some(host) = host.filter(|host| *host != APEX && !has_set(host)) {
                 records.extend(self.answered(host));
             }
+        }
+        for order in snapshot.acme_orders() {
+            let Some(parent) = order.name.wildcard_parent() else { continue };
+            let name = format!("{}.{parent}", own::CHALLENGE);
+            let is_here = snapshot.zone_of(&name).is_some_and(|zone| zone.id == self.zone.id);
+            let host = lookup::host_within(&name, &self.zone.name).filter(|host| is_here && !has_set(host));
+            let data = host.and_then(|_| own::challenge(snapshot, &name));
+            records.extend(host.zip(data).map(|(host, data)| Record {
+                owner: self.owner(host),
+                kind: TXT,
+                ttl: own::TTL,
+                data: data.into(),
+            }));
         }
         // Of the edge's own names only those by which it is asked; its agents ask it itself.
         for server in self.zone.name_servers(domain) {
@@ -166,7 +179,10 @@ impl<'a> Whole<'a> {
             kinds.insert(SRV);
         }
         if host == APEX {
-            kinds.insert(NS);
+            kinds.extend([NS, A, AAAA]);
+        }
+        if own::challenge(self.world.snapshot, &lookup::whole(host, &self.zone.name)).is_some() {
+            kinds.insert(TXT);
         }
         kinds.remove(&SOA);
         kinds.remove(&DS);

@@ -84,7 +84,9 @@ async fn what_is_not_there_is_denied() {
             ("b.example.test", Kind::A, "NoError\n! SOA"),
             ("x.b.example.test", Kind::A, "NXDomain\n! SOA"),
             ("x.a.b.example.test", Kind::A, "NXDomain\n! SOA"),
-            ("example.test", Kind::A, "NoError\n! SOA"),
+            // The edge's domain leads to its nodes, which have one family of addresses.
+            ("example.test", Kind::A, "NoError\n= example.test. 300 A 198.51.100.1"),
+            ("example.test", Kind::AAAA, "NoError\n! SOA"),
             ("elsewhere.test", Kind::A, "Refused not-aa"),
             ("test", Kind::A, "Refused not-aa"),
             (".", Kind::NS, "Refused not-aa"),

@@ -3,16 +3,18 @@
 use hickory_proto::rr::RecordType as Kind;
 use registry::{NodeId, NodeRecord};
 
-use crate::setting::{Setting, at, host, node};
+use crate::setting::{Setting, at, host, node, question, shown};
 
 /// The nodes of both regions, as agents learn of them: of each service in its order, the port and the addresses.
 async fn discovered(setting: &Setting, zone: &str) -> Vec<(String, Vec<String>)> {
-    let services = setting.ask(&format!("_v2-origintunneld._tcp.{zone}"), Kind::SRV).await;
+    // By one way only: between two questions, nodes may come.
+    let ask = async |name: &str, kind| shown(&setting.udp(&question(name, kind)).await);
+    let services = ask(&format!("_v2-origintunneld._tcp.{zone}"), Kind::SRV).await;
     let mut regions = Vec::new();
     for line in services.lines().filter(|line| line.starts_with('=')) {
         let words: Vec<&str> = line.split(' ').collect();
         let (port, target) = (words[words.len() - 2], words[words.len() - 1]);
-        let answer = setting.ask(target, Kind::A).await;
+        let answer = ask(target, Kind::A).await;
         let addresses = answer.lines().filter_map(|line| line.split_once(" A ")).map(|(_, address)| address.to_owned());
         regions.push((port.to_owned(), addresses.collect()));
     }

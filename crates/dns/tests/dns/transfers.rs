@@ -181,7 +181,7 @@ async fn who_is_current_gets_nothing_else() {
     for known in [serial, serial.wrapping_add(5)] {
         write(&mut stream, &ask(known).to_vec().unwrap()).await;
         let answer = Message::from_vec(&read(&mut stream).await).unwrap();
-        assert_eq!(answer.answers, [start.clone()], "{known}");
+        assert_eq!(answer.answers, std::slice::from_ref(&start), "{known}");
     }
     // An older one, or one that is older in the circle of these numbers.
     for known in [serial.wrapping_sub(1), serial.wrapping_add(u32::MAX / 2 + 5)] {
@@ -221,6 +221,41 @@ async fn peers_are_told_of_changes() {
     .await;
     setting.add(vec![record("new.example.test", "A", "192.0.2.1")]).await;
     hear().await;
+}
+
+#[tokio::test]
+async fn what_an_authority_looks_for_is_answered_and_transferred_while_an_order_lasts() {
+    let setting = Setting::start().await;
+    setting.add(vec![record("_acme-challenge.own.example.test", "TXT", "another's")]).await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    let mut holds = Vec::new();
+    for name in ["*.example.test", "*.own.example.test", "single.example.test"] {
+        let hold = setting.registry.begin_acme_order(at(3), &host(name), AcmeUrgency::Now).await.unwrap();
+        let answer = AcmeAnswer { token: "t".into(), key_authorization: "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ".into() };
+        setting.registry.answer_acme_order(&hold, answer).await.unwrap();
+        holds.push(hold);
+    }
+    // The SHA-256 of the text above, in base64url.
+    let text = "54EkHsluyzRW-6FLcU0UScYSS3_jbBnzwHOFb47BqO0";
+    let texts = async |name: &str| {
+        let answer = setting.ask(name, Kind::TXT).await;
+        answer.lines().filter_map(|line| line.split_once(" TXT ")).map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
+    harness::until(harness::LIMIT, "it is answered", async || texts("_acme-challenge.example.test").await == [text])
+        .await;
+    harness::until(harness::LIMIT, "beside another's", async || {
+        texts("_acme-challenge.own.example.test").await.len() == 2
+    })
+    .await;
+    assert!(texts("_acme-challenge.single.example.test").await.is_empty(), "it is looked for elsewhere");
+    let transferred = setting.transferred("example.test").await;
+    let count = transferred.iter().filter(|line| line.starts_with("_acme") && line.ends_with(text)).count();
+    assert_eq!(count, 2, "{transferred:?}");
+    for hold in &holds {
+        setting.registry.fail_acme_order(at(4), hold, AcmeFailure::Unseen, "gone").await.unwrap();
+    }
+    harness::until(harness::LIMIT, "it is gone", async || texts("_acme-challenge.example.test").await.is_empty()).await;
+    assert!(!setting.transferred("example.test").await.iter().any(|line| line.ends_with(text)));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::shelf::Ask;
-use super::{Shelf, deserves, is_quick};
+use super::{Shelf, is_quick, ordered_as, wildcard_over};
 
 /// Between two looks at all names, at the longest.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -28,6 +28,9 @@ const ATTEMPT: Duration = Duration::from_secs(120);
 /// From when the answer is in the registry to when the authority is asked to look, if there are other nodes: it may ask
 /// any, and all hear of changes within milliseconds.
 const SETTLING: Duration = Duration::from_secs(1);
+
+/// The same where other name servers answer for the name, too, which have to hear of it and to fetch it.
+const TRANSFER: Duration = Duration::from_secs(8);
 
 /// Between attempts to write down how an order goes. A certificate is worth it.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
@@ -145,7 +148,7 @@ impl Keeper {
         let certificates = Arc::clone(&self.certificates);
         // With very many names it takes a while.
         let looking = tokio::task::spawn_blocking(move || {
-            Plan::of(&snapshot, &domain, |name| certificates.covers(name.as_str()), now)
+            Plan::of(&snapshot, &domain, |name| certificates.covers(&example_of(name)), now)
         });
         let Ok(Plan { due, ahead, next }) = looking.await else { return LOOK_EVERY };
         let due = due.into_iter().map(|name| (name, AcmeUrgency::Now));
@@ -164,10 +167,12 @@ impl Keeper {
     /// Begins what has become possible by changes of these names.
     async fn consider(&mut self, names: Vec<Hostname>) {
         for name in names {
-            let snapshot = self.orderer.registry.snapshot();
-            let is_absent = stage(&snapshot, &name, Timestamp::now()) == AcmeStage::Absent;
-            let deserves = self.shelf.deserves(&snapshot, name.as_str()) && !self.certificates.covers(name.as_str());
-            if is_absent && deserves && !is_quick(&snapshot, name.as_str()) {
+            let (snapshot, now) = (self.orderer.registry.snapshot(), Timestamp::now());
+            if self.certificates.covers(&example_of(&name)) || is_quick(&snapshot, name.as_str()) {
+                continue;
+            }
+            let name = self.shelf.ordered_as(&snapshot, name.as_str(), now);
+            if let Some(name) = name.filter(|name| stage(&snapshot, name, now) == AcmeStage::Absent) {
                 let _ = self.begin(&name, AcmeUrgency::Ahead).await;
             }
         }
@@ -210,7 +215,8 @@ impl Keeper {
             .acme_orders()
             .filter(|order| order.held.is_none() && order.failure.as_ref().is_some_and(|failed| ended(failed.at)));
         let names = certificates.map(|certificate| &certificate.name).chain(failures.map(|order| &order.name));
-        for name in names.filter(|name| !self.shelf.deserves(snapshot, name.as_str())) {
+        let is_wanted = |name: &Hostname| self.shelf.ordered_as(snapshot, name.as_str(), now).as_ref() == Some(name);
+        for name in names.filter(|name| !is_wanted(name)) {
             if registry.forget_acme_name(now, name).await.is_err() {
                 return;
             }
@@ -235,11 +241,19 @@ impl Plan {
     fn of(snapshot: &Snapshot, domain: &Hostname, covers: impl Fn(&Hostname) -> bool, now: Timestamp) -> Self {
         let routed = snapshot.routes().map(|route| &route.hostname).filter(|name| !is_quick(snapshot, name.as_str()));
         let held = snapshot.acme_certificates().map(|certificate| &certificate.name);
-        let names: BTreeSet<&Hostname> = routed.chain(held).chain([domain]).collect();
-        let names = names.into_iter().filter(|name| deserves(snapshot, domain, name.as_str()) && !covers(name));
+        let names = routed.chain(held).chain([domain]).filter(|name| !covers(name));
+        let below = domain.child("a").ok();
+        let of = |name: &Hostname| {
+            let ordered = ordered_as(snapshot, domain, name.as_str(), now);
+            // Also while it fails.
+            ordered.into_iter().chain(wildcard_over(snapshot, domain, name.as_str()))
+        };
+        let names: BTreeSet<Hostname> = names.chain(&below).flat_map(of).collect();
+        let is_needed = |name: &Hostname| ordered_as(snapshot, domain, name.as_str(), now).as_ref() == Some(name);
+        let names: Vec<Hostname> = names.into_iter().filter(|name| is_needed(name) && !covers(name)).collect();
         let mut plan = Self { due: Vec::new(), ahead: Vec::new(), next: Timestamp::MAX };
         let mut absent = Vec::new();
-        for name in names {
+        for name in &names {
             let stage = stage(snapshot, name, now);
             let has_had = snapshot.acme_certificate(name.as_str()).is_some();
             match stage {
@@ -314,6 +328,9 @@ impl Orderer {
 
     /// One order, or a second one where the authority does not see the name in the first way.
     async fn order(&self, hold: &AcmeHold) -> Result<Ordered, OrderError> {
+        if hold.name().wildcard_parent().is_some() {
+            return self.order_by(hold, Way::Dns).await;
+        }
         let first = if self.http_first.load(Ordering::Relaxed) { Way::Http } else { Way::Tls };
         // Once it has looked in vain one way at a time: authorities count that.
         let (first, second) = match hold.unseen() {
@@ -361,7 +378,10 @@ impl Orderer {
             let answer = AcmeAnswer { token: token.into(), key_authorization: key_authorization.into() };
             let shown = persistently(hold, || self.registry.answer_acme_order(hold, answer.clone())).await;
             shown.map_err(|error| error.to_string())?;
-            if self.registry.snapshot().nodes().count() > 1 {
+            let snapshot = self.registry.snapshot();
+            if way == Way::Dns && is_transferred(&snapshot, hold.name()) {
+                sleep(TRANSFER).await;
+            } else if way == Way::Dns || snapshot.nodes().count() > 1 {
                 sleep(SETTLING).await;
             }
             Ok(())
@@ -410,6 +430,17 @@ where
         }
         sleep(WRITE_AGAIN).await;
     }
+}
+
+/// A name that is meant by this one: itself, unless it has a wildcard.
+fn example_of(name: &Hostname) -> String {
+    name.as_str().replacen('*', "a", 1)
+}
+
+/// Whether others than nodes answer for a name with a wildcard.
+fn is_transferred(snapshot: &Snapshot, name: &Hostname) -> bool {
+    let zone = name.wildcard_parent().and_then(|parent| snapshot.zone_of(parent));
+    zone.is_some_and(|zone| snapshot.transfer_out(zone.id).is_some())
 }
 
 fn certificate(name: &Hostname, ordered: Ordered) -> Result<AcmeCertificate, OrderError> {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use registry::{AcmeStage, Hostname, Registry, Snapshot};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{deserves, is_quick};
+use super::{is_quick, ordered_as};
 
 /// A visitor waits so long at the most for a certificate that is being ordered. Authorities take three to ten seconds, and
 /// browsers give up after half a minute.
@@ -50,9 +50,9 @@ impl Shelf {
         (Arc::new(Self { registry, domain, asks, waiting, closed_until, issued, failed }), asked)
     }
 
-    /// Whether a certificate may be ordered for this name.
-    pub(super) fn deserves(&self, snapshot: &Snapshot, name: &str) -> bool {
-        deserves(snapshot, &self.domain, name)
+    /// Under which name a certificate may be ordered for visitors of this one.
+    pub(super) fn ordered_as(&self, snapshot: &Snapshot, name: &str, now: Timestamp) -> Option<Hostname> {
+        ordered_as(snapshot, &self.domain, name, now)
     }
 
     /// The edge's own name.
@@ -88,6 +88,12 @@ fn is_valid(snapshot: &Snapshot, name: &str, now: Timestamp) -> bool {
 }
 
 impl PublicCertificates for Shelf {
+    fn wildcard(&self, name: &str) -> Option<String> {
+        let (snapshot, now) = (self.registry.snapshot(), Timestamp::now());
+        let wildcard = format!("*.{}", name.split_once('.')?.1);
+        (!is_valid(&snapshot, name, now) && is_valid(&snapshot, &wildcard, now)).then_some(wildcard)
+    }
+
     fn find(&self, name: &str, have: Option<u64>) -> Found {
         let snapshot = self.registry.snapshot();
         let Some(certificate) = snapshot.acme_certificate(name) else { return Found::Nothing };
@@ -105,9 +111,11 @@ impl PublicCertificates for Shelf {
 
     fn awaited(&self, name: &str) -> Option<Waiting> {
         let (snapshot, now) = (self.registry.snapshot(), Timestamp::now());
-        if is_valid(&snapshot, name, now) || !self.deserves(&snapshot, name) {
+        if is_valid(&snapshot, name, now) {
             return None;
         }
+        let name = self.ordered_as(&snapshot, name, now).filter(|name| !is_valid(&snapshot, name.as_str(), now))?;
+        let name = name.as_str();
         // Without etcd no order begins, and nobody hears how one ends.
         if !self.registry.sees_all_nodes() {
             return None;

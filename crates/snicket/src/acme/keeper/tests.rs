@@ -1,13 +1,17 @@
+use std::net::SocketAddr;
+
 use certs::acme::PublicCertificates as _;
 use certs::tls::Roots;
 use certs::{Authority, Names};
 use futures_util::future::join_all;
 use harness::Pebble;
 use registry::{
-    ConfigSource, Embedded, Engine, EngineError, Keys, NewTunnel, PortOptions, QuickName, Sealed, TunnelName,
+    ConfigSource, Embedded, Engine, EngineError, Keys, NewTunnel, NodeAddresses, NodeRecord, PortOptions, QuickName,
+    Sealed, TunnelName,
 };
 use uuid::Uuid;
 
+use super::super::deserves;
 use super::*;
 
 const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -81,6 +85,76 @@ async fn what_is_ordered_is_what_leads_here_and_is_not_there() {
     hold(&registry, quick.as_str(), at(0)).await;
     assert!(plan(at(0) + LIFE).due.contains(&quick));
     assert!(!deserves(&registry.snapshot(), &domain, "x.example.test"), "a wildcard's is not");
+}
+
+/// Lists this node, which answers by DNS or not.
+fn introduce(registry: &Registry, dns: bool) {
+    let address = SocketAddr::from(([192, 0, 2, 1], 1));
+    let addresses = NodeAddresses {
+        http: address,
+        https: address,
+        tunnel: vec![address],
+        api: address,
+        dns: dns.then_some(address),
+    };
+    let (id, name, location, version) = (registry.node(), "node".into(), "lab01".into(), "1".into());
+    registry.introduce(NodeRecord { id, name, location, addresses, version, started_at: at(0) });
+}
+
+#[tokio::test]
+async fn one_certificate_is_ordered_for_all_names_below_one_that_nodes_answer_for() {
+    let registry = Registry::in_memory(at(0)).await.unwrap();
+    let domain = name("example.test");
+    let zone = registry.ensure_zone(at(0), &domain).await.unwrap().id;
+    let other = registry.ensure_zone(at(0), &name("other.test")).await.unwrap().id;
+    let site = tunnel(&registry, "site").await;
+    for host in ["a.example.test", "b.example.test", "c.deep.example.test"] {
+        registry.put_route(at(0), zone, name(host), site, false).await.unwrap();
+    }
+    for host in ["a.other.test", "*.all.other.test", "b.all.other.test"] {
+        registry.put_route(at(0), other, name(host), site, false).await.unwrap();
+    }
+    let ahead = |covered: &'static str, now| {
+        let mut plan = Plan::of(&registry.snapshot(), &domain, |name| name.as_str() == covered, now);
+        plan.ahead.sort_unstable();
+        plan.ahead.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    introduce(&registry, false);
+    let single =
+        ["a.example.test", "a.other.test", "b.all.other.test", "b.example.test", "c.deep.example.test", "example.test"];
+    assert_eq!(ahead("", at(1)), single);
+    introduce(&registry, true);
+    let with_wildcards = ["*.all.other.test", "*.example.test", "a.other.test", "c.deep.example.test", "example.test"];
+    assert_eq!(ahead("", at(1)), with_wildcards);
+    assert!(!ahead("*.example.test", at(1)).contains(&"*.example.test".to_owned()), "a file has it");
+
+    // An authority that does not see us there sees each name by itself, and is asked again later.
+    let failing = registry.begin_acme_order(at(1), &name("*.example.test"), AcmeUrgency::Ahead).await.unwrap();
+    assert!(!ahead("", at(2)).contains(&"a.example.test".to_owned()), "while it is being ordered, there is hope");
+    registry.fail_acme_order(at(2), &failing, AcmeFailure::Unseen, "nobody there").await.unwrap();
+    let names = ahead("", at(3));
+    assert!(["a.example.test", "b.example.test"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+    assert!(!names.contains(&"*.example.test".to_owned()), "not yet");
+    let names = ahead("", at(3_600));
+    assert!(["a.example.test", "*.example.test"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+}
+
+#[tokio::test]
+async fn names_without_one_of_their_own_are_shown_the_wildcard_s() {
+    let registry = Registry::in_memory(Timestamp::now()).await.unwrap();
+    let zone = registry.ensure_zone(Timestamp::now(), &name("example.test")).await.unwrap().id;
+    let site = tunnel(&registry, "site").await;
+    for host in ["a.example.test", "b.example.test"] {
+        registry.put_route(Timestamp::now(), zone, name(host), site, false).await.unwrap();
+    }
+    introduce(&registry, true);
+    hold(&registry, "a.example.test", Timestamp::now()).await;
+    hold(&registry, "*.example.test", Timestamp::now()).await;
+    let (_, shelf) = idle_keeper(&registry);
+    assert_eq!(shelf.wildcard("a.example.test"), None);
+    assert_eq!(shelf.wildcard("x.example.test").as_deref(), Some("*.example.test"));
+    assert_eq!(shelf.wildcard("x.y.example.test"), None);
+    assert!(shelf.awaited("x.example.test").is_none() && shelf.awaited("b.example.test").is_none());
 }
 
 /// A keeper of this registry and this authority, and what visitors see.
