@@ -22,7 +22,7 @@ use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registration};
 
 use crate::dial::Dialer;
-use crate::edge::{EdgeName, IpVersion};
+use crate::edge::{Discovery, EdgeName, IpVersion};
 use crate::event::{Event, Status};
 use crate::handler::{Configuration, Requests};
 use crate::ingress::Document;
@@ -60,7 +60,9 @@ pub struct Config {
     pub version: String,
     /// Features to announce beyond those that the agent has anyway.
     pub features: Vec<String>,
-    /// Ways into the edge; at least one. Even and odd entries form two regions.
+    /// Where the edge's own DNS is asked for its nodes.
+    pub discovery: Option<Discovery>,
+    /// Ways into the edge where that says nothing; at least one. Even and odd entries form two regions.
     pub edge: Vec<EdgeName>,
     /// Which family of addresses is dialled.
     pub edge_ip_version: IpVersion,
@@ -217,6 +219,7 @@ impl Agent {
         });
         let shell = shell::Shell {
             registration: registration(&config),
+            discovery: config.discovery,
             names: config.edge,
             ip_version: config.edge_ip_version,
             connections: config.connections,

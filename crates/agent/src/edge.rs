@@ -1,9 +1,12 @@
-//! Where the edge is: addresses as people write them, looked up.
+//! Where the edge is: addresses as people write them, looked up, and what its own DNS says of its nodes ([`discovery`]).
+
+mod discovery;
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::eyeballs;
 use crate::proxy::Proxies;
+pub use discovery::{Discovery, DiscoveryError};
 
 /// Where the edge listens for agents unless a port is given (section 1).
 pub const DEFAULT_PORT: u16 = 7844;
@@ -56,6 +59,13 @@ impl std::str::FromStr for EdgeName {
     }
 }
 
+impl EdgeName {
+    /// Whether it is on this machine, as far as its text says.
+    fn is_near(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
 impl std::fmt::Display for EdgeName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.host.parse() {
@@ -98,6 +108,40 @@ impl std::fmt::Display for Place {
             None => f.write_str(&self.name),
         }
     }
+}
+
+/// Finds the edge's nodes: by its own DNS, if that is to be asked and knows them, else by the names. The error is for people.
+pub(crate) async fn find(
+    discovery: Option<&Discovery>,
+    names: &[EdgeName],
+    version: IpVersion,
+    bind: Option<IpAddr>,
+    proxies: &Proxies,
+) -> Result<Vec<Place>, String> {
+    let Some(discovery) = discovery else { return look_up(names, version, bind, proxies).await };
+    let reason = match discovery.nodes().await {
+        Ok(services) => {
+            let mut places: Vec<Place> = Vec::new();
+            for (region, service) in services.into_iter().enumerate() {
+                let name = format!("{}:{}", service.host, service.port);
+                let found = service.addresses.iter().map(|address| SocketAddr::new(*address, service.port)).collect();
+                for address in wanted(found, version, bind) {
+                    // One node alone is both regions.
+                    if !places.iter().any(|known| known.address == Some(address)) {
+                        let (name, host) = (name.clone(), service.host.clone());
+                        places.push(Place { name, host, address: Some(address), region });
+                    }
+                }
+            }
+            if !places.is_empty() {
+                return Ok(places);
+            }
+            "no node has an address of the wanted family".to_owned()
+        }
+        Err(reason) => reason.to_string(),
+    };
+    tracing::debug!(domain = discovery.domain(), reason, "the edge's DNS does not tell its nodes");
+    look_up(names, version, bind, proxies).await
 }
 
 /// Looks names up. Entries at even places form one region, those at odd places the other (section 2.1).

@@ -64,6 +64,7 @@ pub(crate) fn config(
         features: Vec::new(),
         edge,
         edge_ip_version: agent::edge::IpVersion::Auto,
+        discovery: None,
         edge_bind_address: None,
         roots,
         post_quantum: false,

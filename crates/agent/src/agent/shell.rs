@@ -16,7 +16,7 @@ use super::connection::{ConnectionTask, Report};
 use super::running::Stop;
 use super::tell;
 use crate::dial::Dialer;
-use crate::edge::{EdgeName, IpVersion, Place, look_up};
+use crate::edge::{Discovery, EdgeName, IpVersion, Place, find};
 use crate::event::{Event, FallbackReason, Status};
 use crate::handler::Requests;
 use crate::memory;
@@ -34,6 +34,7 @@ const REPORTS: usize = 64;
 /// Everything the task needs.
 pub(super) struct Shell {
     pub(super) registration: Registration,
+    pub(super) discovery: Option<Discovery>,
     pub(super) names: Vec<EdgeName>,
     pub(super) ip_version: IpVersion,
     pub(super) connections: NonZeroU8,
@@ -83,7 +84,8 @@ impl Shell {
     }
 
     async fn look_up(&self) -> Result<Vec<Place>, String> {
-        look_up(&self.names, self.ip_version, self.dialer.bind, &self.dialer.proxies).await
+        let (bind, proxies) = (self.dialer.bind, &self.dialer.proxies);
+        find(self.discovery.as_ref(), &self.names, self.ip_version, bind, proxies).await
     }
 
     async fn supervise(&mut self, mut places: Vec<Place>) {

@@ -48,6 +48,7 @@ fn config(edges: &[&Edge], document: &str) -> Config {
         features: Vec::new(),
         edge: edges.iter().map(|edge| edge.address.to_string().parse().unwrap()).collect(),
         edge_ip_version: agent::edge::IpVersion::Auto,
+        discovery: None,
         edge_bind_address: None,
         roots: certs::tls::Roots::Pem(edges[0].ca.clone()),
         post_quantum: false,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent::Config;
-use agent::edge::EdgeName;
+use agent::edge::{Discovery, EdgeName};
 use agent::ingress::Document;
 use anyhow::Context as _;
 use certs::tls::Roots;
@@ -163,6 +163,7 @@ pub(crate) fn config(
     let edges = known.tunnel.iter().map(|address| address.parse()).collect::<Result<Vec<EdgeName>, _>>();
     let edges = edges.context(Problem::new("the edge tells no address for agents", "update the edge"))?;
     let mut config = connector::config(tunnel.credentials.clone(), edges, way.roots(known), document)?;
+    config.discovery = Discovery::of(&known.domain, &config.edge);
     config.protocol = connector::protocol(&args.protocol);
     config.quick_hostname = Some(tunnel.hostname.clone());
     Ok(config)

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 #[path = "../visitor/http3.rs"]
-#[allow(dead_code, reason = "WebSockets are asked for elsewhere")]
+#[allow(dead_code, clippy::unwrap_used, reason = "it is shared with other tests, which use more of it")]
 mod http3;
 
 const MESSAGE: &str = "application/dns-message";

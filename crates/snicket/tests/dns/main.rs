@@ -6,7 +6,7 @@ mod transfer;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use harness::{Agent, Edge, LIMIT, Origin, Visitor, peer, until};
+use harness::{Agent, Edge, LIMIT, Origin, Program, Visitor, peer, until};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -123,4 +123,21 @@ async fn nobody_answers_unless_asked_to() {
     let (_, zones) = edge.call("GET", "/client/v4/zones", None).await;
     assert_eq!(zones["result"][0]["name_servers"], json!([]));
     assert!(!Visitor::plain(edge.api()).get("/metrics").await.text().contains("snicket_dns"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_agents_find_the_nodes_by_the_edge_s_domain() {
+    // Its ports are by chance, so only DNS can tell them.
+    let edge = Edge::start_with(&["--dns", "127.0.0.1:0", "--domain", "example.test"]).await;
+    let token = edge.named_tunnel("site", "site.example.test").await;
+    let origin = Origin::start().await;
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let (resolver, ca) = (address(&edge).to_string(), edge.ca());
+    let (ca, token, service) = (ca.to_str().expect("a name"), token.to_str().expect("a name"), origin.service());
+    let words = ["tunnel", "--json", "--edge", "example.test", "--edge-resolver", &resolver, "--cacert", ca];
+    let agent = Program::new(home.path(), &[&words[..], &["--url", &service, "run", "--token-file", token]].concat());
+    let mut agent = agent.start().await;
+    agent.event("ready").await;
+    assert_eq!(edge.visitor().get("https://site.example.test/").await.status, 200);
+    agent.terminate().await;
 }

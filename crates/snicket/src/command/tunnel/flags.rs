@@ -35,7 +35,7 @@ pub(crate) struct Flags {
         hide_env_values = true
     )]
     pub(crate) credentials_file: Option<PathBuf>,
-    /// Where the edge takes agents, host:port
+    /// Where the edge takes agents, host:port, or its domain, whose nodes are asked for by DNS
     #[arg(
         long,
         global = true,
@@ -230,6 +230,9 @@ pub(crate) struct Dial {
         hide = true
     )]
     pub(crate) edge_bind_address: Option<std::net::IpAddr>,
+    /// Whom to ask for the edge's nodes, IP:PORT [default: the system's resolvers]
+    #[arg(long, global = true, value_name = "ADDR", env = "TUNNEL_EDGE_RESOLVER", hide_env_values = true, hide = true)]
+    pub(crate) edge_resolver: Option<std::net::SocketAddr>,
     /// Only the hybrid post-quantum key exchange
     #[arg(
         long, alias = "pq", global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent::edge::{EdgeName, IpVersion};
+use agent::edge::{Discovery, EdgeName, IpVersion};
 use agent::file::{self, FileConfig, reported_flags};
 use agent::ingress::{Document, WarpRouting};
 use agent::{Reload, Tag};
@@ -244,6 +244,7 @@ async fn quick(settings: &Settings, flags: &Flags, screen: Screen) -> anyhow::Re
     let mut way = match &told {
         Some(told) if values.edge.is_empty() => Way {
             edge: told.tunnel.clone(),
+            domain: Some(told.domain.clone()),
             roots: values.cacert.clone().map_or_else(|| Roots::Pem(told.ca.clone()), Roots::File),
             local: None,
             told: None,
@@ -294,11 +295,21 @@ fn service(document: &Document) -> String {
 /// Where the edge takes agents, and whom to trust.
 struct Way {
     edge: Vec<String>,
+    /// Under which its own DNS tells its nodes.
+    domain: Option<String>,
     roots: Roots,
     /// The edge, if it is the one on this machine.
     local: Option<LocalEdge>,
     /// What the edge's API says of the edge, if it was asked.
     told: Option<Known>,
+}
+
+/// Who names one place without a port means the edge as a whole.
+fn domain_of(edge: &[String]) -> Option<String> {
+    match edge {
+        [name] if !name.contains(':') => Some(name.clone()),
+        _ => None,
+    }
 }
 
 impl Way {
@@ -307,7 +318,8 @@ impl Way {
         let given = values.cacert.clone().map(Roots::File);
         if !values.edge.is_empty() {
             let roots = given.unwrap_or(Roots::System);
-            return Ok(Self { edge: values.edge.clone(), roots, local: None, told: None });
+            let domain = domain_of(&values.edge);
+            return Ok(Self { edge: values.edge.clone(), domain, roots, local: None, told: None });
         }
         let api = values.api_url.as_deref();
         let Some(local) = LocalEdge::meant(api)? else {
@@ -321,6 +333,7 @@ impl Way {
         };
         Ok(Self {
             edge: local.tunnel.iter().map(ToString::to_string).collect(),
+            domain: None,
             roots: given.unwrap_or_else(|| Roots::File(local.ca.clone())),
             local: Some(local),
             told: None,
@@ -426,6 +439,10 @@ fn connector(settings: &Settings, flags: &Flags, credentials: Credentials, way: 
         _ => IpVersion::Auto,
     };
     config.edge_bind_address = values.edge_bind_address;
+    config.discovery = way.domain.and_then(|domain| match flags.dial.edge_resolver {
+        Some(resolver) => Some(Discovery::at(&domain, vec![resolver])),
+        None => Discovery::of(&domain, &config.edge),
+    });
     config.post_quantum = values.post_quantum.unwrap_or(false);
     config.protocol = connector::protocol(values.protocol.as_deref().unwrap_or("auto"));
     config.connections = values.ha_connections.unwrap_or(agent::DEFAULT_CONNECTIONS);
