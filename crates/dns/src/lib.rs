@@ -19,6 +19,7 @@ mod metrics;
 mod name;
 mod options;
 mod outside;
+mod places;
 mod query;
 mod server;
 mod sockets;

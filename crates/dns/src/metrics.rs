@@ -58,6 +58,8 @@ pub struct Metrics {
     unsent: AtomicU64,
     /// Connections that were closed as they came, since there were too many.
     turned_away: AtomicU64,
+    /// Connections that had nothing to do and made room for others.
+    displaced: AtomicU64,
     /// Zones that were transferred to the end.
     transferred: AtomicU64,
     transfers_refused: AtomicU64,
@@ -84,6 +86,10 @@ impl Metrics {
 
     pub(crate) fn turned_away(&self) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn displaced(&self) {
+        self.displaced.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn transferred(&self) {
@@ -135,6 +141,11 @@ impl Metrics {
             ("snicket_dns_truncated_total", "Answers that were cut short.", &self.cut),
             ("snicket_dns_limited_total", "Answers kept back, since their network had too many.", &self.limited),
             ("snicket_dns_unsent_total", "Answers that the system did not send.", &self.unsent),
+            (
+                "snicket_dns_displaced_total",
+                "Connections closed that had nothing to do, since others came.",
+                &self.displaced,
+            ),
             (
                 "snicket_dns_turned_away_total",
                 "Connections closed as they came, since there were too many.",

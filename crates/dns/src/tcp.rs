@@ -1,27 +1,23 @@
 //! Questions over TCP (RFC 7766), plain or with TLS (RFC 7858): one after the other on each connection, each answered in its
 //! turn.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::desk::{Desk, Reply};
 use crate::metrics::{Metrics, Tally, Transport};
+use crate::places::{Places, Taken};
 use crate::transfer;
 
-/// Connections at once; a resolver opens one or two, and only for long answers.
-const CONNECTIONS: usize = 2_048;
-/// Those of one IPv4 address or one /64 of IPv6.
-const CONNECTIONS_PER_ADDRESS: usize = 64;
 /// Between two questions; what RFC 7766, section 6.2.3 finds enough.
 const IDLE: Duration = Duration::from_secs(10);
 /// From the first byte of a question to its last, and for an answer to be taken.
@@ -39,12 +35,16 @@ pub(crate) struct Counter {
     desk: Mutex<Desk>,
     transfers: transfer::Desk,
     metrics: Arc<Metrics>,
-    places: Mutex<HashMap<IpAddr, usize>>,
+    places: Mutex<Places>,
 }
 
 impl Counter {
     pub(crate) fn new(desk: Desk, transfers: transfer::Desk, metrics: Arc<Metrics>) -> Self {
         Self { desk: Mutex::new(desk), transfers, metrics, places: Mutex::default() }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn answer(&self, packet: &[u8], from: &From, message: &mut Vec<u8>) -> Reply {
@@ -86,39 +86,39 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Some(place) = Place::take(&counter, from.ip()) else {
-            counter.metrics.turned_away();
-            continue;
-        };
+        let Some(place) = Place::take(&counter, from.ip()) else { continue };
         // Answers are written whole.
         let _ = stream.set_nodelay(true);
         let (stop, tls) = (stop.clone(), tls.clone());
         tasks.spawn(async move {
             tokio::select! {
                 // Whoever breaks off or is too slow is not told so.
-                _ = receive(stream, tls, from.ip(), &place.counter) => (),
+                _ = receive(stream, tls, from.ip(), &place) => (),
+                () = place.displaced.cancelled() => (),
                 () = stop.cancelled() => (),
             }
         });
     }
 }
 
-async fn receive(stream: TcpStream, tls: Option<TlsAcceptor>, address: IpAddr, counter: &Counter) -> io::Result<()> {
+async fn receive(stream: TcpStream, tls: Option<TlsAcceptor>, address: IpAddr, place: &Place) -> io::Result<()> {
     match tls {
-        None => converse(stream, &From { address, transport: Transport::Tcp }, counter).await,
+        None => converse(stream, &From { address, transport: Transport::Tcp }, place).await,
         Some(tls) => {
             let stream = timeout(HANDSHAKE, tls.accept(stream)).await??;
-            converse(stream, &From { address, transport: Transport::Tls }, counter).await
+            converse(stream, &From { address, transport: Transport::Tls }, place).await
         }
     }
 }
 
 /// Answers the questions of one connection.
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, counter: &Counter) -> io::Result<()> {
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, place: &Place) -> io::Result<()> {
+    let counter = &place.counter;
     let (mut packet, mut message) = (Vec::new(), Vec::new());
     let mut whole = Vec::new();
     for _ in 0..QUESTIONS {
         let first = timeout(IDLE, stream.read_u8()).await??;
+        place.is_busy();
         let rest = async {
             let second = stream.read_u8().await?;
             packet.resize(usize::from(u16::from_be_bytes([first, second])), 0);
@@ -128,6 +128,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, 
         if let Some(sent) = counter.transfers.answer(&packet, from.address, &mut stream).await {
             counter.metrics.add(from.transport, &Tally { questions: 1, ..Tally::default() });
             sent?;
+            place.is_idle();
             continue;
         }
         if !matches!(counter.answer(&packet, from, &mut message), Reply::Answer { .. }) {
@@ -143,6 +144,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, 
             stream.flush().await
         };
         timeout(PATIENCE, write).await??;
+        place.is_idle();
     }
     Ok(())
 }
@@ -150,43 +152,36 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, from: &From, 
 /// A connection's, as long as it lives.
 struct Place {
     counter: Arc<Counter>,
-    asker: IpAddr,
+    id: u64,
+    displaced: CancellationToken,
 }
 
 impl Place {
     fn take(counter: &Arc<Counter>, from: IpAddr) -> Option<Self> {
-        let asker = asker(from);
-        let mut places = counter.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = places.values().sum();
-        let own = places.get(&asker).copied().unwrap_or_default();
-        if all >= CONNECTIONS || own >= CONNECTIONS_PER_ADDRESS {
+        let taken = counter.places().take(from, Instant::now());
+        let Some(Taken { id, displaced, has_displaced }) = taken else {
+            counter.metrics.turned_away();
             return None;
+        };
+        if has_displaced {
+            counter.metrics.displaced();
         }
-        places.insert(asker, own + 1);
-        Some(Self { counter: Arc::clone(counter), asker })
+        Some(Self { counter: Arc::clone(counter), id, displaced })
+    }
+
+    /// A question has begun to come.
+    fn is_busy(&self) {
+        self.counter.places().note(self.id, None);
+    }
+
+    /// It is answered.
+    fn is_idle(&self) {
+        self.counter.places().note(self.id, Some(Instant::now()));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.counter.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = places.get_mut(&self.asker) {
-            *own -= 1;
-            if *own == 0 {
-                places.remove(&self.asker);
-            }
-        }
-    }
-}
-
-/// Who counts as one: a whole network of IPv6 is one line to somebody's house.
-fn asker(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(address) => {
-            let mut segments = address.segments();
-            segments[4..].fill(0);
-            Ipv6Addr::from(segments).into()
-        }
-        address => address,
+        self.counter.places().give_back(self.id);
     }
 }

@@ -226,3 +226,79 @@ fn push_record(message: &mut Vec<u8>, name: &[u8], algorithm: &[u8], stamp: Stam
         count.copy_from_slice(&additionals.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::Message;
+    use jiff::Timestamp;
+    use registry::{ItemKind, Registry, Which};
+
+    use super::*;
+    use crate::query::Query;
+
+    const NOW: u64 = 1_800_000_000;
+    const QUESTION: &[u8] = b"\xab\xcd\0\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x06\0\x01";
+
+    async fn key(algorithm: &str, secret: &str) -> TransferKey {
+        let registry = Registry::in_memory(Timestamp::UNIX_EPOCH).await.unwrap();
+        let terms = [("name", "Key.Test."), ("algo", algorithm), ("secret", secret)];
+        let terms = || Ok(terms.map(|(member, text)| (member.to_owned(), text.into())).into_iter().collect());
+        let kind = ItemKind::TransferKey;
+        registry.write_item(Timestamp::UNIX_EPOCH, kind, None, Which::New, &mut |_| terms()).await.unwrap();
+        registry.snapshot().transfer_key_named("key.test").unwrap()
+    }
+
+    fn check(packet: &[u8], key: &TransferKey, now: u64) -> Result<(), Flaw> {
+        let query = Query::read(packet).unwrap_or_else(|problem| panic!("{problem:?}"));
+        let signature = query.signature.expect("it is signed");
+        assert_eq!(signature.key_name(), "key.test");
+        match signature.check(Some(key), now) {
+            Ok(_) => Ok(()),
+            Err(rejected) => {
+                let flaw = rejected.flaw;
+                // Whoever asked can read why.
+                let mut message = QUESTION.to_vec();
+                rejected.push(&mut message, now);
+                let read = Message::from_vec(&message).unwrap();
+                assert!(format!("{read:?}").contains("error: Some(Bad"), "{read:?}");
+                Err(flaw)
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_the_key_is_believed_for_five_minutes() {
+        const SECRET: &str = "AAECAwQFBgcICQoLDA0ODw==";
+        for algorithm in ["hmac-sha256", "hmac-sha384", "hmac-sha512."] {
+            let key = key(algorithm, SECRET).await;
+            let mut packet = QUESTION.to_vec();
+            Signer::new(&key).sign(&mut packet, NOW);
+            assert!(packet.len() <= QUESTION.len() + MOST_BYTES);
+            for (now, expected) in [
+                (NOW, Ok(())),
+                (NOW + 300, Ok(())),
+                (NOW - 300, Ok(())),
+                (NOW + 301, Err(Flaw::Time)),
+                (NOW - 301, Err(Flaw::Time)),
+            ] {
+                assert_eq!(check(&packet, &key, now), expected, "{algorithm} at {now}");
+            }
+            // Whoever passes it on may number it anew.
+            let mut passed = packet.clone();
+            passed[0] ^= 0xff;
+            assert_eq!(check(&passed, &key, NOW), Ok(()));
+            // Anything else is signed.
+            for at in [3, 13, 20, packet.len() - 20] {
+                let mut changed = packet.clone();
+                changed[at] ^= 1;
+                assert_eq!(check(&changed, &key, NOW), Err(Flaw::Signature), "{algorithm}: byte {at}");
+            }
+        }
+        let (key, mut packet) = (key("hmac-sha256", SECRET).await, QUESTION.to_vec());
+        Signer::new(&key).sign(&mut packet, NOW);
+        let other = self::key("hmac-sha256", "AQECAwQFBgcICQoLDA0ODw==").await;
+        assert_eq!(check(&packet, &other, NOW), Err(Flaw::Signature));
+        let other = self::key("hmac-sha512", SECRET).await;
+        assert_eq!(check(&packet, &other, NOW), Err(Flaw::Key), "not by that algorithm");
+    }
+}
