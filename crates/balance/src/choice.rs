@@ -172,6 +172,12 @@ impl<'a> Walk<'a> {
         self.clone().next(is_linked).is_some()
     }
 
+    /// Whether it is of a session that is to be nowhere else than where it is.
+    pub fn is_bound(&self) -> bool {
+        let has_place = self.pinned.is_some() || (self.plan.sessions.is_by_header() && self.session.key.is_some());
+        has_place && self.plan.sessions.failover() == Failover::None
+    }
+
     /// From the start, since somebody may be there now who was not. The members that a request went to stay counted, and a request that may
     /// go to some only may so still.
     pub fn again(&mut self) {

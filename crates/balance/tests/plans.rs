@@ -146,7 +146,7 @@ async fn a_request_that_begins_anew_goes_nowhere_that_it_may_not_go() {
         let led: Vec<_> = std::iter::from_fn(|| walk.next(|_| true)).map(|member| pool(member)).collect();
         assert_eq!(led, [0, 0], "and four times in all");
     }
-    // With its session's member alone.
+    // With its session's member alone, which other sessions may leave.
     let rig = Rig::start(registry().await, &[origins(0, 5)], json!({ "session_affinity": "cookie" })).await;
     let home = rig.plan(NOW).members().nth(3).unwrap().id;
     let value = HeaderValue::try_from(format!("{COOKIE}={home}")).unwrap();
@@ -154,11 +154,22 @@ async fn a_request_that_begins_anew_goes_nowhere_that_it_may_not_go() {
     for random in 0..50 {
         let plan = fresh(&rig);
         let mut walk = plan.walk(&visitor(&headers), NOW, random);
+        assert!(walk.is_bound() && !plan.walk(&visitor(&HeaderMap::new()), NOW, random).is_bound());
         assert_eq!(walk.next(|_| true).unwrap().id, home);
         assert!(walk.next(|_| true).is_none());
         suspect(plan.members().nth(3).unwrap());
         walk.again();
         assert_eq!(walk.next(|_| true).unwrap().id, home);
         assert!(walk.next(|_| true).is_none());
+    }
+    for failover in ["temporary", "sticky"] {
+        let terms = json!({
+            "session_affinity": "cookie", "session_affinity_attributes": { "zero_downtime_failover": failover },
+        });
+        let rig = Rig::start(registry().await, &[origins(0, 5)], terms).await;
+        let plan = rig.plan(NOW);
+        let value = HeaderValue::try_from(format!("{COOKIE}={}", plan.members().next().unwrap().id)).unwrap();
+        let headers = HeaderMap::from_iter([(COOKIES, value)]);
+        assert!(!plan.walk(&visitor(&headers), NOW, 1).is_bound(), "{failover}");
     }
 }

@@ -104,13 +104,23 @@ impl<'a> Members<'a> {
         std::mem::take(&mut state.may_go) || self.plan.may_retry(Timestamp::now())
     }
 
+    /// The same, and nothing says that its agent may be gone.
+    fn is_trusted(&self, tunnel: Uuid) -> bool {
+        self.ways.snapshot.access(tunnel).is_none() && self.ways.tunnels.pool(tunnel).is_trusted()
+    }
+
     /// Goes on to the next member, if there is one.
     fn turn(&self, state: &mut State<'a>) -> bool {
-        state.at = state.walk.next(|tunnel| self.is_linked(tunnel)).map(|member| At {
-            member,
-            under_way: member.begin(),
-            is_fresh: true,
-        });
+        let mut best = state.walk.clone();
+        let trusted = if best.is_bound() { None } else { best.next(|tunnel| self.is_trusted(tunnel)) };
+        let next = match trusted {
+            Some(member) => {
+                state.walk = best;
+                Some(member)
+            }
+            None => state.walk.next(|tunnel| self.is_linked(tunnel)),
+        };
+        state.at = next.map(|member| At { member, under_way: member.begin(), is_fresh: true });
         state.at.is_some()
     }
 

@@ -89,6 +89,15 @@ impl Pool for TunnelPool {
 }
 
 impl TunnelPool {
+    /// Whether a connection takes requests of a connector of which no connection is doubted: one that vanished is found out on one connection
+    /// after the other, and each costs a visitor the time.
+    pub(crate) fn is_trusted(&self) -> bool {
+        let live = self.tunnels.live(self.tunnel);
+        let open = || live.iter().filter(|live| live.connection.is_open());
+        let doubted: Vec<_> = open().filter(|live| live.is_doubted()).map(|live| live.connector).collect();
+        open().any(|live| !doubted.contains(&live.connector))
+    }
+
     /// There is a connection, or the last one went, or began to go, a moment ago.
     pub(crate) fn is_coming_back(&self) -> bool {
         let memory = self.tunnels.memory;

@@ -46,4 +46,7 @@ async fn it_costs_its_visitor_one_wait_and_not_one_for_each_connection() {
     let visit = tokio::time::timeout(Duration::from_secs(30), balanced.visits(1));
     assert_eq!(visit.await.expect("it is answered"), [200]);
     assert_eq!((there.requests(), balanced.count(SILENCES).await), (1, 1));
+    // Nor does it cost others one for each.
+    assert_eq!(balanced.visits(3).await, [200; 3]);
+    assert_eq!((there.requests(), balanced.count(SILENCES).await), (4, 1));
 }
