@@ -29,8 +29,26 @@ const REGIONS: [(&str, &str); 13] = [
     ("NEAS", "CN HK JP KP KR MN MO TW"),
 ];
 
-/// Countries that lie in Western and in Eastern North America: their states and provinces in the west.
-const SPLIT: [(&str, &str); 2] = [("US", "AK AZ CA CO HI ID MT NM NV OR UT WA WY"), ("CA", "AB BC MB NT SK YT")];
+/// Countries that lie in Western and in Eastern North America: their states and provinces in the west, and in the east.
+const SPLIT: [(&str, [&str; 2]); 2] = [
+    (
+        "US",
+        [
+            "AK AZ CA CO HI ID MT NM NV OR UT WA WY",
+            "AL AR CT DC DE FL GA IA IL IN KS KY LA MA MD ME MI MN MO MS NC ND NE NH NJ NY OH OK PA RI SC SD TN TX VA VT WI WV",
+        ],
+    ),
+    ("CA", ["AB BC MB NT SK YT", "NB NL NS NU ON PE QC"]),
+];
+
+/// The countries of a region, each with those of its states that lie there if not all do.
+pub fn countries(region: &str) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let of_region = REGIONS.into_iter().filter(move |(code, _)| *code == region);
+    let whole = of_region.flat_map(|(_, codes)| codes.split_whitespace()).map(|code| (code, Vec::new()));
+    let side = ["WNAM", "ENAM"].into_iter().position(|code| code == region);
+    let split = side.into_iter().flat_map(|side| SPLIT.into_iter().map(move |(code, states)| (code, states[side])));
+    whole.chain(split.map(|(code, states)| (code, states.split_whitespace().collect())))
+}
 
 /// Between the west and the east of North America, where no state is known: degrees of longitude.
 const MIDDLE: f64 = -102.0;
@@ -52,7 +70,7 @@ impl Country {
     /// more people.
     pub(crate) fn region(self, state: Option<&str>, place: Option<Place>) -> Option<&'static str> {
         let has = |codes: &str, code: &str| codes.split(' ').any(|one| one == code);
-        if let Some((_, western)) = SPLIT.iter().find(|(code, _)| *code == self.as_str()) {
+        if let Some((_, [western, _])) = SPLIT.iter().find(|(code, _)| *code == self.as_str()) {
             let is_west = match (state, place) {
                 (Some(state), _) => has(western, state),
                 (None, Some(place)) => place.longitude < MIDDLE,
@@ -95,6 +113,21 @@ mod tests {
         }
         assert_eq!([region("AQ"), region("XX")], [None; 2]);
         assert!(["", "D", "DEU", "1A", "Ä"].iter().all(|code| Country::new(code).is_none()));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_region_is_what_is_found() {
+        let mut all = HashSet::new();
+        for (region, _) in REGIONS {
+            for (code, states) in countries(region) {
+                let country = Country::new(code).unwrap();
+                assert!(states.iter().all(|state| country.region(Some(state), None) == Some(region)), "{code}");
+                assert!(!states.is_empty() || country.region(None, None) == Some(region), "{code}");
+                assert!(all.insert((code, states.first().copied())));
+            }
+        }
+        assert_eq!(countries("ENAM").find(|(code, _)| *code == "US").unwrap().1.len(), 38);
+        assert_eq!(countries("ALL_REGIONS").count() + countries("MOON").count(), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod database;
 mod geography;
 mod place;
 
-pub use country::Country;
+pub use country::{Country, countries};
 pub use database::{Database, DatabaseError};
 pub use geography::{Geography, Whereabouts};
 pub use place::{BadPlace, Place};

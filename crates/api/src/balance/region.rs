@@ -24,7 +24,16 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(path): Path<Para
     Ok(success(json!({ "regions": [shown(region)] })))
 }
 
-/// Which countries lie in it is not decided yet.
 fn shown((code, name): (&str, &str)) -> Value {
-    json!({ "region_code": code, "region_name": name, "countries": [] })
+    let countries: Vec<_> = geo::countries(code).map(country).collect();
+    json!({ "region_code": code, "region_name": name, "countries": countries })
+}
+
+/// With those of its states that lie there, if not all do.
+fn country((code, states): (&str, Vec<&str>)) -> Value {
+    if states.is_empty() {
+        return json!({ "country_code_a2": code });
+    }
+    let states: Vec<_> = states.into_iter().map(|state| json!({ "subdivision_code_a2": state })).collect();
+    json!({ "country_code_a2": code, "country_subdivisions": states })
 }

@@ -4,8 +4,8 @@ use registry::{LabelSteering, LabelWord, LoadBalancerTerms, MonitorTerms, PoolTe
 use serde_json::{Value, json};
 
 use crate::openapi::schema::{
-    Schema, any_of, anything, flag, fraction, hostname, id, labels, list, map, may, must, object, one_of, text, time,
-    usual, uuid, whole,
+    Schema, any_of, flag, fraction, hostname, id, labels, list, map, may, must, object, one_of, text, time, usual,
+    uuid, whole,
 };
 
 /// Of what people write for people.
@@ -262,10 +262,13 @@ pub(crate) fn found() -> Schema {
 
 /// Parts of the world.
 pub(crate) fn regions() -> Schema {
+    let state = object([must("subdivision_code_a2", text())]);
+    let states = may("country_subdivisions", list(state)).about("Those that lie there, if not all do");
+    let country = object([must("country_code_a2", text()), states]);
     let region = object([
         must("region_code", one_of(&REGIONS.map(|(code, _)| code))),
         must("region_name", text()),
-        must("countries", list(anything()).most(0)),
+        must("countries", list(country)),
     ]);
     object([must("regions", list(region))])
 }

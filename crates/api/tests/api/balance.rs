@@ -165,6 +165,9 @@ async fn a_pool_is_made_read_replaced_changed_and_removed() {
     edge.get(&format!("{}/health", nobody(&pools))).await.refused(404, 7003);
     assert!(edge.get(&edge.balance("/regions")).await.result()["regions"].as_array().unwrap().len() > 10);
     assert_eq!(edge.get(&edge.balance("/regions/WEU")).await.result()["regions"][0]["region_code"], "WEU");
+    let west = edge.get(&edge.balance("/regions/WNAM")).await.result();
+    assert_eq!(west["regions"][0]["countries"][0]["country_code_a2"], "US");
+    assert_eq!(west["regions"][0]["countries"][0]["country_subdivisions"][0]["subdivision_code_a2"], "AK");
     edge.get(&edge.balance("/regions/MOON")).await.refused(404, 7003);
 }
 
