@@ -6,8 +6,8 @@ mod documents;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    api, cloudflared, completions, dns, doctor, explain, health, http, node, pools, registry, service, status, tcp,
-    try_out, tunnel, udp, up,
+    api, cloudflared, completions, dns, doctor, explain, health, http, node, pools, registry, service, services,
+    status, tcp, try_out, tunnel, udp, up,
 };
 
 const EXAMPLES: &str = "\
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Udp(udp::Args),
     /// Named tunnels, with cloudflared's commands and flags
     Tunnel(Box<tunnel::Args>),
+    /// Share all services that a file or Docker names, as they come and go
+    Services(Box<services::Args>),
     /// Print what a stock cloudflared needs to join this edge
     Cloudflared(cloudflared::Args),
     /// Say how an edge is: nodes, tunnels, registry

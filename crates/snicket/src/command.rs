@@ -13,6 +13,7 @@ pub(crate) mod place;
 pub(crate) mod pools;
 pub(crate) mod registry;
 pub(crate) mod service;
+pub(crate) mod services;
 pub(crate) mod share;
 pub(crate) mod status;
 pub(crate) mod tcp;

@@ -83,6 +83,7 @@ async fn run(command: Command, screen: Screen) -> anyhow::Result<()> {
         Command::Tcp(args) => command::tcp::run(args, screen).await,
         Command::Udp(args) => command::udp::run(args, screen).await,
         Command::Tunnel(args) => command::tunnel::run(*args, screen).await,
+        Command::Services(args) => command::services::run(*args, screen).await,
         Command::Cloudflared(args) => command::cloudflared::run(args, screen).await,
         Command::Status(args) => command::status::run(args, screen).await,
         Command::Api(args) => command::api::run(*args, screen).await,

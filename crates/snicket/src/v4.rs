@@ -502,6 +502,15 @@ impl Api {
         self.call(Method::PUT, &format!("/zones/{zone}/tunnels/{tunnel}/routes"), Some(body)).await
     }
 
+    /// Takes a name from this tunnel, if it leads there.
+    pub(crate) async fn remove_route(&self, tunnel: Uuid, name: &str) -> anyhow::Result<()> {
+        let routes: Vec<Value> = self.own(Method::GET, &format!("/routes?tunnel={tunnel}&per_page=1000"), None).await?;
+        if routes.iter().any(|route| route["hostname"] == name) {
+            self.own::<Value>(Method::DELETE, &format!("/routes/{name}"), None).await?;
+        }
+        Ok(())
+    }
+
     /// How the edge is.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
         self.own(Method::GET, "/status", None).await

@@ -18,8 +18,8 @@ Examples:
   snicket dns export example.com > example.com.zone
   snicket dns export example.com example.com.zone
 
-The file is BIND's, as other name servers read it. What they do not know stands in comments behind the records, which
-an import understands: proxied, people's notes and tags.";
+The file is BIND's, but for SOA and NS of the zone itself, which are those of whoever answers for it. What it has no
+place for stands in comments behind the records, which an import understands: proxied, people's notes and tags.";
 
 /// Arguments of `dns export`.
 #[derive(Debug, clap::Args)]

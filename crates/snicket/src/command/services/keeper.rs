@@ -1,0 +1,252 @@
+//! Keeps what is registered as it is wanted: each service has a tunnel and an agent of its own, so that none disturbs another one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::edge::EdgeName;
+use agent::{Agent, Protocol, Running};
+use anyhow::Context as _;
+use certs::tls::Roots;
+use serde_json::json;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use uuid::Uuid;
+use wire::identity::{Credentials, TunnelSecret};
+
+use super::service::Service;
+use crate::bootstrap::{self, Known};
+use crate::problem::Problem;
+use crate::screen::Screen;
+use crate::v4::{Api, encode};
+use crate::{connector, report};
+
+/// For a first connection, before the name leads there; whoever takes longer is connected some time later.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// What is registered, and how.
+pub(super) struct Keeper {
+    edge: Arc<Edge>,
+    known: Known,
+    protocol: Protocol,
+    grace: Duration,
+    screen: Screen,
+    /// By their tunnels' names.
+    registered: BTreeMap<String, Registered>,
+    /// Those that are about to be gone: their names cannot be given again before they are.
+    leaving: HashMap<String, JoinHandle<()>>,
+    /// Why some are not registered, as it was last told.
+    problems: HashMap<String, String>,
+}
+
+/// Whom to ask.
+struct Edge {
+    api: Api,
+    account: String,
+}
+
+/// A service that is served.
+struct Registered {
+    service: Service,
+    tunnel: Uuid,
+    connector: Uuid,
+    zone: String,
+    agent: Running,
+}
+
+impl Keeper {
+    /// At this edge, which is asked where agents dial.
+    pub(super) async fn new(api: Api, protocol: Protocol, grace: Duration, screen: Screen) -> anyhow::Result<Self> {
+        let known = bootstrap::ask(api.origin(), api.trust()).await?;
+        let account = api.account().await?;
+        Ok(Self {
+            edge: Arc::new(Edge { api, account }),
+            known,
+            protocol,
+            grace,
+            screen,
+            registered: BTreeMap::new(),
+            leaving: HashMap::new(),
+            problems: HashMap::new(),
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.registered.len()
+    }
+
+    /// Takes away what is not wanted any more, and adds what is. Answers whether all is as it is wanted; a problem is told once.
+    pub(super) async fn settle(&mut self, wanted: &BTreeMap<String, Service>) -> bool {
+        self.leaving.retain(|_, leaving| !leaving.is_finished());
+        let gone: Vec<String> = self
+            .registered
+            .iter()
+            .filter(|(name, it)| !wanted.get(*name).is_some_and(|other| other.is_named_as(&it.service)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.remove(&name);
+        }
+        self.problems.retain(|name, _| wanted.contains_key(name));
+        let mut is_done = true;
+        for (name, service) in wanted {
+            let is_there = self.registered.get(name).is_some_and(|there| there.service == *service);
+            if is_there {
+                continue;
+            }
+            if self.leaving.contains_key(name) {
+                is_done = false;
+            } else if let Err(problem) = self.add(service).await {
+                is_done = false;
+                self.tell_problem(service, &problem);
+            }
+        }
+        is_done
+    }
+
+    fn tell_problem(&mut self, service: &Service, problem: &anyhow::Error) {
+        let reason: Vec<String> = problem.chain().map(ToString::to_string).collect();
+        let reason = reason.join(": ");
+        if self.problems.insert(service.tunnel.clone(), reason.clone()).as_ref() == Some(&reason) {
+            return;
+        }
+        self.tell("failed", service, Some(&reason));
+        self.screen.say(format!("{} is not registered yet: {reason}", service.hostname));
+    }
+
+    fn tell(&self, state: &str, service: &Service, reason: Option<&str>) {
+        let Service { hostname, url, pool, labels, tunnel } = service;
+        self.screen.event(&json!({
+            "event": "service", "time": report::now(), "state": state, "hostname": hostname, "url": url, "pool": pool,
+            "labels": labels, "tunnel": tunnel, "reason": reason,
+        }));
+    }
+
+    /// Serves it, and has its name lead there once it is connected. One that only leads elsewhere now is served in the place of the former,
+    /// which ends after that.
+    async fn add(&mut self, service: &Service) -> anyhow::Result<()> {
+        let edge = Arc::clone(&self.edge);
+        let zone = edge.api.zone_of(&service.hostname).await?.ok_or_else(|| {
+            let advice = "`snicket dns` lists the zones; `snicket dns create ZONE` makes one";
+            Problem::new(format!("{} lies in no zone of the edge", service.hostname), advice)
+        })?;
+        let credentials = edge.tunnel(&service.tunnel).await?;
+        let tunnel = credentials.tunnel;
+        let (agent, connector) = self.serve(service, credentials).await?;
+        // Whoever takes longer is connected some time later.
+        let _ = timeout(CONNECTING, agent.ready()).await;
+        let new = Registered { service: service.clone(), tunnel, connector, zone: zone.clone(), agent };
+        let former = self.registered.remove(&service.tunnel);
+        if former.is_none()
+            && let Err(problem) = edge.lead(service, tunnel, &zone).await
+        {
+            new.agent.shutdown(Duration::ZERO).await;
+            return Err(problem);
+        }
+        if let Some(former) = former {
+            let grace = self.grace;
+            // Its requests may take their time.
+            tokio::spawn(async move { former.agent.shutdown(grace).await });
+        }
+        self.registered.insert(service.tunnel.clone(), new);
+        self.problems.remove(&service.tunnel);
+        self.tell("registered", service, None);
+        let pool = service.pool.as_ref().map(|pool| format!(", in the pool {pool}")).unwrap_or_default();
+        self.screen.say(format!("{} leads to {}{pool}", service.hostname, service.url));
+        Ok(())
+    }
+
+    async fn serve(&self, service: &Service, credentials: Credentials) -> anyhow::Result<(Running, Uuid)> {
+        let edges = self.known.tunnel.iter().map(|address| address.parse()).collect::<Result<Vec<EdgeName>, _>>();
+        let edges = edges.context(Problem::new("the edge tells no address for agents", "update the edge"))?;
+        let document = connector::single(&service.url, agent::ingress::Overrides::default())?;
+        let mut config = connector::config(credentials, edges, Roots::Pem(self.known.ca.clone()), document)?;
+        config.protocol = self.protocol;
+        let connector = config.connector;
+        let agent = Agent::start(config, None).await.context("its agent cannot start")?;
+        Ok((agent, connector))
+    }
+
+    /// Takes it away, in the background: its requests may take their time.
+    fn remove(&mut self, name: &str) {
+        let Some(there) = self.registered.remove(name) else { return };
+        self.tell("removed", &there.service, None);
+        self.screen.say(format!("{} leads to {} no more", there.service.hostname, there.service.url));
+        let (edge, grace) = (Arc::clone(&self.edge), self.grace);
+        let task = tokio::spawn(async move {
+            if let Err(problem) = edge.forget(&there, grace).await {
+                let problem = format!("{problem:#}");
+                tracing::warn!(
+                    hostname = there.service.hostname,
+                    problem,
+                    "something of the service is left at the edge"
+                );
+            }
+        });
+        self.leaving.insert(name.to_owned(), task);
+    }
+
+    /// Stops serving all, whose names stay for the next start; pools go on without them.
+    pub(super) async fn leave(self) {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        for (_, there) in self.registered {
+            let (edge, grace) = (Arc::clone(&self.edge), self.grace);
+            tasks.spawn(async move {
+                if let Some(pool) = &there.service.pool
+                    && let Err(error) = edge.api.leave_pool(&there.zone, there.tunnel, pool, there.connector).await
+                {
+                    tracing::warn!(pool, %error, "the pool still has this service among its members");
+                }
+                there.agent.shutdown(grace).await;
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+        for (_, leaving) in self.leaving {
+            let _ = leaving.await;
+        }
+    }
+}
+
+impl Edge {
+    /// The tunnel of this name, made if there is none.
+    async fn tunnel(&self, name: &str) -> anyhow::Result<Credentials> {
+        let query = format!("is_deleted=false&name={}", encode(name));
+        if let Some(there) = self.api.tunnels(&self.account, &query).await?.into_iter().next() {
+            let token = self.api.token(&self.account, there.id).await?;
+            return Credentials::from_token(token.reveal()).context("the edge's token cannot be read");
+        }
+        let secret = TunnelSecret::generate();
+        let made = self.api.create(&self.account, name, &secret.to_base64()).await?;
+        Ok(Credentials { account_tag: self.account.clone(), tunnel: made.id, secret, endpoint: None })
+    }
+
+    /// Has the name lead to the tunnel.
+    async fn lead(&self, service: &Service, tunnel: Uuid, zone: &str) -> anyhow::Result<()> {
+        match &service.pool {
+            Some(pool) => self.api.route_lb(zone, tunnel, &service.hostname, pool).await.map(drop),
+            None => self.api.route_dns(zone, tunnel, &service.hostname, false).await.map(drop),
+        }
+    }
+
+    /// Removes what was made for a service, unless another machine serves it under the same name; first the name, then the agent, once its
+    /// requests have ended.
+    async fn forget(&self, there: &Registered, grace: Duration) -> anyhow::Result<()> {
+        let connectors = self.api.connectors(&self.account, there.tunnel).await;
+        let is_alone = connectors.as_ref().is_ok_and(|all| all.iter().all(|other| other.id == there.connector));
+        let unnamed = if is_alone { self.unname(there).await } else { connectors.map(drop) };
+        there.agent.shutdown(grace).await;
+        unnamed?;
+        if is_alone {
+            self.api.delete(&self.account, there.tunnel, true).await?;
+        }
+        Ok(())
+    }
+
+    async fn unname(&self, there: &Registered) -> anyhow::Result<()> {
+        match &there.service.pool {
+            Some(pool) => self.api.leave_pool(&there.zone, there.tunnel, pool, there.connector).await.map(drop),
+            None => self.api.remove_route(there.tunnel, &there.service.hostname).await,
+        }
+    }
+}
