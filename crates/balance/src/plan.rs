@@ -270,7 +270,7 @@ impl PlannedPool {
                     id,
                     target: Target::of(origin),
                     host: origin.header.host.first().cloned(),
-                    value: split.and_then(|split| value(origin, &split.key, snapshot)),
+                    value: split.and_then(|split| snapshot.label(origin, &split.key).cloned()),
                     weight: origin.weight,
                     admission: admission(origin, drain),
                     vitals: of_member,
@@ -295,12 +295,6 @@ impl PlannedPool {
             vitals,
         }
     }
-}
-
-/// What an origin's label of this key says, its own or that of its tunnel.
-fn value(origin: &Origin, key: &LabelWord, snapshot: &Snapshot) -> Option<LabelWord> {
-    let of_tunnel = || snapshot.live_tunnel(origin.tunnel()?)?.labels.get(key);
-    origin.labels.get(key).or_else(of_tunnel).cloned()
 }
 
 fn admission(origin: &Origin, drain: u32) -> Admission {

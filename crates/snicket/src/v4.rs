@@ -23,7 +23,7 @@ use crate::fetch::{Fetch, Sent, TIME_LIMIT, Trust, origin_of};
 use crate::problem::Problem;
 use crate::secret::Secret;
 
-pub(crate) use pools::{Member, Pool};
+pub(crate) use pools::{Member, Pool, Split};
 pub(crate) use zones::{Record, Zone};
 
 /// Path of the API below scheme, host and port.

@@ -237,6 +237,14 @@ async fn members_are_seen_weighed_drained_and_switched() {
     assert!(edge.said(&["pools", "show", "web"]).await.contains("disabled"));
     edge.said(&["pools", "enable", "web", "one"]).await;
 
+    // By a label, which nobody has yet.
+    let said = edge.said(&["pools", "split", "web", "release", "stable=9", "canary=1"]).await;
+    assert!(said.contains("by release: canary 1, stable 9") && said.contains("No member has release=canary"), "{said}");
+    assert_eq!(shown(&edge).await["label_steering"]["weights"], json!({ "stable": 9.0, "canary": 1.0 }));
+    assert!(edge.said(&["pools", "show", "web"]).await.contains("SPLIT     by release"));
+    edge.said(&["pools", "split", "web", "--off"]).await;
+    assert!(shown(&edge).await["label_steering"].is_null());
+
     // One more, and less.
     let place = third.address().to_string();
     let said = edge.said(&["pools", "add", "web", &place, "--name", "three", "--weight", "0.5", "--json"]).await;
@@ -255,6 +263,10 @@ async fn members_are_seen_weighed_drained_and_switched() {
         (&["set-weight", "web", "two", "2"], "from 0 to 1"),
         (&["add", "web", "http://a.test"], "198.51.100.7:8080"),
         (&["add", "web", &two.address().to_string()], "same address"),
+        (&["split", "web", "release"], "VALUE=WEIGHT"),
+        (&["split", "web", "release", "canary"], "such as canary=10"),
+        (&["split", "web", "release", "canary=-1"], "from 0 to 1000"),
+        (&["split", "web", "release", "canary=0"], "above 0"),
         (&["remove", "web", "two", "nobody"], "no member \"nobody\""),
     ] {
         let (_, error) = refused(&edge, &[&["pools"], words].concat()).await;

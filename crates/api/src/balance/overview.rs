@@ -1,6 +1,7 @@
 //! Pools as people look at them: members with their health, its history, and shares of visitors, wanted and served. Below
 //! `/snicket/v1`, since the original API has no such thing; members are changed there one by one, whoever else changes the pool.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -8,8 +9,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use registry::{
-    Area, BadTerms, HealthChange, MemberHealth, MemberId, Object, Origin, OriginPolicy, Permission, Pool, PoolId,
-    PoolTerms, Snapshot, TokenTerms, Versioned,
+    Area, BadTerms, HealthChange, LabelWord, MemberHealth, MemberId, Object, Origin, OriginPolicy, Permission, Pool,
+    PoolId, PoolTerms, Snapshot, TokenTerms, Versioned,
 };
 use serde_json::{Value, json};
 
@@ -140,7 +141,9 @@ fn shown(pool: &Pool, snapshot: &Snapshot, shared: &Shared, asking: &TokenTerms)
         let mut shown = member(origin, health, &here);
         let tunnel = origin.tunnel().filter(|_| sees_tunnels).and_then(|tunnel| snapshot.tunnel(tunnel));
         shown["tunnel_name"] = json!(tunnel.map(|tunnel| tunnel.name.as_str()));
-        shown["wanted_share"] = json!(wanted_share(&pool.terms, origin));
+        let label = |origin: &Origin| snapshot.label(origin, &pool.terms.label_steering.as_ref()?.key).cloned();
+        shown["label"] = json!(label(origin));
+        shown["wanted_share"] = json!(wanted_share(&pool.terms, origin, label));
         shown["served_share"] = json!((recent > 0).then(|| rounded(here.recent as f64 / recent as f64)));
         shown
     });
@@ -152,6 +155,7 @@ fn shown(pool: &Pool, snapshot: &Snapshot, shared: &Shared, asking: &TokenTerms)
         "minimum_origins": pool.terms.minimum_origins,
         "monitor": pool.terms.monitor,
         "policy": pool.terms.origin_steering.policy,
+        "label_steering": pool.terms.label_steering.as_ref().map(|it| json!({ "key": it.key, "weights": it.weights })),
         "load_balancers": referrers(pool, snapshot, asking).map(|it| it.resource_name).collect::<Vec<_>>(),
         "counted_by": { "node": shared.state.registry.node(), "location": shared.state.facts.location },
         "members": shown.collect::<Vec<_>>(),
@@ -191,19 +195,29 @@ fn change(change: &HealthChange) -> Value {
 
 /// The share of visitors without a session that an origin is to get while all that are enabled are well; `None`: it follows from how much
 /// each has to do.
-fn wanted_share(pool: &PoolTerms, origin: &Origin) -> Option<f64> {
+fn wanted_share(pool: &PoolTerms, origin: &Origin, label: impl Fn(&Origin) -> Option<LabelWord>) -> Option<f64> {
     match pool.origin_steering.policy {
         OriginPolicy::Random | OriginPolicy::Hash => (),
         OriginPolicy::LeastOutstandingRequests | OriginPolicy::LeastConnections => return None,
     }
     let enabled = || pool.origins.iter().filter(|origin| origin.enabled);
-    let total: f64 = enabled().map(|origin| origin.weight).sum();
-    Some(match origin.enabled {
+    // That of its value of the label, if shares go by one and somebody has any.
+    let by_label = pool.label_steering.as_ref().and_then(|steering| {
+        let weight = |value: &Option<LabelWord>| value.as_ref().and_then(|it| steering.weights.get(it)).unwrap_or(&0.0);
+        let values: BTreeSet<_> = enabled().map(&label).collect();
+        let total: f64 = values.iter().map(weight).sum();
+        (total > 0.0).then(|| weight(&label(origin)) / total)
+    });
+    let value = by_label.map(|_| label(origin));
+    let alike = || enabled().filter(|other| value.as_ref().is_none_or(|value| label(other) == *value));
+    let total: f64 = alike().map(|origin| origin.weight).sum();
+    let share = match origin.enabled {
         false => 0.0,
-        true if total > 0.0 => rounded(origin.weight / total),
+        true if total > 0.0 => origin.weight / total,
         // Where none has a weight, all have the same.
-        true => rounded(1.0 / enabled().count() as f64),
-    })
+        true => 1.0 / alike().count() as f64,
+    };
+    Some(rounded(share * by_label.unwrap_or(1.0)))
 }
 
 /// To a hundredth of a percent.
@@ -225,7 +239,7 @@ mod tests {
                 .collect();
             let pool = json!({ "name": "a", "origins": origins, "origin_steering": { "policy": policy } });
             let pool: PoolTerms = serde_json::from_value(pool).unwrap();
-            pool.origins.iter().map(|origin| wanted_share(&pool, origin)).collect()
+            pool.origins.iter().map(|origin| wanted_share(&pool, origin, |_| None)).collect()
         };
         assert_eq!(
             shares("random", &[(1.0, true), (0.5, true), (1.0, false)]),
@@ -234,5 +248,28 @@ mod tests {
         assert_eq!(shares("hash", &[(0.0, true), (0.5, true)]), [Some(0.0), Some(1.0)]);
         assert_eq!(shares("random", &[(0.0, true), (0.0, true), (0.0, false)]), [Some(0.5), Some(0.5), Some(0.0)]);
         assert_eq!(shares("least_connections", &[(1.0, true)]), [None]);
+    }
+
+    #[test]
+    fn a_label_has_its_share_however_many_have_it() {
+        let shares = |weights: Value, origins: &[(&str, f64)]| -> Vec<Option<f64>> {
+            let origins: Vec<_> = origins
+                .iter()
+                .enumerate()
+                .map(|(at, (release, weight))| {
+                    json!({ "address": format!("h{at}.test"), "weight": weight, "labels": { "release": release } })
+                })
+                .collect();
+            let steering = json!({ "key": "release", "weights": weights });
+            let pool = json!({ "name": "a", "origins": origins, "label_steering": steering });
+            let pool: PoolTerms = serde_json::from_value(pool).unwrap();
+            let label = |origin: &Origin| origin.labels.get(&"release".parse().unwrap()).cloned();
+            pool.origins.iter().map(|origin| wanted_share(&pool, origin, label)).collect()
+        };
+        let three = [("stable", 1.0), ("stable", 0.5), ("canary", 1.0)];
+        assert_eq!(shares(json!({ "stable": 90, "canary": 10 }), &three), [Some(0.6), Some(0.3), Some(0.1)]);
+        assert_eq!(shares(json!({ "stable": 90, "canary": 0 }), &three), [Some(0.6667), Some(0.3333), Some(0.0)]);
+        assert_eq!(shares(json!({ "canary": 1, "gone": 9 }), &three), [Some(0.0), Some(0.0), Some(1.0)]);
+        assert_eq!(shares(json!({ "gone": 9 }), &three[1..]), [Some(0.3333), Some(0.6667)]);
     }
 }

@@ -1,7 +1,9 @@
+use registry::LabelSteering;
+
 use crate::balance::overview;
 use crate::balance::schema::origin;
 use crate::openapi::schema::{
-    Schema, count, flag, fraction, hostname, id, integer, list, may, must, object, one_of, text, time, uuid, whole,
+    Schema, count, flag, fraction, hostname, id, integer, list, map, may, must, object, one_of, text, time, uuid, whole,
 };
 use crate::openapi::{Routes, delete, get, patch, post, put};
 use crate::tunnel::rule;
@@ -200,6 +202,8 @@ fn shown_port() -> Schema {
 fn shown_pool() -> Schema {
     let state = || one_of(&["up", "down"]).or_null();
     let change = object([must("at", time()), must("healthy", flag()), must("reason", text().or_null())]);
+    let weights = map(fraction(0.0, LabelSteering::MAX_WEIGHT));
+    let split = object([must("key", text()), must("weights", weights)]).or_null();
     let voices = object([must("agree", count()), must("of", count())]).or_null();
     let member = object([
         must("id", text()),
@@ -222,6 +226,7 @@ fn shown_pool() -> Schema {
         must("voices", voices).about("How many nodes say so, of those that ask"),
         must("requests", count()).about("Answered through this node since it began"),
         must("recent_requests", count()).about("Those of the latest 5 to 10 minutes"),
+        must("label", text().or_null()).about("Its value of the label by which visitors are shared out"),
         must("wanted_share", fraction(0.0, 1.0).or_null()).about("By the weights of those that are enabled"),
         must("served_share", fraction(0.0, 1.0).or_null()).about("Of the recent requests through this node"),
         must("history", list(change)).about("When it turned healthy or not, as this node saw it; the last first"),
@@ -234,6 +239,7 @@ fn shown_pool() -> Schema {
         must("minimum_origins", count()),
         must("monitor", id().or_null()),
         must("policy", text()),
+        must("label_steering", split).about("Which share the members with each value of a label get"),
         must("load_balancers", list(hostname())),
         must("counted_by", object([must("node", id()), must("location", text())]))
             .about("Whose counts and history these are"),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use imbl::{HashMap, OrdMap, OrdSet};
 
 use super::{decode, parse, set, set_ordered};
-use crate::balance::{LoadBalancer, Monitor, Pool, Referrer, Turn};
+use crate::balance::{LoadBalancer, Monitor, Origin, Pool, Referrer, Turn};
 use crate::engine::Revision;
 use crate::resource::{Resource as _, Versioned};
-use crate::{Hostname, LoadBalancerId, MemberId, MonitorId, PoolId, Snapshot, ZoneId};
+use crate::{Hostname, LabelWord, LoadBalancerId, MemberId, MonitorId, PoolId, Snapshot, ZoneId};
 
 /// Ids begin with the time, so the order of ids is that in which things were made.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +32,12 @@ pub(super) struct Balance {
 }
 
 impl Snapshot {
+    /// What an origin's label of this key says: its own, or that of its tunnel.
+    pub fn label<'a>(&'a self, origin: &'a Origin, key: &LabelWord) -> Option<&'a LabelWord> {
+        let of_tunnel = || self.live_tunnel(origin.tunnel()?)?.labels.get(key);
+        origin.labels.get(key).or_else(of_tunnel)
+    }
+
     /// A monitor by its id.
     pub fn monitor(&self, id: MonitorId) -> Option<&Arc<Versioned<Monitor>>> {
         self.balance.monitors.get(&id)

@@ -3,13 +3,14 @@
 mod member;
 
 use clap::Subcommand;
+use registry::{BadLabel, LabelSteering, LabelWord};
 use serde_json::json;
 
 use super::event;
 use super::status::Which;
 use crate::screen::Screen;
 use crate::table::Table;
-use crate::v4::{Api, Member, Pool};
+use crate::v4::{Api, Member, Pool, Split};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +21,7 @@ Examples:
   snicket pools drain web oslo                 nobody new; who has a session there stays
   snicket pools disable web oslo
   snicket pools remove web oslo
+  snicket pools split web release stable=90 canary=10
 
 Other edges than that on this machine: --edge, --ca and --token-file. More: docs/balance.md";
 
@@ -39,6 +41,14 @@ const DISABLE_EXAMPLES: &str = "\
 Examples:
   snicket pools disable web oslo       who has a session there leaves after the load balancer's drain_duration
   snicket pools disable web            the pool itself";
+
+const SPLIT_EXAMPLES: &str = "\
+Examples:
+  snicket pools split web release stable=90 canary=10    nine visitors of ten get the stable release
+  snicket pools split web release stable=0 canary=1      nobody new gets it any more
+  snicket pools split web --off                          labels do not matter
+
+Labels are those of tunnels (`snicket tunnel --label release=canary`) and of members at addresses.";
 
 /// Arguments of `pools`.
 #[derive(Debug, clap::Args)]
@@ -89,6 +99,21 @@ enum Action {
         /// Name, id or address
         member: String,
     },
+    /// Share visitors out by a label, whichever number of members has each of its values
+    #[command(after_help = SPLIT_EXAMPLES)]
+    Split {
+        /// Name or id
+        pool: String,
+        /// The label, such as release
+        #[arg(required_unless_present = "off")]
+        key: Option<LabelWord>,
+        /// What the members with each value get, compared with the others
+        #[arg(value_name = "VALUE=WEIGHT", value_parser = split_weight, required_unless_present = "off")]
+        weights: Vec<(LabelWord, f64)>,
+        /// By no label
+        #[arg(long, conflicts_with_all = ["key", "weights"])]
+        off: bool,
+    },
     /// Lead visitors to a member, or to a pool, again
     #[command(after_help = ENABLE_EXAMPLES)]
     Enable {
@@ -119,6 +144,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
             member::set_weight(&pool, &member, weight, &api, screen).await
         }
         Some(Action::Drain { pool, member }) => member::drain(&pool, &member, &api, screen).await,
+        Some(Action::Split { pool, key, weights, off: _ }) => split(&pool, key, weights, &api, screen).await,
         Some(Action::Enable { pool, member }) => enable(&pool, member.as_deref(), true, &api, screen).await,
         Some(Action::Disable { pool, member }) => enable(&pool, member.as_deref(), false, &api, screen).await,
     }
@@ -180,6 +206,9 @@ fn show(pool: &Pool, screen: Screen) -> anyhow::Result<()> {
         "LEADS     {}",
         if pool.load_balancers.is_empty() { "nobody".to_owned() } else { pool.load_balancers.join(" ") }
     ));
+    if let Some(split) = &pool.label_steering {
+        screen.say(format!("SPLIT     {}", split_text(split)));
+    }
     screen.say(format!("POLICY    {}\nMONITOR   {monitor}\n", pool.policy));
     if pool.members.is_empty() {
         screen.say(format!("No members. `snicket pools add {} ADDRESS` adds one.", pool.name));
@@ -234,6 +263,43 @@ fn show_history(pool: &Pool, screen: Screen) {
         table.row([format!("{:.0}", change.at), member.title(), turned]);
     }
     screen.say(format!("\n{table}"));
+}
+
+fn split_weight(text: &str) -> Result<(LabelWord, f64), String> {
+    let (value, weight) = text.split_once('=').ok_or("VALUE=WEIGHT is wanted, such as canary=10")?;
+    let most = LabelSteering::MAX_WEIGHT;
+    let weight = weight.parse().ok().filter(|weight| (0.0..=most).contains(weight));
+    let weight = weight.ok_or_else(|| format!("a weight from 0 to {most} is wanted"))?;
+    Ok((value.parse().map_err(|bad: BadLabel| bad.to_string())?, weight))
+}
+
+fn split_text(split: &Split) -> String {
+    let weights: Vec<_> = split.weights.iter().map(|(value, weight)| format!("{value} {weight}")).collect();
+    format!("by {}: {}", split.key, weights.join(", "))
+}
+
+async fn split(
+    name: &str,
+    key: Option<LabelWord>,
+    weights: Vec<(LabelWord, f64)>,
+    api: &Api,
+    screen: Screen,
+) -> anyhow::Result<()> {
+    let pool = api.pool(name).await?;
+    let split = key.map(|key| Split { key, weights: weights.into_iter().collect() });
+    api.split_pool(&pool, split.as_ref()).await?;
+    screen.event(&json!({ "event": "pool_changed", "pool": pool.name, "label_steering": split }));
+    let Some(split) = split else {
+        screen.say(format!("Labels do not matter in the pool {} any more", pool.name));
+        return Ok(());
+    };
+    screen.say(format!("Visitors of the pool {} are shared out {}", pool.name, split_text(&split)));
+    let pool = api.pool(&pool.id).await?;
+    let has = |value: &LabelWord| pool.members.iter().any(|member| member.label.as_ref() == Some(value));
+    for (value, _) in split.weights.iter().filter(|(value, weight)| **weight > 0.0 && !has(value)) {
+        screen.say(format!("No member has {}={value} yet; the others share what it would get.", split.key));
+    }
+    Ok(())
 }
 
 async fn enable(name: &str, which: Option<&str>, enabled: bool, api: &Api, screen: Screen) -> anyhow::Result<()> {

@@ -1,7 +1,10 @@
 //! Pools with their members.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use jiff::Timestamp;
+use registry::LabelWord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -25,12 +28,23 @@ pub(crate) struct Pool {
     pub(crate) monitor: Option<String>,
     /// How one of them is chosen.
     pub(crate) policy: String,
+    /// Which share the members with each value of a label get.
+    pub(crate) label_steering: Option<Split>,
     /// The names that lead there.
     pub(crate) load_balancers: Vec<String>,
     /// Whose counts and history these are.
     pub(crate) counted_by: CountedBy,
     /// Its members.
     pub(crate) members: Vec<Member>,
+}
+
+/// How visitors are shared out by a label.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Split {
+    /// The label.
+    pub(crate) key: LabelWord,
+    /// By its values.
+    pub(crate) weights: BTreeMap<LabelWord, f64>,
 }
 
 /// The node that was asked.
@@ -85,6 +99,8 @@ pub(crate) struct Member {
     pub(crate) requests: u64,
     /// Those of the latest minutes.
     pub(crate) recent_requests: u64,
+    /// Its value of the label by which visitors are shared out.
+    pub(crate) label: Option<LabelWord>,
     /// By the weights.
     pub(crate) wanted_share: Option<f64>,
     /// Of the recent requests.
@@ -185,7 +201,16 @@ impl Api {
 
     /// Has visitors led to a pool, or not.
     pub(crate) async fn enable_pool(&self, pool: &Pool, enabled: bool) -> anyhow::Result<()> {
+        self.change_pool(pool, json!({ "enabled": enabled })).await
+    }
+
+    /// Shares a pool's visitors out by a label, or by none.
+    pub(crate) async fn split_pool(&self, pool: &Pool, split: Option<&Split>) -> anyhow::Result<()> {
+        self.change_pool(pool, json!({ "label_steering": split })).await
+    }
+
+    async fn change_pool(&self, pool: &Pool, change: Value) -> anyhow::Result<()> {
         let path = format!("/accounts/{}/load_balancers/pools/{}", self.account().await?, pool.id);
-        self.call::<Value>(Method::PATCH, &path, Some(json!({ "enabled": enabled }))).await.map(drop)
+        self.call::<Value>(Method::PATCH, &path, Some(change)).await.map(drop)
     }
 }

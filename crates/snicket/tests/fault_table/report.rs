@@ -40,7 +40,7 @@ answers.
 - **out**: from the moment at which the fault struck until the last visit began that failed or took a second longer than the origin, or until the last request was sent again, s.
 - **back**: from the mending until the member was asked by a visitor, s.
 
-| fault | transport | GET | POST | stream | WebSocket | out | back | retried | gap | slowest | why |
+| fault | transport | GET | POST | stream | WebSocket | retried | out | back | gap | slowest | why |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 

@@ -98,7 +98,7 @@ fn introduce(registry: &Registry, dns: bool) {
         dns: dns.then_some(address),
     };
     let (id, name, location, version) = (registry.node(), "node".into(), "lab01".into(), "1".into());
-    registry.introduce(NodeRecord { id, name, location, addresses, version, started_at: at(0) });
+    registry.introduce(NodeRecord { id, name, location, addresses, version, started_at: at(0), region: None });
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use registry::Labels;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -91,9 +92,13 @@ impl Container {
         let address = addresses.into_iter().find(|address| !address.is_empty()).unwrap_or("127.0.0.1");
         let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let url = format!("http://{address}:{port}");
-        let labels =
-            self.labels.iter().filter_map(|(name, value)| Some((name.strip_prefix(LABEL)?.to_owned(), value.clone())));
-        let said = Said { hostname, url: &url, pool: label(POOL), labels: labels.collect(), instance: Some(&self.id) };
+        let labels = self
+            .labels
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{}={}", name.strip_prefix(LABEL)?, value.trim())));
+        let labels = Labels::parse(labels.collect::<Vec<_>>().iter().map(String::as_str));
+        let labels = labels.map_err(|bad| format!("{LABEL}…: {bad}"))?;
+        let said = Said { hostname, url: &url, pool: label(POOL), labels, instance: Some(&self.id) };
         Service::new(said).map_err(|(part, reason)| format!("{part}: {reason}"))
     }
 
@@ -217,7 +222,7 @@ mod tests {
             (service.hostname.as_str(), service.url.as_str(), service.pool),
             ("app.example.com", "http://172.17.0.2:80", None)
         );
-        assert_eq!(service.labels, BTreeMap::from([("rack".to_owned(), "7".to_owned())]));
+        assert_eq!(service.labels, Labels::parse(["rack=7"]).unwrap());
         let labels = json!({ "snicket.hostname": "app.example.com", "snicket.port": "9000", "snicket.pool": "web" });
         let service = container(labels, json!({ "host": { "IPAddress": "" } }), json!([])).service().unwrap();
         assert_eq!((service.url.as_str(), service.pool.as_deref()), ("http://127.0.0.1:9000", Some("web")));

@@ -1,16 +1,17 @@
 //! Services as a file names them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use config::{Mapping, Mistakes};
+use registry::Labels;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::service::{Said, Service, label};
+use super::service::{Said, Service};
 use super::{Named, unreadable};
 use crate::report;
 use crate::screen::Screen;
@@ -47,13 +48,11 @@ fn service(mapping: &mut Mapping<'_>, tunnels: &mut HashSet<String>) -> Option<S
     let hostname: Option<String> = mapping.required("hostname");
     let url: Option<String> = mapping.required("url");
     let pool: Option<String> = mapping.optional("pool");
-    let mut labels = BTreeMap::new();
-    for text in mapping.list::<String>("labels").unwrap_or_default() {
-        match label(&text) {
-            Ok((name, value)) => drop(labels.insert(name, value)),
-            Err(reason) => mapping.refuse("labels", reason),
-        }
-    }
+    let labels = mapping.list::<String>("labels").unwrap_or_default();
+    let labels = Labels::parse(labels.iter().map(String::as_str)).unwrap_or_else(|bad| {
+        mapping.refuse("labels", bad.to_string());
+        Labels::default()
+    });
     let (hostname, url) = (hostname?, url?);
     let said = Said { hostname: &hostname, url: &url, pool: pool.as_deref(), labels, instance: None };
     match Service::new(said) {
@@ -138,7 +137,7 @@ mod tests {
         );
         assert_eq!(services[0].tunnel, "service-app.example.com");
         assert_ne!(services[1].tunnel, services[2].tunnel);
-        assert_eq!(services[1].labels["rack"], "7");
+        assert_eq!(services[1].labels, Labels::parse(["rack=7"]).unwrap());
         assert!(parse("s.yml", "services: []\n").unwrap().is_empty());
     }
 

@@ -131,7 +131,7 @@ impl Keeper {
             let advice = "`snicket dns` lists the zones; `snicket dns create ZONE` makes one";
             Problem::new(format!("{} lies in no zone of the edge", service.hostname), advice)
         })?;
-        let credentials = edge.tunnel(&service.tunnel).await?;
+        let credentials = edge.tunnel(service).await?;
         let tunnel = credentials.tunnel;
         let (agent, connector) = self.serve(service, credentials).await?;
         // Whoever takes longer is connected some time later.
@@ -209,15 +209,19 @@ impl Keeper {
 }
 
 impl Edge {
-    /// The tunnel of this name, made if there is none.
-    async fn tunnel(&self, name: &str) -> anyhow::Result<Credentials> {
+    /// The service's tunnel with its labels, made if there is none.
+    async fn tunnel(&self, service: &Service) -> anyhow::Result<Credentials> {
+        let name = &service.tunnel;
         let query = format!("is_deleted=false&name={}", encode(name));
         if let Some(there) = self.api.tunnels(&self.account, &query).await?.into_iter().next() {
+            if there.labels != service.labels {
+                self.api.label(&self.account, there.id, &service.labels).await?;
+            }
             let token = self.api.token(&self.account, there.id).await?;
             return Credentials::from_token(token.reveal()).context("the edge's token cannot be read");
         }
         let secret = TunnelSecret::generate();
-        let made = self.api.create(&self.account, name, &secret.to_base64()).await?;
+        let made = self.api.create(&self.account, name, &secret.to_base64(), &service.labels).await?;
         Ok(Credentials { account_tag: self.account.clone(), tunnel: made.id, secret, endpoint: None })
     }
 

@@ -1,8 +1,6 @@
 //! One service, as a file or a container says it. Pure.
 
-use std::collections::BTreeMap;
-
-use registry::{Hostname, PoolTerms};
+use registry::{Hostname, Labels, PoolTerms};
 use uuid::Uuid;
 
 use crate::connector;
@@ -19,8 +17,8 @@ pub(super) struct Service {
     pub(super) url: String,
     /// The pool behind the name, which it shares with others.
     pub(super) pool: Option<String>,
-    /// What is said of it.
-    pub(super) labels: BTreeMap<String, String>,
+    /// Its tunnel's, by which a pool may share visitors out.
+    pub(super) labels: Labels,
 }
 
 /// What somebody says of a service.
@@ -29,7 +27,7 @@ pub(super) struct Said<'a> {
     pub(super) hostname: &'a str,
     pub(super) url: &'a str,
     pub(super) pool: Option<&'a str>,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Labels,
     /// Tells it from others of the same pool on this machine; its URL, if there is nothing.
     pub(super) instance: Option<&'a str>,
 }
@@ -69,13 +67,5 @@ impl Service {
     /// Whether the other one is in the same place for visitors, and only leads elsewhere behind it.
     pub(super) fn is_named_as(&self, other: &Self) -> bool {
         (&self.hostname, &self.pool) == (&other.hostname, &other.pool)
-    }
-}
-
-/// `name=value`.
-pub(super) fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        _ => Err(format!("{text:?}: NAME=VALUE is wanted, such as rack=7")),
     }
 }
