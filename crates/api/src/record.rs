@@ -139,7 +139,7 @@ pub(super) struct Shown<'a> {
     name: Cow<'a, Hostname>,
     #[serde(rename = "type")]
     kind: RecordType,
-    content: &'a str,
+    content: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,7 +173,7 @@ impl<'a> Shown<'a> {
             zone_name: &zone.name,
             name,
             kind: content.kind(),
-            content: content.text(),
+            content: content.shown(),
             priority: content.priority().filter(|_| has_priority(content.kind())),
             data: content.data(),
             proxiable: content.kind().is_proxiable(),

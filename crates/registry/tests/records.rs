@@ -73,7 +73,7 @@ fn data_has_one_form_as_text_and_as_members() {
             "1 . alpn=\"h3,h2\" ipv4hint=192.0.2.1",
             json!({"priority": 1, "target": ".", "value": "alpn=\"h3,h2\" ipv4hint=192.0.2.1"}),
         ),
-        (Svcb, "0 svc.example.", "0 svc.example", json!({"priority": 0, "target": "svc.example", "value": ""})),
+        (Svcb, "0 svc.example.", "0 svc.example", json!({"priority": 0, "target": "svc.example.", "value": ""})),
         (
             Ds,
             "60485 5 1 2BB183AF5F22588179A53B0A 98631FAD1A292118",
@@ -434,6 +434,27 @@ async fn what_is_exported_is_imported() {
     let copied = write_zone_file(&copy.name, snapshot.record_sets(copy.id).map(|set| &set.value));
     assert_eq!(copied.replace("copy.test", "example.test"), text);
     assert_eq!(snapshot.route("t.copy.test").map(|route| route.tunnel), Some(Uuid::nil()));
+}
+
+#[test]
+fn hosts_are_shown_as_clients_read_them_and_quotes_make_no_other_record() {
+    let parse = |kind, text: &str| RecordContent::parse(kind, text, None, None).unwrap();
+    for (kind, text, shown, member) in [
+        (RecordType::Svcb, "1 a.test port=81", "1 a.test. port=81", "target"),
+        (RecordType::Https, "0 A.test.", "0 a.test.", "target"),
+        (RecordType::Naptr, "1 2 S x \"\" a.test", "1 2 \"S\" \"x\" \"\" a.test.", "replacement"),
+        (RecordType::Srv, "1 2 3 a.test.", "1 2 3 a.test", "target"),
+    ] {
+        let content = parse(kind, text);
+        assert_eq!(content.shown(), shown);
+        let data = content.data().unwrap();
+        assert_eq!(data[member], if kind == RecordType::Srv { "a.test" } else { "a.test." });
+        assert_eq!(RecordContent::from_data(kind, &data, None).unwrap(), content);
+        assert_eq!(parse(kind, &content.shown()), content);
+    }
+    let https = |text: &str| parse(RecordType::Https, text);
+    assert!(https("1 . alpn=h2").is_same(&https("1 . alpn=\"h2\"")));
+    assert!(!https("1 . alpn=h2").is_same(&https("1 . alpn=h3")));
 }
 
 #[tokio::test]

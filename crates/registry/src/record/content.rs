@@ -156,6 +156,17 @@ impl RecordContent {
         &self.text
     }
 
+    /// The same as clients of the API read it: those of types whose data they take for that of a zone file have the dot behind a host
+    /// name.
+    pub fn shown(&self) -> Cow<'_, str> {
+        if self.has_dots() { Cow::Owned(self.to_rdata()) } else { Cow::Borrowed(&self.text) }
+    }
+
+    /// Whether clients read host names in it with their trailing dot, as octoDNS does.
+    fn has_dots(&self) -> bool {
+        matches!(self.kind, RecordType::Naptr | RecordType::Https | RecordType::Svcb)
+    }
+
     /// The number by which several records of one service are ordered, where there is one.
     pub fn priority(&self) -> Option<u16> {
         match field::fields(self.kind).first() {
@@ -180,7 +191,7 @@ impl RecordContent {
         }
     }
 
-    /// The data member by member; `None` for types whose data is one text.
+    /// The data member by member, as clients of the API read it; `None` for types whose data is one text.
     pub fn data(&self) -> Option<Map<String, Value>> {
         if self.kind == RecordType::Loc {
             return Some(location::to_json(&self.text));
@@ -190,6 +201,7 @@ impl RecordContent {
         let mut data = Map::new();
         for field in fields {
             let (value, after) = field.take(rest, None).ok()?;
+            let value = if field.form == Form::Host && self.has_dots() { dotted(&value) } else { value };
             data.insert(field.name.to_owned(), field.to_json(&value));
             rest = after;
         }
@@ -224,6 +236,10 @@ impl RecordContent {
         }
         match self.kind {
             RecordType::Txt => self.text == other.text || self.bare_text() == other.bare_text(),
+            // Parameters may stand in quotes, and need not.
+            RecordType::Https | RecordType::Svcb => {
+                self.text == other.text || self.to_wire().is_some_and(|wire| other.to_wire() == Some(wire))
+            }
             RecordType::Ds | RecordType::Tlsa | RecordType::Smimea | RecordType::Sshfp => {
                 self.text.eq_ignore_ascii_case(&other.text)
             }

@@ -62,12 +62,12 @@ _sip._tcp SRV 1 2 5060 sip.elsewhere.test.
 d NS ns1.elsewhere.test.
 d DS 60485 8 2 d4b7d520e7bb5f0f67674a0cceb1e3e0614b93c4f9e99b8383f6a1e4469da50a
 l LOC 52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m
-n NAPTR 100 10 "S" "SIP+D2U" "!^.*$!sip:a@elsewhere.test!" .
+n NAPTR 100 10 "S" "SIP+D2U" "!^.*$!sip:a@elsewhere.test!" _sip._udp.elsewhere.test.
 p PTR host.elsewhere.test.
 s SSHFP 4 2 123456789abcdef67890123456789abcdef67890123456789abcdef123456789
 _443._tcp.t TLSA 3 1 1 d2abde240d7cd3ee6b4b28c54df034b97983a1d16e8a410e4561cb106618e971
 h HTTPS 1 . alpn="h3,h2" ipv4hint="192.0.2.1"
-v SVCB 1 . port="8443"
+v SVCB 1 svc.elsewhere.test. port="8443"
 """.replace("LONG", "x" * 255)
 
 
