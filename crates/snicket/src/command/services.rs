@@ -43,7 +43,7 @@ The file, read again when it changes (or at SIGHUP):
       url: http://localhost:3000
     - hostname: shop.example.com
       url: http://localhost:3001
-      pool: shop                 with other machines behind the same name
+      pool: shop                 # with other machines behind the same name
       labels: [rack=7]
 
 Labels of a container: snicket.hostname, snicket.port, snicket.pool, snicket.label.NAME. More: docs/discovery.md";
