@@ -317,7 +317,9 @@ impl From<ZoneError> for ApiError {
     fn from(error: ZoneError) -> Self {
         match error {
             ZoneError::NotFound(id) => Self::no_object(&format!("/zones/{id}")),
-            ZoneError::Transferred(_) => Self::not_valid(error),
+            ZoneError::Transferred(_) | ZoneError::Unsigned(_) | ZoneError::TooEarly(_) | ZoneError::NothingToKeep => {
+                Self::not_valid(error)
+            }
             ZoneError::Exists(_) => Self::new(StatusCode::BAD_REQUEST, ZONE_EXISTS, error),
             ZoneError::Commit(error) => error.into(),
         }

@@ -261,7 +261,7 @@ impl<'a> Making<'a> {
             self.push(0, owner, SOA, AUTOMATIC_TTL, &soa);
             return None;
         }
-        if let Some(data) = self.key_data(zone).filter(|_| is_apex) {
+        for data in if is_apex { self.key_data(zone) } else { Vec::new() } {
             self.push(0, owner, self.kind, AUTOMATIC_TTL, &data);
         }
         let proxied = records.iter().find(|record| record.proxied && !zone.traits.paused);

@@ -107,4 +107,4 @@ pub use transaction::Transaction;
 pub use transfer::{Document, DocumentError, ImportError, Imported, import};
 pub use tunnel::{DeleteTunnelError, NewTunnel, QuickName, QuickTunnelError, TunnelChange, TunnelError, TunnelRefused};
 pub use watch::{Event, Watch};
-pub use zone::{Zone, ZoneError, ZoneKey, ZoneSetting, ZoneSettings, ZoneTraits, ZoneType};
+pub use zone::{KeyChange, KeyStep, Zone, ZoneError, ZoneKey, ZoneSetting, ZoneSettings, ZoneTraits, ZoneType};

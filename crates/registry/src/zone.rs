@@ -15,7 +15,7 @@ use crate::{AccountId, Hostname, ZoneId};
 
 pub use change::ZoneError;
 pub(crate) use hold::{HoldId, LargeChange, NAMES_AT_ONCE};
-pub use key::ZoneKey;
+pub use key::{KeyChange, KeyStep, ZoneKey};
 
 /// A domain whose records are kept here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,9 +7,21 @@ use crate::openapi::schema::{
 };
 use crate::openapi::{Routes, delete, get, patch, post, put};
 use crate::tunnel::rule;
+use crate::zone::dnssec;
 use crate::{access, authority, join, port, route, status};
 
 use super::tunnels::rule as rule_schema;
+
+fn shown_key() -> Schema {
+    object([
+        must("step", one_of(&["steady", "published", "announced", "changed"])),
+        must("since", time()),
+        must("next_step_from", time().or_null()),
+        must("key_tags", list(integer(0, 65_535)).about("The first one signs")),
+        must("ds", text().about("What the delegation is to have")),
+    ])
+    .named("ZoneKeyChange")
+}
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -43,6 +55,16 @@ pub(super) fn routes() -> Routes {
         .at(
             "/tunnels/{tunnel}/ports/{protocol}/{number}",
             [delete("Take a public port from a tunnel", port::remove, |it| it)],
+        )
+        .at(
+            "/zones/{zone}/key",
+            [
+                get("Show how far a change of a zone's key is", dnssec::key, |it| it.answers(shown_key())),
+                post("Do the next step of changing a zone's key", dnssec::advance_key, |it| {
+                    it.query("force", flag(), "Before its time, too").answers(shown_key())
+                }),
+                delete("Give a change of a zone's key up", dnssec::keep_key, |it| it.answers(shown_key())),
+            ],
         )
         .at("/ports", [get("List public ports", port::list, |it| it.answers(list(shown_port())))])
         .at(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
-use registry::{Snapshot, Zone, ZoneKey};
+use registry::{KeyChange, Snapshot, Zone, ZoneKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use super::find;
 use crate::body;
 use crate::envelope::{Answer, success};
 use crate::error::ApiError;
+use crate::query::Query;
 use crate::state::Shared;
 
 #[derive(Deserialize)]
@@ -44,6 +45,51 @@ pub(crate) async fn change(State(shared): State<Arc<Shared>>, Path(zone): Path<S
     Ok(success(shown(find(&snapshot, &zone)?, &snapshot)))
 }
 
+/// How far a change of the zone's key is.
+pub(crate) async fn key(State(shared): State<Arc<Shared>>, Path(zone): Path<String>) -> Answer {
+    let snapshot = shared.state.registry.snapshot();
+    shown_key(find(&snapshot, &zone)?, &snapshot)
+}
+
+/// Does the next step of one.
+pub(crate) async fn advance_key(State(shared): State<Arc<Shared>>, Path(zone): Path<String>, query: Query) -> Answer {
+    let registry = &shared.state.registry;
+    let id = find(&registry.snapshot(), &zone)?.id;
+    let force = query.parsed("force")?.unwrap_or(false);
+    registry.advance_zone_key(Timestamp::now(), id, force).await?;
+    let snapshot = registry.snapshot();
+    shown_key(find(&snapshot, &zone)?, &snapshot)
+}
+
+/// Gives one up.
+pub(crate) async fn keep_key(State(shared): State<Arc<Shared>>, Path(zone): Path<String>) -> Answer {
+    let registry = &shared.state.registry;
+    let id = find(&registry.snapshot(), &zone)?.id;
+    registry.keep_zone_key(Timestamp::now(), id).await?;
+    let snapshot = registry.snapshot();
+    shown_key(find(&snapshot, &zone)?, &snapshot)
+}
+
+fn shown_key(zone: &Zone, snapshot: &Snapshot) -> Answer {
+    let key = snapshot.zone_key(zone.id).filter(|_| zone.traits.signed);
+    let key = key.ok_or_else(|| ApiError::no_object("the key of this zone; it is not signed"))?;
+    Ok(success(json!({
+        "step": key.step(),
+        "since": key.change.as_ref().map_or(key.created_at, |change| change.since),
+        "next_step_from": key.change.as_ref().map(KeyChange::due),
+        "key_tags": key.published().map(ZoneKey::tag).collect::<Vec<_>>(),
+        "ds": ds_of(key.announced(), zone).1,
+    })))
+}
+
+/// The digest that a delegation has, and the whole record.
+fn ds_of(key: &ZoneKey, zone: &Zone) -> (String, String) {
+    let digest: String = key.digest(&zone.name).iter().map(|byte| format!("{byte:02X}")).collect();
+    let (tag, algorithm, digest_type) = (key.tag(), ZoneKey::ALGORITHM, ZoneKey::DIGEST_TYPE);
+    let ds = format!("{}. 3600 IN DS {tag} {algorithm} {digest_type} {digest}", zone.name);
+    (digest, ds)
+}
+
 fn shown(zone: &Zone, snapshot: &Snapshot) -> Value {
     let is_answered = snapshot.nodes().any(|node| node.addresses.dns.is_some());
     let key = snapshot.zone_key(zone.id).filter(|_| zone.traits.signed);
@@ -53,10 +99,9 @@ fn shown(zone: &Zone, snapshot: &Snapshot) -> Value {
         (true, _) => "pending",
     };
     let shown = key.map(|key| {
-        let digest: String = key.digest(&zone.name).iter().map(|byte| format!("{byte:02X}")).collect();
-        let (tag, algorithm, digest_type) = (key.tag(), ZoneKey::ALGORITHM, ZoneKey::DIGEST_TYPE);
-        let ds = format!("{}. 3600 IN DS {tag} {algorithm} {digest_type} {digest}", zone.name);
-        (tag, digest, ds, key.public().to_owned())
+        let key = key.announced();
+        let (digest, ds) = ds_of(key, zone);
+        (key.tag(), digest, ds, key.public().to_owned())
     });
     let (tag, digest, ds, public) = match shown {
         Some((tag, digest, ds, public)) => (Some(tag), Some(digest), Some(ds), Some(public)),

@@ -171,3 +171,31 @@ async fn what_is_to_be_purged_is_checked_and_accepted() {
     edge.get(&path).await.refused(405, 7001);
     edge.post("/zones/00000000000000000000000000000000/purge_cache", json!({})).await.refused(404, 7003);
 }
+
+#[tokio::test]
+async fn a_zone_s_key_is_changed_step_by_step() {
+    let edge = Edge::start().await;
+    let path = format!("/snicket/v1/zones/{}/key", edge.zone);
+    let call = async |method: Method, query: &str| {
+        let bearer = format!("Bearer {}", edge.token);
+        edge.send(method, &format!("{path}{query}"), &[("authorization", &bearer)], "").await
+    };
+    call(Method::GET, "").await.refused(404, 7003);
+    call(Method::POST, "").await.refused(400, 1004);
+    let dnssec = format!("/zones/{}/dnssec", edge.zone);
+    let signed = edge.patch(&dnssec, json!({ "status": "active" })).await.result();
+    let steady = call(Method::GET, "").await.result();
+    assert_eq!((&steady["step"], &steady["ds"]), (&json!("steady"), &signed["ds"]));
+    let published = call(Method::POST, "").await.result();
+    assert_eq!((&published["step"], &published["ds"]), (&json!("published"), &signed["ds"]));
+    assert_eq!(published["key_tags"].as_array().map(Vec::len), Some(2));
+    assert!(call(Method::POST, "").await.refused(400, 1004).contains("too early"));
+    let announced = call(Method::POST, "?force=true").await.result();
+    assert_eq!(announced["step"], "announced");
+    assert_ne!(announced["ds"], signed["ds"]);
+    assert_eq!(edge.get(&dnssec).await.result()["ds"], announced["ds"], "what the registrar is to have");
+    let kept = call(Method::DELETE, "").await.result();
+    assert_eq!((&kept["step"], &kept["ds"]), (&json!("steady"), &signed["ds"]));
+    call(Method::DELETE, "").await.refused(400, 1004);
+    assert!(!edge.get(&dnssec).await.text.contains("PRIVATE"));
+}

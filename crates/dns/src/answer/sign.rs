@@ -45,8 +45,8 @@ impl Default for Signers {
 
 /// Signs for one zone.
 pub(crate) struct Signer {
-    pair: EcdsaKeyPair,
-    tag: u16,
+    /// The first signs all, those behind it only the set of keys, which others may know any of.
+    pairs: Vec<(EcdsaKeyPair, u16)>,
 }
 
 /// What an answer is signed with.
@@ -74,46 +74,57 @@ impl Signers {
         {
             return Some(Arc::clone(signer));
         }
-        let pair =
-            key.pair().map_err(|problem| tracing::error!(zone = %zone.name, problem, "cannot be signed")).ok()?;
-        let signer = Arc::new(Signer { pair, tag: key.tag() });
+        let pairs = key.published().map(|key| Ok((key.pair()?, key.tag()))).collect::<Result<Vec<_>, &str>>();
+        let pairs = pairs.map_err(|problem| tracing::error!(zone = %zone.name, problem, "cannot be signed")).ok()?;
+        let signer = Arc::new(Signer { pairs });
         known.put(zone.id, (key.revision, Arc::clone(&signer)));
         Some(signer)
     }
 }
 
 impl Signer {
-    /// The data of the signature of records of one owner, type and time to live (RFC 4034, section 3.1); `None` if there is no
-    /// randomness.
-    fn sign(&self, zone: &[u8], owner: &[u8], records: &[&Record], now: u32) -> Option<Vec<u8>> {
-        let first = records.first()?;
-        let labels = labels(owner).filter(|label| *label != b"*").count();
-        let mut data = Vec::with_capacity(160);
-        data.extend(first.kind.to_be_bytes());
-        data.extend([ZoneKey::ALGORITHM, u8::try_from(labels).ok()?]);
-        for number in [first.ttl, now.wrapping_add(VALIDITY), now.wrapping_sub(SKEW)] {
-            data.extend(number.to_be_bytes());
-        }
-        data.extend(self.tag.to_be_bytes());
-        data.extend(zone);
-
-        // Names in the data are in lower case already, as the registry has them.
-        let mut sorted: Vec<&[u8]> = records.iter().map(|record| &*record.data).collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut signed = data.clone();
-        for content in sorted {
-            signed.extend(owner);
-            signed.extend(first.kind.to_be_bytes());
-            signed.extend(1_u16.to_be_bytes());
-            signed.extend(first.ttl.to_be_bytes());
-            signed.extend(u16::try_from(content.len()).ok()?.to_be_bytes());
-            signed.extend(content);
-        }
-        let signature = self.pair.sign(&SystemRandom::new(), &signed).ok()?;
-        data.extend(signature.as_ref());
-        Some(data)
+    /// The signatures' data of records of one owner, type and time to live; `None` if there is no randomness.
+    fn sign(&self, zone: &[u8], owner: &[u8], records: &[&Record], now: u32) -> Option<Vec<Vec<u8>>> {
+        let count = if records.first()?.kind == DNSKEY { self.pairs.len() } else { 1 };
+        self.pairs.iter().take(count).map(|(pair, tag)| sign_with(pair, *tag, zone, owner, (records, now))).collect()
     }
+}
+
+/// As RFC 4034, section 3.1, has it.
+fn sign_with(
+    pair: &EcdsaKeyPair,
+    tag: u16,
+    zone: &[u8],
+    owner: &[u8],
+    (records, now): (&[&Record], u32),
+) -> Option<Vec<u8>> {
+    let first = records.first()?;
+    let labels = labels(owner).filter(|label| *label != b"*").count();
+    let mut data = Vec::with_capacity(160);
+    data.extend(first.kind.to_be_bytes());
+    data.extend([ZoneKey::ALGORITHM, u8::try_from(labels).ok()?]);
+    for number in [first.ttl, now.wrapping_add(VALIDITY), now.wrapping_sub(SKEW)] {
+        data.extend(number.to_be_bytes());
+    }
+    data.extend(tag.to_be_bytes());
+    data.extend(zone);
+
+    // Names in the data are in lower case already, as the registry has them.
+    let mut sorted: Vec<&[u8]> = records.iter().map(|record| &*record.data).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut signed = data.clone();
+    for content in sorted {
+        signed.extend(owner);
+        signed.extend(first.kind.to_be_bytes());
+        signed.extend(1_u16.to_be_bytes());
+        signed.extend(first.ttl.to_be_bytes());
+        signed.extend(u16::try_from(content.len()).ok()?.to_be_bytes());
+        signed.extend(content);
+    }
+    let signature = pair.sign(&SystemRandom::new(), &signed).ok()?;
+    data.extend(signature.as_ref());
+    Some(data)
 }
 
 impl Making<'_> {
@@ -153,10 +164,11 @@ impl Making<'_> {
                 };
                 let set: Vec<&Record> = set.iter().collect();
                 match signer.sign(&apex, &named, &set, signing.now) {
-                    Some(data) => {
-                        let data = data.into();
-                        let (owner, ttl) = (first.owner.clone(), first.ttl);
-                        self.sections[section].push(Record { owner, kind: RRSIG, ttl, data });
+                    Some(all) => {
+                        let (owner, ttl) = (&first.owner, first.ttl);
+                        let signature =
+                            |data: Vec<u8>| Record { owner: owner.clone(), kind: RRSIG, ttl, data: data.into() };
+                        self.sections[section].extend(all.into_iter().map(signature));
                     }
                     None => self.code = Code::ServFail,
                 }
@@ -222,18 +234,19 @@ impl Making<'_> {
         types
     }
 
-    /// The data of the zone's own records about its key, of this type.
-    pub(super) fn key_data(&self, zone: &Zone) -> Option<Vec<u8>> {
-        let key = self.world.snapshot.zone_key(zone.id).filter(|_| zone.traits.signed)?;
+    /// The data of the zone's own records about its keys, of this type.
+    pub(super) fn key_data(&self, zone: &Zone) -> Vec<Vec<u8>> {
+        let Some(key) = self.world.snapshot.zone_key(zone.id).filter(|_| zone.traits.signed) else { return Vec::new() };
         match self.kind {
-            DNSKEY | CDNSKEY => Some(key.dnskey()),
+            DNSKEY => key.published().map(ZoneKey::dnskey).collect(),
+            CDNSKEY => vec![key.announced().dnskey()],
             CDS => {
-                let mut data = key.tag().to_be_bytes().to_vec();
+                let mut data = key.announced().tag().to_be_bytes().to_vec();
                 data.extend([ZoneKey::ALGORITHM, ZoneKey::DIGEST_TYPE]);
-                data.extend(key.digest(&zone.name));
-                Some(data)
+                data.extend(key.announced().digest(&zone.name));
+                vec![data]
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 

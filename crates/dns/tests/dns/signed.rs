@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hickory_proto::rr::RecordType as Kind;
-use registry::{RecordEdit, ZoneKey};
+use registry::{KeyStep, RecordEdit, ZoneError, ZoneKey};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -21,6 +21,12 @@ impl Delv {
         setting.registry.sign_zone(at(1), setting.zone("example.test"), true).await.unwrap();
         let snapshot = setting.registry.snapshot();
         let key = snapshot.zone_key(setting.zone("example.test")).unwrap();
+        let delv = Self::trusting(program, key);
+        harness::until(harness::LIMIT, "the zone is signed", async || delv.validates(setting, "SOA").await).await;
+        Some(delv)
+    }
+
+    fn trusting(program: PathBuf, key: &ZoneKey) -> Self {
         let files = tempfile::tempdir().unwrap();
         let anchor = format!(
             "trust-anchors {{ example.test. static-key {} 3 {} \"{}\"; }};",
@@ -29,12 +35,12 @@ impl Delv {
             key.public()
         );
         std::fs::write(files.path().join("anchors"), anchor).unwrap();
-        let delv = Self { program, files };
-        harness::until(harness::LIMIT, "the zone is signed", async || {
-            delv.ask(setting, &["example.test", "SOA"]).await.contains("; fully validated")
-        })
-        .await;
-        Some(delv)
+        Self { program, files }
+    }
+
+    /// Whether it believes what the zone's own name has of this type.
+    async fn validates(&self, setting: &Setting, kind: &str) -> bool {
+        self.ask(setting, &["example.test", kind]).await.contains("; fully validated")
     }
 
     async fn ask(&self, setting: &Setting, words: &[&str]) -> String {
@@ -175,4 +181,49 @@ async fn each_zone_signs_its_own_part_of_an_answer() {
         let answer = delv.ask(&setting, &words).await;
         assert!(answer.contains("fully validated") && !answer.contains("unsigned"), "{words:?}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn while_a_key_is_changed_each_answer_can_be_checked() {
+    let setting = zone().await;
+    let Some(old) = Delv::of(&setting).await else { return };
+    let zone = setting.zone("example.test");
+    let key = |setting: &Setting| setting.registry.snapshot().zone_key(zone).unwrap().value.clone();
+    let delegated = async || setting.ask("example.test", Kind::CDS).await;
+    let first = delegated().await;
+    let (mut new, mut moments) = (None, [1, 11, 11 + 25 * 60, 11 + 50 * 60].into_iter());
+    for (step, old_is_known, new_is_known) in [
+        (KeyStep::Published, true, true),
+        (KeyStep::Announced, true, true),
+        (KeyStep::Changed, true, true),
+        (KeyStep::Steady, false, true),
+    ] {
+        let now = at(60 * moments.next().unwrap());
+        if step != KeyStep::Published {
+            let early = setting.registry.advance_zone_key(at(60), zone, false).await;
+            assert!(matches!(early, Err(ZoneError::TooEarly(_))), "{early:?}");
+        }
+        setting.registry.advance_zone_key(now, zone, false).await.unwrap();
+        assert_eq!(key(&setting).step(), step);
+        let other = key(&setting).published().last().unwrap().clone();
+        let new = &*new.get_or_insert_with(|| Delv::trusting(old.program.clone(), &other));
+        harness::until(harness::LIMIT, "the keys are those", async || {
+            new.validates(&setting, "DNSKEY").await == new_is_known
+                && old.validates(&setting, "DNSKEY").await == old_is_known
+        })
+        .await;
+        for (delv, is_known) in [(&old, old_is_known), (new, new_is_known)] {
+            for kind in ["SOA", "TXT", "MX"] {
+                let believes = delv.ask(&setting, &["example.test", kind]).await.contains("fully validated");
+                assert_eq!(believes, is_known, "{step:?} {kind}");
+            }
+        }
+        // Registrars that look are told of the new one from the second step on.
+        assert_eq!(delegated().await == first, step == KeyStep::Published, "{step:?}");
+    }
+    let steady = setting.registry.keep_zone_key(at(0), zone).await;
+    assert!(matches!(steady, Err(ZoneError::NothingToKeep)), "{steady:?}");
+    setting.registry.advance_zone_key(at(0), zone, false).await.unwrap();
+    setting.registry.keep_zone_key(at(0), zone).await.unwrap();
+    assert_eq!(key(&setting).step(), KeyStep::Steady);
 }

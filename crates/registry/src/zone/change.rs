@@ -24,6 +24,17 @@ pub enum ZoneError {
         "{0} is transferred to other name servers, which could not sign their answers; disable its outgoing transfers first"
     )]
     Transferred(Hostname),
+    /// It has no key that could be changed.
+    #[error("{0} is not signed, so there is no key to change; PATCH its dnssec first")]
+    Unsigned(Hostname),
+    /// Somebody would not be able to check answers.
+    #[error(
+        "the next step is too early: others may not have heard of the last one before {0}; force=true does it nevertheless"
+    )]
+    TooEarly(Timestamp),
+    /// No other key is about to take its place.
+    #[error("there is no change of the key that could be given up")]
+    NothingToKeep,
     /// The engine failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -38,7 +49,14 @@ impl Registry {
         match self.create_zone(now, name, ZoneTraits::default()).await {
             Ok(zone) => Ok(zone),
             Err(ZoneError::Commit(error)) => Err(error),
-            Err(ZoneError::Exists(_) | ZoneError::NotFound(_) | ZoneError::Transferred(_)) => {
+            Err(
+                ZoneError::Exists(_)
+                | ZoneError::NotFound(_)
+                | ZoneError::Transferred(_)
+                | ZoneError::Unsigned(_)
+                | ZoneError::TooEarly(_)
+                | ZoneError::NothingToKeep,
+            ) => {
                 let snapshot = self.snapshot();
                 let id = ZoneId::of(snapshot.account().id, name);
                 let zone = snapshot.zone(id).map(|zone| zone.value.clone());

@@ -1,5 +1,7 @@
 //! The key by which a zone's answers are signed (RFC 4034): one for each zone, for its keys as for all else.
 
+mod rollover;
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -12,6 +14,8 @@ use super::ZoneError;
 use crate::resource::{Key, Resource};
 use crate::{Hostname, PrivateText, Registry, Zone, ZoneId};
 
+pub use rollover::{KeyChange, KeyStep};
+
 /// A zone's key. Its private half is one of the secrets that engines get encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneKey {
@@ -23,6 +27,9 @@ pub struct ZoneKey {
     public: Box<str>,
     /// When.
     pub created_at: Timestamp,
+    /// A change of it that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<KeyChange>,
 }
 
 impl ZoneKey {
@@ -41,7 +48,7 @@ impl ZoneKey {
         // Behind the byte that says that the point is not compressed.
         let point = &pair.public_key().as_ref()[1..];
         let private = PrivateText::new(STANDARD.encode(private.as_ref()));
-        Self { zone, private, public: STANDARD.encode(point).into(), created_at: now }
+        Self { zone, private, public: STANDARD.encode(point).into(), created_at: now, change: None }
     }
 
     /// What signs, for whoever does.
@@ -150,6 +157,7 @@ mod tests {
             private: PrivateText::new(""),
             public: public.into(),
             created_at: Timestamp::UNIX_EPOCH,
+            change: None,
         };
         assert_eq!(key.tag(), 55_648);
         let digest: String = key.digest(&zone).iter().map(|byte| format!("{byte:02x}")).collect();
