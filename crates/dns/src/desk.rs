@@ -152,16 +152,19 @@ impl Desk {
             Ok(query) => query,
             Err(unanswered) => {
                 let reply = refuse(unanswered, message);
-                let is_too_many = self.limit.judge(self.moment.millis, from, Kind::Refusal) == Verdict::Drop;
-                return if is_too_many && reply != Reply::Silence { limited(message) } else { reply };
+                return self.limit_refusal(reply, from, message);
             }
         };
         let payload = query.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload.min(PAYLOAD));
         if query.signature.is_some() {
-            return self.answer_signed(query, from, usize::from(payload), message);
+            // Whoever has a key is not limited.
+            return match self.answer_signed(query, from, usize::from(payload), message) {
+                (reply, true) => reply,
+                (reply, false) => self.limit_refusal(reply, from, message),
+            };
         }
         let Some(query) = self.without_transfer(query, from, None, message) else {
-            return Reply::of_refusal(Code::Refused);
+            return self.limit_refusal(Reply::of_refusal(Code::Refused), from, message);
         };
         let key = Key::of(&query);
         let options = self.options(&query, from);
@@ -188,7 +191,7 @@ impl Desk {
     pub fn over_tcp(&mut self, packet: &[u8], from: IpAddr, message: &mut Vec<u8>) -> Reply {
         message.clear();
         match Query::read(packet) {
-            Ok(query) if query.signature.is_some() => self.answer_signed(query, from, MAX_BYTES, message),
+            Ok(query) if query.signature.is_some() => self.answer_signed(query, from, MAX_BYTES, message).0,
             Ok(query) => match self.without_transfer(query, from, None, message) {
                 Some(query) => {
                     let options = self.options(&query, from);
@@ -200,17 +203,23 @@ impl Desk {
         }
     }
 
-    /// Answers a question that is signed, and signs the answer. Whoever has a key is not limited.
-    fn answer_signed(&mut self, query: Query<'_>, from: IpAddr, most: usize, message: &mut Vec<u8>) -> Reply {
+    /// Keeps a refusal back that is one too many.
+    fn limit_refusal(&mut self, reply: Reply, from: IpAddr, message: &mut Vec<u8>) -> Reply {
+        let is_too_many = self.limit.judge(self.moment.millis, from, Kind::Refusal) == Verdict::Drop;
+        if is_too_many && reply != Reply::Silence { limited(message) } else { reply }
+    }
+
+    /// Answers a question that is signed, and signs the answer; and whether whoever asks has the key.
+    fn answer_signed(&mut self, query: Query<'_>, from: IpAddr, most: usize, message: &mut Vec<u8>) -> (Reply, bool) {
         let now = now();
         let mut signer = match self.sources.check(&query, now) {
             Ok(Some(signer)) => signer,
-            Ok(None) => return fail(&query, message),
+            Ok(None) => return (fail(&query, message), false),
             Err(rejected) => {
                 let (code, of) = (Rejected::CODE, (query.id, 0, query.wants_recursion));
                 message::refuse(of, code, query.question, query.edns.is_some(), message);
                 rejected.push(message, now);
-                return Reply::of_refusal(code);
+                return (Reply::of_refusal(code), false);
             }
         };
         let most = most.saturating_sub(tsig::MOST_BYTES);
@@ -222,7 +231,7 @@ impl Desk {
             None => Reply::of_refusal(Code::Refused),
         };
         signer.sign(message, now);
-        reply
+        (reply, true)
     }
 
     /// Turns a question for what has changed into one for what is current, where no more can be answered (RFC 1995, section 2);

@@ -91,18 +91,21 @@ impl Desk {
                 return write(stream, &message).await;
             }
         };
+        let key = signer.as_ref().map(Signer::key);
+        // Only peers wait for a place.
+        if let Err(code) = permit(&self.sources.registry.snapshot(), query, from, key) {
+            return write_signed(stream, refuse(code), signer.as_mut()).await;
+        }
         let Ok(Ok(_place)) = timeout(PLACE, self.places.acquire()).await else {
             return write_signed(stream, refuse(Code::ServFail), signer.as_mut()).await;
         };
         let book = self.sources.book.load_full();
         // Behind the book, so that the serial number is never newer than what follows.
         let snapshot = self.sources.registry.snapshot();
-        let Some(zone) = snapshot.zone_named(&query.name.to_text()) else {
-            return write_signed(stream, refuse(Code::NotAuth), signer.as_mut()).await;
+        let zone = match permit(&snapshot, query, from, key) {
+            Ok(zone) => zone,
+            Err(code) => return write_signed(stream, refuse(code), signer.as_mut()).await,
         };
-        if !may_have(&snapshot, zone, from, signer.as_ref().map(Signer::key)) {
-            return write_signed(stream, refuse(Code::Refused), signer.as_mut()).await;
-        }
         let serial = book.serial(zone.id);
         // In half of the circle (RFC 1982).
         let is_current = query.serial.is_some_and(|known| known.wrapping_sub(serial) < u32::MAX / 2);
@@ -138,6 +141,12 @@ impl Desk {
         tracing::info!(zone = %zone.name, serial, "a zone was transferred");
         Ok(())
     }
+}
+
+/// The zone that is asked for, if the asker may have it.
+fn permit<'a>(snapshot: &'a Snapshot, query: &Query<'_>, from: IpAddr, key: Option<ItemId>) -> Result<&'a Zone, Code> {
+    let zone = snapshot.zone_named(&query.name.to_text()).ok_or(Code::NotAuth)?;
+    if may_have(snapshot, zone, from, key) { Ok(zone) } else { Err(Code::Refused) }
 }
 
 /// A transfer on its way.

@@ -82,3 +82,20 @@ async fn who_shows_a_cookie_is_not_limited() {
     // Nor is anybody else's taken for its own.
     assert!(flood(desk, "203.0.114.1", 1_000, |_| with_cookie(&cookie))[0] < 1_000);
 }
+
+#[tokio::test]
+async fn transfers_and_signatures_that_are_refused_are_limited_too() {
+    let setting = flooded().await;
+    let desk = &mut setting.server.desk();
+    for (from, kind) in [("203.0.113.1", Kind::AXFR), ("203.0.114.1", Kind::IXFR)] {
+        let fates = flood(desk, from, 1_000, |_| question("example.test", kind));
+        assert!(fates[0] < 1_000 && fates[2] > 0, "{kind}: {fates:?}");
+    }
+    // By a key that nobody has.
+    let signed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/question/tsig_unknown")).unwrap();
+    let mut message = Vec::new();
+    let kept_back = (0..1_000)
+        .filter(|_| desk.over_udp(&signed, "203.0.115.1".parse().unwrap(), &mut message) == Reply::Limited)
+        .count();
+    assert!(kept_back > 0);
+}
