@@ -335,8 +335,13 @@ impl<'a> Walk<'a> {
         let places = 0..pool.members.len();
         let group = match &pool.split {
             Some(split) => {
+                let fits = |member: &usize| share(*member).is_some();
+                let weighs = |member: &usize| fits(member) && pool.members[*member].weight > 0.0;
+                // One without weight is there only for when nobody else is, whatever its value has.
+                let is_any = places.clone().any(|member| weighs(&member));
+                let candidates = places.clone().filter(|member| if is_any { weighs(member) } else { fits(member) });
                 let lot = key.map_or(Lot::Random(random), Lot::Key);
-                Some((split, split.choose(lot, places.clone().filter(|member| share(*member).is_some()))?))
+                Some((split, split.choose(lot, candidates)?))
             }
             None => None,
         };

@@ -138,6 +138,11 @@ impl Member {
         UnderWay::new(self.vitals.clone())
     }
 
+    /// Whether visitors are led to it as long as there are others.
+    pub fn has_weight(&self) -> bool {
+        self.weight > 0.0
+    }
+
     /// What is known of it.
     pub fn vitals(&self) -> &Vitals {
         &self.vitals

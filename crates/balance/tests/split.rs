@@ -140,6 +140,18 @@ async fn within_a_value_members_have_the_shares_of_their_weights() {
 }
 
 #[tokio::test]
+async fn a_drained_member_gets_nobody_whatever_its_value_has() {
+    let origin = |at: u8, release, weight| json!({ "address": format!("10.0.0.{at}"), "weight": weight, "labels": { "release": release } });
+    let origins = json!([origin(0, "stable", 1), origin(1, "canary", 0)]);
+    let rig = Rig::of(origins, json!({}), json!({})).await;
+    rig.split(NOW, &json!({ "stable": 90, "canary": 10 })).await;
+    let plan = rig.plan();
+    assert_eq!(counts(&plan, 1_000), BTreeMap::from([("stable".to_owned(), 1_000)]));
+    suspect(&first(&plan, 1, 1));
+    assert_eq!(counts(&plan, 10), BTreeMap::from([("canary".to_owned(), 10)]), "until nobody else is well");
+}
+
+#[tokio::test]
 async fn by_hash_a_change_of_two_shares_moves_the_difference_and_of_more_at_most_twice_that() {
     let pool = json!({ "origin_steering": { "policy": "hash" } });
     let rig = Rig::start(&[("a", 3), ("b", 1), ("c", 2)], pool, json!({})).await;

@@ -241,6 +241,8 @@ impl<'a> Making<'a> {
             Found::Nothing => {
                 let is_a_zone = self.world.snapshot.zone_named(name).is_some();
                 self.code = if is_a_zone { Code::NoError } else { Code::NxDomain };
+                // Whoever floods us with names that are not there asks for each once.
+                self.lasts = if is_a_zone { self.lasts } else { Lasts::Once };
                 self.deny(zone, owner);
                 None
             }
@@ -299,6 +301,9 @@ impl<'a> Making<'a> {
         if let Some(text) = challenge.flatten().filter(|_| set.is_none_or(|set| *set.host == *host)) {
             // Beside others, which somebody has put there for a certificate of his own.
             self.push(0, owner, TXT, own::TTL, &text);
+            for record in self.sections[0].iter_mut().filter(|record| record.kind == TXT && record.owner == *owner) {
+                record.ttl = record.ttl.min(own::TTL);
+            }
         }
         if is_apex && self.kind == NS && self.sections[0].is_empty() {
             for server in zone.name_servers(self.world.domain) {

@@ -302,8 +302,9 @@ impl Desk {
             Some(_) if is_of_name => Likeness::Name,
             Some(zone) => Likeness::Zone(*zone),
         };
-        // Names that are not there are asked for once each where somebody floods us with them.
-        if lasts != Lasts::Once && body.code() != Code::NxDomain && body.size() <= LARGEST_PREPARED {
+        // What holds for a moment is worth it only where very many ask for one name.
+        let is_worth_it = lasts == Lasts::Unchanged || (lasts == Lasts::Moment && is_of_name);
+        if is_worth_it && body.size() <= LARGEST_PREPARED {
             let zones = zones.into_iter().map(|zone| (zone, self.book.serial(zone))).collect();
             let Book { epoch, edition, .. } = *self.book;
             let moment = (lasts == Lasts::Moment).then_some(self.moment.millis);

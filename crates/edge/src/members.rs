@@ -113,6 +113,8 @@ impl<'a> Members<'a> {
     fn turn(&self, state: &mut State<'a>) -> bool {
         let mut best = state.walk.clone();
         let trusted = if best.is_bound() { None } else { best.next(|tunnel| self.is_trusted(tunnel)) };
+        // A doubt is less than to know that somebody is not well.
+        let trusted = trusted.filter(|member| is_well(member));
         let next = match trusted {
             Some(member) => {
                 state.walk = best;
@@ -163,6 +165,10 @@ fn address_text(address: std::net::IpAddr) -> String {
         std::net::IpAddr::V4(address) => address.to_string(),
         std::net::IpAddr::V6(address) => format!("[{address}]"),
     }
+}
+
+fn is_well(member: &Member) -> bool {
+    matches!(member.vitals().standing(Timestamp::now()), Standing::Well(_))
 }
 
 fn is_down(member: &Member) -> bool {
@@ -234,7 +240,8 @@ impl Pool for Members<'_> {
 
     fn turns(&self) -> bool {
         let mut state = self.state();
-        self.takes_retry(&mut state) && self.turn(&mut state)
+        // What nobody can use is not taken from others.
+        state.walk.has_next(|tunnel| self.is_linked(tunnel)) && self.takes_retry(&mut state) && self.turn(&mut state)
     }
 
     async fn await_one(&self, tried: &[Identity], time: Duration) -> Option<Way> {

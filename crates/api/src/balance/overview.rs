@@ -204,9 +204,11 @@ fn wanted_share(pool: &PoolTerms, origin: &Origin, label: impl Fn(&Origin) -> Op
     // That of its value of the label, if shares go by one and somebody has any.
     let by_label = pool.label_steering.as_ref().and_then(|steering| {
         let weight = |value: &Option<LabelWord>| value.as_ref().and_then(|it| steering.weights.get(it)).unwrap_or(&0.0);
-        let values: BTreeSet<_> = enabled().map(&label).collect();
+        let is_any = enabled().any(|origin| origin.weight > 0.0);
+        let values: BTreeSet<_> = enabled().filter(|origin| !is_any || origin.weight > 0.0).map(&label).collect();
         let total: f64 = values.iter().map(weight).sum();
-        (total > 0.0).then(|| weight(&label(origin)) / total)
+        let own = label(origin);
+        (total > 0.0).then(|| if values.contains(&own) { weight(&own) / total } else { 0.0 })
     });
     let value = by_label.map(|_| label(origin));
     let alike = || enabled().filter(|other| value.as_ref().is_none_or(|value| label(other) == *value));
@@ -270,6 +272,8 @@ mod tests {
         assert_eq!(shares(json!({ "stable": 90, "canary": 10 }), &three), [Some(0.6), Some(0.3), Some(0.1)]);
         assert_eq!(shares(json!({ "stable": 90, "canary": 0 }), &three), [Some(0.6667), Some(0.3333), Some(0.0)]);
         assert_eq!(shares(json!({ "canary": 1, "gone": 9 }), &three), [Some(0.0), Some(0.0), Some(1.0)]);
+        let drained = [("stable", 1.0), ("canary", 0.0)];
+        assert_eq!(shares(json!({ "stable": 90, "canary": 10 }), &drained), [Some(1.0), Some(0.0)]);
         assert_eq!(shares(json!({ "gone": 9 }), &three[1..]), [Some(0.3333), Some(0.6667)]);
     }
 }

@@ -14,7 +14,7 @@ use super::tunnels::rule as rule_schema;
 
 fn shown_key() -> Schema {
     object([
-        must("step", one_of(&["steady", "published", "announced", "changed"])),
+        must("step", one_of(&["steady", "published", "announced", "recalled", "changed"])),
         must("since", time()),
         must("next_step_from", time().or_null()),
         must("key_tags", list(integer(0, 65_535)).about("The first one signs")),

@@ -39,7 +39,9 @@ pub(super) async fn datagram(asker: &Asker, subject: &Subject, monitor: &Monitor
     let socket = UdpSocket::bind((any, 0)).await.map_err(|error| Problem::unasked(format!("no socket: {error}")))?;
     socket.connect((address, port)).await.map_err(refused)?;
     socket.send(&[]).await.map_err(refused)?;
-    let within = ERROR_WITHIN.max(asked.elapsed() * 2);
+    // No longer than the monitor waits, which would take the silence for a failure.
+    let left = Duration::from_secs(monitor.timeout.into()).saturating_sub(asked.elapsed());
+    let within = ERROR_WITHIN.max(asked.elapsed() * 2).min(left * 9 / 10);
     match timeout(within, socket.recv(&mut [0; 1])).await {
         Ok(Err(error)) => Err(refused(error)),
         Ok(Ok(_)) | Err(_) => Ok(None),

@@ -226,4 +226,22 @@ async fn while_a_key_is_changed_each_answer_can_be_checked() {
     setting.registry.advance_zone_key(at(0), zone, false).await.unwrap();
     setting.registry.keep_zone_key(at(0), zone).await.unwrap();
     assert_eq!(key(&setting).step(), KeyStep::Steady);
+
+    // A delegation may name the next key by now, so that it stays until none does.
+    for step in [KeyStep::Published, KeyStep::Announced] {
+        setting.registry.advance_zone_key(at(0), zone, true).await.unwrap();
+        assert_eq!(key(&setting).step(), step);
+    }
+    let (present, next) = (key(&setting), key(&setting).announced().clone());
+    setting.registry.keep_zone_key(at(0), zone).await.unwrap();
+    let recalled = key(&setting);
+    assert_eq!(recalled.step(), KeyStep::Recalled);
+    assert_eq!((recalled.announced().tag(), recalled.published().count()), (present.tag(), 2));
+    assert!(recalled.published().any(|key| key.public() == next.public()));
+    let hour = 3_600;
+    let early = setting.registry.keep_zone_key(at(24 * hour), zone).await;
+    assert!(matches!(early, Err(ZoneError::TooEarly(_))), "{early:?}");
+    setting.registry.keep_zone_key(at(25 * hour), zone).await.unwrap();
+    assert_eq!((key(&setting).step(), key(&setting).published().count()), (KeyStep::Steady, 1));
+    assert_eq!(key(&setting).public(), present.public());
 }

@@ -52,6 +52,10 @@ impl Members for Leading {
             if *value != member.value {
                 continue;
             }
+            // Nobody is led to one without weight as long as there is another.
+            if !members.is_empty() && !member.has_weight() {
+                continue;
+            }
             let place = match &member.target {
                 balance::Target::Address(address, port) => Some((address.to_string().into(), *port)),
                 balance::Target::Name(name, port) => Some((name.clone(), *port)),
@@ -140,6 +144,21 @@ mod tests {
             let leads = led(&pools, terms, &askers).await;
             let found: Vec<_> = leads.iter().map(|lead| (&*lead.members[0].address, lead.scope)).collect();
             assert_eq!(found, expected, "{strategy}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_weight_is_in_no_answer_as_long_as_there_is_another() {
+        let origin = |at: u8, weight: u8| json!({ "address": format!("10.0.0.{at}"), "weight": weight });
+        for (origins, expected) in [
+            (json!([origin(0, 0), origin(1, 1), origin(2, 0), origin(3, 1)]), vec!["10.0.0.1", "10.0.0.3"]),
+            (json!([origin(0, 0)]), vec!["10.0.0.0"]),
+        ] {
+            for lead in led(&[json!({ "origins": origins })], |_| json!({}), &[asker("203.0.113.1", None)]).await {
+                let mut found: Vec<_> = lead.members.iter().map(|member| &*member.address).collect();
+                found.sort_unstable();
+                assert_eq!(found, expected);
+            }
         }
     }
 

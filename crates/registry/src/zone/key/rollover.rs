@@ -7,6 +7,9 @@
 //!             both keys are         delegations are     the new key       the old one
 //!             in the zone           to name the new     signs             is gone
 //! ```
+//!
+//! Whoever gives a change up that delegations may know of goes back by `Recalled`: both keys stay in the zone until no delegation that
+//! names the next one is kept any more.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,8 @@ pub enum KeyStep {
     Published,
     /// The delegation is to name the next one now.
     Announced,
+    /// The delegation is to name the present one again, and the next one is still in the zone.
+    Recalled,
     /// The next one has taken its place, and the one before is still in the zone.
     Changed,
 }
@@ -49,7 +54,15 @@ pub struct KeyChange {
 impl KeyChange {
     /// When the next step may be done.
     pub fn due(&self) -> Timestamp {
-        let wait = if self.step == KeyStep::Published { HEARD } else { FORGOTTEN };
+        match self.step {
+            KeyStep::Published => self.after(HEARD),
+            // Everybody has heard of the next key long ago.
+            KeyStep::Recalled => self.since,
+            KeyStep::Steady | KeyStep::Announced | KeyStep::Changed => self.after(FORGOTTEN),
+        }
+    }
+
+    fn after(&self, wait: SignedDuration) -> Timestamp {
         self.since.saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 }
@@ -78,7 +91,7 @@ impl ZoneKey {
         let change = |step, other| Some(KeyChange { step, since: now, other: Box::new(other) });
         match &self.change {
             None => Self { change: change(KeyStep::Published, Self::generate(self.zone, now)), ..self.clone() },
-            Some(KeyChange { step: KeyStep::Published, other, .. }) => {
+            Some(KeyChange { step: KeyStep::Published | KeyStep::Recalled, other, .. }) => {
                 Self { change: change(KeyStep::Announced, (**other).clone()), ..self.clone() }
             }
             Some(KeyChange { step: KeyStep::Announced, other, .. }) => {
@@ -106,15 +119,24 @@ impl Registry {
         .await
     }
 
-    /// Gives a change of a zone's key up, as long as the next one has not taken its place. A delegation that names it already has to
-    /// name the present one again first.
+    /// Gives a change of a zone's key up, as long as the next one has not taken its place. One that delegations may name already stays in
+    /// the zone until this is done once more, a day later.
     ///
     /// # Errors
-    /// No such zone, it is not signed, or there is nothing to give up, or the engine fails.
+    /// No such zone, it is not signed, there is nothing to give up, it is too early, or the engine fails.
     pub async fn keep_zone_key(&self, now: Timestamp, id: ZoneId) -> Result<(), ZoneError> {
-        self.write_key(now, id, |key| match key.step() {
-            KeyStep::Published | KeyStep::Announced => Ok(ZoneKey { change: None, ..key.clone() }),
-            KeyStep::Steady | KeyStep::Changed => Err(ZoneError::NothingToKeep),
+        self.write_key(now, id, |key| {
+            let Some(change) = &key.change else { return Err(ZoneError::NothingToKeep) };
+            match change.step {
+                KeyStep::Published => Ok(ZoneKey { change: None, ..key.clone() }),
+                KeyStep::Announced => {
+                    let recalled = KeyChange { step: KeyStep::Recalled, since: now, other: change.other.clone() };
+                    Ok(ZoneKey { change: Some(recalled), ..key.clone() })
+                }
+                KeyStep::Recalled if now < change.after(FORGOTTEN) => Err(ZoneError::TooEarly(change.after(FORGOTTEN))),
+                KeyStep::Recalled => Ok(ZoneKey { change: None, ..key.clone() }),
+                KeyStep::Steady | KeyStep::Changed => Err(ZoneError::NothingToKeep),
+            }
         })
         .await
     }

@@ -137,7 +137,7 @@ mod tests {
         );
         assert_eq!(services[0].tunnel, "service-app.example.com");
         assert_ne!(services[1].tunnel, services[2].tunnel);
-        assert_eq!(services[1].labels, Labels::parse(["rack=7"]).unwrap());
+        assert_eq!(services[1].labels, Labels::parse(["rack=7", "tier=front"]).unwrap());
         assert!(parse("s.yml", "services: []\n").unwrap().is_empty());
     }
 
@@ -149,7 +149,7 @@ mod tests {
                     http://localhost:2\n  - hostname: '*.d.test'\n    url: http://localhost:2\n";
         let error = parse("s.yml", text).unwrap_err().to_string();
         for expected in
-            ["s.yml:2:", "s.yml:5:", "s.yml:8:", "hostname", "NAME=VALUE", "colour", "another service", "without *"]
+            ["s.yml:2:", "s.yml:5:", "s.yml:8:", "hostname", "KEY=VALUE", "colour", "another service", "without *"]
         {
             assert!(error.contains(expected), "{expected} in {error}");
         }

@@ -35,7 +35,7 @@ pub(crate) struct Flags {
         hide_env_values = true
     )]
     pub(crate) credentials_file: Option<PathBuf>,
-    /// Where the edge takes agents, host:port, or its domain, whose nodes are asked for by DNS
+    /// Where the edge takes agents, or its domain
     #[arg(
         long,
         global = true,
