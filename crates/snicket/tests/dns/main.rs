@@ -1,5 +1,6 @@
 //! `snicket up --dns`: zones that are made by the API are answered, as `dig` sees it.
 
+mod health;
 mod https;
 mod transfer;
 
