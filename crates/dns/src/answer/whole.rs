@@ -101,6 +101,27 @@ impl<'a> Whole<'a> {
         records
     }
 
+    /// What of all this becomes another without a change of the zone's own records: it follows from load balancers, from other
+    /// zones, or from names outside of them.
+    pub(crate) fn elsewhere(&mut self) -> Vec<Record> {
+        let (snapshot, zone) = (self.world.snapshot, self.zone);
+        let balancers = snapshot.load_balancers_of(zone.id);
+        let balanced: BTreeSet<_> =
+            balancers.filter_map(|it| lookup::host_within(it.terms.name.as_str(), &zone.name)).collect();
+        let mut records = self.others();
+        for set in Self::sets(snapshot, zone) {
+            let has = |kind| set.records.iter().any(|record| record.content.kind() == kind);
+            if has(RecordType::Ns) {
+                // Is the zone's own, and has to be seen for the sake of what lies below it.
+                self.of_set(set);
+            } else if balanced.contains(&*set.host) || set.records.len() > 1 && has(RecordType::Cname) {
+                records.append(&mut self.of_set(set));
+            }
+        }
+        records.retain(|record| matches!(record.kind, A | AAAA | CNAME | NS | SRV));
+        records
+    }
+
     /// The addresses of one of the edge's name servers, if they are this zone's to tell.
     fn server(&self, server: &Hostname) -> Vec<Record> {
         let Some(host) = lookup::host_within(server.as_str(), &self.zone.name).filter(|host| *host != APEX) else {

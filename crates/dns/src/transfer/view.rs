@@ -1,24 +1,30 @@
-//! What transfers of a zone follow from besides records: where the edge's nodes are, and what names outside of the zones lead
-//! to. Both change without a change of the zone, and so of its serial number. So one node writes them into the registry, and
-//! transfers follow from what is written.
+//! What transfers of a zone follow from besides its records: where the edge's nodes are, what names outside of the zones lead
+//! to, load balancers, and other zones. All of these change without a change of the zone, and so of its serial number. So one
+//! node writes them into the registry, of the latter two a digest; transfers follow from what is written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use registry::{ItemKind, Registry, Snapshot, TransferView, Which, ZoneId};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::answer::{Asker, Outside, Unchecked, Whole, World};
 use crate::book::{Book, Nodes};
 use crate::desk::Sources;
+use crate::message::{Owner, Record};
 
 /// Names outside of the zones that one zone's transfers follow from; those beyond are left out of them.
 const NAMES: usize = 256;
 /// How often it is looked whether something is otherwise.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
+/// Looking through all zones that are transferred takes no more of the time than one part in so many.
+const SHARE: u32 = 10;
+/// For how long nodes have to be the same before they are written: one that starts again is gone for a moment only.
+const SETTLED: SignedDuration = SignedDuration::from_secs(5);
 /// What names outside lead to is another thing each time at some; it is written no more often.
 const OUTSIDE_AGE: SignedDuration = SignedDuration::from_mins(5);
 
@@ -41,7 +47,7 @@ pub(super) fn of_zone(snapshot: &Snapshot, book: &Book, zone: ZoneId) -> (Book, 
     (book, Some(Written(view.outside)))
 }
 
-/// Notes which names somebody asks for.
+/// Notes which names somebody asks for. Each of them leads to an address of its own, so that it shows where they are.
 #[derive(Default)]
 struct Asked(Mutex<BTreeSet<Box<str>>>);
 
@@ -51,19 +57,30 @@ impl Outside for Asked {
         if names.len() < NAMES {
             names.insert(host.into());
         }
-        None
+        let hash = digest(&SHA256, host.as_bytes());
+        let address = hash.as_ref().first_chunk().map(|bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into());
+        Some(address.into_iter().collect())
     }
 }
 
 /// What is known of a zone.
 #[derive(Default)]
 struct Seen {
-    /// As of which change.
-    serial: Option<u32>,
-    /// Which names outside its aliases lead to.
+    /// As of which edition of the book.
+    edition: Option<u64>,
+    survey: Survey,
+    nodes: Nodes,
+    /// Since when the nodes are these.
+    since: Timestamp,
+}
+
+/// What a zone's transfers follow from.
+#[derive(Default)]
+struct Survey {
+    /// To which names outside its aliases lead.
     names: BTreeSet<Box<str>>,
-    /// What should have been written the last time.
-    wanted: TransferView,
+    /// A digest of what follows from load balancers and other zones.
+    elsewhere: u64,
 }
 
 /// Writes, for each zone that is transferred, what its transfers follow from, as long as this is the node that does so. Never
@@ -74,6 +91,7 @@ pub(crate) async fn keep(sources: Arc<Sources>) {
     let mut seen: HashMap<ZoneId, Seen> = HashMap::new();
     loop {
         looks.tick().await;
+        let began = Instant::now();
         let book = sources.book.load_full();
         let snapshot = sources.registry.snapshot();
         if !writes(&snapshot, &sources.registry) {
@@ -83,15 +101,15 @@ pub(crate) async fn keep(sources: Arc<Sources>) {
         seen.retain(|zone, _| snapshot.transfer_out(*zone).is_some());
         for (zone, _) in snapshot.transfers_out() {
             let seen = seen.entry(zone).or_default();
-            let serial = book.serial(zone);
-            if seen.serial != Some(serial) {
+            if seen.edition.replace(book.edition) != Some(book.edition) {
                 let (sources, snapshot, book) = (Arc::clone(&sources), Arc::clone(&snapshot), Arc::clone(&book));
-                let names = tokio::task::spawn_blocking(move || names_outside(&sources, &snapshot, &book, zone));
-                seen.names = names.await.unwrap_or_default();
-                seen.serial = Some(serial);
+                let survey = tokio::task::spawn_blocking(move || survey(&sources, &snapshot, &book, zone));
+                let Ok(survey) = survey.await else { continue };
+                seen.survey = survey;
             }
             look(&sources, &snapshot, &book, zone, seen).await;
         }
+        looks.reset_after(LOOK.max(began.elapsed() * SHARE));
     }
 }
 
@@ -107,17 +125,19 @@ async fn look(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId,
         let known = known.or_else(|| stored.as_ref()?.0.outside.get(host).cloned());
         Some((Box::from(host), known?))
     };
+    if seen.nodes != book.nodes {
+        (seen.nodes, seen.since) = (book.nodes.clone(), now);
+    }
     let wanted = TransferView {
         visitors: book.nodes.visitors.clone(),
         servers: book.nodes.servers.clone(),
-        outside: seen.names.iter().filter_map(|host| address(host)).collect(),
+        outside: seen.survey.names.iter().filter_map(|host| address(host)).collect(),
+        elsewhere: seen.survey.elsewhere,
     };
-    let is_settled = seen.wanted == wanted;
-    seen.wanted = wanted;
-    if !is_due(stored.as_ref(), &seen.wanted, is_settled, now) {
+    if !is_due(stored.as_ref(), &wanted, seen.since, now) {
         return;
     }
-    let terms = seen.wanted.terms();
+    let terms = wanted.terms();
     let mut read = |_: Option<&_>| Ok(terms.clone());
     let written = sources.registry.write_item(now, ItemKind::TransferView, Some(zone), which, &mut read).await;
     if let Err(problem) = written {
@@ -126,15 +146,15 @@ async fn look(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId,
 }
 
 /// Whether what is written is to be written anew.
-fn is_due(stored: Option<&(TransferView, Timestamp)>, wanted: &TransferView, is_settled: bool, now: Timestamp) -> bool {
+fn is_due(stored: Option<&(TransferView, Timestamp)>, wanted: &TransferView, since: Timestamp, now: Timestamp) -> bool {
     let Some((stored, at)) = stored else { return true };
     let has_same_nodes = (&stored.visitors, &stored.servers) == (&wanted.visitors, &wanted.servers);
     let has_same_names = stored.outside.keys().eq(wanted.outside.keys());
-    if !has_same_names {
+    if !has_same_names || stored.elsewhere != wanted.elsewhere {
         return true;
     }
-    // A node that starts again is gone for a moment only.
-    !has_same_nodes && is_settled || *stored != *wanted && now.duration_since(*at) >= OUTSIDE_AGE
+    !has_same_nodes && now.duration_since(since) >= SETTLED
+        || *stored != *wanted && now.duration_since(*at) >= OUTSIDE_AGE
 }
 
 /// One node of those that answer.
@@ -143,25 +163,39 @@ fn writes(snapshot: &Snapshot, registry: &Registry) -> bool {
     first.is_none_or(|first| first == registry.node())
 }
 
-/// Which names outside of the zones a zone's transfers follow from. Looks through all of it.
-fn names_outside(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId) -> BTreeSet<Box<str>> {
-    let Some(zone) = snapshot.zone(zone) else { return BTreeSet::new() };
+/// Looks through all of a zone.
+fn survey(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId) -> Survey {
+    let Some(zone) = snapshot.zone(zone) else { return Survey::default() };
     let asked = Asked::default();
+    // The nodes are written themselves.
+    let mut book = book.clone();
+    book.nodes = Nodes::default();
     let world = World {
         snapshot,
-        book,
+        book: &book,
         domain: &sources.domain,
         members: &Unchecked,
         outside: &asked,
         asker: &Asker { address: Ipv4Addr::UNSPECIFIED.into(), subnet: None },
         signing: None,
     };
-    let mut whole = Whole::new(world, zone);
-    whole.others();
-    for set in Whole::sets(snapshot, zone) {
-        whole.of_set(set);
+    let records = Whole::new(world, zone).elsewhere();
+    // The same in whichever order they are.
+    let elsewhere = records.iter().map(hash).fold(0, u64::wrapping_add);
+    Survey { names: asked.0.into_inner().unwrap_or_else(PoisonError::into_inner), elsewhere }
+}
+
+/// The same at each node and each version.
+fn hash(record: &Record) -> u64 {
+    let mut hash = Context::new(&SHA256);
+    if let Owner::Named(name) = &record.owner {
+        hash.update(name.as_bytes());
     }
-    asked.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    hash.update(&[0]);
+    hash.update(&record.kind.to_be_bytes());
+    hash.update(&record.ttl.to_be_bytes());
+    hash.update(&record.data);
+    hash.finish().as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -170,24 +204,25 @@ mod tests {
 
     fn view(visitor: [u8; 4], outside: &[(&str, [u8; 4])]) -> TransferView {
         let outside = outside.iter().map(|(host, address)| ((*host).into(), vec![(*address).into()]));
-        TransferView { visitors: vec![visitor.into()], servers: Vec::new(), outside: outside.collect() }
+        TransferView { visitors: vec![visitor.into()], servers: Vec::new(), outside: outside.collect(), elsewhere: 7 }
     }
 
     #[test]
     fn what_changes_all_the_time_is_written_now_and_then() {
         let (start, wanted) = (Timestamp::UNIX_EPOCH, view([192, 0, 2, 1], &[("a", [192, 0, 2, 9])]));
-        let (soon, late) = (start + LOOK, start + OUTSIDE_AGE);
-        assert!(is_due(None, &wanted, false, start));
-        for (stored, is_settled, now, expected) in [
-            (wanted.clone(), true, late, false),
-            // Another node has to be seen twice, a new name is wanted at once.
-            (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), false, soon, false),
-            (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), true, soon, true),
-            (view([192, 0, 2, 1], &[]), false, soon, true),
-            (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), true, soon, false),
-            (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), true, late, true),
+        let (soon, settled, late) = (start + LOOK, start + SETTLED, start + OUTSIDE_AGE);
+        assert!(is_due(None, &wanted, start, start));
+        for (stored, now, expected) in [
+            (wanted.clone(), late, false),
+            // Another node has to be there for a while, a new name is wanted at once.
+            (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), soon, false),
+            (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), settled, true),
+            (view([192, 0, 2, 1], &[]), soon, true),
+            (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), settled, false),
+            (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), late, true),
+            (TransferView { elsewhere: 8, ..wanted.clone() }, soon, true),
         ] {
-            assert_eq!(is_due(Some(&(stored.clone(), start)), &wanted, is_settled, now), expected, "{stored:?}");
+            assert_eq!(is_due(Some(&(stored.clone(), start)), &wanted, start, now), expected, "{stored:?}");
         }
     }
 }

@@ -57,6 +57,30 @@ impl Setting {
         lines
     }
 
+    /// Waits until what transfers follow from has been written, and with it the zone's serial number come to the latest change.
+    async fn settle(&self, zone: &str) {
+        let id = self.zone(zone);
+        harness::until(harness::LIMIT, "the zone is ready", async || {
+            let snapshot = self.registry.snapshot();
+            snapshot.transfer_view(id).is_some() && self.serial(zone).await == snapshot.revision()
+        })
+        .await;
+    }
+
+    async fn serial(&self, zone: &str) -> u64 {
+        let messages = self.messages(&question(zone, Kind::AXFR)).await;
+        let hickory_proto::rr::RData::SOA(soa) = &messages[0].answers[0].data else { panic!("{messages:?}") };
+        soa.serial.into()
+    }
+
+    /// Waits until the zone has a serial number that is due to the latest change, and then has this line or not.
+    async fn follows(&self, zone: &str, line: &str, has: bool) {
+        let changed = self.registry.snapshot().revision();
+        harness::until(harness::LIMIT, line, async || self.serial(zone).await >= changed).await;
+        let lines = self.transferred(zone).await;
+        assert_eq!(lines.iter().any(|it| it == line), has, "{line}: {lines:?}");
+    }
+
     async fn refusal(&self, asked: &Message) -> ResponseCode {
         self.messages(asked).await[0].metadata.response_code
     }
@@ -113,6 +137,54 @@ async fn a_transfer_holds_what_a_static_server_can_answer() {
 }
 
 #[tokio::test]
+async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
+    let setting = Setting::start().await;
+    let other = setting.registry.ensure_zone(at(0), &host("other.test")).await.unwrap().id;
+    setting
+        .add(vec![record("example.test", "CNAME", "web.other.test"), record("web.other.test", "A", "192.0.2.80")])
+        .await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.settle("example.test").await;
+
+    let origin = |address: &str| json!({ "name": address, "address": address });
+    let terms = json!({ "name": "pool", "origins": [origin("192.0.2.1"), origin("192.0.2.2")] });
+    let terms: PoolTerms = serde_json::from_value(terms).unwrap();
+    let pool = setting.registry.create_pool(at(3), terms).await.unwrap().id;
+    let terms = json!({ "name": "lb.example.test", "default_pools": [pool], "fallback_pool": pool });
+    let terms: LoadBalancerTerms = serde_json::from_value(terms).unwrap();
+    let zone = setting.zone("example.test");
+    let balancer = setting.registry.create_load_balancer(at(3), zone, terms).await.unwrap().id;
+    setting.follows("example.test", "lb.example.test. A 192.0.2.1", true).await;
+    let disable = |old: &PoolTerms| {
+        let mut terms = old.clone();
+        terms.origins[0].enabled = false;
+        Ok(terms)
+    };
+    setting.registry.change_pool(at(4), pool, disable).await.unwrap();
+    setting.follows("example.test", "lb.example.test. A 192.0.2.1", false).await;
+    setting.registry.delete_load_balancer(balancer).await.unwrap();
+    setting.follows("example.test", "lb.example.test. A 192.0.2.2", false).await;
+
+    let inner = setting.registry.ensure_zone(at(5), &host("inner.example.test")).await.unwrap().id;
+    setting.follows("example.test", "inner.example.test. NS ns1.example.test.", true).await;
+    setting.registry.delete_zone(at(6), inner).await.unwrap();
+    setting.follows("example.test", "inner.example.test. NS ns1.example.test.", false).await;
+
+    let snapshot = setting.registry.snapshot();
+    let (_, old) = snapshot.records(other).next().unwrap();
+    let edits = [RecordEdit::Delete(old.id), RecordEdit::Create(record("web.other.test", "A", "192.0.2.81"))];
+    setting.registry.edit_records(at(7), other, &edits).await.unwrap();
+    setting.follows("example.test", "example.test. A 192.0.2.81", true).await;
+
+    // What it does not follow from is none.
+    let before = setting.serial("example.test").await;
+    setting.add(vec![record("mail.other.test", "A", "192.0.2.25")]).await;
+    setting.add(vec![record("new.example.test", "A", "192.0.2.1")]).await;
+    setting.follows("example.test", "new.example.test. A 192.0.2.1", true).await;
+    assert!(setting.serial("example.test").await == before + 2, "one change of each zone");
+}
+
+#[tokio::test]
 async fn a_large_zone_comes_in_many_messages() {
     let setting = Setting::start().await;
     let zone = setting.zone("example.test");
@@ -153,7 +225,7 @@ async fn only_peers_of_a_zone_get_it() {
     assert!(metrics.contains("snicket_dns_transfers_total 1\n"), "{metrics}");
     assert!(metrics.contains("snicket_dns_transfers_refused_total 6\n"), "{metrics}");
 
-    // Who has a wrong key is told so, who signs in no way at all, too.
+    // Nor can it be signed meanwhile.
     let zone = setting.zone("example.test");
     assert!(matches!(
         setting.registry.sign_zone(at(3), zone, true).await,
@@ -165,6 +237,7 @@ async fn only_peers_of_a_zone_get_it() {
 async fn who_is_current_gets_nothing_else() {
     let setting = Setting::start().await;
     setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.settle("example.test").await;
     let start = setting.messages(&question("example.test", Kind::AXFR)).await[0].answers[0].clone();
     let hickory_proto::rr::RData::SOA(soa) = &start.data else { panic!("{start}") };
     let serial = soa.serial;
@@ -209,10 +282,14 @@ async fn peers_are_told_of_changes() {
         assert_eq!(message.queries[0].to_string(), "example.test. IN SOA");
         (message, from)
     };
-    let (first, _) = hear().await;
-    // It was not answered, so it comes again.
-    let (mut again, from) = hear().await;
-    assert_eq!(first.metadata.id, again.metadata.id);
+    setting.settle("example.test").await;
+    let (mut first, _) = hear().await;
+    let (mut again, mut from) = hear().await;
+    // It was not answered, so it comes again. What was told before the zone was ready comes no more.
+    while first.metadata.id != again.metadata.id {
+        first = again;
+        (again, from) = hear().await;
+    }
     again.metadata.message_type = hickory_proto::op::MessageType::Response;
     peer.send_to(&again.to_vec().unwrap(), from).await.unwrap();
     harness::until(harness::LIMIT, "it is known that it was heard", async || {

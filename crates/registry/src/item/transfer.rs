@@ -125,6 +125,9 @@ pub struct TransferView {
     pub servers: Vec<IpAddr>,
     /// What names outside of the zones lead to.
     pub outside: BTreeMap<Box<str>, Vec<IpAddr>>,
+    /// A digest of what follows from load balancers and other zones: another one is a change of the zone.
+    #[serde(default)]
+    pub elsewhere: u64,
 }
 
 impl TransferView {
