@@ -14,7 +14,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::answer::{Asker, Outside, Unchecked, Whole, World};
+use crate::answer::{Asker, Unchecked, Whole, World};
 use crate::desk::{Sources, now};
 use crate::message::{self, Part, Record};
 use crate::metrics::Metrics;
@@ -108,23 +108,30 @@ impl Desk {
         };
         let serial = book.serial(zone.id);
         // In half of the circle (RFC 1982).
-        let is_current = query.serial.is_some_and(|known| known.wrapping_sub(serial) < u32::MAX / 2);
-        let (book, written) = view::of_zone(&snapshot, &book, zone.id);
-        let outside: &dyn Outside = written.as_ref().map_or(&*self.sources.outside, |written| written);
+        let is_current =
+            query.kind == IXFR && query.serial.is_some_and(|known| known.wrapping_sub(serial) < u32::MAX / 2);
+        let (book, written) = view::of_zone(&self.sources, &snapshot, &book, zone.id);
         let world = World {
             snapshot: &snapshot,
             book: &book,
             domain: &self.sources.domain,
             members: &Unchecked,
-            outside,
+            outside: &written,
             asker: &Asker { address: from, subnet: None },
             signing: None,
         };
         let mut whole = Whole::new(world, zone);
+        if !is_current {
+            whole.elsewhere();
+            // Who has an older one is better off with it than with one that lacks a name; he is told again once it is known.
+            if written.lacks() {
+                return write_signed(stream, refuse(Code::ServFail), signer.as_mut()).await;
+            }
+        }
         let start = whole.start();
         let mut sending = Sending { part: Part::new(query.id, query.question), stream, signer };
         sending.push(&start).await?;
-        if query.kind == IXFR && is_current {
+        if is_current {
             return sending.finish().await;
         }
         for record in whole.others() {

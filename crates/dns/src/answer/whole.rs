@@ -118,6 +118,7 @@ impl<'a> Whole<'a> {
                 records.append(&mut self.of_set(set));
             }
         }
+        self.cut = None;
         records.retain(|record| matches!(record.kind, A | AAAA | CNAME | NS | SRV));
         records
     }

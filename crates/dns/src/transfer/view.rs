@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,28 +24,52 @@ const NAMES: usize = 256;
 const LOOK: Duration = Duration::from_secs(1);
 /// Looking through all zones that are transferred takes no more of the time than one part in so many.
 const SHARE: u32 = 10;
+/// For how long a name that cannot be looked up holds transfers back; then it leads nowhere.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
 /// For how long nodes have to be the same before they are written: one that starts again is gone for a moment only.
 const SETTLED: SignedDuration = SignedDuration::from_secs(5);
 /// What names outside lead to is another thing each time at some; it is written no more often.
 const OUTSIDE_AGE: SignedDuration = SignedDuration::from_mins(5);
 
-/// What names outside of the zones lead to, as it is written.
-pub(super) struct Written(BTreeMap<Box<str>, Vec<IpAddr>>);
+/// What names outside of the zones lead to, as it is written; those of which nothing is written yet, as it is known here.
+pub(super) struct Written {
+    names: BTreeMap<Box<str>, Vec<IpAddr>>,
+    live: Arc<dyn Outside>,
+    /// A name was asked for of which nothing is known at all.
+    lacks: AtomicBool,
+}
+
+impl Written {
+    /// Whether it could not answer: what was made of it is not what the zone is.
+    pub(super) fn lacks(&self) -> bool {
+        self.lacks.load(Ordering::Relaxed)
+    }
+}
 
 impl Outside for Written {
     fn addresses(&self, host: &str) -> Option<Arc<[IpAddr]>> {
-        self.0.get(host).map(|addresses| addresses.as_slice().into())
+        if let Some(addresses) = self.names.get(host) {
+            return Some(addresses.as_slice().into());
+        }
+        if self.names.len() >= NAMES {
+            return None;
+        }
+        let known = self.live.addresses(host);
+        self.lacks.fetch_or(known.is_none(), Ordering::Relaxed);
+        known
     }
 }
 
 /// The book with the nodes that are written for a zone, and the addresses of names outside; those of this moment, as long as
 /// nothing is.
-pub(super) fn of_zone(snapshot: &Snapshot, book: &Book, zone: ZoneId) -> (Book, Option<Written>) {
-    let Some((_, view)) = snapshot.transfer_view(zone) else { return (book.clone(), None) };
-    let nodes = Nodes { visitors: view.visitors, servers: view.servers, ..Nodes::default() };
+pub(super) fn of_zone(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId) -> (Book, Written) {
     let mut book = book.clone();
-    book.nodes = nodes;
-    (book, Some(Written(view.outside)))
+    let mut names = BTreeMap::new();
+    if let Some((_, view)) = snapshot.transfer_view(zone) {
+        book.nodes = Nodes { visitors: view.visitors, servers: view.servers, ..Nodes::default() };
+        names = view.outside;
+    }
+    (book, Written { names, live: Arc::clone(&sources.outside), lacks: AtomicBool::new(false) })
 }
 
 /// Notes which names somebody asks for. Each of them leads to an address of its own, so that it shows where they are.
@@ -72,6 +97,8 @@ struct Seen {
     nodes: Nodes,
     /// Since when the nodes are these.
     since: Timestamp,
+    /// Names of which nothing is known, and since when they are wanted.
+    unknown: BTreeMap<Box<str>, Timestamp>,
 }
 
 /// What a zone's transfers follow from.
@@ -120,18 +147,18 @@ async fn look(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId,
         Some((item, view)) => (Which::One(item.id), Some((view, item.modified_at))),
         None => (Which::New, None),
     };
-    let address = |host: &str| {
+    let known = |host: &str| {
         let known = sources.outside.addresses(host).map(|addresses| addresses.to_vec());
-        let known = known.or_else(|| stored.as_ref()?.0.outside.get(host).cloned());
-        Some((Box::from(host), known?))
+        known.or_else(|| stored.as_ref()?.0.outside.get(host).cloned())
     };
+    let outside = addresses(&seen.survey.names, &mut seen.unknown, now, known);
     if seen.nodes != book.nodes {
         (seen.nodes, seen.since) = (book.nodes.clone(), now);
     }
     let wanted = TransferView {
         visitors: book.nodes.visitors.clone(),
         servers: book.nodes.servers.clone(),
-        outside: seen.survey.names.iter().filter_map(|host| address(host)).collect(),
+        outside,
         elsewhere: seen.survey.elsewhere,
     };
     if !is_due(stored.as_ref(), &wanted, seen.since, now) {
@@ -145,11 +172,35 @@ async fn look(sources: &Sources, snapshot: &Snapshot, book: &Book, zone: ZoneId,
     }
 }
 
+/// What of these names is to be written, by what is known of them; those that wait are noted.
+fn addresses(
+    names: &BTreeSet<Box<str>>,
+    unknown: &mut BTreeMap<Box<str>, Timestamp>,
+    now: Timestamp,
+    known: impl Fn(&str) -> Option<Vec<IpAddr>>,
+) -> BTreeMap<Box<str>, Vec<IpAddr>> {
+    unknown.retain(|host, _| names.contains(host));
+    let mut all = BTreeMap::new();
+    for host in names {
+        if let Some(addresses) = known(host) {
+            unknown.remove(host);
+            all.insert(host.clone(), addresses);
+        } else if now.duration_since(*unknown.entry(host.clone()).or_insert(now)) >= PATIENCE {
+            all.insert(host.clone(), Vec::new());
+        }
+    }
+    all
+}
+
 /// Whether what is written is to be written anew.
 fn is_due(stored: Option<&(TransferView, Timestamp)>, wanted: &TransferView, since: Timestamp, now: Timestamp) -> bool {
     let Some((stored, at)) = stored else { return true };
     let has_same_nodes = (&stored.visitors, &stored.servers) == (&wanted.visitors, &wanted.servers);
-    let has_same_names = stored.outside.keys().eq(wanted.outside.keys());
+    // A name that leads somewhere at last is as good as a new one.
+    let names = |view: &TransferView| -> Vec<_> {
+        view.outside.iter().map(|(host, addresses)| (host.clone(), addresses.is_empty())).collect()
+    };
+    let has_same_names = names(stored) == names(wanted);
     if !has_same_names || stored.elsewhere != wanted.elsewhere {
         return true;
     }
@@ -218,11 +269,28 @@ mod tests {
             (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), soon, false),
             (view([192, 0, 2, 2], &[("a", [192, 0, 2, 9])]), settled, true),
             (view([192, 0, 2, 1], &[]), soon, true),
+            (TransferView { outside: [("a".into(), Vec::new())].into(), ..wanted.clone() }, soon, true),
             (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), settled, false),
             (view([192, 0, 2, 1], &[("a", [192, 0, 2, 8])]), late, true),
             (TransferView { elsewhere: 8, ..wanted.clone() }, soon, true),
         ] {
             assert_eq!(is_due(Some(&(stored.clone(), start)), &wanted, start, now), expected, "{stored:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_is_written_after_a_while() {
+        let (names, start) = ([Box::from("a"), Box::from("b")].into(), Timestamp::UNIX_EPOCH);
+        let mut unknown = BTreeMap::new();
+        let mut at = |seconds: i64, has_both: bool| {
+            let known = |host: &str| (has_both || host == "a").then(|| vec![[192, 0, 2, 9].into()]);
+            let all = addresses(&names, &mut unknown, start + SignedDuration::from_secs(seconds), known);
+            all.into_iter().map(|(host, addresses)| (host, addresses.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(at(0, false), [("a".into(), 1)]);
+        assert_eq!(at(PATIENCE.as_secs() - 1, false), [("a".into(), 1)]);
+        assert_eq!(at(PATIENCE.as_secs(), false), [("a".into(), 1), ("b".into(), 0)]);
+        assert_eq!(at(PATIENCE.as_secs() + 1, true), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(at(PATIENCE.as_secs() + 2, false), [("a".into(), 1)], "it has to wait anew");
     }
 }

@@ -185,6 +185,29 @@ async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
 }
 
 #[tokio::test]
+async fn a_zone_is_not_transferred_without_what_a_name_outside_leads_to() {
+    let setting = Setting::start().await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.settle("example.test").await;
+    // Each system knows it without asking anybody.
+    setting.add(vec![record("example.test", "CNAME", "localhost")]).await;
+    let asked = question("example.test", Kind::AXFR);
+    // Either it is refused, or it is whole.
+    harness::until(harness::LIMIT, "it is transferred", async || {
+        let refusal = setting.refusal(&asked).await;
+        assert!(matches!(refusal, ResponseCode::NoError | ResponseCode::ServFail), "{refusal}");
+        refusal == ResponseCode::NoError
+    })
+    .await;
+    let lines = setting.transferred("example.test").await;
+    assert!(lines.contains(&"example.test. A 127.0.0.1".into()), "{lines:?}");
+    // And then it is written for all nodes.
+    let has_name =
+        || setting.registry.snapshot().transfer_view(setting.zone("example.test")).unwrap().1.outside.len() == 1;
+    harness::until(harness::LIMIT, "it is written", async || has_name()).await;
+}
+
+#[tokio::test]
 async fn a_large_zone_comes_in_many_messages() {
     let setting = Setting::start().await;
     let zone = setting.zone("example.test");
