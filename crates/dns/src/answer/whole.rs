@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use registry::{Hostname, RecordSet, RecordType, Snapshot, Zone};
+use registry::{Hostname, LoadBalancer, RecordSet, RecordType, Snapshot, Zone};
 
 use super::lookup::{self, APEX, Found};
 use super::own::{self, Own};
@@ -177,10 +177,10 @@ impl<'a> Whole<'a> {
     /// What an asker gets at this name, of each type that it has.
     fn answered(&self, host: &str) -> Vec<Record> {
         let found = || lookup::look_up(&self.world, self.zone, host, false);
-        let (set, has_balancer) = match found() {
-            Found::Records(set) => (Some(set), false),
-            Found::Balancer(_, set) => (set, true),
-            Found::Cut { .. } | Found::Empty | Found::Own(_) | Found::Nothing => (None, false),
+        let (set, balancer) = match found() {
+            Found::Records(set) => (Some(set), None),
+            Found::Balancer(balancer, set) => (set, Some(balancer)),
+            Found::Cut { .. } | Found::Empty | Found::Own(_) | Found::Nothing => (None, None),
         };
         let stored = set.map_or(&[][..], |set| &set.records);
         let mut kinds: BTreeSet<u16> = stored.iter().map(|record| record.content.kind().code()).collect();
@@ -188,16 +188,16 @@ impl<'a> Whole<'a> {
         if let [alias] = stored
             && alias.content.kind() == RecordType::Cname
             && !is_proxied
-            && !has_balancer
+            && balancer.is_none()
             && host != APEX
         {
             // Whoever asks others follows it himself, as they would for a flattened one.
             return self.plain_alias(host, alias);
         }
-        if is_proxied || has_balancer || kinds.contains(&CNAME) {
+        if is_proxied || balancer.is_some() || kinds.contains(&CNAME) {
             kinds.extend([A, AAAA, CNAME]);
         }
-        if has_balancer {
+        if balancer.is_some() {
             kinds.insert(SRV);
         }
         if host == APEX {
@@ -218,10 +218,28 @@ impl<'a> Whole<'a> {
             records.extend(answers.into_iter().filter(|record| record.kind == kind && record.owner == owner));
         }
         // An alias has nothing beside it, or others refuse the whole zone.
-        if records.iter().any(|record| record.kind != CNAME) {
+        let is_alias = records.iter().any(|record| record.kind == CNAME);
+        if is_alias && records.iter().any(|record| record.kind != CNAME) {
             records.retain(|record| record.kind != CNAME);
+            if let Some(balancer) = balancer {
+                self.flatten(balancer, &owner, &mut records);
+            }
         }
         records
+    }
+
+    /// Adds the addresses of the host name that a load balancer leads to.
+    fn flatten(&self, balancer: &LoadBalancer, owner: &Owner, records: &mut Vec<Record>) {
+        let lead = self.world.members.lead(balancer, self.world.snapshot, self.world.asker);
+        let Some(target) = lead.alias() else { return };
+        for kind in [A, AAAA] {
+            if !records.iter().any(|record| record.kind == kind) {
+                let mut making = Making::new(self.world, kind, 0);
+                making.flatten(owner, target, lead.ttl);
+                let [answers, ..] = making.sections;
+                records.extend(answers);
+            }
+        }
     }
 
     fn plain_alias(&self, host: &str, alias: &registry::Record) -> Vec<Record> {

@@ -57,6 +57,16 @@ impl Setting {
         lines
     }
 
+    /// Makes a load balancer of this name, with a pool of its own.
+    async fn balance(&self, name: &str, origins: serde_json::Value) -> (PoolId, LoadBalancerId) {
+        let terms = json!({ "name": name.replace('.', "-"), "origins": origins });
+        let pool = self.registry.create_pool(at(3), serde_json::from_value(terms).unwrap()).await.unwrap().id;
+        let terms = json!({ "name": name, "default_pools": [pool], "fallback_pool": pool });
+        let terms: LoadBalancerTerms = serde_json::from_value(terms).unwrap();
+        let zone = self.registry.snapshot().zone_of(name).unwrap().id;
+        (pool, self.registry.create_load_balancer(at(3), zone, terms).await.unwrap().id)
+    }
+
     /// Waits until what transfers follow from has been written, and with it the zone's serial number come to the latest change.
     async fn settle(&self, zone: &str) {
         let id = self.zone(zone);
@@ -147,13 +157,8 @@ async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
     setting.settle("example.test").await;
 
     let origin = |address: &str| json!({ "name": address, "address": address });
-    let terms = json!({ "name": "pool", "origins": [origin("192.0.2.1"), origin("192.0.2.2")] });
-    let terms: PoolTerms = serde_json::from_value(terms).unwrap();
-    let pool = setting.registry.create_pool(at(3), terms).await.unwrap().id;
-    let terms = json!({ "name": "lb.example.test", "default_pools": [pool], "fallback_pool": pool });
-    let terms: LoadBalancerTerms = serde_json::from_value(terms).unwrap();
-    let zone = setting.zone("example.test");
-    let balancer = setting.registry.create_load_balancer(at(3), zone, terms).await.unwrap().id;
+    let origins = json!([origin("192.0.2.1"), origin("192.0.2.2")]);
+    let (pool, balancer) = setting.balance("lb.example.test", origins).await;
     setting.follows("example.test", "lb.example.test. A 192.0.2.1", true).await;
     let disable = |old: &PoolTerms| {
         let mut terms = old.clone();
@@ -182,6 +187,31 @@ async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
     setting.add(vec![record("new.example.test", "A", "192.0.2.1")]).await;
     setting.follows("example.test", "new.example.test. A 192.0.2.1", true).await;
     assert!(setting.serial("example.test").await == before + 2, "one change of each zone");
+}
+
+#[tokio::test]
+async fn load_balancers_that_lead_to_names_are_aliases_where_they_are_alone() {
+    let setting = Setting::start().await;
+    let origin = |port: u16| json!([{ "name": "one", "address": "target.example.test", "port": port }]);
+    for (name, port) in [("alone.example.test", 0), ("port.example.test", 8080), ("text.example.test", 0)] {
+        setting.balance(name, origin(port)).await;
+    }
+    let text = record("text.example.test", "TXT", "beside");
+    setting.add(vec![record("target.example.test", "A", "192.0.2.9"), text]).await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    let mut lines = setting.transferred("example.test").await;
+    lines.retain(|line| !line.starts_with("example.test.") && !line.starts_with("ns"));
+    assert_eq!(
+        lines,
+        [
+            "alone.example.test. CNAME target.example.test.",
+            "port.example.test. A 192.0.2.9",
+            "port.example.test. SRV 0 1 8080 target.example.test.",
+            "target.example.test. A 192.0.2.9",
+            "text.example.test. A 192.0.2.9",
+            "text.example.test. TXT beside",
+        ]
+    );
 }
 
 #[tokio::test]
