@@ -140,21 +140,30 @@ impl<'a> Whole<'a> {
         data.map(|(kind, data)| Record { owner: self.owner(host), kind, ttl: own::TTL, data: data.into() }).collect()
     }
 
-    /// Who answers for a zone within this one, with the addresses of those who are in this one.
+    /// Who answers for a zone within this one, with the addresses of those who are in that one: nobody finds it without.
     fn delegation(&self, host: &str) -> Vec<Record> {
-        let snapshot = self.world.snapshot;
-        if let Some(set) = snapshot.records_from(self.zone.id, host).filter(|set| *set.host == *host) {
-            let records = self.plain(set, &[RecordType::Ns, RecordType::Ds]);
-            if records.iter().any(|record| record.kind == NS) {
-                return records;
+        let World { snapshot, domain, .. } = self.world;
+        let cut = lookup::whole(host, &self.zone.name);
+        let set = snapshot.records_from(self.zone.id, host).filter(|set| *set.host == *host);
+        let named = set.iter().flat_map(|set| &set.records).filter(|it| it.content.kind() == RecordType::Ns);
+        let mut servers: Vec<Box<str>> = named.map(|record| record.content.text().into()).collect();
+        let mut records = set.map_or_else(Vec::new, |set| self.plain(set, &[RecordType::Ns, RecordType::Ds]));
+        if servers.is_empty() {
+            let Some(inner) = snapshot.zone_named(&cut) else { return Vec::new() };
+            servers = inner.name_servers(domain).iter().map(|server| server.as_str().into()).collect();
+            let data = servers.iter().map(|server| to_wire(server).into());
+            records = data.map(|data| Record { owner: self.owner(host), kind: NS, ttl: AUTOMATIC_TTL, data }).collect();
+        }
+        for server in servers.iter().filter(|server| **server == cut || is_under(server, &cut)) {
+            for kind in [A, AAAA] {
+                let mut making = Making::new(self.world, kind, 0);
+                making.follow(server);
+                let [answers, ..] = making.sections;
+                let own = answers.into_iter().filter(|it| it.kind == kind && it.owner == Owner::Asked);
+                records.extend(own.map(|record| Record { owner: Owner::Named(server.clone()), ..record }));
             }
         }
-        let Some(inner) = snapshot.zone_named(&lookup::whole(host, &self.zone.name)) else { return Vec::new() };
-        let servers = inner.name_servers(self.world.domain).into_iter();
-        let servers = servers.map(|server| to_wire(server.as_str()));
-        let record =
-            |data: Vec<u8>| Record { owner: self.owner(host), kind: NS, ttl: AUTOMATIC_TTL, data: data.into() };
-        servers.map(record).collect()
+        records
     }
 
     /// The records of these types, as they are.

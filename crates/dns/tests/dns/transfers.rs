@@ -190,6 +190,37 @@ async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
 }
 
 #[tokio::test]
+async fn zones_within_are_found_by_who_has_the_outer_one() {
+    let setting = Setting::start().await;
+    let named = |servers: &[&str]| {
+        let vanity_name_servers = servers.iter().map(|server| host(server)).collect();
+        ZoneTraits { vanity_name_servers, ..ZoneTraits::default() }
+    };
+    let traits = named(&["ns.inner.example.test", "dns.elsewhere.test"]);
+    let inner = setting.registry.create_zone(at(1), &host("inner.example.test"), traits).await.unwrap().id;
+    setting.add(vec![record("dns.inner.example.test", "AAAA", "2001:db8::53")]).await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.settle("example.test").await;
+    let within = async || {
+        let mut lines = setting.transferred("example.test").await;
+        lines.retain(|line| line.contains("inner"));
+        lines
+    };
+    assert_eq!(
+        within().await,
+        [
+            "inner.example.test. NS dns.elsewhere.test.",
+            "inner.example.test. NS ns.inner.example.test.",
+            "ns.inner.example.test. A 198.51.100.1",
+        ]
+    );
+    let change = |traits: &mut ZoneTraits, _: &mut ZoneSettings| *traits = named(&["dns.inner.example.test"]);
+    setting.registry.change_zone(at(4), inner, change).await.unwrap();
+    setting.follows("example.test", "inner.example.test. NS dns.inner.example.test.", true).await;
+    assert!(within().await.contains(&"dns.inner.example.test. AAAA 2001:db8::53".into()));
+}
+
+#[tokio::test]
 async fn load_balancers_that_lead_to_names_are_aliases_where_they_are_alone() {
     let setting = Setting::start().await;
     let origin = |port: u16| json!([{ "name": "one", "address": "target.example.test", "port": port }]);
