@@ -10,7 +10,7 @@ use registry::{TransferKey, ZoneId};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 
 use crate::desk::{Sources, now};
 use crate::message::SOA;
@@ -23,9 +23,9 @@ use crate::tsig::Signer;
 const LOOK: Duration = Duration::from_millis(500);
 /// Peers that are told something at once.
 const AT_ONCE: usize = 64;
-/// For the first answer; each further one may take twice as long. Who has not heard it after the last one asks by himself, within
+/// For an answer. Between attempts it is first as long, then twice as long each time. Who has not heard it after the last one asks by himself, within
 /// the hour that the zone's start says.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
+const WAIT: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 6;
 /// An answer to an announcement of a zone: that, and no failure.
 const NOTIFY: u16 = 4 << 11;
@@ -70,8 +70,7 @@ pub(crate) async fn tell(sources: Arc<Sources>, metrics: Arc<Metrics>, from: IpA
                 let call = Call { to, key, message: announcement(&question) };
                 let (places, metrics) = (Arc::clone(&places), Arc::clone(&metrics));
                 let task = tokio::spawn(async move {
-                    let Ok(_place) = places.acquire().await else { return };
-                    let is_heard = call.carry_out(from).await;
+                    let is_heard = call.carry_out(from, &places).await;
                     metrics.told(is_heard);
                     if !is_heard {
                         tracing::warn!(peer = %call.to, "a name server does not say that it has heard of a change");
@@ -106,18 +105,21 @@ fn announcement(question: &[u8]) -> Vec<u8> {
 }
 
 impl Call {
-    /// Says it until it is heard, and answers whether it was.
-    async fn carry_out(&self, from: IpAddr) -> bool {
+    /// Says it until it is heard, and answers whether it was. Takes a place for each attempt alone, so that those who do not
+    /// hear hold nobody else back.
+    async fn carry_out(&self, from: IpAddr, places: &Semaphore) -> bool {
         for attempt in 0..ATTEMPTS {
-            let wait = FIRST_WAIT * 2_u32.pow(attempt);
-            match timeout(wait, self.say(from)).await {
+            let Ok(place) = places.acquire().await else { return false };
+            let next = Instant::now() + WAIT * 2_u32.pow(attempt);
+            match timeout(WAIT, self.say(from)).await {
                 Ok(Ok(())) => return true,
                 Ok(Err(problem)) => {
-                    tracing::debug!(peer = %self.to, %problem, "a name server cannot be told of a change");
-                    tokio::time::sleep(wait).await;
+                    tracing::debug!(peer = %self.to, %problem, "a name server cannot be told of a change")
                 }
                 Err(_) => (),
             }
+            drop(place);
+            sleep_until(next).await;
         }
         false
     }
@@ -153,5 +155,33 @@ impl Call {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_hear_holds_nobody_back() {
+        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let (silent, live) = (UdpSocket::bind((here, 0)).await.unwrap(), UdpSocket::bind((here, 0)).await.unwrap());
+        let call =
+            |to: &UdpSocket| Call { to: to.local_addr().unwrap(), key: None, message: announcement(b"\0\0\x06\0\x01") };
+        let (to_silent, to_live, places) = (call(&silent), call(&live), Semaphore::new(1));
+        let answer = async {
+            let mut message = [0; 64];
+            let (length, from) = live.recv_from(&mut message).await.unwrap();
+            message[2] |= 0x80;
+            live.send_to(&message[..length], from).await.unwrap();
+        };
+        let told = tokio::select! {
+            // Has the only place first.
+            biased;
+            _ = to_silent.carry_out(here, &places) => panic!("nobody answers it"),
+            (is_heard, ()) = async { tokio::join!(to_live.carry_out(here, &places), answer) } => is_heard,
+            () = tokio::time::sleep(harness::LIMIT) => panic!("it was held back"),
+        };
+        assert!(told);
     }
 }
