@@ -51,7 +51,16 @@ struct Container {
     #[serde(default)]
     ports: Vec<Port>,
     #[serde(default)]
+    host_config: HostConfig,
+    #[serde(default)]
     network_settings: Networks,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    network_mode: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,9 +96,10 @@ impl Container {
         };
         let port =
             port.ok_or_else(|| format!("{PORT}: a number is wanted, since it does not listen at exactly one port"))?;
-        // Containers in the host's network have no address of their own.
-        let addresses = self.network_settings.networks.values().map(|network| network.ip_address.as_str());
-        let address = addresses.into_iter().find(|address| !address.is_empty()).unwrap_or("127.0.0.1");
+        let address = self.address().ok_or_else(|| {
+            "it has no IPv4 address in any network, and is not in the host's: connect it to a network that this machine \
+             reaches (`docker network connect`)"
+        })?;
         let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let url = format!("http://{address}:{port}");
         let labels = self
@@ -100,6 +110,14 @@ impl Container {
         let labels = labels.map_err(|bad| format!("{LABEL}…: {bad}"))?;
         let said = Said { hostname, url: &url, pool: label(POOL), labels, instance: Some(&self.id) };
         Service::new(said).map_err(|(part, reason)| format!("{part}: {reason}"))
+    }
+
+    /// Where it is reached. Only what is in the host's network is at the host's loopback: with that for any other one, such as of
+    /// `--network none`, its labels would publish ports of the host that are not its own.
+    fn address(&self) -> Option<&str> {
+        let mut addresses = self.network_settings.networks.values().map(|network| network.ip_address.as_str());
+        let its_own = addresses.find(|address| !address.is_empty());
+        its_own.or_else(|| (self.host_config.network_mode == "host").then_some("127.0.0.1"))
     }
 
     fn only_port(&self) -> Option<u16> {
@@ -203,10 +221,14 @@ mod tests {
 
     /// As the Engine API has one (version 1.41), but for members that nobody reads.
     fn container(labels: Value, networks: Value, ports: Value) -> Container {
+        container_in("bridge", labels, networks, ports)
+    }
+
+    fn container_in(mode: &str, labels: Value, networks: Value, ports: Value) -> Container {
         let value = json!({
             "Id": "8dfafdbc3a40b9d1b9f0d8a2f1c7a1f1e2c3b4a5968778695a4b3c2d1e0f0f1e", "Names": ["/web-1"], "Image": "nginx",
             "Command": "nginx -g 'daemon off;'", "Created": 1_367_854_155, "State": "running", "Status": "Up 2 hours",
-            "Labels": labels, "Ports": ports, "HostConfig": { "NetworkMode": "bridge" },
+            "Labels": labels, "Ports": ports, "HostConfig": { "NetworkMode": mode },
             "NetworkSettings": { "Networks": networks }, "Mounts": [],
         });
         serde_json::from_value(value).unwrap()
@@ -224,7 +246,8 @@ mod tests {
         );
         assert_eq!(service.labels, Labels::parse(["rack=7"]).unwrap());
         let labels = json!({ "snicket.hostname": "app.example.com", "snicket.port": "9000", "snicket.pool": "web" });
-        let service = container(labels, json!({ "host": { "IPAddress": "" } }), json!([])).service().unwrap();
+        let service =
+            container_in("host", labels, json!({ "host": { "IPAddress": "" } }), json!([])).service().unwrap();
         assert_eq!((service.url.as_str(), service.pool.as_deref()), ("http://127.0.0.1:9000", Some("web")));
         assert!(service.tunnel.ends_with("-8dfafdbc3a40"), "{}", service.tunnel);
         for (labels, said) in [
@@ -236,5 +259,23 @@ mod tests {
             let problem = container(labels, bridge.clone(), json!([])).service().unwrap_err();
             assert!(problem.contains(said), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_container_without_an_address_is_not_taken_for_the_host() {
+        let labels = json!({ "snicket.hostname": "app.example.com", "snicket.port": "6379" });
+        for (mode, networks) in [
+            ("none", json!({ "none": { "IPAddress": "" } })),
+            ("container:8dfafdbc3a40", json!({})),
+            ("bridge", json!({ "bridge": { "IPAddress": "" } })),
+            ("default", json!({ "host": {} })),
+            ("", json!({})),
+        ] {
+            let container = container_in(mode, labels.clone(), networks, json!([]));
+            let problem = container.service().map(|service| service.url).unwrap_err();
+            assert!(problem.contains("no IPv4 address"), "{mode}: {problem}");
+        }
+        let bare = json!({ "Id": "8d", "State": "running", "Labels": labels });
+        assert!(serde_json::from_value::<Container>(bare).unwrap().service().is_err());
     }
 }
