@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::edge::EdgeName;
-use agent::{Agent, Protocol, Running};
+use agent::edge::{Discovery, EdgeName};
+use agent::{Agent, Config, Protocol, Running};
 use anyhow::Context as _;
 use certs::tls::Roots;
 use serde_json::json;
@@ -158,11 +158,7 @@ impl Keeper {
     }
 
     async fn serve(&self, service: &Service, credentials: Credentials) -> anyhow::Result<(Running, Uuid)> {
-        let edges = self.known.tunnel.iter().map(|address| address.parse()).collect::<Result<Vec<EdgeName>, _>>();
-        let edges = edges.context(Problem::new("the edge tells no address for agents", "update the edge"))?;
-        let document = connector::single(&service.url, agent::ingress::Overrides::default())?;
-        let mut config = connector::config(credentials, edges, Roots::Pem(self.known.ca.clone()), document)?;
-        config.protocol = self.protocol;
+        let config = config(&self.known, self.protocol, service, credentials)?;
         let connector = config.connector;
         let agent = Agent::start(config, None).await.context("its agent cannot start")?;
         Ok((agent, connector))
@@ -208,6 +204,17 @@ impl Keeper {
     }
 }
 
+/// The configuration of a service's agent.
+fn config(known: &Known, protocol: Protocol, service: &Service, credentials: Credentials) -> anyhow::Result<Config> {
+    let edges = known.tunnel.iter().map(|address| address.parse()).collect::<Result<Vec<EdgeName>, _>>();
+    let edges = edges.context(Problem::new("the edge tells no address for agents", "update the edge"))?;
+    let document = connector::single(&service.url, agent::ingress::Overrides::default())?;
+    let mut config = connector::config(credentials, edges, Roots::Pem(known.ca.clone()), document)?;
+    config.discovery = Discovery::of(&known.domain, &config.edge);
+    config.protocol = protocol;
+    Ok(config)
+}
+
 impl Edge {
     /// The service's tunnel with its labels, made if there is none.
     async fn tunnel(&self, service: &Service) -> anyhow::Result<Credentials> {
@@ -251,6 +258,31 @@ impl Edge {
         match &there.service.pool {
             Some(pool) => self.api.leave_pool(&there.zone, there.tunnel, pool, there.connector).await.map(drop),
             None => self.api.remove_route(there.tunnel, &there.service.hostname).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::service::Said;
+    use super::*;
+
+    #[test]
+    fn agents_follow_the_nodes_of_an_edge_elsewhere() {
+        let said = Said { hostname: "app.example.com", url: "http://localhost:3000", ..Said::default() };
+        let service = Service::new(said).unwrap();
+        for (tunnel, domain) in [("192.0.2.1:7844", Some("edge.example.com")), ("127.0.0.1:7844", None)] {
+            let known = Known {
+                domain: "edge.example.com".to_owned(),
+                tunnel: vec![tunnel.to_owned()],
+                https: String::new(),
+                http: String::new(),
+                ca: String::new(),
+            };
+            let secret = TunnelSecret::generate();
+            let credentials = Credentials { account_tag: "a".to_owned(), tunnel: Uuid::nil(), secret, endpoint: None };
+            let config = config(&known, Protocol::Auto, &service, credentials).unwrap();
+            assert_eq!(config.discovery.as_ref().map(Discovery::domain), domain, "{tunnel}");
         }
     }
 }
