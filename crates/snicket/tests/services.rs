@@ -114,6 +114,37 @@ async fn a_file_s_services_come_change_and_go_without_disturbing_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_only_member_of_a_pool_moves_and_visitors_always_find_one() {
+    let edge = Edge::start().await;
+    let (one, two) = (Origin::start().await, Origin::start().await);
+    let file = edge.home().join("services.yml");
+    write(&file, &[("shop.localhost", one.service(), Some("shop"))]);
+    let mut services = start(&edge, &["services.yml"]).await;
+    told(&mut services, "shop.localhost", "registered").await;
+    until(LIMIT, "it is served", async || status(&edge, "shop.localhost").await == 200).await;
+    write(&file, &[("shop.localhost", two.service(), Some("shop"))]);
+    // What comes and what goes are told in the order in which they are done.
+    let next = async |services: &mut Process| {
+        let mut told = std::pin::pin!(services.event_where(|event| event["event"] == "service"));
+        loop {
+            tokio::select! {
+                event = &mut told => break (event["state"].clone(), event["url"].clone()),
+                answer = status(&edge, "shop.localhost") => assert_eq!(answer, 200),
+            }
+        }
+    };
+    assert_eq!(next(&mut services).await, ("registered".into(), two.service().into()));
+    assert_eq!(next(&mut services).await, ("removed".into(), one.service().into()));
+    until(LIMIT, "the former one's tunnel is gone", async || {
+        assert_eq!(status(&edge, "shop.localhost").await, 200);
+        edge.said(&["tunnel", "list"]).await.matches("service-shop-").count() == 1
+    })
+    .await;
+    assert_eq!(status(&edge, "shop.localhost").await, 200);
+    assert!(two.requests() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_edge_does_not_take_is_told_and_disturbs_nobody() {
     let edge = Edge::start().await;
     let origin = Origin::start().await;

@@ -76,16 +76,12 @@ impl Keeper {
         self.registered.len()
     }
 
-    /// Takes away what is not wanted any more, and adds what is. Answers whether all is as it is wanted; a problem is told once.
+    /// Takes away what is not wanted any more, and adds what is. Answers whether all is as it is wanted; a problem is told once. What
+    /// another service follows in the same place, as in a pool, goes after that is there: visitors always find one of them.
     pub(super) async fn settle(&mut self, wanted: &BTreeMap<String, Service>) -> bool {
         self.leaving.retain(|_, leaving| !leaving.is_finished());
-        let gone: Vec<String> = self
-            .registered
-            .iter()
-            .filter(|(name, it)| !wanted.get(*name).is_some_and(|other| other.is_named_as(&it.service)))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
+        let (followed, unfollowed) = self.gone(wanted);
+        for name in unfollowed {
             self.remove(&name);
         }
         self.problems.retain(|name, _| wanted.contains_key(name));
@@ -102,7 +98,23 @@ impl Keeper {
                 self.tell_problem(service, &problem);
             }
         }
+        for name in followed {
+            self.remove(&name);
+        }
         is_done
+    }
+
+    /// What is not wanted any more: where another one comes to the same place, and the rest.
+    fn gone(&self, wanted: &BTreeMap<String, Service>) -> (Vec<String>, Vec<String>) {
+        let is_kept = |name, it: &Registered| wanted.get(name).is_some_and(|other| other.is_named_as(&it.service));
+        // Of one tunnel only one can be there at once: the former goes first.
+        let is_followed = |name, it: &Registered| {
+            !wanted.contains_key(name) && wanted.values().any(|other| other.is_named_as(&it.service))
+        };
+        let gone = self.registered.iter().filter(|(name, it)| !is_kept(name.as_str(), it));
+        let (followed, unfollowed): (Vec<_>, Vec<_>) = gone.partition(|(name, it)| is_followed(name.as_str(), it));
+        let names = |all: Vec<(&String, _)>| all.into_iter().map(|(name, _)| name.clone()).collect();
+        (names(followed), names(unfollowed))
     }
 
     fn tell_problem(&mut self, service: &Service, problem: &anyhow::Error) {
