@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use harness::{Edge, LIMIT, Origin, Process, Program, until};
+use harness::{Edge, LIMIT, Origin, Passing, Process, Program, Relay, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -40,7 +40,7 @@ async fn connections(edge: &Edge, tunnel: &str) -> Vec<String> {
 }
 
 fn write(path: &Path, services: &[(&str, String, Option<&str>)]) {
-    let mut text = "services:\n".to_owned();
+    let mut text = if services.is_empty() { "services: []\n" } else { "services:\n" }.to_owned();
     for (hostname, url, pool) in services {
         text.push_str(&format!("  - hostname: {hostname}\n    url: {url}\n    labels: [rack=7]\n"));
         text.push_str(&pool.map(|pool| format!("    pool: {pool}\n")).unwrap_or_default());
@@ -170,6 +170,50 @@ async fn what_the_edge_does_not_take_is_told_and_disturbs_nobody() {
         let (code, _, error) = edge.command(&[&["services"], words].concat()).await;
         assert!(code == 2 && error.contains(said), "{words:?}: {code} {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_whose_name_is_taken_is_not_left_behind() {
+    let edge = Edge::start().await;
+    let origin = Origin::start().await;
+    edge.said(&["dns", "create", "other.test"]).await;
+    edge.said(&["dns", "add", "other.test", "app", "A", "192.0.2.1"]).await;
+    let file = edge.home().join("s.yml");
+    write(&file, &[("app.other.test", origin.service(), None)]);
+    let mut services = start(&edge, &["s.yml"]).await;
+    told(&mut services, "app.other.test", "failed").await;
+    write(&file, &[]);
+    let is_gone = async || !edge.said(&["tunnel", "list"]).await.contains("service-app");
+    until(LIMIT, "its tunnel is gone", is_gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_edge_cannot_remove_is_removed_once_it_can() {
+    let edge = Edge::start().await;
+    let origin = Origin::start().await;
+    let relay = Relay::start(edge.api(), Passing::All).await;
+    let file = edge.home().join("s.yml");
+    write(&file, &[("app.localhost", origin.service(), None)]);
+    let (api, token) = (format!("http://{}", relay.address()), edge.token_file().display().to_string());
+    let mut services = start(&edge, &["s.yml", "--edge", &api, "--token-file", &token]).await;
+    told(&mut services, "app.localhost", "registered").await;
+    relay.pass(Passing::Reset);
+    write(&file, &[]);
+    told(&mut services, "app.localhost", "removed").await;
+    until(LIMIT, "the removal has failed", async || services.stderr().contains("is left at the edge")).await;
+    let is_there = async || edge.said(&["tunnel", "list"]).await.contains("service-app");
+    assert!(is_there().await);
+    relay.pass(Passing::All);
+    until(LIMIT, "it is gone", async || !is_there().await).await;
+
+    // The end does not wait for what cannot be done.
+    write(&file, &[("app.localhost", origin.service(), None)]);
+    told(&mut services, "app.localhost", "registered").await;
+    relay.pass(Passing::Reset);
+    write(&file, &[]);
+    told(&mut services, "app.localhost", "removed").await;
+    assert!(services.terminate().await.success());
+    assert!(is_there().await);
 }
 
 /// The Engine API as far as it is asked, with the answers that a Docker gives.

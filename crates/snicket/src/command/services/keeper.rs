@@ -9,8 +9,9 @@ use agent::{Agent, Config, Protocol, Running};
 use anyhow::Context as _;
 use certs::tls::Roots;
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
@@ -18,11 +19,15 @@ use super::service::Service;
 use crate::bootstrap::{self, Known};
 use crate::problem::Problem;
 use crate::screen::Screen;
-use crate::v4::{Api, encode};
+use crate::v4::{Api, Refusal, encode};
 use crate::{connector, report};
 
 /// For a first connection, before the name leads there; whoever takes longer is connected some time later.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// Between two tries of what the edge has not done: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// The edge's code for what it has not (any more).
+const NO_OBJECT: i64 = 7003;
 
 /// What is registered, and how.
 pub(super) struct Keeper {
@@ -34,7 +39,7 @@ pub(super) struct Keeper {
     /// By their tunnels' names.
     registered: BTreeMap<String, Registered>,
     /// Those that are about to be gone: their names cannot be given again before they are.
-    leaving: HashMap<String, JoinHandle<()>>,
+    leaving: HashMap<String, Leaving>,
     /// Why some are not registered, as it was last told.
     problems: HashMap<String, String>,
 }
@@ -52,6 +57,13 @@ struct Registered {
     connector: Uuid,
     zone: String,
     agent: Running,
+}
+
+/// A service that is being removed.
+struct Leaving {
+    task: JoinHandle<()>,
+    /// As long as it is there, what fails is tried again.
+    again: Option<oneshot::Sender<()>>,
 }
 
 impl Keeper {
@@ -79,7 +91,7 @@ impl Keeper {
     /// Takes away what is not wanted any more, and adds what is. Answers whether all is as it is wanted; a problem is told once. What
     /// another service follows in the same place, as in a pool, goes after that is there: visitors always find one of them.
     pub(super) async fn settle(&mut self, wanted: &BTreeMap<String, Service>) -> bool {
-        self.leaving.retain(|_, leaving| !leaving.is_finished());
+        self.leaving.retain(|_, leaving| !leaving.task.is_finished());
         let (followed, unfollowed) = self.gone(wanted);
         for name in unfollowed {
             self.remove(&name);
@@ -91,7 +103,9 @@ impl Keeper {
             if is_there {
                 continue;
             }
-            if self.leaving.contains_key(name) {
+            if let Some(leaving) = self.leaving.get_mut(name) {
+                // What is left of it is wanted again.
+                leaving.again = None;
                 is_done = false;
             } else if let Err(problem) = self.add(service).await {
                 is_done = false;
@@ -143,7 +157,7 @@ impl Keeper {
             let advice = "`snicket dns` lists the zones; `snicket dns create ZONE` makes one";
             Problem::new(format!("{} lies in no zone of the edge", service.hostname), advice)
         })?;
-        let credentials = edge.tunnel(service).await?;
+        let (credentials, is_made) = edge.tunnel(service).await?;
         let tunnel = credentials.tunnel;
         let (agent, connector) = self.serve(service, credentials).await?;
         // Whoever takes longer is connected some time later.
@@ -153,7 +167,11 @@ impl Keeper {
         if former.is_none()
             && let Err(problem) = edge.lead(service, tunnel, &zone).await
         {
-            new.agent.shutdown(Duration::ZERO).await;
+            if is_made {
+                self.forget(new, Duration::ZERO);
+            } else {
+                new.agent.shutdown(Duration::ZERO).await;
+            }
             return Err(problem);
         }
         if let Some(former) = former {
@@ -181,22 +199,33 @@ impl Keeper {
         let Some(there) = self.registered.remove(name) else { return };
         self.tell("removed", &there.service, None);
         self.screen.say(format!("{} leads to {} no more", there.service.hostname, there.service.url));
-        let (edge, grace) = (Arc::clone(&self.edge), self.grace);
+        self.forget(there, self.grace);
+    }
+
+    /// Removes what was made for it, again and again until the edge has done it.
+    fn forget(&mut self, there: Registered, grace: Duration) {
+        let edge = Arc::clone(&self.edge);
+        let (again, mut enough) = oneshot::channel();
+        let name = there.service.tunnel.clone();
         let task = tokio::spawn(async move {
-            if let Err(problem) = edge.forget(&there, grace).await {
-                let problem = format!("{problem:#}");
-                tracing::warn!(
-                    hostname = there.service.hostname,
-                    problem,
-                    "something of the service is left at the edge"
-                );
+            let mut pause = PAUSES.0;
+            while let Err(problem) = edge.forget(&there, grace).await {
+                let (hostname, problem) = (&there.service.hostname, format!("{problem:#}"));
+                tracing::warn!(hostname, problem, ?pause, "something of the service is left at the edge");
+                tokio::select! {
+                    () = sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                    _ = &mut enough => return,
+                }
             }
         });
-        self.leaving.insert(name.to_owned(), task);
+        self.leaving.insert(name, Leaving { task, again: Some(again) });
     }
 
     /// Stops serving all, whose names stay for the next start; pools go on without them.
-    pub(super) async fn leave(self) {
+    pub(super) async fn leave(mut self) {
+        for leaving in self.leaving.values_mut() {
+            leaving.again = None;
+        }
         let mut tasks: JoinSet<()> = JoinSet::new();
         for (_, there) in self.registered {
             let (edge, grace) = (Arc::clone(&self.edge), self.grace);
@@ -211,7 +240,7 @@ impl Keeper {
         }
         while tasks.join_next().await.is_some() {}
         for (_, leaving) in self.leaving {
-            let _ = leaving.await;
+            let _ = leaving.task.await;
         }
     }
 }
@@ -228,8 +257,8 @@ fn config(known: &Known, protocol: Protocol, service: &Service, credentials: Cre
 }
 
 impl Edge {
-    /// The service's tunnel with its labels, made if there is none.
-    async fn tunnel(&self, service: &Service) -> anyhow::Result<Credentials> {
+    /// The service's tunnel with its labels, and whether it was made, as there was none.
+    async fn tunnel(&self, service: &Service) -> anyhow::Result<(Credentials, bool)> {
         let name = &service.tunnel;
         let query = format!("is_deleted=false&name={}", encode(name));
         if let Some(there) = self.api.tunnels(&self.account, &query).await?.into_iter().next() {
@@ -237,11 +266,12 @@ impl Edge {
                 self.api.label(&self.account, there.id, &service.labels).await?;
             }
             let token = self.api.token(&self.account, there.id).await?;
-            return Credentials::from_token(token.reveal()).context("the edge's token cannot be read");
+            let credentials = Credentials::from_token(token.reveal()).context("the edge's token cannot be read")?;
+            return Ok((credentials, false));
         }
         let secret = TunnelSecret::generate();
         let made = self.api.create(&self.account, name, &secret.to_base64(), &service.labels).await?;
-        Ok(Credentials { account_tag: self.account.clone(), tunnel: made.id, secret, endpoint: None })
+        Ok((Credentials { account_tag: self.account.clone(), tunnel: made.id, secret, endpoint: None }, true))
     }
 
     /// Has the name lead to the tunnel.
@@ -255,13 +285,13 @@ impl Edge {
     /// Removes what was made for a service, unless another machine serves it under the same name; first the name, then the agent, once its
     /// requests have ended.
     async fn forget(&self, there: &Registered, grace: Duration) -> anyhow::Result<()> {
-        let connectors = self.api.connectors(&self.account, there.tunnel).await;
+        let connectors = or_gone(self.api.connectors(&self.account, there.tunnel).await);
         let is_alone = connectors.as_ref().is_ok_and(|all| all.iter().all(|other| other.id == there.connector));
-        let unnamed = if is_alone { self.unname(there).await } else { connectors.map(drop) };
+        let unnamed = if is_alone { or_gone(self.unname(there).await) } else { connectors.map(drop) };
         there.agent.shutdown(grace).await;
         unnamed?;
         if is_alone {
-            self.api.delete(&self.account, there.tunnel, true).await?;
+            or_gone(self.api.delete(&self.account, there.tunnel, true).await)?;
         }
         Ok(())
     }
@@ -271,6 +301,16 @@ impl Edge {
             Some(pool) => self.api.leave_pool(&there.zone, there.tunnel, pool, there.connector).await.map(drop),
             None => self.api.remove_route(there.tunnel, &there.service.hostname).await,
         }
+    }
+}
+
+/// What is not there any more needs no removal.
+fn or_gone<T: Default>(answer: anyhow::Result<T>) -> anyhow::Result<T> {
+    match answer {
+        Err(error) if error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.has(&[NO_OBJECT])) => {
+            Ok(T::default())
+        }
+        answer => answer,
     }
 }
 
