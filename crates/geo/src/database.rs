@@ -2,6 +2,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,8 @@ use crate::{Country, Place};
 pub struct Database {
     path: PathBuf,
     loaded: ArcSwap<Loaded>,
+    /// The file that was refused last: as long as it stays, there is nothing new to say of it.
+    refused: Mutex<Option<Version>>,
 }
 
 /// Why a file is no [`Database`].
@@ -91,7 +94,7 @@ impl Database {
     /// It cannot be read, is broken, or tells nothing of what matters.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         let loaded = Loaded::read(path)?;
-        Ok(Self { path: path.to_owned(), loaded: ArcSwap::from_pointee(loaded) })
+        Ok(Self { path: path.to_owned(), loaded: ArcSwap::from_pointee(loaded), refused: Mutex::default() })
     }
 
     /// Its file.
@@ -102,13 +105,26 @@ impl Database {
     /// Reads the file again if it has changed, and answers whether. May take a second or two.
     ///
     /// # Errors
-    /// As [`Database::open`]; what was read before stays in use.
+    /// As [`Database::open`], once for each version of the file; what was read before stays in use.
     pub fn reload(&self) -> Result<bool, DatabaseError> {
-        if Version::of(&fs::metadata(&self.path)?) == self.loaded.load().version {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = Version::of(&fs::metadata(&self.path)?);
+        if version == self.loaded.load().version || Some(version) == *refused {
             return Ok(false);
         }
-        self.loaded.store(Loaded::read(&self.path)?.into());
-        Ok(true)
+        match Loaded::read(&self.path) {
+            Ok(loaded) => {
+                self.loaded.store(loaded.into());
+                *refused = None;
+                Ok(true)
+            }
+            // Whoever may not read it yet may do so later.
+            Err(error @ DatabaseError::Read(_)) => Err(error),
+            Err(error) => {
+                *refused = Some(version);
+                Err(error)
+            }
+        }
     }
 
     pub(crate) fn find(&self, address: IpAddr) -> Found {

@@ -94,8 +94,13 @@ fn a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing() {
     touch(&path, 1);
     assert!(geography.reload().is_err());
     assert_eq!(country(), "DE");
-    fs::write(&path, geo_database("Test-Country", &[entry("192.0.2.0", 24, "FR", None)])).unwrap();
+    // Told once, and again when it has changed.
+    assert!(!geography.reload().unwrap());
     touch(&path, 2);
+    assert!(geography.reload().is_err());
+    assert!(!geography.reload().unwrap());
+    fs::write(&path, geo_database("Test-Country", &[entry("192.0.2.0", 24, "FR", None)])).unwrap();
+    touch(&path, 3);
     assert!(geography.reload().unwrap());
     assert_eq!(country(), "FR");
     assert!(!geography.reload().unwrap());
