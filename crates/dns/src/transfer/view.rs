@@ -126,6 +126,7 @@ pub(crate) async fn keep(sources: Arc<Sources>) {
             continue;
         }
         seen.retain(|zone, _| snapshot.transfer_out(*zone).is_some());
+        forget(&sources.registry, &snapshot).await;
         for (zone, _) in snapshot.transfers_out() {
             let seen = seen.entry(zone).or_default();
             if seen.edition.replace(book.edition) != Some(book.edition) {
@@ -137,6 +138,15 @@ pub(crate) async fn keep(sources: Arc<Sources>) {
             look(&sources, &snapshot, &book, zone, seen).await;
         }
         looks.reset_after(LOOK.max(began.elapsed() * SHARE));
+    }
+}
+
+/// Removes what is written of zones that are transferred no more, so that it is not outdated when they are again.
+async fn forget(registry: &Registry, snapshot: &Snapshot) {
+    for (zone, item) in snapshot.transfer_views().filter(|(zone, _)| snapshot.transfer_out(*zone).is_none()) {
+        if let Err(problem) = registry.delete_item(ItemKind::TransferView, Some(zone), item, false).await {
+            tracing::warn!(%problem, "what transfers of a zone followed from cannot be removed; it is tried again");
+        }
     }
 }
 

@@ -190,6 +190,29 @@ async fn what_follows_from_elsewhere_is_a_change_of_the_zone() {
 }
 
 #[tokio::test]
+async fn nothing_of_former_transfers_is_kept() {
+    let setting = Setting::start().await;
+    setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.settle("example.test").await;
+    let zone = setting.zone("example.test");
+    let turn = async |is_on: bool| {
+        let out = setting.registry.snapshot().items(ItemKind::TransferOut, Some(zone)).next().unwrap().id;
+        let mut read = |old: Option<&Item>| {
+            let mut terms = old.unwrap().terms.clone();
+            terms.insert("enabled".into(), is_on.into());
+            Ok(terms)
+        };
+        let kind = ItemKind::TransferOut;
+        setting.registry.write_item(at(4), kind, Some(zone), Which::One(out), &mut read).await.unwrap();
+    };
+    turn(false).await;
+    let is_gone = || setting.registry.snapshot().transfer_view(zone).is_none();
+    harness::until(harness::LIMIT, "it is removed", async || is_gone()).await;
+    turn(true).await;
+    setting.settle("example.test").await;
+}
+
+#[tokio::test]
 async fn zones_within_are_found_by_who_has_the_outer_one() {
     let setting = Setting::start().await;
     let named = |servers: &[&str]| {

@@ -195,6 +195,11 @@ impl Snapshot {
         ranges.any(|range| range.text("ip_range").parse().is_ok_and(|range: Network| range.contains(address)))
     }
 
+    /// Zones of which it is written what their transfers follow from, with the item that has it.
+    pub fn transfer_views(&self) -> impl Iterator<Item = (ZoneId, ItemId)> {
+        self.items_of_all(ItemKind::TransferView).filter_map(|item| Some((item.zone?, item.id)))
+    }
+
     /// What transfers of a zone follow from besides records, once that was written.
     pub fn transfer_view(&self, zone: ZoneId) -> Option<(&Item, TransferView)> {
         let item = self.items(ItemKind::TransferView, Some(zone)).next()?;
