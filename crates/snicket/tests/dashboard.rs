@@ -340,6 +340,19 @@ async fn records_are_added_changed_and_deleted_and_refusals_are_shown() {
         assert!(widest.as_u64().is_some_and(|widest| widest <= width.into()), "{widest} of {width}");
     }
 
+    // A zone that is closed while its records are asked for: what is answered then is nobody's, and the round ends well.
+    let closing = "(() => { const [ask, say] = [window.fetch, window.live]; window.wasClosed = false; window.said = [];
+        window.live = (state, text) => { said.push(text); say(state, text); };
+        window.fetch = async (...all) => {
+            const answer = await ask(...all);
+            if (String(all[0]).includes('/dns_records')) { window.fetch = ask; closeZone(); window.wasClosed = true; }
+            return answer;
+        };
+        restart(); return null; })()";
+    page.evaluate(closing).await;
+    page.until("wasClosed && revision !== null").await;
+    assert_eq!(page.evaluate("[said.includes('no answer'), complaints]").await, json!([false, []]));
+
     // Who may only look is told so, and nothing happens.
     let (_, less) = token(&edge, "looks", &["Zone Read", "DNS Read"]).await;
     page.evaluate("document.getElementById('leave').click()").await;

@@ -57,6 +57,8 @@ $('r-close').onclick = closeZone;
 $('r-type').append(...TYPES.map(type => make('option', {}, type)));
 
 function showRecords(answer) {
+  // Closed while they were asked for.
+  if (!zone) return;
   const act = one => {
     const change = make('button', { type: 'button', 'data-key': `change ${one.id}`, 'aria-label': `Change ${one.name} ${one.type}` }, 'Change');
     change.onclick = () => { fill(one); $('r-content').focus(); };
