@@ -376,17 +376,18 @@ impl Api {
 
     /// The zone that a name lies in, by asking for it and its parents in turn.
     pub(crate) async fn zone_of(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let mut rest = name;
-        loop {
-            let zones: Vec<Named> = self.call(Method::GET, &format!("/zones?name={}", encode(rest)), None).await?;
-            if let Some(zone) = zones.into_iter().next() {
-                return Ok(Some(zone.id));
-            }
-            match rest.split_once('.') {
-                Some((_, parent)) => rest = parent,
-                None => return Ok(None),
+        for name in with_parents(name) {
+            if let Some(zone) = self.zone_id(name).await? {
+                return Ok(Some(zone));
             }
         }
+        Ok(None)
+    }
+
+    /// The zone of exactly this name, if there is one.
+    pub(crate) async fn zone_id(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let zones: Vec<Named> = self.call(Method::GET, &format!("/zones?name={}", encode(name)), None).await?;
+        Ok(zones.into_iter().next().map(|zone| zone.id))
     }
 
     /// Makes a tunnel; the answer holds the tunnel alone, the secret stays with the caller.
@@ -626,6 +627,11 @@ impl Api {
 #[derive(Debug, Deserialize)]
 struct Named {
     id: String,
+}
+
+/// A name and its parents, the nearest first.
+pub(crate) fn with_parents(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, parent)| parent))
 }
 
 /// Completes what people write: `edge.example`, `edge.example:7845`, `https://edge.example/client/v4`.

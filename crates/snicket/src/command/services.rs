@@ -1,6 +1,7 @@
 //! `snicket services`: many services of one machine, as a file or Docker names them, each behind a name of an edge.
 
 mod docker;
+mod failures;
 mod file;
 mod keeper;
 mod service;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use self::keeper::Keeper;
 use self::service::Service;
@@ -27,9 +29,6 @@ use crate::{connector, report};
 
 /// Where Docker listens unless it is told otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
-
-/// What the edge has not taken is tried again after this time.
-const RETRY: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,8 +93,8 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
     loop {
         let sources = [by_file.borrow_and_update().clone(), by_docker.borrow_and_update().clone()];
         let wanted = merged(&sources);
-        let is_done = tokio::select! {
-            is_done = keeper.settle(&wanted) => is_done,
+        let again = tokio::select! {
+            again = keeper.settle(&wanted) => again,
             () = signals.draining() => break,
         };
         if watchdog.is_none() {
@@ -105,7 +104,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         tokio::select! {
             Ok(()) = by_file.changed() => (),
             Ok(()) = by_docker.changed() => (),
-            () = tokio::time::sleep(RETRY), if !is_done => (),
+            Some(()) = async { Some(sleep_until(again?).await) } => (),
             () = signals.draining() => break,
             // Without a source that still runs there is nothing to wait for but the end.
             else => signals.draining().await,

@@ -11,10 +11,11 @@ use certs::tls::Roots;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 use wire::identity::{Credentials, TunnelSecret};
 
+use super::failures::{Failures, PAUSES};
 use super::service::Service;
 use crate::bootstrap::{self, Known};
 use crate::problem::Problem;
@@ -24,8 +25,8 @@ use crate::{connector, report};
 
 /// For a first connection, before the name leads there; whoever takes longer is connected some time later.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// Between two tries of what the edge has not done: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// What is wanted again while it is being removed is looked at after this time.
+const LOOK: Duration = Duration::from_secs(5);
 /// The edge's code for what it has not (any more).
 const NO_OBJECT: i64 = 7003;
 
@@ -40,9 +41,12 @@ pub(super) struct Keeper {
     registered: BTreeMap<String, Registered>,
     /// Those that are about to be gone: their names cannot be given again before they are.
     leaving: HashMap<String, Leaving>,
-    /// Why some are not registered, as it was last told.
-    problems: HashMap<String, String>,
+    /// Those that are not registered.
+    failures: Failures,
 }
+
+/// The ids of zones by their names, and which names are none, as they were asked for in one round.
+type Zones = HashMap<String, Option<String>>;
 
 /// Whom to ask.
 struct Edge {
@@ -79,7 +83,7 @@ impl Keeper {
             screen,
             registered: BTreeMap::new(),
             leaving: HashMap::new(),
-            problems: HashMap::new(),
+            failures: Failures::default(),
         })
     }
 
@@ -88,34 +92,40 @@ impl Keeper {
         self.registered.len()
     }
 
-    /// Takes away what is not wanted any more, and adds what is. Answers whether all is as it is wanted; a problem is told once. What
-    /// another service follows in the same place, as in a pool, goes after that is there: visitors always find one of them.
-    pub(super) async fn settle(&mut self, wanted: &BTreeMap<String, Service>) -> bool {
+    /// Takes away what is not wanted any more, and adds what is. Answers when to do it again, unless all is as it is wanted; a
+    /// problem is told once. What another service follows in the same place, as in a pool, goes after that is there: visitors always find one of them.
+    pub(super) async fn settle(&mut self, wanted: &BTreeMap<String, Service>) -> Option<Instant> {
         self.leaving.retain(|_, leaving| !leaving.task.is_finished());
         let (followed, unfollowed) = self.gone(wanted);
         for name in unfollowed {
             self.remove(&name);
         }
-        self.problems.retain(|name, _| wanted.contains_key(name));
-        let mut is_done = true;
+        self.failures.keep(wanted);
+        let (mut zones, mut again) = (Zones::new(), None);
         for (name, service) in wanted {
             let is_there = self.registered.get(name).is_some_and(|there| there.service == *service);
             if is_there {
                 continue;
             }
-            if let Some(leaving) = self.leaving.get_mut(name) {
+            let later = self.failures.due(name).filter(|due| *due > Instant::now());
+            let due = if let Some(leaving) = self.leaving.get_mut(name) {
                 // What is left of it is wanted again.
                 leaving.again = None;
-                is_done = false;
-            } else if let Err(problem) = self.add(service).await {
-                is_done = false;
+                Some(Instant::now() + LOOK)
+            } else if later.is_some() {
+                later
+            } else if let Err(problem) = self.add(service, &mut zones).await {
                 self.tell_problem(service, &problem);
-            }
+                self.failures.due(name)
+            } else {
+                None
+            };
+            again = again.into_iter().chain(due).min();
         }
         for name in followed {
             self.remove(&name);
         }
-        is_done
+        again
     }
 
     /// What is not wanted any more: where another one comes to the same place, and the rest.
@@ -134,7 +144,7 @@ impl Keeper {
     fn tell_problem(&mut self, service: &Service, problem: &anyhow::Error) {
         let reason: Vec<String> = problem.chain().map(ToString::to_string).collect();
         let reason = reason.join(": ");
-        if self.problems.insert(service.tunnel.clone(), reason.clone()).as_ref() == Some(&reason) {
+        if !self.failures.note(service, &reason, Instant::now()) {
             return;
         }
         self.tell("failed", service, Some(&reason));
@@ -151,9 +161,9 @@ impl Keeper {
 
     /// Serves it, and has its name lead there once it is connected. One that only leads elsewhere now is served in the place of the former,
     /// which ends after that.
-    async fn add(&mut self, service: &Service) -> anyhow::Result<()> {
+    async fn add(&mut self, service: &Service, zones: &mut Zones) -> anyhow::Result<()> {
         let edge = Arc::clone(&self.edge);
-        let zone = edge.api.zone_of(&service.hostname).await?.ok_or_else(|| {
+        let zone = edge.zone_of(&service.hostname, zones).await?.ok_or_else(|| {
             let advice = "`snicket dns` lists the zones; `snicket dns create ZONE` makes one";
             Problem::new(format!("{} lies in no zone of the edge", service.hostname), advice)
         })?;
@@ -180,7 +190,7 @@ impl Keeper {
             tokio::spawn(async move { former.agent.shutdown(grace).await });
         }
         self.registered.insert(service.tunnel.clone(), new);
-        self.problems.remove(&service.tunnel);
+        self.failures.forget(&service.tunnel);
         self.tell("registered", service, None);
         let pool = service.pool.as_ref().map(|pool| format!(", in the pool {pool}")).unwrap_or_default();
         self.screen.say(format!("{} leads to {}{pool}", service.hostname, service.url));
@@ -257,6 +267,20 @@ fn config(known: &Known, protocol: Protocol, service: &Service, credentials: Cre
 }
 
 impl Edge {
+    /// The zone that a name lies in: its own or that of the nearest parent.
+    async fn zone_of(&self, name: &str, zones: &mut Zones) -> anyhow::Result<Option<String>> {
+        for name in crate::v4::with_parents(name) {
+            let zone = match zones.get(name) {
+                Some(known) => known.clone(),
+                None => zones.entry(name.to_owned()).insert_entry(self.api.zone_id(name).await?).get().clone(),
+            };
+            if zone.is_some() {
+                return Ok(zone);
+            }
+        }
+        Ok(None)
+    }
+
     /// The service's tunnel with its labels, and whether it was made, as there was none.
     async fn tunnel(&self, service: &Service) -> anyhow::Result<(Credentials, bool)> {
         let name = &service.tunnel;
