@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use self::keeper::Keeper;
 use self::service::Service;
@@ -104,7 +104,7 @@ pub(crate) async fn run(args: Args, screen: Screen) -> anyhow::Result<()> {
         tokio::select! {
             Ok(()) = by_file.changed() => (),
             Ok(()) = by_docker.changed() => (),
-            Some(()) = async { Some(sleep_until(again?).await) } => (),
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => (),
             () = signals.draining() => break,
             // Without a source that still runs there is nothing to wait for but the end.
             else => signals.draining().await,

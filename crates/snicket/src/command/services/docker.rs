@@ -96,10 +96,10 @@ impl Container {
         };
         let port =
             port.ok_or_else(|| format!("{PORT}: a number is wanted, since it does not listen at exactly one port"))?;
-        let address = self.address().ok_or_else(|| {
+        let address = self.address().ok_or(
             "it has no IPv4 address in any network, and is not in the host's: connect it to a network that this machine \
-             reaches (`docker network connect`)"
-        })?;
+             reaches (`docker network connect`)",
+        )?;
         let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let url = format!("http://{address}:{port}");
         let labels = self
