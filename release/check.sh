@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# release/check.sh PROGRAM [--any-size]: whether the static program is what the releases promise: no shared library, under 23.4 MB
+# release/check.sh PROGRAM [--any-size]: whether the static program is what the releases promise: no shared library, under 25.2 MB
 # stripped, a page by `try`, and, for root, an edge in a directory that holds nothing but the program, as in a container.
 set -euo pipefail
 program=$(realpath "$1")
 
 # What the README says, with some room. The goal is 15 MB.
-most_bytes=23400000
+most_bytes=25200000
 # Nobody; the same number as in the Containerfile.
 user=65532
 
