@@ -144,9 +144,14 @@ impl Page {
             "new Promise(done => {{ let left = 400; const look = () => {{ let value = null; try {{ value = {expression}; }} catch {{}} \
              if (value || !left--) done(value || 'never: ' + document.body.innerText); else setTimeout(look, 50); }}; look(); }})"
         );
-        let value = self.evaluate(&polls).await;
-        assert!(!value.as_str().is_some_and(|text| text.starts_with("never: ")), "{expression} is {value}");
-        value
+        loop {
+            let value = self.evaluate(&polls).await;
+            assert!(!value.as_str().is_some_and(|text| text.starts_with("never: ")), "{expression} is {value}");
+            // Nothing: the page has made way to another one meanwhile, as the empty one does that a browser begins with.
+            if !value.is_null() {
+                return value;
+            }
+        }
     }
 
     /// Presses a key as a person does.
