@@ -16,8 +16,6 @@ pub struct Vitals {
     pool: Arc<PoolVitals>,
     /// For people.
     name: Mutex<Box<str>>,
-    /// Somebody has told what is known of it.
-    is_known: AtomicBool,
     /// Its tunnel has a connection, or it needs none.
     is_linked: AtomicBool,
     /// As far as its monitor says.
@@ -101,7 +99,6 @@ impl Vitals {
         Self {
             pool,
             name: Mutex::default(),
-            is_known: AtomicBool::new(false),
             is_linked: AtomicBool::new(true),
             is_answering: AtomicBool::new(true),
             out_until: AtomicI64::new(i64::MIN),
@@ -149,13 +146,10 @@ impl Vitals {
         &self.answered
     }
 
-    /// Whether there is a way to it, and whether its monitor says that it answers, with the reason if not. Who was away before anybody
-    /// told of it is not one who comes back.
+    /// Whether there is a way to it, and whether its monitor says that it answers, with the reason if not.
     pub(crate) fn learn(&self, is_linked: bool, is_answering: bool, reason: Option<&str>, now: Timestamp) {
-        let is_known = self.is_known.swap(true, Relaxed);
-        let at = if is_known { now } else { Timestamp::UNIX_EPOCH };
-        self.set_linked(is_linked, at);
-        if !self.set_answering(is_answering, at) {
+        self.set_linked(is_linked, now);
+        if !self.set_answering(is_answering, now) {
             return;
         }
         self.tell(|news, who| match is_answering {

@@ -20,6 +20,7 @@ use crate::query::Code;
 use lookup::Found;
 
 pub use leading::{Asker, Lead, Member, Members, Unchecked};
+pub(crate) use own::CHALLENGE;
 pub(crate) use sign::{Signers, Signing};
 pub(crate) use whole::Whole;
 

@@ -11,6 +11,8 @@ use registry::engine::Revision;
 use registry::{Change, Event, ItemKind, NodeId, NodeRecord, Registry, Snapshot, ZoneId};
 use tokio::time::MissedTickBehavior;
 
+use crate::answer::CHALLENGE;
+
 /// How often the list of nodes is looked at, which comes without a word.
 const NODES_LOOK: Duration = Duration::from_millis(250);
 
@@ -70,9 +72,10 @@ impl Book {
                         Change::Item(ItemKind::TransferOut | ItemKind::TransferView, Some(zone)) => {
                             self.changed.insert(*zone, *revision);
                         }
-                        // Those of wildcards are answered by DNS.
+                        // Those of wildcards are answered by DNS, at a name that may be in a zone of its own.
                         Change::Order(name) => {
-                            let zone = name.wildcard_parent().and_then(|parent| snapshot.zone_of(parent));
+                            let place = name.wildcard_parent().map(|parent| format!("{CHALLENGE}.{parent}"));
+                            let zone = place.and_then(|place| snapshot.zone_of(&place));
                             self.changed.extend(zone.map(|zone| (zone.id, *revision)));
                         }
                         // Rare enough to know no zone by.

@@ -18,7 +18,7 @@ const DISCOVERY: &str = "_v2-origintunneld._tcp";
 const REGIONS: [&str; 2] = ["region1.v2", "region2.v2"];
 
 /// In front of a name, where an authority looks that is asked for a certificate of all names below it (RFC 8555, section 8.4).
-pub(super) const CHALLENGE: &str = "_acme-challenge";
+pub(crate) const CHALLENGE: &str = "_acme-challenge";
 
 /// What one of the edge's own names has.
 pub(super) enum Own {

@@ -412,8 +412,13 @@ async fn what_an_authority_looks_for_is_answered_and_transferred_while_an_order_
     let setting = Setting::start().await;
     setting.add(vec![record("_acme-challenge.own.example.test", "TXT", "another's")]).await;
     setting.transfer_to("example.test", json!({ "name": "here", "ip": HERE })).await;
+    setting.registry.ensure_zone(at(1), &host("_acme-challenge.apart.example.test")).await.unwrap();
+    harness::until(harness::LIMIT, "a denial is prepared", async || {
+        setting.ask("_acme-challenge.apart.example.test", Kind::TXT).await.starts_with("NoError")
+    })
+    .await;
     let mut holds = Vec::new();
-    for name in ["*.example.test", "*.own.example.test", "single.example.test"] {
+    for name in ["*.example.test", "*.own.example.test", "*.apart.example.test", "single.example.test"] {
         let hold = setting.registry.begin_acme_order(at(3), &host(name), AcmeUrgency::Now).await.unwrap();
         let answer = AcmeAnswer { token: "t".into(), key_authorization: "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ".into() };
         setting.registry.answer_acme_order(&hold, answer).await.unwrap();
@@ -429,6 +434,10 @@ async fn what_an_authority_looks_for_is_answered_and_transferred_while_an_order_
         .await;
     harness::until(harness::LIMIT, "beside another's", async || {
         texts("_acme-challenge.own.example.test").await.len() == 2
+    })
+    .await;
+    harness::until(harness::LIMIT, "in a zone of its own", async || {
+        texts("_acme-challenge.apart.example.test").await == [text]
     })
     .await;
     assert!(texts("_acme-challenge.single.example.test").await.is_empty(), "it is looked for elsewhere");
