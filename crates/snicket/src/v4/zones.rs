@@ -162,6 +162,10 @@ impl Api {
 
     /// Removes records and makes one, all of that or nothing.
     pub(crate) async fn replace_records(&self, zone: &Zone, old: &[Record], new: Value) -> anyhow::Result<Record> {
+        if old.is_empty() {
+            // What is wrong with it is told without its place in a list.
+            return self.call(Method::POST, &records_path(zone), Some(new)).await;
+        }
         let body = json!({ "deletes": ids(old), "posts": [new] });
         #[derive(Deserialize)]
         struct Edited {
