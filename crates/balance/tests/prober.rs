@@ -148,10 +148,10 @@ impl Node {
         Self { registry, prober, tunnel, _running: stop.drop_guard() }
     }
 
-    /// A pool of these origins, asked each second as this says.
+    /// A pool of these origins, asked every two seconds as this says.
     async fn pool(&self, name: &str, monitor: Value, origins: Value) -> PoolId {
         let now = Timestamp::now();
-        let mut terms = json!({ "interval": 1, "timeout": 1, "retries": 0 });
+        let mut terms = json!({ "interval": 2, "timeout": 2, "retries": 0 });
         terms.as_object_mut().unwrap().extend(monitor.as_object().unwrap().clone());
         let monitor = self.registry.create_monitor(now, serde_json::from_value(terms).unwrap()).await.unwrap().id;
         let pool = json!({ "name": name, "monitor": monitor, "origins": origins });

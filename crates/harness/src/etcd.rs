@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::{Host, LIMIT, peer, until};
+use crate::{Host, LIMIT, lasting_address, peer, until};
 
 /// Of clients, members and metrics, where nobody else is.
 const USUAL_PORTS: [u16; 3] = [2379, 2380, 2381];
@@ -106,13 +106,8 @@ impl Etcd {
     fn new(program: PathBuf, members: usize, arguments: Vec<String>, secure: bool) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
         let tls = secure.then(|| make_certificates(home.path(), &[Ipv4Addr::LOCALHOST]));
-        // All are bound before one is let go, so that they differ.
-        let bound: Vec<_> = (0..3 * members).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-        let address = |listener: &std::io::Result<TcpListener>| {
-            listener.as_ref().expect("a port is free").local_addr().expect("a bound socket has an address")
-        };
-        let members = bound.chunks(3).map(|three| {
-            let [client, peer, metrics] = [0, 1, 2].map(|index| address(&three[index]));
+        let members = (0..members).map(|_| {
+            let [client, peer, metrics] = [(); 3].map(|()| lasting_address());
             Member { client, peer, metrics, child: None, within: None }
         });
         Self { members: members.collect(), program, arguments, tls, home }

@@ -15,6 +15,7 @@
 //! shown when the test fails. Real programs are found by [`peer`]; [`Curl`], [`Browser`] (chromium), [`Etcd`] and [`Pebble`] (ACME) are four of them. Deliberately absent: anything of
 //! the program itself; tests see it from outside only.
 
+mod address;
 mod browser;
 mod cable;
 mod curl;
@@ -32,6 +33,7 @@ mod roles;
 mod visitor;
 mod wait;
 
+pub use address::lasting_address;
 pub use browser::{Browser, Page};
 pub use cable::{Cable, Weather};
 pub use curl::Curl;

@@ -30,7 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::{LIMIT, Stream};
+use crate::{LIMIT, Stream, lasting_address};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -94,7 +94,7 @@ impl Origin {
     /// # Panics
     /// No port is free.
     pub async fn start() -> Self {
-        Self::start_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+        Self::start_on(lasting_address()).await
     }
 
     /// Starts it on this address, for example that of one that was dropped.

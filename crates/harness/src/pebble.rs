@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::{LIMIT, Visitor, peer, until};
+use crate::{LIMIT, Visitor, lasting_address, peer, until};
 
 /// A port that was free may be taken before pebble listens on it.
 const STARTS: usize = 5;
@@ -124,11 +124,7 @@ impl Pebble {
     }
 
     fn choose_ports(&mut self) {
-        // All are bound before one is let go, so that they differ.
-        let bound = [(); 3].map(|()| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"));
-        let [acme, management, dns] =
-            bound.each_ref().map(|listener| listener.local_addr().expect("a bound socket has an address"));
-        (self.acme, self.management, self.dns) = (acme, management, dns);
+        [self.acme, self.management, self.dns] = [(); 3].map(|()| lasting_address());
     }
 
     fn write_configuration(&self, life: Duration) {

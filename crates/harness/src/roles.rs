@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Host, Process, Program, Visitor};
+use crate::{Host, Process, Program, Visitor, lasting_address};
 
 /// A running `snicket up`, on loopback and free ports.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Edge {
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, "127.0.0.1:0".to_owned()));
+        let ports = ["http", "https", "tunnel", "api"].map(|name| (name, lasting_address().to_string()));
         let (process, ready) = Self::spawn(None, home.path(), &ports, &arguments, &variables).await;
         Self { process, ready, home, arguments, variables, host: None }
     }

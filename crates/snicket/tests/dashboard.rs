@@ -376,7 +376,7 @@ async fn pools_are_shown_with_health_its_history_and_shares() {
     let (zone, account) = (id(&zones["result"][0]["id"]), id(&zones["result"][0]["account"]["id"]));
     let base = format!("/client/v4/accounts/{account}/load_balancers");
     let make = async |path: &str, body: Value| edge.call("POST", path, Some(body)).await.1["result"]["id"].clone();
-    let monitor = json!({ "type": "http", "interval": 1, "timeout": 1, "retries": 0 });
+    let monitor = json!({ "type": "http", "interval": 1, "timeout": 1, "retries": 0, "consecutive_down": 2 });
     let monitor = make(&format!("{base}/monitors"), monitor).await;
     let at = |name: &str, origin: &Origin| {
         let address = origin.address();

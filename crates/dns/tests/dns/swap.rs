@@ -23,6 +23,8 @@ const USUAL_RECORDS: usize = 5_000;
 const AT_ONCE: usize = 1_000;
 /// Questions of one turn, a thousand turns a second.
 const AT_A_TIME: usize = 4;
+/// Questions without an answer yet, at which no more are asked: their answers fit in the buffer of whoever asks.
+const AT_MOST: usize = 100;
 const SWAPS: usize = 3;
 /// Whoever asks waits no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,7 +86,7 @@ async fn ask(server: std::net::SocketAddr, records: usize, end: watch::Receiver<
     let mut open = 0;
     loop {
         tokio::select! {
-            _ = turns.tick(), if !*end.borrow() => {
+            _ = turns.tick(), if !*end.borrow() && open < AT_MOST => {
                 for _ in 0..AT_A_TIME {
                     let number = asked.len();
                     let mut message = question(&format!("n{}.example.test", number * 7919 % records), Kind::A);

@@ -25,10 +25,10 @@ impl Balanced {
     }
 }
 
-/// Within five standard deviations, which is one run of two million by chance.
+/// Within six standard deviations: by chance in less than one run of ten million, a skewed share of a tenth included.
 fn assert_share(count: usize, of: usize, share: f64) {
     let (count, of) = (count as f64, of as f64);
-    let bound = 5.0 * (of * share * (1.0 - share)).sqrt();
+    let bound = 6.0 * (of * share * (1.0 - share)).sqrt();
     assert!((count - of * share).abs() <= bound, "{count} of {of}, and not {share}");
 }
 

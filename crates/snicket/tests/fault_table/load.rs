@@ -22,7 +22,7 @@ const TURNS: [Kind; 10] = {
 };
 /// Visitors give up after this: what takes longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// What a visitor gives one address of a node before it tries another one.
+/// What a visitor gives one address of a node before it tries another one; the last one has all of its patience.
 const REACH: Duration = Duration::from_secs(2);
 /// Pieces of a stream, and messages on a WebSocket.
 const PIECES: usize = 5;
@@ -199,10 +199,11 @@ async fn answered(socket: &UdpSocket, word: &[u8]) {
 /// Goes on to the next door where nobody opens, and with a GET also where nobody answers.
 async fn try_doors(doors: &[Door], kind: Kind, is_second: bool) -> Result<(), Failure> {
     let mut outcome = Ok(());
-    for door in doors {
+    for (number, door) in doors.iter().enumerate() {
+        let reach = if number + 1 < doors.len() { REACH } else { PATIENCE };
         let visitor = door.visitor.over(if is_second { Http::Two } else { Http::One });
         let base = if is_second { &door.https } else { &door.http };
-        outcome = visit(&visitor, kind, base).await;
+        outcome = visit(&visitor, kind, base, reach).await;
         match &outcome {
             Err(Failure { stage: Stage::Unreached, .. }) => (),
             Err(Failure { stage: Stage::Unanswered, .. }) if matches!(kind, Kind::Get | Kind::Stream) => (),
@@ -212,15 +213,17 @@ async fn try_doors(doors: &[Door], kind: Kind, is_second: bool) -> Result<(), Fa
     outcome
 }
 
-async fn visit(visitor: &Visitor, kind: Kind, base: &str) -> Result<(), Failure> {
+async fn visit(visitor: &Visitor, kind: Kind, base: &str, reach: Duration) -> Result<(), Failure> {
     match kind {
-        Kind::Get => ask(visitor, "GET", &format!("{base}/slow?ms=20"), Bytes::new(), 4).await,
-        Kind::Post => ask(visitor, "POST", &format!("{base}/echo"), Bytes::from_static(&[b'x'; 1024]), 1024).await,
+        Kind::Get => ask(visitor, "GET", &format!("{base}/slow?ms=20"), Bytes::new(), 4, reach).await,
+        Kind::Post => {
+            ask(visitor, "POST", &format!("{base}/echo"), Bytes::from_static(&[b'x'; 1024]), 1024, reach).await
+        }
         Kind::Stream => {
             let url = format!("{base}/drip?n={PIECES}&ms={}", PAUSE.as_millis());
-            ask(visitor, "GET", &url, Bytes::new(), PIECES * 4096).await
+            ask(visitor, "GET", &url, Bytes::new(), PIECES * 4096, reach).await
         }
-        Kind::Socket => talk(visitor, base).await,
+        Kind::Socket => talk(visitor, base, reach).await,
         Kind::Datagram => unreachable!("flows have a load of their own"),
     }
 }
@@ -237,19 +240,26 @@ fn midway(what: impl ToString) -> Failure {
     Failure { stage: Stage::Cut, what: what.to_string() }
 }
 
-/// A connection to a node, within the time that a visitor gives one address before the next.
-async fn dial(visitor: &Visitor, uri: &Uri) -> Result<Box<dyn Stream>, Failure> {
-    match timeout(REACH, visitor.try_dial(uri)).await {
+/// A connection to a node, within the time that a visitor gives its address.
+async fn dial(visitor: &Visitor, uri: &Uri, reach: Duration) -> Result<Box<dyn Stream>, Failure> {
+    match timeout(reach, visitor.try_dial(uri)).await {
         Ok(dialled) => dialled.map_err(unreached),
-        Err(_) => Err(unreached(format!("no connection within {} s", REACH.as_secs()))),
+        Err(_) => Err(unreached(format!("no connection within {} s", reach.as_secs()))),
     }
 }
 
-async fn ask(visitor: &Visitor, method: &str, url: &str, body: Bytes, length: usize) -> Result<(), Failure> {
+async fn ask(
+    visitor: &Visitor,
+    method: &str,
+    url: &str,
+    body: Bytes,
+    length: usize,
+    reach: Duration,
+) -> Result<(), Failure> {
     let body = Full::new(body).map_err(|never| match never {}).boxed();
     let request = Request::builder().method(method).uri(url).header("accept", "text/plain").body(body);
     let request = request.unwrap();
-    let stream = dial(visitor, request.uri()).await?;
+    let stream = dial(visitor, request.uri(), reach).await?;
     let sent = visitor.send(stream, request).await;
     let response = sent.map_err(|error| Failure { stage: Stage::Unanswered, what: error.to_string() })?;
     let status = response.status().as_u16();
@@ -261,9 +271,9 @@ async fn ask(visitor: &Visitor, method: &str, url: &str, body: Bytes, length: us
     }
 }
 
-async fn talk(visitor: &Visitor, base: &str) -> Result<(), Failure> {
+async fn talk(visitor: &Visitor, base: &str, reach: Duration) -> Result<(), Failure> {
     let url = format!("{base}/ws");
-    let stream = dial(visitor, &url.parse().unwrap()).await?;
+    let stream = dial(visitor, &url.parse().unwrap(), reach).await?;
     let opened = tokio_tungstenite::client_async(url.replacen("http", "ws", 1), stream).await;
     let (mut socket, _) = opened.map_err(refused)?;
     for number in 0..PIECES {

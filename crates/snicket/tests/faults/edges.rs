@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use harness::{Agent, Edge, LIMIT, Origin, Visitor, until};
-use rand::Rng as _;
 
 use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connected, connections, shown};
 
@@ -66,25 +65,10 @@ async fn agents_come_back_to_a_killed_edge_over_http2() {
 /// the other connections follow at once is tested in virtual time; here a starved handshake may cost one of them a pause.
 const FOUND_WITHIN: Duration = Duration::from_secs(10);
 
-/// An address that nobody has, and whose port the system gives to nobody who asks for any: it is free still when an edge comes back to it
-/// after half a minute, whatever else this machine does.
-fn lasting_address() -> String {
-    /// Below those for whoever asks for any (ip_local_port_range), and those of public ports.
-    const PORTS: std::ops::Range<u16> = 10_000..20_000;
-    loop {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], rand::rng().random_range(PORTS)));
-        if std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok() {
-            return address.to_string();
-        }
-    }
-}
-
 async fn the_edge_is_away(transport: &str) {
     // By then the back-off of each connection has grown well beyond five seconds.
     const FAILURES: usize = 20;
-    let ports = ["--http", "--https", "--tunnel", "--api"].map(|flag| (flag, lasting_address()));
-    let words: Vec<&str> = ports.iter().flat_map(|(flag, address)| [*flag, address.as_str()]).collect();
-    let (origin, mut edge) = (Origin::start().await, Edge::start_with(&words).await);
+    let (origin, mut edge) = (Origin::start().await, Edge::start().await);
     let tunnel = Tunnel::create(&edge, "away").await;
     let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
     for _ in 0..CONNECTIONS {

@@ -191,18 +191,16 @@ async fn ask(address: SocketAddr, host: &str) -> Result<(), String> {
     if good { Ok(()) } else { Err(answer) }
 }
 
-/// This program again with this variable, where nobody else wants to run, up to a word that it says; answers what it said before.
+/// This program again with this variable, up to a word that it says, and then only where nobody else wants to run; answers what it said.
 async fn lowest(variable: &str, value: &str, word: &str) -> (Child, String) {
-    let mut child = Command::new("chrt")
-        .args(["--idle", "0"])
-        .arg(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "siege::the_edge_stands_under_siege", "--nocapture", "--test-threads", "1"])
         .env(variable, value)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("chrt is wherever Linux has its usual tools");
+        .expect("it runs already");
     let said = child.stdout.as_mut().expect("it is piped");
     let begun = tokio::time::timeout(LIMIT, async {
         let (mut text, mut piece) = (String::new(), [0; 4096]);
@@ -214,6 +212,8 @@ async fn lowest(variable: &str, value: &str, word: &str) -> (Child, String) {
         text
     });
     let text = begun.await.expect("the program starts");
+    // Not sooner: with other tests beside it, it might never begin.
+    assert!(schedule(child.id().expect("it runs"), IDLE).await.success());
     (child, text)
 }
 
@@ -236,7 +236,7 @@ async fn attacker(attack: &Attack, camp: &Camp) -> Child {
 
 /// Has every thread of a process run only where nobody else wants to.
 async fn yields(process: &Process) {
-    assert!(schedule(process.id(), ["--idle", "--pid", "0"]).await.success());
+    assert!(schedule(process.id(), IDLE).await.success());
 }
 
 /// Has every thread of a process run as soon as it has something to do, if this system lets us.
@@ -246,10 +246,13 @@ async fn precedes(process: u32) {
     }
 }
 
+/// Only where nobody else wants to.
+const IDLE: [&str; 3] = ["--idle", "--pid", "0"];
+
 async fn schedule(process: u32, how: [&str; 3]) -> std::process::ExitStatus {
     let process = process.to_string();
     let command = Command::new("chrt").arg("--all-tasks").args(how).arg(process).stderr(Stdio::null()).status().await;
-    command.expect("it is where it was")
+    command.expect("chrt is wherever Linux has its usual tools")
 }
 
 /// Seconds of all cores that a process has used.
