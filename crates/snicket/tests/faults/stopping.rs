@@ -3,17 +3,18 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Edge, LIMIT, Load, Origin, Process, Try, Visitor, until};
+use harness::{Agent, Edge, LIMIT, Load, Mood, Origin, Process, Try, Visitor, until};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::rig::{CONNECTIONS, TRANSPORTS, Tunnel, connections, shown};
 
-/// A request that the origin has seen, and that takes this long there.
-async fn slow(visitor: &Visitor, origin: &Origin, tunnel: &Tunnel, millis: u64) -> JoinHandle<String> {
+/// A request that the origin has seen, and answers once it is well again.
+async fn stalled(visitor: &Visitor, origin: &Origin, tunnel: &Tunnel) -> JoinHandle<String> {
+    origin.fare(Mood::Stalls);
     let seen = origin.requests();
-    let (visitor, url) = (visitor.clone(), tunnel.https(&format!("/slow?ms={millis}")));
+    let (visitor, url) = (visitor.clone(), tunnel.https("/status/201"));
     let request = tokio::spawn(async move { shown(&visitor.get(&url).await) });
     until(LIMIT, "the origin has the request", async || origin.requests() > seen).await;
     request
@@ -25,7 +26,7 @@ async fn an_edge_that_is_stopped_finishes_what_is_under_way() {
         let (origin, mut edge) = (Origin::start().await, Edge::start().await);
         let tunnel = Tunnel::create(&edge, "drained").await;
         let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
-        let request = slow(&edge.visitor(), &origin, &tunnel, 1500).await;
+        let request = stalled(&edge.visitor(), &origin, &tunnel).await;
         let (https, http) = (edge.https(), edge.http());
         edge.process.signal("TERM").await;
         edge.process.event("draining").await;
@@ -36,7 +37,8 @@ async fn an_edge_that_is_stopped_finishes_what_is_under_way() {
             .await;
         }
         assert!(!request.is_finished(), "{transport}: refused while the request was under way");
-        assert_eq!(request.await.expect("the visitor does not panic"), "200 slow", "{transport}");
+        origin.fare(Mood::Well);
+        assert_eq!(request.await.expect("the visitor does not panic"), "201 status 201", "{transport}");
         assert_eq!(edge.process.wait().await.code(), Some(0), "{transport}");
         // The agent stays, and looks for an edge.
         crate::rig::disconnected(&mut agent.process).await;
@@ -74,12 +76,12 @@ async fn hanging(visitor: Visitor, url: String, origin: &Origin) -> JoinHandle<(
     request
 }
 
-/// The first signal leaves what hangs alone, the second does not.
+/// The first signal leaves what hangs alone, the second does not. Answers how long after the first it took.
 async fn is_cut(process: &mut Process, origin: &Origin, request: JoinHandle<()>) -> Duration {
+    let since = Instant::now();
     process.signal("TERM").await;
     process.event("draining").await;
     assert!(!request.is_finished());
-    let since = Instant::now();
     process.signal("INT").await;
     assert_eq!(process.wait().await.code(), Some(0));
     let took = since.elapsed();
@@ -102,10 +104,16 @@ async fn a_second_signal_cuts_http_up_and_try() {
     let request = hanging(edge.visitor(), agent.url("/hang"), &origin).await;
     is_cut(&mut edge.process, &origin, request).await;
 
-    let mut it = Try::start(&[&origin.service()]).await;
-    let request = hanging(it.visitor(), it.url("/hang"), &origin).await;
-    let took = is_cut(&mut it.process, &origin, request).await;
-    assert!(took < Duration::from_secs(5), "its grace period is five seconds, and it took {took:?}");
+    // Its grace period is five seconds. A busy machine may use them up now and then; who is not cut never ends before.
+    for attempts_left in (0..3).rev() {
+        let mut it = Try::start(&[&origin.service()]).await;
+        let request = hanging(it.visitor(), it.url("/hang"), &origin).await;
+        let took = is_cut(&mut it.process, &origin, request).await;
+        if took < Duration::from_secs(5) {
+            break;
+        }
+        assert!(attempts_left > 0, "it took {took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,18 +140,21 @@ async fn an_agent_that_is_stopped_unregisters_and_finishes() {
     for transport in TRANSPORTS {
         let tunnel = Tunnel::create(&edge, transport).await;
         let mut agent = tunnel.run(&["--protocol", transport, "--url", &origin.service()]).await;
-        let request = slow(&edge.visitor(), &origin, &tunnel, 1500).await;
+        let request = stalled(&edge.visitor(), &origin, &tunnel).await;
         agent.process.signal("TERM").await;
         agent.process.event("draining").await;
-        assert_eq!(request.await.expect("the visitor does not panic"), "200 slow", "{transport}");
+        assert!(!request.is_finished(), "{transport}");
+        origin.fare(Mood::Well);
+        assert_eq!(request.await.expect("the visitor does not panic"), "201 status 201", "{transport}");
         let since = Instant::now();
         assert_eq!(agent.process.wait().await.code(), Some(0), "{transport}");
         assert!(since.elapsed() < Duration::from_secs(10), "{transport}: idle, and still {:?}", since.elapsed());
         // One that was still registering had nothing to unregister: its end is a packet that the edge has not seen yet, maybe.
         until(LIMIT, "the edge lists none", async || connections(&edge, &tunnel.id).await.is_empty()).await;
         // It is told as any other, before the end.
-        let told = agent.process.event_where(|event| event["path"] == "/slow" || event["event"] == "stopped").await;
-        assert_eq!(told["status"], 200, "{transport}: {told}");
+        let told =
+            agent.process.event_where(|event| event["path"] == "/status/201" || event["event"] == "stopped").await;
+        assert_eq!(told["status"], 201, "{transport}: {told}");
     }
 }
 
@@ -183,6 +194,7 @@ async fn stopping_one_of_two_agents_fails_nothing() {
         load.more(60).await;
         let tally = load.stop().await;
         assert!(tally.failed.is_empty(), "{transport}: {tally:?}");
-        assert!(tally.slowest < Duration::from_secs(5), "{transport}: {tally:?}");
+        // One that waited for the agent's grace period would take half a minute.
+        assert!(tally.slowest < Duration::from_secs(15), "{transport}: {tally:?}");
     }
 }
