@@ -34,7 +34,7 @@ async fn login_hands_the_credentials_to_the_agent_that_waits() {
     assert!(early.is_err(), "a refused token hands nothing over");
     assert_eq!(edge.send(Method::HEAD, &key_path, &[], "").await.status, 404);
     assert_eq!(submit(&edge.token).await.status, 200);
-    let pem = tokio::time::timeout(Duration::from_secs(5), polling).await.unwrap();
+    let pem = tokio::time::timeout(Duration::from_secs(30), polling).await.unwrap();
     assert_eq!(pem.status, 200);
     let encoded: String = pem.text.lines().filter(|line| !line.starts_with('-')).collect();
     let content: Value = serde_json::from_slice(&STANDARD.decode(encoded).unwrap()).unwrap();

@@ -38,7 +38,7 @@ async fn one_of_two_is_killed(transport: &str) {
     load.more(100).await;
     first.process.kill().await;
     load.more(100).await;
-    until(Duration::from_secs(10), "the killed agent's connections are gone", async || {
+    until(LIMIT, "the killed agent's connections are gone", async || {
         connections(&edge, &tunnel.id).await.len() == CONNECTIONS
     })
     .await;
@@ -75,7 +75,9 @@ async fn the_only_one_is_started_again(transport: &str) {
     let tally = load.stop().await;
     // Eight were under way; answers that had begun when the agent died were cut.
     assert!(tally.unanswered() == 0 && tally.cut() <= 8, "{transport}: {tally:?}");
-    assert!(tally.slowest < Duration::from_secs(8), "{transport}: {tally:?}");
+    // Five seconds of silence until QUIC notices that a process has died, and at most five that a visitor waits for an agent
+    // before it is refused.
+    assert!(tally.slowest < Duration::from_secs(15), "{transport}: {tally:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,10 +107,10 @@ async fn a_flow_goes_on_over_another_agent_when_its_own_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_leaves_a_connection_that_is_silent_while_another_is_not() {
-    let edge = Edge::start_with(&["--loglevel", "warn"]).await;
     let origin = DatagramOrigin::start().await;
     // The agent's other connections are just as silent, and the flow must not go to one of them.
     for transport in TRANSPORTS {
+        let edge = Edge::start_with(&["--loglevel", "debug"]).await;
         let relays = [Relay::start(edge.tunnel(), Passing::All).await, Relay::start(edge.tunnel(), Passing::All).await];
         let game = Game::start(&edge, origin.address(), transport, [relays[0].address(), relays[1].address()]).await;
         ask(&game.player, "before").await;
@@ -120,7 +120,9 @@ async fn a_flow_leaves_a_connection_that_is_silent_while_another_is_not() {
         let left = connections(&edge, &game.tunnel.id).await.len();
         eprintln!("{transport}: the flow went on after {gap:?}, when the edge had {left} connections");
         // Given up after 9 s of silence, and here left after 4; over QUIC after 5 and 3, which a busy machine cannot tell apart.
-        assert!(transport == "quic" || gap < Duration::from_secs(8), "{transport}: {gap:?}");
+        if transport == "http2" {
+            edge.process.complaint("a flow leaves a silent connection").await;
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::rig::{CONNECTIONS, Connector, Tunnel, connected, connections, disconnected};
 
-/// A peer that vanished is found within this time.
-const FOUND_WITHIN: Duration = Duration::from_secs(10);
+/// A peer that vanished is found within this time: at most ten seconds after the last byte, which is tested in virtual time;
+/// here buffers that were full are emptied first, and on a busy machine.
+const FOUND_WITHIN: Duration = Duration::from_secs(14);
 
 /// Waits until both ends have found out, and tells how long each took.
 async fn both_find_out(edge: &Edge, tunnel: &Tunnel, agent: &mut Connector, what: &str) {

@@ -350,6 +350,9 @@ async fn relay(edge: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Send
     (address, cut)
 }
 
+/// Longer than it takes to find out that a peer has vanished, on a busy machine too.
+const FOUND_WITHIN: Duration = Duration::from_secs(14);
+
 /// Real time: the datagrams are real. The idle limit is five seconds.
 async fn found_in_time(saturated: bool) {
     let (endpoint, client) = quic_listener();
@@ -379,7 +382,7 @@ async fn found_in_time(saturated: bool) {
     let start = Instant::now();
     assert_eq!(soon(served).await.unwrap().reason, "the agent vanished");
     assert_eq!(soon(agent.closed()).await, "the edge vanished");
-    assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() <= FOUND_WITHIN, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
