@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Certificates, Names};
@@ -183,10 +184,24 @@ pub(crate) async fn text(body: Body) -> String {
 /// How often a port is tried that somebody has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The same port number for both transports. Another test may hold one of the two, so several are tried; a fixed port
-/// may be held by the one before for a moment.
-async fn sockets(address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
+/// A port that the system gives to nobody who asks for any: if it is free it stays so, and somebody who has left may come back to it.
+/// None comes twice.
+pub(crate) fn lasting_port() -> u16 {
+    /// Below those for whoever asks for any (ip_local_port_range), and those of public ports.
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT
+}
+
+/// The same port number for both transports, any where none is given. Another test may hold one of the two, so several are tried; a
+/// fixed port may be held by the one before for a moment.
+async fn sockets(mut address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
+    let any = address.port() == 0;
     for _ in 0..100 {
+        if any {
+            address.set_port(lasting_port());
+        }
         if let Ok(tcp) = TcpListener::bind(address).await
             && let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap())
         {

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use wire::{Body, Destination, ExchangeError, Interim, Kind, OriginFault, StreamRequest};
 
@@ -175,8 +175,10 @@ async fn socks_leads_where_the_rules_allow() {
 #[tokio::test]
 async fn a_tcp_service_with_nobody_behind_it() {
     let edge = Edge::start().await;
-    let (address, origin) = parrot().await;
-    drop(origin);
+    // Bound, so that nobody else takes the port, but not listening.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
     let _agent = agent_for(&edge, Protocol::Auto, &everything_to(&format!("tcp://{address}"), "")).await;
     match Visitor::arrive(&edge, &[]).await {
         Err(ExchangeError::Origin(error)) => assert_eq!(error.fault, OriginFault::Refused),
