@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wire::Body;
 
-use crate::node::{BOTH, Node, PATIENCE};
+use crate::node::{AMPLE, BOTH, Node, PATIENCE};
 use crate::origin::Origin;
 use crate::visitor::{Way, get, raw, status};
 
@@ -154,7 +154,7 @@ async fn time_for_a_header() {
 
 #[tokio::test]
 async fn time_without_a_request() {
-    let (node, _origin, _agent) = limited(Limits { idle: SHORT, ..Limits::default() }).await;
+    let (node, _origin, _agent) = limited(Limits { idle: AMPLE, ..Limits::default() }).await;
     let (mut requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
     let (answer, _) = requests.send_request(Request::from_parts(get("/hello").into_parts().0, ()), true).unwrap();
     let ended = tokio::spawn(connection);
@@ -168,7 +168,7 @@ async fn time_without_a_request() {
 
 #[tokio::test]
 async fn a_visitor_that_does_not_heed_the_end() {
-    let (node, _origin, _agent) = limited(Limits { idle: SHORT, handshake: SHORT, ..Limits::default() }).await;
+    let (node, _origin, _agent) = limited(Limits { idle: SHORT, handshake: AMPLE, ..Limits::default() }).await;
     let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
     // An HTTP/2 connection whose visitor acknowledges nothing.
     tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
@@ -183,12 +183,16 @@ async fn a_visitor_that_does_not_heed_the_end() {
 
 #[tokio::test]
 async fn time_for_a_handshake() {
-    let (node, _origin, _agent) = limited(Limits { handshake: SHORT, ..Limits::default() }).await;
+    let (node, _origin, _agent) = limited(Limits { handshake: AMPLE, ..Limits::default() }).await;
+    let mut begun = Vec::new();
     for address in [node.addresses().https, node.addresses().tunnel[0], node.addresses().api] {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        assert_eq!(closes(tcp).await, "");
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        tcp.write_all(&[0x16, 3, 1]).await.unwrap();
+        for said in [&[][..], &[0x16, 3, 1]] {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            tcp.write_all(said).await.unwrap();
+            begun.push(tcp);
+        }
+    }
+    for tcp in begun {
         assert_eq!(closes(tcp).await, "");
     }
 }
@@ -216,7 +220,7 @@ async fn handshakes_that_fail_disturb_nobody() {
 
 #[tokio::test]
 async fn agents_that_do_not_register() {
-    let limits = Limits { registration: SHORT, unregistered: 1, ..Limits::default() };
+    let limits = Limits { registration: AMPLE, unregistered: 1, ..Limits::default() };
     let (node, origin, _agent) = limited(limits).await;
     let tunnel = node.registry.snapshot().tunnel_named("app").unwrap().value.clone();
     // The place of the first agent is free again once it is registered.

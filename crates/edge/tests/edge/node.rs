@@ -22,6 +22,9 @@ use crate::origin::Origin;
 /// Longer than anything on loopback takes, shorter than a person's patience.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A limit that is short for a test which waits for it, and leaves a busy machine time for what is to be done under it.
+pub(crate) const AMPLE: Duration = Duration::from_secs(3);
+
 pub(crate) const BOTH: [Transport; 2] = [Transport::Http2, Transport::Quic];
 
 /// A node with one zone, `edge.test`.
@@ -141,7 +144,7 @@ impl Dial {
     pub(crate) async fn connect(&self, origin: &Arc<Origin>) -> Result<Agent, ConnectError> {
         let (connected, endpoint) = match self.transport {
             Transport::Http2 => {
-                let stream = self.tls().await.unwrap();
+                let stream = self.tls().await.map_err(|error| ConnectError::Lost(error.to_string()))?;
                 let connect = wire::http2::agent::connect(stream, &self.registration, Arc::clone(origin), PATIENCE);
                 (connect.await, None)
             }
