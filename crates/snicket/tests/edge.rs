@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use harness::{Agent, Edge, Http, Identity, Origin, Program, Visitor};
+use harness::{Agent, Edge, Http, Identity, LIMIT, Origin, Program, Visitor, until};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,15 +60,20 @@ async fn create(edge: &Edge, name: &str) -> Value {
 async fn a_named_tunnel_runs_by_its_token_over_both_transports() {
     let (origin, edge) = (Origin::start().await, Edge::start().await);
     let file = edge.named_tunnel("web", "www.localhost").await.display().to_string();
+    let connectors = async || {
+        let info: Value = serde_json::from_str(&edge.said(&["tunnel", "info", "--json", "web"]).await).unwrap();
+        info["conns"].as_array().map_or(0, Vec::len)
+    };
     for protocol in ["quic", "http2"] {
         let words = ["--protocol", protocol, "run", "--token-file", &file, "--url", &origin.service()];
         let mut agent = Agent::tunnel(&edge, &words).await;
         assert_eq!(agent.ready()["protocol"], protocol);
         let answer = edge.visitor().get(&format!("https://www.localhost:{}/request", edge.https().port())).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let info: Value = serde_json::from_str(&edge.said(&["tunnel", "info", "--json", "web"]).await).unwrap();
-        assert_eq!(info["conns"].as_array().map(Vec::len), Some(1), "{info}");
+        assert_eq!(connectors().await, 1);
         assert_eq!(agent.process.terminate().await.code(), Some(0));
+        // A connection that was still registering is noticed by its silence.
+        until(LIMIT, "the edge lists none", async || connectors().await == 0).await;
     }
 }
 

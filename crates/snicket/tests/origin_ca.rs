@@ -6,6 +6,7 @@ use harness::{Agent, Edge, Identity, LIMIT, Origin, until};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 
 /// An identity for these names, whose certificate this edge made.
 async fn certified(edge: &Edge, names: &[&str]) -> Identity {
@@ -79,6 +80,8 @@ impl Renewed {
         let status = edge.visitor().get(&self.url).await.status;
         assert_eq!(origin.requests(), usize::from(status == 200), "the agent has no older connection");
         drop(origin);
+        let is_gone = async || UnixStream::connect(&self.socket).await.is_err();
+        until(LIMIT, "its connections are closed, as what listens is", is_gone).await;
         std::fs::remove_file(&self.socket).expect("it was made");
         status
     }
