@@ -6,8 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::{Agent, Edge, LIMIT, Visitor, until};
-use rand::Rng as _;
+use harness::{Agent, Edge, LIMIT, Visitor, lasting_address, until};
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -25,17 +24,6 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 struct Echo {
     address: SocketAddr,
     task: JoinHandle<()>,
-}
-
-/// A socket on a port that the system gives to nobody who asks for any: when it is gone nobody else has the port.
-async fn lasting() -> UdpSocket {
-    /// Below those for whoever asks for any (ip_local_port_range), and those of public ports.
-    const PORTS: std::ops::Range<u16> = 10_000..20_000;
-    loop {
-        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, rand::rng().random_range(PORTS))).await {
-            return socket;
-        }
-    }
 }
 
 impl Echo {
@@ -170,7 +158,7 @@ async fn a_flow_ends_when_nothing_goes_either_way_and_the_next_datagram_makes_an
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flow_goes_on_over_another_connection_and_another_agent() {
     for transport in TRANSPORTS {
-        let (edge, origin) = (Edge::start().await, Echo::with(lasting().await));
+        let (edge, origin) = (Edge::start().await, Echo::with(UdpSocket::bind(lasting_address()).await.unwrap()));
         let address = origin.address.to_string();
         let agent = Agent::udp(&edge, &address, &["--protocol", transport, "--name", "game"]).await;
         let port = agent.port();
@@ -223,7 +211,7 @@ async fn limits_hold_and_are_counted() {
     Player::at(outside.port()).await.ask_in_vain(b"let me in").await;
     counted(&edge, "snicket_edge_defences_total{reason=\"not_allowed\"} 1").await;
 
-    let closed = lasting().await.local_addr().unwrap();
+    let closed = lasting_address();
     let mut nobody = Agent::udp(&edge, &closed.to_string(), &["--name", "nobody", "--idle-timeout", "1s"]).await;
     Player::at(nobody.port()).await.ask_in_vain(b"hello?").await;
     let told = nobody.process.event("flow").await;

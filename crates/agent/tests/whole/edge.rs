@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Certificates, Names};
@@ -184,33 +183,21 @@ pub(crate) async fn text(body: Body) -> String {
 /// How often a port is tried that somebody has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A port that the system gives to nobody who asks for any: if it is free it stays so, and somebody who has left may come back to it.
-/// None comes twice.
-pub(crate) fn lasting_port() -> u16 {
-    /// Below those for whoever asks for any (ip_local_port_range), and those of public ports.
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 10_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
-    FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT
-}
-
-/// The same port number for both transports, any where none is given. Another test may hold one of the two, so several are tried; a
-/// fixed port may be held by the one before for a moment.
+/// The same port number for both transports, any where none is given. A fixed one may be held by the one before for a moment.
 async fn sockets(mut address: SocketAddr) -> (TcpListener, std::net::UdpSocket) {
-    let any = address.port() == 0;
+    if address.port() == 0 {
+        address = harness::lasting_address();
+    }
     for _ in 0..100 {
-        if any {
-            address.set_port(lasting_port());
-        }
         if let Ok(tcp) = TcpListener::bind(address).await
-            && let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap())
+            && let Ok(udp) = std::net::UdpSocket::bind(address)
         {
             return (tcp, udp);
         }
         // Nothing announces that a port is free.
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    panic!("no port is free for both TCP and UDP at {address}");
+    panic!("{address} is not free for both TCP and UDP");
 }
 
 async fn accept_tcp(listener: TcpListener, tls: TlsAcceptor, registry: Arc<Registry>) {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::broadcast;
 use wire::{Destination, ExchangeError, Flow, FlowRequest, OriginFault, StreamRequest};
 
-use crate::edge::{Edge, lasting_port};
+use crate::edge::Edge;
 use crate::{config, event, everything_to, serving, started, within};
 
 const BOTH: [Protocol; 2] = [Protocol::Http2, Protocol::Quic];
@@ -110,12 +110,7 @@ async fn rules_for_other_services_take_no_flow() {
 #[tokio::test]
 async fn an_origin_that_is_not_there_is_told_and_ends_nothing() {
     let edge = Edge::start().await;
-    let closed = loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], lasting_port()));
-        if UdpSocket::bind(address).await.is_ok() {
-            break address;
-        }
-    };
+    let closed = harness::lasting_address();
     let agent = serving(&edge, Protocol::Quic, &format!("udp://{closed}")).await;
     let mut events = agent.events();
     let mut flow = within("the flow", edge.connection().await.open_flow(&service())).await.unwrap();

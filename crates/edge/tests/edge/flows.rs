@@ -1,8 +1,8 @@
 //! Public ports for datagrams: who takes up what, and when flows end.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edge::Limits;
@@ -18,19 +18,8 @@ use crate::origin::Origin;
 /// Datagrams may be lost on a busy machine; visitors of UDP say it again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A port of this machine that is free, and that the system gives to nobody who asks for any: it is free still when a node
-/// opens it. None comes twice.
 fn free() -> u16 {
-    /// Below those for whoever asks for any (ip_local_port_range), and those of public ports.
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 10_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
-    loop {
-        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
+    harness::lasting_address().port()
 }
 
 fn wish(number: u16, service: &str, flows: usize) -> NewPort {
