@@ -24,7 +24,7 @@ use super::prefixed::Prefixed;
 use crate::refusal::Last;
 use crate::site::Counted;
 use crate::visit::{Caller, Visit};
-use rest::{Felt, Held, Progress, SILENCE};
+use rest::{Felt, Held, Progress, SILENCE, Upload};
 
 /// Bytes read from a WebSocket's visitor at once.
 const READ: usize = 16 * 1024;
@@ -79,10 +79,11 @@ where
         move |request: Request<Incoming>| {
             progress.request();
             let (reception, websocket, address) = (Arc::clone(&reception), Arc::clone(&websocket), address.clone());
-            let exchange = Arc::clone(&exchange);
+            let (progress, exchange) = (Arc::clone(&progress), Arc::clone(&exchange));
             // A connection has room for this all the time, also while there is no request.
             Box::pin(async move {
-                let request = request.map(|body| Held { body, _exchange: Arc::clone(&exchange) });
+                let request =
+                    request.map(|body| Held { body: Upload::new(body, progress), _exchange: Arc::clone(&exchange) });
                 let mut answer = answer(request, caller, address, &reception, &websocket).await;
                 if answer.extensions().get::<Last>().is_some() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -130,7 +131,12 @@ where
         (None, _) => Ok(Left::Silent(io)),
         (Some(Ok(())), Some(accepted)) => Ok(Left::WebSocket(Box::new(accepted), io)),
         (Some(ended), _) => {
-            rest::leave(io, reception).await;
+            // Somebody may have the body still.
+            let is_unread = progress.is_unread() || Arc::strong_count(&exchange) > 1;
+            rest::leave(&mut io, reception).await;
+            if is_unread {
+                rest::linger(&mut io).await;
+            }
             ended.map(|()| Left::Over)
         }
     }
@@ -140,7 +146,7 @@ where
 type Afterwards<IO> = Arc<Mutex<Option<Accepted<IO>>>>;
 
 async fn answer<IO>(
-    request: Request<Held<Incoming>>,
+    request: Request<Held<Upload>>,
     caller: Caller,
     address: HeaderValue,
     reception: &Reception,
@@ -170,12 +176,12 @@ where
 }
 
 /// Most requests have no body.
-fn taken(body: Held<Incoming>) -> Body {
+fn taken(body: Held<Upload>) -> Body {
     if body.is_end_stream() { Body::empty() } else { Body::wrap(body) }
 }
 
 /// RFC 6455 section 4.2.1. With a body it would not be clear where the frames begin.
-fn wants_websocket(request: &Request<Held<Incoming>>) -> bool {
+fn wants_websocket(request: &Request<Held<Upload>>) -> bool {
     let headers = request.headers();
     request.method() == Method::GET
         && request.body().is_end_stream()

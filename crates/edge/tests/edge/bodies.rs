@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body::Frame;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use wire::{Body, Transport};
@@ -254,4 +254,43 @@ async fn a_slow_reader_slows_the_origin_down() {
         sending.abort();
         driving.abort();
     }
+}
+
+/// Sends a request that is answered before its body is there, and reads the answer.
+async fn answered_early(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let head = "POST /unread HTTP/1.1\r\nhost: app.edge.test\r\ncontent-length: 1000000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let whole = async {
+        while !answer.ends_with(b"too much\r\n0\r\n\r\n") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+    };
+    tokio::time::timeout(PATIENCE, whole).await.expect("the answer comes");
+}
+
+/// Sends what nobody wants any more, piece by piece.
+async fn goes_on(stream: &mut (impl AsyncWrite + Unpin), pieces: usize) -> std::io::Result<()> {
+    for _ in 0..pieces {
+        stream.write_all(&[b'x'; 64 << 10]).await?;
+        stream.flush().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_visitor_who_still_sends_is_not_hung_up_on_at_once() {
+    let (node, _origin, _agent) = Node::with_app(BOTH[1]).await;
+    // More than the system keeps for somebody who does not read.
+    const PIECES: usize = 256;
+    let mut plain = TcpStream::connect(node.addresses().http).await.unwrap();
+    answered_early(&mut plain).await;
+    goes_on(&mut plain, PIECES).await.expect("the edge hears it out");
+    let mut secure = node.tls(b"http/1.1").await;
+    answered_early(&mut secure).await;
+    goes_on(&mut secure, PIECES).await.expect("the edge hears it out over TLS");
+
+    // But not for ever.
+    let hung_up = async { while goes_on(&mut plain, 1).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, hung_up).await.expect("the edge has hung up");
 }
