@@ -34,6 +34,7 @@ mod stop;
 mod streams;
 mod trace;
 mod tunnels;
+mod unread;
 mod visit;
 
 pub use config::{Addresses, Config, Limits, Rate};

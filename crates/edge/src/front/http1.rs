@@ -23,8 +23,9 @@ use super::Reception;
 use super::prefixed::Prefixed;
 use crate::refusal::Last;
 use crate::site::Counted;
+use crate::unread::{Unread, Upload, linger};
 use crate::visit::{Caller, Visit};
-use rest::{Felt, Held, Progress, SILENCE, Upload};
+use rest::{Felt, Held, Progress, SILENCE};
 
 /// Bytes read from a WebSocket's visitor at once.
 const READ: usize = 16 * 1024;
@@ -70,20 +71,20 @@ where
     let limits = reception.limits;
     let websocket = Afterwards::default();
     let address = caller.address();
-    let progress = Arc::new(Progress::default());
+    let (progress, unread) = (Arc::new(Progress::default()), Unread::default());
     // Each exchange has one of its own until it is through; there are always the one here and the service's.
     let exchange = Arc::new(());
     let service = hyper::service::service_fn({
         let (reception, websocket) = (Arc::clone(reception), Arc::clone(&websocket));
-        let (progress, exchange) = (Arc::clone(&progress), Arc::clone(&exchange));
+        let (progress, exchange, unread) = (Arc::clone(&progress), Arc::clone(&exchange), unread.clone());
         move |request: Request<Incoming>| {
             progress.request();
             let (reception, websocket, address) = (Arc::clone(&reception), Arc::clone(&websocket), address.clone());
-            let (progress, exchange) = (Arc::clone(&progress), Arc::clone(&exchange));
+            let (unread, exchange) = (unread.clone(), Arc::clone(&exchange));
             // A connection has room for this all the time, also while there is no request.
             Box::pin(async move {
                 let request =
-                    request.map(|body| Held { body: Upload::new(body, progress), _exchange: Arc::clone(&exchange) });
+                    request.map(|body| Held { body: Upload::new(body, unread), _exchange: Arc::clone(&exchange) });
                 let mut answer = answer(request, caller, address, &reception, &websocket).await;
                 if answer.extensions().get::<Last>().is_some() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -132,10 +133,10 @@ where
         (Some(Ok(())), Some(accepted)) => Ok(Left::WebSocket(Box::new(accepted), io)),
         (Some(ended), _) => {
             // Somebody may have the body still.
-            let is_unread = progress.is_unread() || Arc::strong_count(&exchange) > 1;
+            let is_unread = unread.is_some() || Arc::strong_count(&exchange) > 1;
             rest::leave(&mut io, reception).await;
             if is_unread {
-                rest::linger(&mut io).await;
+                linger(&mut io).await;
             }
             ended.map(|()| Left::Over)
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -18,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::tcp;
 use crate::Limits;
 use crate::stop::Stop;
+use crate::unread::{Lingering, Unread, Upload};
 
 /// Programs that call the API at once; it is for a handful of operators and tools.
 const CONNECTIONS: usize = 256;
@@ -82,16 +85,17 @@ impl Call {
         let router = self.router.layer(Extension(ConnectInfo(self.remote)));
         let router = TowerToHyperService::new(router);
         let under_way = Arc::new(watch::Sender::new(0_usize));
-        let service = service_fn(|request| {
+        let unread = Unread::default();
+        let service = service_fn(|request: Request<Incoming>| {
             let present = Present::new(&under_way);
-            let answering = router.call(request);
+            let answering = router.call(request.map(|body| Upload::new(body, unread.clone())));
             async move {
                 let answer = answering.await;
                 drop(present);
                 answer
             }
         });
-        let connection = builder.serve_connection(TokioIo::new(io), service);
+        let connection = builder.serve_connection(TokioIo::new(Lingering::new(io, unread.clone())), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

@@ -257,12 +257,12 @@ async fn a_slow_reader_slows_the_origin_down() {
 }
 
 /// Sends a request that is answered before its body is there, and reads the answer.
-async fn answered_early(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    let head = "POST /unread HTTP/1.1\r\nhost: app.edge.test\r\ncontent-length: 1000000000\r\n\r\n";
+async fn answered_early(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str, end: &str) {
+    let head = format!("POST {path} HTTP/1.1\r\nhost: app.edge.test\r\ncontent-length: 1000000000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let whole = async {
-        while !answer.ends_with(b"too much\r\n0\r\n\r\n") {
+        while !answer.ends_with(end.as_bytes()) {
             assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
         }
     };
@@ -283,12 +283,16 @@ async fn a_visitor_who_still_sends_is_not_hung_up_on_at_once() {
     let (node, _origin, _agent) = Node::with_app(BOTH[1]).await;
     // More than the system keeps for somebody who does not read.
     const PIECES: usize = 256;
+    let answer = "too much\r\n0\r\n\r\n";
     let mut plain = TcpStream::connect(node.addresses().http).await.unwrap();
-    answered_early(&mut plain).await;
+    answered_early(&mut plain, "/unread", answer).await;
     goes_on(&mut plain, PIECES).await.expect("the edge hears it out");
     let mut secure = node.tls(b"http/1.1").await;
-    answered_early(&mut secure).await;
+    answered_early(&mut secure, "/unread", answer).await;
     goes_on(&mut secure, PIECES).await.expect("the edge hears it out over TLS");
+    let mut api = TcpStream::connect(node.addresses().api).await.unwrap();
+    answered_early(&mut api, "/hello", "\r\n\r\n").await;
+    goes_on(&mut api, PIECES).await.expect("the API hears it out");
 
     // But not for ever.
     let hung_up = async { while goes_on(&mut plain, 1).await.is_ok() {} };

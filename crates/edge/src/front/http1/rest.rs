@@ -10,8 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
@@ -21,12 +20,6 @@ use crate::defence::Defence;
 
 /// Silent for so long, and at the most for twice as long: most visitors who ask again do so sooner.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
-
-/// A visitor who still sends what nobody wants is heard out for so long, which is time for the answer to arrive on any network.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// Bytes of that at once.
-const UNWANTED: usize = 16 * 1024;
 
 /// Bytes that a visitor who speaks again is first heard out for: the heads of most requests.
 const FIRST: usize = 1024;
@@ -41,8 +34,6 @@ pub(super) struct Progress {
     reads: AtomicBool,
     /// Something is to be sent yet.
     writes: AtomicBool,
-    /// The body of the last request was left before its end.
-    unread: AtomicBool,
 }
 
 impl Progress {
@@ -50,12 +41,6 @@ impl Progress {
     pub(super) fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.heard.store(false, Ordering::Relaxed);
-        self.unread.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the visitor may still send what was left of the last request.
-    pub(super) fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
     }
 
     /// How many have come.
@@ -161,49 +146,6 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Held<B> {
     }
 }
 
-/// The body of a request, which tells when it is left before its end.
-pub(super) struct Upload {
-    body: Incoming,
-    progress: Arc<Progress>,
-    has_ended: bool,
-}
-
-impl Upload {
-    pub(super) fn new(body: Incoming, progress: Arc<Progress>) -> Self {
-        Self { body, progress, has_ended: false }
-    }
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.has_ended = !matches!(frame, Some(Ok(_)));
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if !self.has_ended && !self.body.is_end_stream() {
-            self.progress.unread.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Waits until the visitor speaks again; `None`: it has left, or has been silent for too long.
 pub(super) async fn rest<IO>(mut io: Prefixed<IO>, reception: &Reception) -> Option<Prefixed<IO>>
 where
@@ -225,22 +167,6 @@ where
 pub(super) async fn leave(io: &mut (impl AsyncWrite + Unpin), reception: &Reception) {
     // Fails if the visitor was faster.
     let _ = timeout(reception.limits.stall, io.shutdown()).await;
-}
-
-/// Lets a visitor go on whose request was answered before all of it had come. Were the connection closed meanwhile, the system would reset it, and that
-/// may take the answer away before it was read (RFC 9112 section 9.6).
-pub(super) async fn linger(io: &mut (impl AsyncRead + Unpin)) {
-    let heard_out = poll_fn(|context| {
-        loop {
-            let mut room = [0; UNWANTED];
-            let mut buffer = ReadBuf::new(&mut room);
-            match ready!(Pin::new(&mut *io).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-    });
-    let _ = timeout(LINGER, heard_out).await;
 }
 
 /// The next bytes, with no memory but for them; none: the end.
