@@ -215,10 +215,7 @@ impl Agent {
 
     /// The same with files in this home directory, to be the same agent again.
     pub async fn start_at(edge: &Edge, service: &str, arguments: &[&str], home: TempDir) -> Self {
-        let api = edge.api().to_string();
-        let ca = edge.ca().display().to_string();
-        let words = ["http", service, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
-        Self::spawn(&[&words[..], arguments].concat(), home).await
+        Self::publish("http", edge, service, arguments, home).await
     }
 
     /// Starts `snicket tcp ORIGIN` through this edge, with more arguments.
@@ -229,10 +226,7 @@ impl Agent {
 
     /// The same with files in this home directory, to be the same agent again.
     pub async fn tcp_at(edge: &Edge, origin: &str, arguments: &[&str], home: TempDir) -> Self {
-        let api = edge.api().to_string();
-        let ca = edge.ca().display().to_string();
-        let words = ["tcp", origin, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
-        Self::spawn(&[&words[..], arguments].concat(), home).await
+        Self::publish("tcp", edge, origin, arguments, home).await
     }
 
     /// Starts `snicket udp ORIGIN` through this edge, with more arguments.
@@ -243,9 +237,13 @@ impl Agent {
 
     /// The same with files in this home directory, to be the same agent again.
     pub async fn udp_at(edge: &Edge, origin: &str, arguments: &[&str], home: TempDir) -> Self {
+        Self::publish("udp", edge, origin, arguments, home).await
+    }
+
+    async fn publish(command: &str, edge: &Edge, origin: &str, arguments: &[&str], home: TempDir) -> Self {
         let api = edge.api().to_string();
         let ca = edge.ca().display().to_string();
-        let words = ["udp", origin, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
+        let words = [command, origin, "--edge", &api, "--ca", &ca, "--metrics", "127.0.0.1:0", "--json"];
         Self::spawn(&[&words[..], arguments].concat(), home).await
     }
 
