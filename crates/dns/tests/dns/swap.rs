@@ -1,6 +1,7 @@
 //! A registry whose log no longer reaches back is read anew, all at once. Whoever asks meanwhile notices nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dns::{Config, Server, Unchecked, bind};
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Forgetful {
     engine: Embedded,
     forgets: watch::Receiver<usize>,
+    /// How often it has been told so and has forgotten: not what it was told while nobody followed.
+    forgotten: Arc<AtomicUsize>,
 }
 
 impl Engine for Forgetful {
@@ -45,9 +48,8 @@ impl Engine for Forgetful {
     }
 
     fn follow(&self, after: Revision) -> Box<dyn Feed> {
-        let mut forgets = self.forgets.clone();
-        forgets.mark_unchanged();
-        Box::new(ForgetfulFeed { feed: self.engine.follow(after), forgets })
+        let (forgets, forgotten) = (self.forgets.clone(), Arc::clone(&self.forgotten));
+        Box::new(ForgetfulFeed { feed: self.engine.follow(after), forgets, forgotten })
     }
 
     fn most_at_once(&self) -> Option<usize> {
@@ -62,6 +64,7 @@ impl Engine for Forgetful {
 struct ForgetfulFeed {
     feed: Box<dyn Feed>,
     forgets: watch::Receiver<usize>,
+    forgotten: Arc<AtomicUsize>,
 }
 
 impl Feed for ForgetfulFeed {
@@ -69,7 +72,10 @@ impl Feed for ForgetfulFeed {
         Box::pin(async {
             tokio::select! {
                 batches = self.feed.next() => batches,
-                Ok(()) = self.forgets.changed() => Err(FeedError::Compacted),
+                Ok(told) = self.forgets.wait_for(|told| *told > self.forgotten.load(Ordering::SeqCst)) => {
+                    self.forgotten.store(*told, Ordering::SeqCst);
+                    Err(FeedError::Compacted)
+                }
             }
         })
     }
@@ -118,7 +124,8 @@ async fn ask(server: std::net::SocketAddr, records: usize, end: watch::Receiver<
 async fn a_swap_of_everything_loses_no_question() {
     let records = std::env::var(RECORDS).map_or(USUAL_RECORDS, |text| text.parse().expect("a number"));
     let forget = watch::Sender::new(0);
-    let engine = Forgetful { engine: Embedded::in_memory().unwrap(), forgets: forget.subscribe() };
+    let engine =
+        Forgetful { engine: Embedded::in_memory().unwrap(), forgets: forget.subscribe(), forgotten: Arc::default() };
     let registry = Registry::open(engine, at(0)).await.unwrap();
     let zone = registry.ensure_zone(at(0), &host("example.test")).await.unwrap().id;
     let numbers: Vec<usize> = (0..records).collect();
