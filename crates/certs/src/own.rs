@@ -22,7 +22,8 @@ pub(crate) struct Own {
     certified: Arc<CertifiedKey>,
 }
 
-type Stamp = Option<(SystemTime, u64)>;
+/// By which another file, or another content, is told: time, length, and the file's number where the system has one.
+type Stamp = Option<(SystemTime, u64, Option<u64>)>;
 
 impl Own {
     pub(crate) fn load(chain: &Path, key: &Path, now: SystemTime) -> Result<Self, CertsError> {
@@ -78,5 +79,9 @@ fn check_leaf(leaf: &CertificateDer<'_>, now: SystemTime) -> Result<(), String> 
 
 fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    #[cfg(unix)]
+    let number = Some(std::os::unix::fs::MetadataExt::ino(&metadata));
+    #[cfg(not(unix))]
+    let number = None;
+    Some((metadata.modified().ok()?, metadata.len(), number))
 }

@@ -49,6 +49,8 @@ struct Loaded {
 struct Version {
     changed: Option<SystemTime>,
     bytes: u64,
+    /// The file's number, where the system has one: two that are put in its place soon after each other may have the same time and length.
+    number: Option<u64>,
 }
 
 /// What is known of an address.
@@ -162,7 +164,11 @@ impl Loaded {
 
 impl Version {
     fn of(metadata: &Metadata) -> Self {
-        Self { changed: metadata.modified().ok(), bytes: metadata.len() }
+        #[cfg(unix)]
+        let number = Some(std::os::unix::fs::MetadataExt::ino(metadata));
+        #[cfg(not(unix))]
+        let number = None;
+        Self { changed: metadata.modified().ok(), bytes: metadata.len(), number }
     }
 }
 

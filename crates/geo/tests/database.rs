@@ -106,6 +106,24 @@ fn a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing() {
     assert!(!geography.reload().unwrap());
 }
 
+/// Renamed into its place within one tick of the system's clock for files.
+#[cfg(unix)]
+#[test]
+fn a_file_that_takes_the_place_of_one_as_old_and_as_long_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, next) = (directory.path().join("world.mmdb"), directory.path().join("next"));
+    let write = |path: &Path, country| {
+        fs::write(path, geo_database("Test-Country", &[entry("192.0.2.0", 24, country, None)])).unwrap();
+        touch(path, 1);
+    };
+    write(&path, "DE");
+    let geography = Geography::new(None, None, Some(Database::open(&path).unwrap()));
+    write(&next, "FR");
+    fs::rename(&next, &path).unwrap();
+    assert!(geography.reload().unwrap());
+    assert_eq!(geography.of("192.0.2.1".parse().unwrap()).country.unwrap().as_str(), "FR");
+}
+
 /// Whatever bytes a file has: it is refused, or every address has an answer.
 #[test]
 fn damage_anywhere_is_refused_or_harmless() {
