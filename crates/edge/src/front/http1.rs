@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
@@ -122,10 +123,11 @@ where
         Poll::Pending
     })
     .await;
-    let parts = connection.into_parts();
-    let mut io = parts.io.into_inner().into_inner();
-    if !parts.read_buf.is_empty() {
-        io = io.after(BytesMut::from(&parts.read_buf[..]));
+    // The service ends here, and what it has of the exchange.
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let mut io = io.into_inner().into_inner();
+    if !read_buf.is_empty() {
+        io = io.after(BytesMut::from(&read_buf[..]));
     }
     let accepted = websocket.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (ended, accepted) {

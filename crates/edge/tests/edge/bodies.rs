@@ -295,6 +295,27 @@ async fn a_visitor_who_still_sends_is_not_hung_up_on_at_once() {
     goes_on(&mut api, PIECES).await.expect("the API hears it out");
 
     // But not for ever.
-    let hung_up = async { while goes_on(&mut plain, 1).await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, hung_up).await.expect("the edge has hung up");
+    hung_up(&mut plain, PATIENCE).await;
+}
+
+async fn hung_up(stream: &mut (impl AsyncWrite + Unpin), limit: Duration) {
+    let hung_up = async { while goes_on(stream, 1).await.is_ok() {} };
+    tokio::time::timeout(limit, hung_up).await.expect("the edge has hung up");
+}
+
+#[tokio::test]
+async fn nobody_is_heard_out_whose_requests_were_none_or_had_come_whole() {
+    let (node, _origin, _agent) = Node::with_app(BOTH[1]).await;
+    for said in [
+        "GET /hello HTTP/1.1\r\nhost: app.edge.test\r\nno header\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbody",
+    ] {
+        let mut visitor = TcpStream::connect(node.addresses().http).await.unwrap();
+        visitor.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(PATIENCE, visitor.read_to_end(&mut answer)).await.expect("it is answered").unwrap();
+        // Sooner than whoever is heard out, for five seconds.
+        hung_up(&mut visitor, Duration::from_secs(4)).await;
+    }
 }
