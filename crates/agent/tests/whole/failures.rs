@@ -1,7 +1,6 @@
 //! Origins that are down, silent, untrusted or confused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::Protocol;
 use bytes::Bytes;
@@ -9,7 +8,6 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use wire::{Body, ExchangeError, OriginFault};
 
@@ -46,25 +44,8 @@ async fn an_origin_that_is_not_there() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_origin_that_does_not_answer_the_attempt_to_connect() {
-    // A full queue of connections that nobody accepts: Linux lets further attempts wait.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut queued = Vec::new();
-    // One may be slow; two in a row are not.
-    let mut in_vain = 0;
-    while in_vain < 2 {
-        match tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
-            Ok(stream) => {
-                queued.push(stream.unwrap());
-                in_vain = 0;
-            }
-            Err(_) => in_vain += 1,
-        }
-        assert!(queued.len() < 100, "the queue never fills");
-    }
-    let (kind, text) = fault(&format!("http://{address}"), r#""connectTimeout":1"#, get()).await;
+    let full = harness::FullListener::start().await;
+    let (kind, text) = fault(&format!("http://{}", full.address()), r#""connectTimeout":1"#, get()).await;
     assert_eq!(kind, OriginFault::ConnectTimeout, "{text}");
     assert!(text.contains("within 1s"), "{text}");
 }

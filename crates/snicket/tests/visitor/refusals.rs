@@ -1,11 +1,9 @@
 //! What a visitor is told when there is no answer of the origin: status, page and code, whatever way the request took.
 
-use std::time::Duration;
-
-use harness::{Edge, Identity, Origin, RawOrigin};
+use harness::{Edge, FullListener, Identity, Origin, RawOrigin};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::rig::{Rig, Ruled, TRANSPORTS, Way, rule};
 use crate::visit::{Answer, Over, full, get};
@@ -30,27 +28,6 @@ pub(crate) async fn assert_refused(edge: &Edge, answer: &Answer, status: u16, co
 /// Asks for pages that programs read.
 pub(crate) const JSON: (&str, &[u8]) = ("accept", b"application/json");
 
-/// A listener whose queue of connections is full, so that nobody more gets an answer; and what fills it.
-async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let mut waiting = Vec::new();
-    let address = listener.local_addr().unwrap();
-    // One may be slow; two in a row are not.
-    let mut in_vain = 0;
-    while in_vain < 2 {
-        match tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
-            Ok(stream) => {
-                waiting.push(stream.unwrap());
-                in_vain = 0;
-            }
-            Err(_) => in_vain += 1,
-        }
-    }
-    (listener, waiting)
-}
-
 /// A port where nobody listens, and nobody else will while this is kept.
 fn closed_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
@@ -62,7 +39,7 @@ fn closed_port() -> TcpSocket {
 async fn each_failure_of_an_origin_has_its_own_status() {
     let ruled = Ruled::start().await;
     let edge = &ruled.edge;
-    let (busy, _waiting) = full_listener().await;
+    let busy = FullListener::start().await;
     let closed = closed_port();
     let hangs_up = RawOrigin::start(async |mut stream: TcpStream| {
         let _ = stream.read(&mut [0; 4096]).await;
@@ -80,7 +57,7 @@ async fn each_failure_of_an_origin_has_its_own_status() {
     let (plain, secure) = (Origin::start().await, Origin::start_secure(&Identity::new(&["localhost"])).await);
     let cases = [
         ("refused", format!("http://{}", closed.local_addr().unwrap()), 521, 521),
-        ("full", format!("http://{}", busy.local_addr().unwrap()), 522, 522),
+        ("full", format!("http://{}", busy.address()), 522, 522),
         ("nowhere", "http://no-such-name.invalid:80".to_owned(), 523, 523),
         ("plain", format!("https://{}", plain.address()), 525, 525),
         ("untrusted", secure.service(), 526, 526),
