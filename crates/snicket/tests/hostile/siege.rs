@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use harness::{Agent, DatagramOrigin, Edge, LIMIT, Origin, Process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
@@ -48,6 +48,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(1500);
 /// What the short form allows the allocator to keep, since it does not wait for it: less than any leak of a flood.
 const SHORT_SLACK_KIB: u64 = 256 * 1024;
+/// Where the victim is.
+const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Between two requests of the victim.
 const PACE: Duration = Duration::from_millis(20);
 /// How long what an attack took may take to come back: as long as the longest time-out of an idle connection, and what a
@@ -169,7 +171,7 @@ async fn victim(way: &Way, time: Duration) -> Served {
 
 /// Says something until there is an answer, as visitors of UDP do.
 async fn say(port: SocketAddr) -> Result<(), String> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| error.to_string())?;
+    let socket = UdpSocket::bind((VICTIM, 0)).await.map_err(|error| error.to_string())?;
     socket.connect(port).await.map_err(|error| error.to_string())?;
     loop {
         let _ = socket.send(b"hello").await;
@@ -181,8 +183,14 @@ async fn say(port: SocketAddr) -> Result<(), String> {
     }
 }
 
+async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(address).await
+}
+
 async fn ask(address: SocketAddr, host: &str) -> Result<(), String> {
-    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let mut stream = connect_from(VICTIM, address).await.map_err(|error| error.to_string())?;
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut answer = String::new();

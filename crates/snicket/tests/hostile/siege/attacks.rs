@@ -4,6 +4,7 @@ mod insider;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +20,7 @@ use insider::{
     tunnel_quic_rpc,
 };
 
+use super::connect_from;
 use crate::frames::frame;
 
 /// What an attacker says when it begins.
@@ -179,8 +181,17 @@ async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
 }
 
+/// Connects from an address that nothing has come from so far. From one alone, connections that are opened and closed leave
+/// hardly a port that is not waiting out its time, and the system looks for one for milliseconds, which the victim would feel.
+async fn arrive(address: SocketAddr) -> std::io::Result<TcpStream> {
+    static ARRIVALS: AtomicU32 = AtomicU32::new(0);
+    let [_, high, middle, low] = ARRIVALS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // The victim is below these.
+    connect_from(Ipv4Addr::new(127, 128 | high, middle, low), address).await
+}
+
 async fn send(address: SocketAddr, bytes: &[u8]) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut stream = arrive(address).await?;
     stream.write_all(bytes).await?;
     rest(stream).await
 }
@@ -223,7 +234,7 @@ async fn honest(target: Target, protocol: Protocol) -> std::io::Result<()> {
     let ask = |host: &str| format!("GET /bytes?n={LENGTH} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     match protocol {
         Protocol::Http1 => {
-            let mut stream = TcpStream::connect(target.http).await?;
+            let mut stream = arrive(target.http).await?;
             stream.write_all(ask(&target.host).as_bytes()).await?;
             stream.read_exact(&mut vec![0; LENGTH]).await?;
             sleep(VISIT).await;
@@ -236,7 +247,7 @@ async fn honest(target: Target, protocol: Protocol) -> std::io::Result<()> {
         }
         Protocol::Http2 => {
             // Windows for all of it, as far as the connection goes.
-            let mut stream = TcpStream::connect(target.http).await?;
+            let mut stream = arrive(target.http).await?;
             let path = format!("/bytes?n={LENGTH}");
             let mut sent = [PREFACE, &frame(8, 0, 0, &1_000_000_u32.to_be_bytes())].concat();
             sent.extend(frame(1, 5, 1, &header(0x82, &target, &path)));
@@ -272,25 +283,25 @@ async fn honest(target: Target, protocol: Protocol) -> std::io::Result<()> {
 }
 
 async fn connections(target: Target, _: usize) -> std::io::Result<()> {
-    drop(TcpStream::connect(target.http).await?);
+    drop(arrive(target.http).await?);
     Ok(())
 }
 
 async fn slow_headers(target: Target, _: usize) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(target.http).await?;
+    let mut stream = arrive(target.http).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: ").await?;
     drip(stream, b"a").await
 }
 
 async fn slow_bodies(target: Target, _: usize) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(target.http).await?;
+    let mut stream = arrive(target.http).await?;
     let head = format!("POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n", target.host);
     stream.write_all(head.as_bytes()).await?;
     drip(stream, b"a").await
 }
 
 async fn slow_readers(target: Target, _: usize) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(target.http).await?;
+    let mut stream = arrive(target.http).await?;
     let head = format!("GET /bytes?n=1000000000 HTTP/1.1\r\nHost: {}\r\n\r\n", target.host);
     stream.write_all(head.as_bytes()).await?;
     std::future::pending().await
@@ -332,7 +343,7 @@ async fn handshake(
     tls.resumption = rustls::client::Resumption::disabled();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
-    connector.connect(name, TcpStream::connect(address).await?).await
+    connector.connect(name, arrive(address).await?).await
 }
 
 async fn tls_handshakes(target: Target, _: usize) -> std::io::Result<()> {
@@ -340,7 +351,7 @@ async fn tls_handshakes(target: Target, _: usize) -> std::io::Result<()> {
 }
 
 async fn tls_silence(target: Target, _: usize) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(target.https).await?;
+    let mut stream = arrive(target.https).await?;
     stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).await?;
     rest(stream).await
 }
@@ -358,7 +369,7 @@ fn header(method: u8, target: &Target, path: &str) -> Vec<u8> {
 
 /// Frames on a connection of their own, with a reader beside, until the edge ends it.
 async fn http2(target: &Target, frames: &[u8]) -> std::io::Result<()> {
-    let (reader, mut writer) = TcpStream::connect(target.http).await?.into_split();
+    let (reader, mut writer) = arrive(target.http).await?.into_split();
     let reading = tokio::spawn(rest(reader));
     writer.write_all(PREFACE).await?;
     let written = writer.write_all(frames).await;
@@ -571,7 +582,7 @@ async fn tunnel_scanners(target: Target, number: usize) -> std::io::Result<()> {
         b"SSH-2.0-scanner\r\n",
         b"\0\0\0\0\0\0\0\0",
     ];
-    let mut stream = TcpStream::connect(target.tunnel).await?;
+    let mut stream = arrive(target.tunnel).await?;
     stream.write_all(greetings[number % greetings.len()]).await?;
     stream.shutdown().await?;
     rest(stream).await

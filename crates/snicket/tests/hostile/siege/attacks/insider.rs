@@ -20,7 +20,7 @@ use wire::identity::TunnelSecret;
 use wire::registration::{BASE_FEATURES, Registration};
 use wire::rpc::ControlClient;
 
-use super::{Target, handshake, quic_config};
+use super::{Target, arrive, handshake, quic_config};
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PUSH_PROMISE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame,
@@ -85,7 +85,7 @@ fn own(target: &Target) -> Arc<Tunnel> {
 async fn visit(target: &Target, number: usize) -> Result<()> {
     let host = &own(target).host;
     let visiting = async {
-        let (mut reader, mut writer) = TcpStream::connect(target.http).await?.into_split();
+        let (mut reader, mut writer) = arrive(target.http).await?.into_split();
         let reading = async { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await };
         let writing = async {
             if number.is_multiple_of(2) {
