@@ -178,12 +178,17 @@ impl Dial {
 /// How often something is looked at that nobody announces.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Waits until something is so, which nobody announces.
-pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+/// Waits until something is so, which nobody announces; whether it is.
+pub(crate) async fn comes_about(is_so: impl AsyncFn() -> bool) -> bool {
     let waiting = async {
         while !is_so().await {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came about: {what}"));
+    tokio::time::timeout(PATIENCE, waiting).await.is_ok()
+}
+
+/// Waits until something is so, which nobody announces.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    assert!(comes_about(is_so).await, "it never came about: {what}");
 }
