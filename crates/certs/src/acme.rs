@@ -91,7 +91,7 @@ pub enum OrderError {
     #[error("the authority does not know the account: {0}")]
     NoAccount(String),
     /// It was asked too often.
-    #[error("the authority takes no more orders for now: {0}")]
+    #[error("the authority was asked too often: {0}")]
     RateLimited(String),
     /// It looked, and did not find the answer.
     #[error("the authority could not verify the name {way}: {problem}", way = way_said(*.way))]

@@ -160,7 +160,7 @@ async fn without_a_majority_reading_goes_on_and_changes_are_refused_until_it_is_
     let revision = write_at_last(&engine, "back").await;
     let batches = follow(&mut feed, revision).await;
     assert!(batches.iter().any(|batch| batch.writes == [put("back", "x")]), "{batches:?}");
-    // Of which nobody knew for certain that it was made may have been.
+    // An attempt with no certain end may have made it, and then it is not made twice.
     let is_there = || registry.snapshot().tunnel_named("after").is_some();
     let after = async || is_there() || registry.create_tunnel(now, named("after")).await.is_ok();
     harness::until(2 * LIMIT, "changes are taken again", after).await;

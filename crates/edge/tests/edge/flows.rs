@@ -105,7 +105,7 @@ async fn who_never_answers_takes_no_place_from_another_port() {
             forged.say(b"y").await;
         }
         flood.push(forged);
-        // Beside that of the first. One at a time, since few may be on their way to the origin at once.
+        // Beside that of the first. Each is awaited, so that one that does not come about shows by itself.
         counted(&node, &format!("snicket_edge_flows {}", flood.len() + 1)).await;
     }
     let victim = Player::at(quiet).await;
