@@ -1,11 +1,13 @@
 //! How QUIC meets the system: its tasks and its sockets.
 
+mod crowd;
 mod socket;
 
 use std::io;
 use std::net::UdpSocket;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,11 +26,15 @@ use socket::{Peers, Socket};
 pub fn endpoint(mut config: EndpointConfig, server: Option<ServerConfig>, socket: UdpSocket) -> io::Result<Endpoint> {
     config.max_udp_payload_size(LARGEST_PACKET).expect("the size is one that the protocol allows");
     let peers = if server.is_some() { Peers::Many } else { Peers::One };
-    Endpoint::new(config, server, socket, Arc::new(Runtime(peers)))
+    Endpoint::new(config, server, socket, Arc::new(Runtime { peers, is_crowded: Arc::default() }))
 }
 
 #[derive(Debug)]
-struct Runtime(Peers);
+struct Runtime {
+    peers: Peers,
+    /// More comes to the socket than there is time for.
+    is_crowded: Arc<AtomicBool>,
+}
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
@@ -36,11 +42,11 @@ impl quinn::Runtime for Runtime {
     }
 
     fn spawn(&self, driver: Driver) {
-        tokio::spawn(Patient { driver, waited: false });
+        tokio::spawn(Patient { driver, waited: false, is_crowded: Arc::clone(&self.is_crowded) });
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Ok(Arc::new(Socket::new(socket, self.0)?))
+        Ok(Arc::new(Socket::new(socket, self.peers, Arc::clone(&self.is_crowded))?))
     }
 
     fn now(&self) -> Instant {
@@ -51,17 +57,19 @@ impl quinn::Runtime for Runtime {
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The driver of a connection or of an endpoint. When it is woken, those go first who are ready to run already: what they have
-/// to send leaves in one packet, together with the acknowledgement of what they have got. While nobody else is ready, nobody waits.
+/// to send leaves in one packet, together with the acknowledgement of what they have got. While nobody else is ready, nobody waits, and
+/// while packets wait for their turns, neither: each turn brings some of them to their connections.
 struct Patient {
     driver: Driver,
     waited: bool,
+    is_crowded: Arc<AtomicBool>,
 }
 
 impl Future for Patient {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.waited = !self.waited;
+        self.waited = !self.waited && !self.is_crowded.load(Ordering::Relaxed);
         if self.waited {
             // Puts it behind everybody who is in this thread's queue.
             context.waker().wake_by_ref();

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
@@ -13,6 +13,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::crowd::Crowd;
 use crate::quic::settings::LARGEST_PACKET;
 
 /// Bytes that the system keeps of what has come, as far as its limits allow: what a busy peer sends in some milliseconds, in
@@ -21,6 +22,9 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Bytes of packets that the system hands over, or takes, at once: those of the longest datagram (65,507) or fewer.
 const AT_ONCE: usize = 65_000;
+
+/// Calls by which packets are fetched before the next of them has its turn: more than a turn takes off.
+const FETCHES: usize = 16;
 
 /// Whose packets come to a socket.
 #[derive(Debug, Clone, Copy)]
@@ -48,15 +52,64 @@ pub(super) struct Socket {
     peers: Peers,
     /// The system had no room for the last packet that was to be sent.
     full: AtomicBool,
+    /// More has come than there is time for, and waits in the crowd.
+    is_crowded: Arc<AtomicBool>,
+    crowd: Mutex<Crowd>,
 }
 
 impl Socket {
-    pub(super) fn new(socket: std::net::UdpSocket, peers: Peers) -> io::Result<Self> {
+    pub(super) fn new(socket: std::net::UdpSocket, peers: Peers, is_crowded: Arc<AtomicBool>) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         // The system may have a lower limit, which is as good as it gets.
         let _ = state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER);
         // It does not block since its state was made.
-        Ok(Self { io: UdpSocket::from_std(socket)?, state, peers, full: AtomicBool::new(false) })
+        let io = UdpSocket::from_std(socket)?;
+        Ok(Self { io, state, peers, full: AtomicBool::new(false), is_crowded, crowd: Mutex::default() })
+    }
+
+    fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        about: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(context))?;
+            let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, about));
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    /// Fetches what has come, so that it does not wait in the system in the order of its coming, and gives what has the next turn.
+    fn poll_crowd(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        about: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetched = Poll::Ready(0);
+        for _ in 0..FETCHES {
+            fetched = self.poll_read(context, buffers, about)?;
+            let Poll::Ready(received) = fetched else { break };
+            for (about, packets) in about.iter().zip(buffers.iter()).take(received) {
+                crowd.push(*about, &packets[..about.len]);
+            }
+        }
+        match (crowd.pop(&mut buffers[0]), fetched) {
+            (Some(next), _) => {
+                about[0] = next;
+                Poll::Ready(Ok(1))
+            }
+            // Now there are few again, and the task is woken for the next.
+            (None, fetched) => {
+                self.is_crowded.store(false, Ordering::Relaxed);
+                fetched.map(|_| Ok(0))
+            }
+        }
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -93,14 +146,14 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         let batches = self.peers.batches().min(buffers.len());
         let (buffers, about) = (&mut buffers[..batches], &mut about[..batches]);
-        loop {
-            ready!(self.io.poll_recv_ready(context))?;
-            let received = self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), buffers, about));
-            match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return Poll::Ready(received),
-            }
+        if !self.is_crowded.load(Ordering::Relaxed) {
+            let received = ready!(self.poll_read(context, buffers, about))?;
+            // There may be more than there is time for.
+            let is_crowded = matches!(self.peers, Peers::Many) && received == batches;
+            self.is_crowded.store(is_crowded, Ordering::Relaxed);
+            return Poll::Ready(Ok(received));
         }
+        self.poll_crowd(context, buffers, about)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
