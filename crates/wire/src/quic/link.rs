@@ -205,6 +205,10 @@ fn upload(
     })
 }
 
+/// Units that a head costs of the 128 that the runtime gives a task for a turn: an agent may say any number of interim ones, of up to
+/// 100 µs each.
+const HEAD_COST: usize = 16;
+
 /// What the agent answered.
 struct Head {
     status: StatusCode,
@@ -220,6 +224,9 @@ async fn answer_head(
     interim: &Interim,
 ) -> Result<Head, ExchangeError> {
     loop {
+        for _ in 0..HEAD_COST {
+            tokio::task::consume_budget().await;
+        }
         let head = ResponseHead::decode(kind, &mut reader.buffer);
         match head.map_err(|error| ExchangeError::Protocol(error.to_string()))? {
             Some(ResponseHead::Interim { status: StatusCode::CONTINUE, .. }) => {
