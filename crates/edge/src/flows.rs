@@ -27,6 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{Backlog, Budget, Inlet};
 
 use crate::defence::Defence;
+use crate::fair::{Account, Fair, Fairness};
 use crate::listen::{Place, Places};
 use crate::metrics::{FlowEnd, Loss, Present};
 use crate::stop::Stop;
@@ -75,13 +76,14 @@ pub(crate) struct Flows {
     /// Of flows that are proven, and apart from those of connections.
     places: Arc<Places>,
     stop: Stop,
+    fairness: Fairness,
     /// How many there are.
     ports: AtomicUsize,
 }
 
 impl Flows {
-    pub(crate) fn new(streams: Arc<Streams>, places: Arc<Places>, stop: Stop) -> Arc<Self> {
-        Arc::new(Self { streams, places, stop, ports: AtomicUsize::new(0) })
+    pub(crate) fn new(streams: Arc<Streams>, places: Arc<Places>, stop: Stop, fairness: Fairness) -> Arc<Self> {
+        Arc::new(Self { streams, places, stop, fairness, ports: AtomicUsize::new(0) })
     }
 
     /// What one port has of what all have.
@@ -102,6 +104,8 @@ pub(crate) struct FlowPort {
     /// Of the queues of all its flows.
     budget: Arc<Budget>,
     openings: Arc<Semaphore>,
+    /// Its visitors cannot be told from forged senders, so all that it does counts together.
+    account: Account,
 }
 
 impl Drop for FlowPort {
@@ -134,12 +138,24 @@ impl FlowPort {
     pub(crate) fn bind(id: PortId, address: SocketAddr, flows: Arc<Flows>) -> io::Result<Self> {
         let socket = Arc::new(PortSocket::bind(address)?);
         flows.ports.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, socket, flows, budget: Budget::new(QUEUES), openings: Arc::new(Semaphore::new(OPENINGS)) })
+        Ok(Self {
+            id,
+            socket,
+            flows,
+            budget: Budget::new(QUEUES),
+            openings: Arc::new(Semaphore::new(OPENINGS)),
+            account: Account::known(),
+        })
     }
 
     /// Serves visitors until the port closes. When the node stops, there are no new ones, and the others go on until they
     /// are silent.
     pub(crate) async fn serve(self, closing: CancellationToken) {
+        let (fairness, account) = (self.flows.fairness.clone(), self.account.clone());
+        Fair::new(Box::pin(self.receive(closing)), fairness, account).await;
+    }
+
+    async fn receive(self, closing: CancellationToken) {
         let Flows { streams, stop, .. } = &*self.flows;
         let Streams { registry, metrics, .. } = &**streams;
         let mut changes = registry.watch(registry.snapshot().revision());
@@ -323,12 +339,13 @@ impl FlowPort {
                 gone: gone.clone(),
             };
             let told = told.clone();
-            stop.spawn(async move {
+            let carrying = Box::pin(async move {
                 let Some(end) = carried.run(queue, turn).await else { return };
                 carried.flows.streams.metrics.flow(end);
                 // Closed: the port is, too.
                 let _ = told.send((way.visitor, id)).await;
             });
+            stop.spawn(Fair::new(carrying, self.flows.fairness.clone(), self.account.clone()));
             let gone = gone.drop_guard();
             Handle { inlet, contact, target, place: None, refused: false, _present: present, _gone: gone }
         }))

@@ -14,6 +14,7 @@ use wire::Kind;
 
 use crate::Limits;
 use crate::defence::Defence;
+use crate::fair::Fairness;
 use crate::site::{Counted, Site};
 use crate::stop::Stop;
 use crate::visit::{Caller, Visit};
@@ -23,6 +24,7 @@ pub(crate) struct Reception {
     pub(crate) site: Arc<Site>,
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
+    pub(crate) fairness: Fairness,
     /// Tells visitors who came over TLS and TCP where HTTP/3 is.
     pub(crate) alt_svc: Option<HeaderValue>,
 }
@@ -31,7 +33,11 @@ impl Reception {
     /// Boxed, because each function on the way would hold the room for it.
     async fn answer(&self, visit: Box<Visit>) -> http::Response<Counted> {
         let over_tls = visit.caller.is_secure() && visit.request.version() != http::Version::HTTP_3;
+        let remote = visit.caller.remote.ip();
         let mut answer = self.site.answer(visit).await;
+        if answer.status().as_u16() < StatusCode::BAD_REQUEST.as_u16() {
+            self.fairness.prove(remote);
+        }
         if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }

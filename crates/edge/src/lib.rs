@@ -12,6 +12,7 @@ mod config;
 mod connections;
 mod defence;
 mod dispatch;
+mod fair;
 mod flows;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]

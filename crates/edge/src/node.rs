@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use wire::quic::Packets;
 
 use crate::connections::Connections;
+use crate::fair::Fairness;
 use crate::flows::Flows;
 use crate::front::{self, Reception};
 use crate::gate::Gate;
@@ -114,10 +115,12 @@ impl Edge {
             geography: Arc::clone(&config.geography),
             events: events.clone(),
         };
+        let fairness = Fairness::default();
         let reception = Arc::new(Reception {
             site: Arc::new(site),
             limits: config.limits,
             stop: visits.clone(),
+            fairness: fairness.clone(),
             alt_svc: HeaderValue::try_from(format!("h3=\":{}\"; ma={HTTP3_KNOWN}", addresses.https.port())).ok(),
         });
 
@@ -158,12 +161,14 @@ impl Edge {
         agents.spawn(prober::keep_fresh(members_of, Arc::clone(&board), agents.draining()));
         agents.spawn(prober.run(agents.draining()));
         if let Some(range) = config.ports.clone() {
-            let flows = Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone());
+            let flows =
+                Flows::new(Arc::clone(&streams), listen::Places::of_flows(&limits), visits.clone(), fairness.clone());
             let setting = ports::Setting {
                 streams: Arc::clone(&streams),
                 places: Arc::clone(&places),
                 flows,
                 stop: visits.clone(),
+                fairness: fairness.clone(),
                 address: addresses.https.ip(),
                 range,
             };
@@ -176,6 +181,7 @@ impl Edge {
             handshakes: listen::Handshakes::new(),
             limits,
             stop: agents.clone(),
+            fairness: fairness.clone(),
         };
         for (tcp, quic, jumbo) in tunnel_listeners {
             agents.spawn(listener.clone().over_tls(tcp, Arc::clone(&tunnel_tls)));
@@ -194,7 +200,7 @@ impl Edge {
             Arc::clone(&places),
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
-        visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone()));
+        visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone(), fairness));
         Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board, questions })
     }
 }

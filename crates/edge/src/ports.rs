@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::defence::Defence;
+use crate::fair::{Account, Fair, Fairness};
 use crate::flows::{FlowPort, Flows};
 use crate::listen::{Entrance, Places};
 use crate::stop::Stop;
@@ -45,6 +46,7 @@ pub(crate) struct Setting {
     pub(crate) places: Arc<Places>,
     pub(crate) flows: Arc<Flows>,
     pub(crate) stop: Stop,
+    pub(crate) fairness: Fairness,
     /// Where ports listen.
     pub(crate) address: IpAddr,
     /// Which ports there may be.
@@ -222,16 +224,17 @@ impl PublicPort {
 
     /// Serves a visitor if there is room, and it may come here.
     fn admit(&self, visitor: Visitor, remote: SocketAddr) -> Result<(), Defence> {
-        let Setting { streams, places, stop, .. } = &*self.setting;
+        let Setting { streams, places, stop, fairness, .. } = &*self.setting;
         let snapshot = streams.registry.snapshot();
         let port = snapshot.port(self.id).ok_or(Defence::NotAllowed)?;
         let place = places.take(remote.ip())?;
         let admitted = streams.admit(&snapshot, (&port.value).into(), remote)?;
         let present = streams.metrics.visitor();
-        stop.spawn(async move {
+        let carrying = Box::pin(async move {
             admitted.carry(visitor, remote).await;
             drop((place, present));
         });
+        stop.spawn(Fair::new(carrying, fairness.clone(), Account::known()));
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use super::tcp;
 use super::turns::Turns;
 use crate::Limits;
 use crate::defence::Defence;
+use crate::fair::{Account, Fair, Fairness};
 use crate::metrics::Metrics;
 use crate::stop::Stop;
 use crate::tunnels::{Door, Tunnels};
@@ -38,6 +39,7 @@ pub(crate) struct Agents {
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
+    pub(crate) fairness: Fairness,
 }
 
 impl Agents {
@@ -46,7 +48,7 @@ impl Agents {
         let entrance = tcp::Entrance::new(listener, SILENCE);
         while let Some((stream, remote)) = entrance.accept(&self.stop).await {
             let Some(place) = self.place(remote) else { continue };
-            self.stop.spawn(self.clone().dialled_over_tls(stream, remote, Arc::clone(&tls), place));
+            self.spawn(self.clone().dialled_over_tls(stream, remote, Arc::clone(&tls), place));
         }
     }
 
@@ -92,7 +94,7 @@ impl Agents {
                 Packets::Usual => newcomer,
                 Packets::Jumbo => newcomer.with(Arc::clone(&jumbo)),
             };
-            self.stop.spawn(self.clone().dialled_over_quic(newcomer, remote, place));
+            self.spawn(self.clone().dialled_over_quic(newcomer, remote, place));
         }
     }
 
@@ -113,6 +115,11 @@ impl Agents {
         let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
         Box::pin(self.serve(serving, &door, remote)).await;
+    }
+
+    /// Each connection takes its turns for itself: many agents may have one address, and one may have several tunnels.
+    fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        self.stop.spawn(Fair::new(Box::pin(serving), self.fairness.clone(), Account::known()));
     }
 
     /// A place for a connection that has not registered, if there is one. A flood is counted, and not told line by line.

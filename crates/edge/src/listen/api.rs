@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::tcp;
 use crate::Limits;
+use crate::fair::{Account, Fair, Fairness};
 use crate::stop::Stop;
 use crate::unread::{Lingering, Unread, Upload};
 
@@ -32,7 +33,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PLAIN_REFUSED: &str = "This API answers without TLS only on this machine itself. Use https:// here.\n";
 
 /// Serves the API, with TLS to everybody and without it to this machine itself, until the node stops.
-pub(crate) async fn api(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, limits: Limits, stop: Stop) {
+pub(crate) async fn api(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+    fairness: Fairness,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let entrance = tcp::Entrance::new(listener, SILENCE);
@@ -42,7 +50,7 @@ pub(crate) async fn api(listener: TcpListener, tls: Arc<ServerConfig>, router: R
             continue;
         };
         let call = Call { remote, router: router.clone(), limits, stop: stop.clone(), _place: place };
-        stop.spawn(call.serve(stream, acceptor.clone()));
+        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness.clone(), Account::known()));
     }
 }
 

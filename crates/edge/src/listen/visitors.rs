@@ -17,6 +17,7 @@ use super::places::{Place, Places};
 use super::turns::Turns;
 use super::{hello, tcp};
 use crate::defence::Defence;
+use crate::fair::Fair;
 use crate::front::prefixed::Prefixed;
 use crate::front::{self, Reception};
 use crate::streams::{Admitted, Streams, Visitor};
@@ -32,7 +33,7 @@ pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Rece
     while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
         let serving = front::serve_plain(Turns::new(stream), Caller { remote, tls: None }, Arc::clone(&reception));
-        spawn(&reception, place, serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -83,7 +84,7 @@ pub(crate) async fn visitors_over_tls(
                 }
             }
         };
-        spawn(&reception, place, serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -191,7 +192,7 @@ pub(crate) async fn visitors_over_quic(
                 }
             }
         };
-        spawn(&reception, place, serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -204,9 +205,10 @@ fn place(reception: &Reception, places: &Arc<Places>, remote: SocketAddr) -> Opt
     places.take(remote.ip()).map_err(refuse).ok()
 }
 
-fn spawn(reception: &Reception, place: Place, serving: impl Future<Output = ()> + Send + 'static) {
+fn spawn(reception: &Reception, place: Place, remote: SocketAddr, serving: impl Future<Output = ()> + Send + 'static) {
     let counted = reception.site.metrics.visitor();
-    let serving = Box::pin(serving);
+    let fairness = &reception.fairness;
+    let serving = Fair::new(Box::pin(serving), fairness.clone(), fairness.of(remote.ip()));
     reception.stop.spawn(async move {
         serving.await;
         drop((place, counted));

@@ -1,0 +1,559 @@
+//! Who has the next turn on a thread.
+//!
+//! The runtime lets tasks run in the order in which they became ready. A request takes several turns, and waits in each behind
+//! whoever is ready: fifty connections that always have something to do make it fifty times as slow as one does. Here those who
+//! have taken more than their share, and those of whom nothing good is known yet, wait in a line of their own, from which a few are
+//! called between two looks for news from the network, so that there are never more than a few of them before anybody else. They are
+//! called in turn by [`Account`], so that who comes with a thousand connections waits longer for each, and not everybody else. While
+//! there is nobody else they do not wait: what is ready together is sent on together, and costs less.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use tokio::task::yield_now;
+
+/// The part of a core that an account may take for long, as one of so many: what it has taken is forgiven at this rate. Some hundred
+/// requests a second.
+const SHARE: u32 = 32;
+
+/// Time of a thread that an account may have taken beyond its share before its tasks wait in line: a few requests at once.
+const LIMIT: Duration = Duration::from_micros(500);
+
+/// More than this is not held against anybody, so that who has taken all there was for an hour is like everybody else 50 ms later.
+const MOST: Duration = Duration::from_millis(2);
+
+/// Those in line that are called between two looks for news from the network, for each core: enough that the looks, of some µs, do not
+/// count beside their turns, of some ten each.
+const AT_ONCE: usize = 4;
+
+/// For so long after somebody has had a turn who needs not wait, others do. Longer than the pauses between the turns of one request, and
+/// between the requests of who is busy.
+const CALM: Duration = Duration::from_millis(100);
+
+/// Networks of which something good is known are kept until so many others have come, or twice as many: with 100 bytes each no more
+/// than 2 MB.
+const PROVEN: usize = 8_192;
+
+/// Networks of which nothing is known are looked through for those who have left whenever there are twice as many as after the last
+/// look, and no fewer than these.
+const PRESENT: usize = 1_024;
+
+/// The line of a node, and the accounts of those who come to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fairness(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    line: Mutex<Line>,
+    start: Instant,
+    /// When somebody had a turn who needs not wait, in ms since the start and some; 0: never.
+    shared: AtomicU64,
+    networks: Mutex<Networks>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// So many are called at once, on all threads.
+    at_once: usize,
+    /// Those who may still go without waiting.
+    left: usize,
+    /// Whether there is a task that calls.
+    is_paced: bool,
+    /// The accounts some of whose tasks wait, in the order of their turns.
+    turns: VecDeque<Account>,
+}
+
+/// Whose turns are counted together.
+#[derive(Debug, Clone)]
+pub(crate) struct Account(Arc<Ledger>);
+
+#[derive(Debug)]
+struct Ledger {
+    is_proven: AtomicBool,
+    debt: Mutex<Debt>,
+    /// Its tasks in line. Changes only while the line is held.
+    waiting: Mutex<VecDeque<Arc<Place>>>,
+}
+
+/// A place in line.
+#[derive(Debug, Default)]
+struct Place {
+    is_called: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// What an account has taken beyond its share.
+#[derive(Debug)]
+struct Debt {
+    debt: Duration,
+    since: Instant,
+}
+
+/// The accounts of networks.
+#[derive(Debug, Default)]
+struct Networks {
+    /// Those of whom something good is known: who came or was proven of late, and who did before them.
+    recent: HashMap<IpAddr, Account>,
+    earlier: HashMap<IpAddr, Account>,
+    /// The others, while they are here.
+    present: HashMap<IpAddr, Weak<Ledger>>,
+    /// So many may be present before those who have left are looked for.
+    bound: usize,
+}
+
+/// Nothing panics while one of these is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whose visitors have one account: a /24 of IPv4, or a /48 of IPv6, as they are given to one site. Wider than for the places of
+/// connections, which are refused to nobody for what a neighbour does; here a neighbour makes one wait a little.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !0xff).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> 48)).into(),
+    }
+}
+
+impl Default for Fairness {
+    fn default() -> Self {
+        let at_once = AT_ONCE * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let line = Line { at_once, left: at_once, is_paced: false, turns: VecDeque::new() };
+        Self(Arc::new(Shared {
+            line: Mutex::new(line),
+            start: Instant::now(),
+            shared: AtomicU64::new(0),
+            networks: Mutex::default(),
+        }))
+    }
+}
+
+impl Fairness {
+    /// The account of those who come from where this address is.
+    pub(crate) fn of(&self, address: IpAddr) -> Account {
+        lock(&self.0.networks).of(network(address))
+    }
+
+    /// Something good is known of those who come from where this address is: they have been served.
+    pub(crate) fn prove(&self, address: IpAddr) {
+        lock(&self.0.networks).prove(network(address));
+    }
+
+    /// Somebody has a turn who needs not wait.
+    fn share(&self, now: Instant) {
+        let now = self.milliseconds(now);
+        // Seldom, because all threads look at it.
+        if self.0.shared.load(Ordering::Relaxed) < now {
+            self.0.shared.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is nobody for whom others would have to wait.
+    fn is_calm(&self, now: Instant) -> bool {
+        let shared = self.0.shared.load(Ordering::Relaxed);
+        shared == 0 || self.milliseconds(now) > shared + CALM.as_millis() as u64
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.0.start).as_millis() as u64 + 1
+    }
+
+    /// A place to wait in, or none for who may go at once.
+    fn enter(&self, account: &Account, now: Instant) -> Option<Arc<Place>> {
+        if self.is_calm(now) {
+            return None;
+        }
+        let mut line = lock(&self.0.line);
+        let may_go = line.turns.is_empty() && line.left > 0;
+        let place = if may_go {
+            line.left -= 1;
+            None
+        } else {
+            let place = Arc::<Place>::default();
+            let mut waiting = lock(&account.0.waiting);
+            if waiting.is_empty() {
+                line.turns.push_back(account.clone());
+            }
+            waiting.push_back(Arc::clone(&place));
+            Some(place)
+        };
+        if line.left == 0 && !line.is_paced {
+            line.is_paced = true;
+            drop(line);
+            tokio::spawn(self.clone().pace());
+        }
+        place
+    }
+
+    /// Calls who waits, a few after each look for news, until nobody does.
+    async fn pace(self) {
+        loop {
+            // The runtime wakes who yields after it has looked for news.
+            yield_now().await;
+            let called = lock(&self.0.line).call();
+            if called.is_empty() {
+                return;
+            }
+            called.iter().for_each(|place| place.call());
+        }
+    }
+}
+
+impl Line {
+    /// Those whose turn it is.
+    fn call(&mut self) -> Vec<Arc<Place>> {
+        let mut called = Vec::with_capacity(self.at_once);
+        while called.len() < self.at_once
+            && let Some(account) = self.turns.pop_front()
+        {
+            let mut waiting = lock(&account.0.waiting);
+            // Those who have left while they waited are held by nobody else.
+            while waiting.front().is_some_and(|place| Arc::strong_count(place) == 1) {
+                waiting.pop_front();
+            }
+            called.extend(waiting.pop_front());
+            if !waiting.is_empty() {
+                drop(waiting);
+                self.turns.push_back(account);
+            }
+        }
+        self.left = self.at_once - called.len();
+        self.is_paced = !called.is_empty();
+        called
+    }
+}
+
+impl Place {
+    fn call(&self) {
+        self.is_called.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+impl Account {
+    /// That of somebody who is known, alone.
+    pub(crate) fn known() -> Self {
+        Self::new(true)
+    }
+
+    fn new(is_proven: bool) -> Self {
+        let debt = Mutex::new(Debt { debt: Duration::ZERO, since: Instant::now() });
+        Self(Arc::new(Ledger { is_proven: AtomicBool::new(is_proven), debt, waiting: Mutex::default() }))
+    }
+
+    fn may_go(&self, now: Instant) -> bool {
+        self.0.is_proven.load(Ordering::Relaxed) && !lock(&self.0.debt).is_too_much(now)
+    }
+
+    fn took(&self, began: Instant, now: Instant) {
+        lock(&self.0.debt).took(began, now);
+    }
+}
+
+impl Debt {
+    fn is_too_much(&mut self, now: Instant) -> bool {
+        // Another thread may have come later and looked sooner.
+        self.debt = self.debt.saturating_sub(now.saturating_duration_since(self.since) / SHARE);
+        self.since = self.since.max(now);
+        self.debt > LIMIT
+    }
+
+    fn took(&mut self, began: Instant, now: Instant) {
+        let more = self.debt + now.saturating_duration_since(began);
+        self.debt = self.debt.max(more.min(MOST));
+        self.since = self.since.max(now);
+    }
+}
+
+impl Networks {
+    fn of(&mut self, network: IpAddr) -> Account {
+        if let Some(account) = self.proven(network) {
+            return account;
+        }
+        if let Some(account) = self.present.get(&network).and_then(Weak::upgrade) {
+            return Account(account);
+        }
+        if self.present.len() >= self.bound.max(PRESENT) {
+            self.present.retain(|_, ledger| ledger.strong_count() > 0);
+            self.bound = 2 * self.present.len();
+            self.present.shrink_to(self.bound.max(PRESENT));
+        }
+        let account = Account::new(false);
+        self.present.insert(network, Arc::downgrade(&account.0));
+        account
+    }
+
+    fn proven(&mut self, network: IpAddr) -> Option<Account> {
+        if let Some(account) = self.recent.get(&network) {
+            return Some(account.clone());
+        }
+        let account = self.earlier.remove(&network)?;
+        self.keep(network, account.clone());
+        Some(account)
+    }
+
+    fn prove(&mut self, network: IpAddr) {
+        if self.proven(network).is_some() {
+            return;
+        }
+        let present = self.present.remove(&network).and_then(|ledger| ledger.upgrade());
+        let account = present.map_or_else(|| Account::new(true), Account);
+        account.0.is_proven.store(true, Ordering::Relaxed);
+        self.keep(network, account);
+    }
+
+    fn keep(&mut self, network: IpAddr, account: Account) {
+        if self.recent.len() >= PROVEN {
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(network, account);
+    }
+}
+
+/// A task whose turns are those of an account.
+pub(crate) struct Fair<F> {
+    task: F,
+    fairness: Fairness,
+    account: Account,
+    place: Option<Arc<Place>>,
+}
+
+impl<F: Future + Unpin> Fair<F> {
+    pub(crate) fn new(task: F, fairness: Fairness, account: Account) -> Self {
+        Self { task, fairness, account, place: None }
+    }
+
+    /// Whether it has to wait in line.
+    fn waits(&mut self, now: Instant, context: &Context<'_>) -> bool {
+        if self.place.is_none() {
+            if self.account.may_go(now) {
+                self.fairness.share(now);
+                return false;
+            }
+            self.place = self.fairness.enter(&self.account, now);
+        }
+        let Some(place) = &self.place else { return false };
+        place.waker.register(context.waker());
+        let is_called = place.is_called.load(Ordering::Acquire);
+        if is_called {
+            self.place = None;
+        }
+        !is_called
+    }
+}
+
+impl<F: Future + Unpin> Future for Fair<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let began = Instant::now();
+        if self.waits(began, context) {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut self.task).poll(context);
+        self.account.took(began, Instant::now());
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Of debt, which no pause of the machine makes up for.
+    const AN_HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    fn indebted() -> Account {
+        let account = Account::known();
+        lock(&account.0.debt).debt = AN_HOUR;
+        account
+    }
+
+    #[test]
+    fn a_debt_is_forgiven_with_time() {
+        let start = Instant::now();
+        let at = |time: Duration| start + time;
+        let mut debt = Debt { debt: Duration::ZERO, since: start };
+        assert!(!debt.is_too_much(start));
+        debt.took(start, at(LIMIT));
+        assert!(!debt.is_too_much(at(LIMIT)));
+        debt.took(at(LIMIT), at(3 * LIMIT));
+        let now = at(3 * LIMIT);
+        assert!(debt.is_too_much(now));
+        assert!(debt.is_too_much(now + 2 * LIMIT * (SHARE - 1)));
+        assert!(!debt.is_too_much(now + 2 * LIMIT * SHARE));
+        // No more than so much is held against anybody.
+        debt.took(start, at(Duration::from_secs(1)));
+        assert!(debt.is_too_much(at(Duration::from_secs(1))));
+        assert!(!debt.is_too_much(at(Duration::from_secs(1)) + (MOST - LIMIT) * SHARE));
+    }
+
+    #[test]
+    fn neighbours_have_one_account() {
+        let fairness = Fairness::default();
+        let accounts =
+            ["192.0.2.1", "192.0.2.200", "::ffff:192.0.2.3", "198.51.100.1", "2001:db8:1::1", "2001:db8:1:2::1"];
+        let accounts = accounts.map(|address| fairness.of(at(address)));
+        let is_one = |one: usize, other: usize| Arc::ptr_eq(&accounts[one].0, &accounts[other].0);
+        assert!(is_one(0, 1) && is_one(0, 2) && is_one(4, 5));
+        assert!(!is_one(0, 3) && !is_one(0, 4));
+    }
+
+    #[test]
+    fn who_was_served_is_known_however_many_come_after() {
+        let fairness = Fairness::default();
+        let known = at("192.0.2.1");
+        let present = fairness.of(known);
+        assert!(!present.may_go(Instant::now()));
+        fairness.prove(known);
+        assert!(present.may_go(Instant::now()));
+        drop(present);
+        for number in 0..200_000_u32 {
+            fairness.of(Ipv4Addr::from_bits(number << 8).into());
+        }
+        assert!(fairness.of(known).may_go(Instant::now()));
+        let networks = lock(&fairness.0.networks);
+        assert!(networks.present.len() <= PRESENT, "who has left is forgotten: {}", networks.present.len());
+    }
+
+    #[test]
+    fn who_was_served_long_ago_is_forgotten() {
+        let fairness = Fairness::default();
+        fairness.prove(at("255.0.0.1"));
+        for number in 0..3 * PROVEN as u32 {
+            fairness.prove(Ipv4Addr::from_bits(number << 8).into());
+            fairness.prove(at("254.0.0.1"));
+        }
+        assert!(!fairness.of(at("255.0.0.1")).may_go(Instant::now()));
+        assert!(fairness.of(at("254.0.0.1")).may_go(Instant::now()), "who comes all the time is not");
+        let networks = lock(&fairness.0.networks);
+        assert!(networks.recent.len() + networks.earlier.len() <= 2 * PROVEN);
+    }
+
+    #[test]
+    fn nobody_waits_while_there_is_nobody_else() {
+        let (fairness, account, now) = (closed(), indebted(), Instant::now());
+        assert!(fairness.enter(&account, now).is_none());
+        fairness.share(now);
+        assert!(fairness.enter(&account, now + CALM).is_some());
+        assert!(fairness.enter(&account, now + 2 * CALM).is_none());
+    }
+
+    /// Nobody may go at once, and nobody calls but the test.
+    fn closed() -> Fairness {
+        let fairness = Fairness::default();
+        let mut line = lock(&fairness.0.line);
+        (line.left, line.is_paced) = (0, true);
+        drop(line);
+        fairness
+    }
+
+    #[test]
+    fn accounts_take_turns_however_many_wait() {
+        let fairness = closed();
+        let (many, one) = (indebted(), indebted());
+        let now = Instant::now();
+        fairness.share(now);
+        let mut crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&many, now).unwrap()).collect();
+        let last = fairness.enter(&one, now).unwrap();
+        lock(&fairness.0.line).call().iter().for_each(|place| place.call());
+        assert!(last.is_called.load(Ordering::Relaxed), "a thousand of another account were before it");
+        // Those who have left take nobody's turn.
+        crowd.drain(..crowd.len() - 1);
+        lock(&fairness.0.line).call().iter().for_each(|place| place.call());
+        assert!(crowd[0].is_called.load(Ordering::Relaxed));
+        let line = lock(&fairness.0.line);
+        assert!(line.turns.is_empty() && line.left == line.at_once - 1);
+    }
+
+    /// Many tasks that are ready whenever they are asked; how many turns they have for each turn of one that is not in debt.
+    async fn turns_of_the_busy(account: fn() -> Account) -> usize {
+        let fairness = Fairness::default();
+        let busy = 10 * lock(&fairness.0.line).at_once;
+        let turns = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..busy)
+            .map(|_| {
+                let counted = Arc::clone(&turns);
+                let task = poll_fn(move |context| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    context.waker().wake_by_ref();
+                    Poll::<()>::Pending
+                });
+                tokio::spawn(Fair::new(task, fairness.clone(), account()))
+            })
+            .collect();
+        const TURNS: usize = 20;
+        let light = Box::pin(async {
+            for _ in 0..TURNS {
+                yield_now().await;
+            }
+        });
+        fairness.share(Instant::now() + AN_HOUR);
+        Fair::new(light, fairness.clone(), Account::known()).await;
+        let turns = turns.load(Ordering::Relaxed) / TURNS;
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        assert!(turns * TURNS >= busy, "the busy ones have their turns, too");
+        turns / lock(&fairness.0.line).at_once
+    }
+
+    #[tokio::test]
+    async fn who_takes_little_waits_for_few() {
+        assert!(turns_of_the_busy(Account::known).await >= 5, "without a line all are before it");
+        assert!(turns_of_the_busy(indebted).await <= 2, "who is in debt waits");
+        assert!(turns_of_the_busy(|| Account::new(false)).await <= 2, "who is not known waits");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn everybody_is_called() {
+        const TASKS: usize = 1000;
+        let fairness = Fairness::default();
+        let accounts: Vec<_> = (0..10).map(|_| indebted()).collect();
+        fairness.share(Instant::now() + AN_HOUR);
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|number| {
+                let task = Box::pin(async move {
+                    for _ in 0..100 {
+                        yield_now().await;
+                    }
+                    number
+                });
+                tokio::spawn(Fair::new(task, fairness.clone(), accounts[number % 10].clone()))
+            })
+            .collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            // Those who leave while they wait take nobody's place.
+            if number % 3 == 0 {
+                task.abort();
+                continue;
+            }
+            assert_eq!(task.await.unwrap(), number);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_happens_meanwhile_is_not_missed() {
+        let fairness = closed();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let mut receiver = Fair::new(receiver, fairness.clone(), indebted());
+        fairness.share(Instant::now() + AN_HOUR);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut receiver).poll(&mut context).is_pending());
+        sender.send(7).unwrap();
+        assert!(Pin::new(&mut receiver).poll(&mut context).is_pending());
+        tokio::spawn(fairness.clone().pace());
+        assert_eq!(receiver.await, Ok(7));
+    }
+}
