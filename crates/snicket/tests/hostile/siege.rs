@@ -263,6 +263,22 @@ async fn schedule(process: u32, how: [&str; 3]) -> std::process::ExitStatus {
     command.expect("chrt is wherever Linux has its usual tools")
 }
 
+/// The cores of the edge and those of everybody else, where there are enough, as lists for taskset(1).
+fn halves() -> Option<(String, String)> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let half = cores / 2;
+    (half > 0).then(|| (format!("0-{}", half - 1), format!("{half}-{}", cores - 1)))
+}
+
+/// Has every thread of this process, and whatever it starts from now on, run on these cores alone.
+async fn keeps_to(cores: &str) {
+    let process = std::process::id().to_string();
+    let mut command = Command::new("taskset");
+    command.args(["--all-tasks", "--pid", "--cpu-list", cores, &process]).stdout(Stdio::null());
+    let status = command.status().await.expect("taskset is wherever Linux has its usual tools");
+    assert!(status.success(), "{status}");
+}
+
 /// Seconds of all cores that a process has used.
 fn cpu_seconds(process: &Process) -> f64 {
     /// Of the kernel's clock, on every machine that Linux runs on.
@@ -301,11 +317,20 @@ struct Camp {
 }
 
 impl Camp {
-    async fn pitch() -> Self {
+    /// The edge alone on half of the cores, or everybody everywhere.
+    async fn pitch(alone: bool) -> Self {
         let origin = Origin::start().await;
         let (attacked_origin, said) = lowest(ORIGIN, "1", ORIGIN_AT).await;
         let service = said.split(ORIGIN_AT).nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let cores = if alone { halves() } else { None };
+        if let Some((edges, _)) = &cores {
+            // Who starts with one core has one thread for it.
+            keeps_to(edges).await;
+        }
         let edge = Edge::start_with(&["--loglevel", "warn"]).await;
+        if let Some((_, others)) = &cores {
+            keeps_to(others).await;
+        }
         let victims = Agent::start(&edge, &origin.service(), &["--protocol", "quic"]).await;
         let attacked = Agent::start(&edge, service, &["--protocol", "http2"]).await;
         // Flows that are not gone when the attack is are no leak.
@@ -386,7 +411,7 @@ impl Camp {
 }
 
 async fn siege(time: Duration, rounds: usize) -> (Levels, Vec<Row>) {
-    let camp = Camp::pitch().await;
+    let camp = Camp::pitch(rounds > 1).await;
     // Fills pools and caches, which stay.
     victim(&camp.site(), time).await;
     let cold = Usage::of(&camp.edge).await;
