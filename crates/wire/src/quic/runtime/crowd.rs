@@ -16,6 +16,10 @@ const TURN: usize = 16 << 10;
 /// Bytes that wait in all: as many as in the system.
 const ROOM: usize = 4 << 20;
 
+/// What a batch counts beside its packets: no less than the places that it takes in memory, so that tiny packets of very many peers do not take
+/// more than others.
+const OVERHEAD: usize = 1 << 10;
+
 /// The packets that wait, by peer.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
@@ -24,6 +28,7 @@ pub(super) struct Crowd {
     fresh: VecDeque<SocketAddr>,
     /// Those who have had a turn since.
     busy: VecDeque<SocketAddr>,
+    /// That wait, with the overhead.
     bytes: usize,
     /// The last turn was that of a fresh one.
     was_fresh: bool,
@@ -49,15 +54,16 @@ impl Crowd {
     /// always left for others (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998).
     pub(super) fn push(&mut self, about: RecvMeta, packets: &[u8]) {
         let waiting = self.peers.get(&about.addr).map_or(0, |peer| peer.bytes);
-        if packets.is_empty() || waiting + packets.len() > ROOM - self.bytes {
+        let bytes = packets.len() + OVERHEAD;
+        if packets.is_empty() || waiting + bytes > ROOM - self.bytes {
             return;
         }
         let peer = self.peers.entry(about.addr).or_insert_with(|| {
             self.fresh.push_back(about.addr);
             Peer::default()
         });
-        peer.bytes += packets.len();
-        self.bytes += packets.len();
+        peer.bytes += bytes;
+        self.bytes += bytes;
         peer.batches.push_back(Batch { about, packets: packets.into(), taken: 0 });
     }
 
@@ -72,11 +78,13 @@ impl Crowd {
         buffer[..length].copy_from_slice(&rest[..length]);
         let about = RecvMeta { len: length, stride: stride.min(length), ..batch.about };
         batch.taken += length;
+        let mut bytes = length;
         if batch.taken == batch.packets.len() {
             peer.batches.pop_front();
+            bytes += OVERHEAD;
         }
-        peer.bytes -= length;
-        self.bytes -= length;
+        peer.bytes -= bytes;
+        self.bytes -= bytes;
         // Even if nothing is left, so that who says one thing after the other is not fresh each time.
         self.busy.push_back(address);
         Some(about)
@@ -184,12 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn tiny_packets_of_many_peers_are_bounded() {
+        let mut crowd = Crowd::default();
+        for number in 0..u16::MAX {
+            push(&mut crowd, number, 1, 1);
+        }
+        assert!(crowd.peers.len() <= ROOM / OVERHEAD);
+        assert!(crowd.fresh.len() <= ROOM / OVERHEAD);
+        while pop(&mut crowd).is_some() {}
+        assert!(crowd.bytes == 0 && crowd.peers.is_empty());
+    }
+
+    #[test]
     fn nobody_takes_the_room_of_others() {
         let mut crowd = Crowd::default();
         for _ in 0..1000 {
             push(&mut crowd, 1, 50, 1200);
         }
-        assert!(crowd.bytes <= ROOM / 2 + 50 * 1200);
+        assert!(crowd.bytes <= ROOM / 2 + 50 * 1200 + OVERHEAD);
         let mut heard = HashSet::new();
         for round in 0..300 {
             for number in 2..=300 {
