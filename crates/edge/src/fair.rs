@@ -32,6 +32,9 @@ const MOST: Duration = Duration::from_millis(2);
 /// count beside their turns, of some ten each.
 const AT_ONCE: usize = 4;
 
+/// Time that the turns of those in line are to take between two looks. Where they take longer, as handshakes do, fewer are called.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
+
 /// For so long after somebody has had a turn who needs not wait, others do. Longer than the pauses between the turns of one request, and
 /// between the requests of who is busy.
 const CALM: Duration = Duration::from_millis(100);
@@ -54,13 +57,14 @@ struct Shared {
     start: Instant,
     /// When somebody had a turn who needs not wait, in ms since the start and some; 0: never.
     shared: AtomicU64,
+    /// What turns of those in line have taken of late, on average, in ns.
+    turn: AtomicU64,
     networks: Mutex<Networks>,
 }
 
 #[derive(Debug)]
 struct Line {
-    /// So many are called at once, on all threads.
-    at_once: usize,
+    cores: usize,
     /// Those who may still go without waiting.
     left: usize,
     /// Whether there is a task that calls.
@@ -123,12 +127,13 @@ fn network(address: IpAddr) -> IpAddr {
 
 impl Default for Fairness {
     fn default() -> Self {
-        let at_once = AT_ONCE * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let line = Line { at_once, left: at_once, is_paced: false, turns: VecDeque::new() };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let line = Line { cores, left: cores * AT_ONCE, is_paced: false, turns: VecDeque::new() };
         Self(Arc::new(Shared {
             line: Mutex::new(line),
             start: Instant::now(),
             shared: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
             networks: Mutex::default(),
         }))
     }
@@ -191,12 +196,29 @@ impl Fairness {
         place
     }
 
+    /// Somebody in line has had a turn of this length.
+    fn turned(&self, took: Duration) {
+        /// Of the last turn in the average.
+        const WEIGHT: u64 = 8;
+        let average = self.0.turn.load(Ordering::Relaxed);
+        let took = u64::try_from(took.min(MOST).as_nanos()).unwrap_or(u64::MAX);
+        // That of another thread may be lost: it is an estimate.
+        self.0.turn.store(average - average / WEIGHT + took / WEIGHT, Ordering::Relaxed);
+    }
+
+    /// How many may be called for each core.
+    fn most(&self) -> usize {
+        let turn = Duration::from_nanos(self.0.turn.load(Ordering::Relaxed).max(1));
+        usize::try_from(BETWEEN_LOOKS.as_nanos() / turn.as_nanos()).unwrap_or(AT_ONCE).clamp(1, AT_ONCE)
+    }
+
     /// Calls who waits, a few after each look for news, until nobody does.
     async fn pace(self) {
         loop {
             // The runtime wakes who yields after it has looked for news.
             yield_now().await;
-            let called = lock(&self.0.line).call();
+            let most = self.most();
+            let called = lock(&self.0.line).call(most);
             if called.is_empty() {
                 return;
             }
@@ -206,10 +228,11 @@ impl Fairness {
 }
 
 impl Line {
-    /// Those whose turn it is.
-    fn call(&mut self) -> Vec<Arc<Place>> {
-        let mut called = Vec::with_capacity(self.at_once);
-        while called.len() < self.at_once
+    /// Those whose turn it is, as many for each core.
+    fn call(&mut self, most: usize) -> Vec<Arc<Place>> {
+        let at_once = most * self.cores;
+        let mut called = Vec::with_capacity(at_once);
+        while called.len() < at_once
             && let Some(account) = self.turns.pop_front()
         {
             let mut waiting = lock(&account.0.waiting);
@@ -223,7 +246,7 @@ impl Line {
                 self.turns.push_back(account);
             }
         }
-        self.left = self.at_once - called.len();
+        self.left = at_once - called.len();
         self.is_paced = !called.is_empty();
         called
     }
@@ -240,6 +263,16 @@ impl Account {
     /// That of somebody who is known, alone.
     pub(crate) fn known() -> Self {
         Self::new(true)
+    }
+
+    /// That of somebody of whom nothing is known yet, alone.
+    pub(crate) fn unknown() -> Self {
+        Self::new(false)
+    }
+
+    /// Something good is known from now on.
+    pub(crate) fn prove(&self) {
+        self.0.is_proven.store(true, Ordering::Relaxed);
     }
 
     fn new(is_proven: bool) -> Self {
@@ -284,7 +317,7 @@ impl Networks {
             self.bound = 2 * self.present.len();
             self.present.shrink_to(self.bound.max(PRESENT));
         }
-        let account = Account::new(false);
+        let account = Account::unknown();
         self.present.insert(network, Arc::downgrade(&account.0));
         account
     }
@@ -304,7 +337,7 @@ impl Networks {
         }
         let present = self.present.remove(&network).and_then(|ledger| ledger.upgrade());
         let account = present.map_or_else(|| Account::new(true), Account);
-        account.0.is_proven.store(true, Ordering::Relaxed);
+        account.prove();
         self.keep(network, account);
     }
 
@@ -322,11 +355,13 @@ pub(crate) struct Fair<F> {
     fairness: Fairness,
     account: Account,
     place: Option<Arc<Place>>,
+    /// This turn is one of those that others in line wait for.
+    was_in_line: bool,
 }
 
 impl<F: Future + Unpin> Fair<F> {
     pub(crate) fn new(task: F, fairness: Fairness, account: Account) -> Self {
-        Self { task, fairness, account, place: None }
+        Self { task, fairness, account, place: None, was_in_line: false }
     }
 
     /// Whether it has to wait in line.
@@ -336,6 +371,7 @@ impl<F: Future + Unpin> Fair<F> {
                 self.fairness.share(now);
                 return false;
             }
+            self.was_in_line = true;
             self.place = self.fairness.enter(&self.account, now);
         }
         let Some(place) = &self.place else { return false };
@@ -357,7 +393,11 @@ impl<F: Future + Unpin> Future for Fair<F> {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.task).poll(context);
-        self.account.took(began, Instant::now());
+        let ended = Instant::now();
+        self.account.took(began, ended);
+        if std::mem::take(&mut self.was_in_line) {
+            self.fairness.turned(ended.saturating_duration_since(began));
+        }
         polled
     }
 }
@@ -444,6 +484,24 @@ mod tests {
     }
 
     #[test]
+    fn fewer_are_called_whose_turns_are_long() {
+        let fairness = Fairness::default();
+        assert_eq!(fairness.most(), AT_ONCE);
+        for _ in 0..100 {
+            fairness.turned(3 * BETWEEN_LOOKS);
+        }
+        assert_eq!(fairness.most(), 1);
+        for _ in 0..100 {
+            fairness.turned(BETWEEN_LOOKS * 2 / 5);
+        }
+        assert_eq!(fairness.most(), 2);
+        for _ in 0..100 {
+            fairness.turned(Duration::from_micros(10));
+        }
+        assert_eq!(fairness.most(), AT_ONCE);
+    }
+
+    #[test]
     fn nobody_waits_while_there_is_nobody_else() {
         let (fairness, account, now) = (closed(), indebted(), Instant::now());
         assert!(fairness.enter(&account, now).is_none());
@@ -469,20 +527,20 @@ mod tests {
         fairness.share(now);
         let mut crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&many, now).unwrap()).collect();
         let last = fairness.enter(&one, now).unwrap();
-        lock(&fairness.0.line).call().iter().for_each(|place| place.call());
+        lock(&fairness.0.line).call(AT_ONCE).iter().for_each(|place| place.call());
         assert!(last.is_called.load(Ordering::Relaxed), "a thousand of another account were before it");
         // Those who have left take nobody's turn.
         crowd.drain(..crowd.len() - 1);
-        lock(&fairness.0.line).call().iter().for_each(|place| place.call());
+        lock(&fairness.0.line).call(AT_ONCE).iter().for_each(|place| place.call());
         assert!(crowd[0].is_called.load(Ordering::Relaxed));
         let line = lock(&fairness.0.line);
-        assert!(line.turns.is_empty() && line.left == line.at_once - 1);
+        assert!(line.turns.is_empty() && line.left == line.cores * AT_ONCE - 1);
     }
 
     /// Many tasks that are ready whenever they are asked; how many turns they have for each turn of one that is not in debt.
     async fn turns_of_the_busy(account: fn() -> Account) -> usize {
         let fairness = Fairness::default();
-        let busy = 10 * lock(&fairness.0.line).at_once;
+        let busy = 10 * AT_ONCE * lock(&fairness.0.line).cores;
         let turns = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..busy)
             .map(|_| {
@@ -506,14 +564,14 @@ mod tests {
         let turns = turns.load(Ordering::Relaxed) / TURNS;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         assert!(turns * TURNS >= busy, "the busy ones have their turns, too");
-        turns / lock(&fairness.0.line).at_once
+        turns / AT_ONCE * lock(&fairness.0.line).cores
     }
 
     #[tokio::test]
     async fn who_takes_little_waits_for_few() {
         assert!(turns_of_the_busy(Account::known).await >= 5, "without a line all are before it");
         assert!(turns_of_the_busy(indebted).await <= 2, "who is in debt waits");
-        assert!(turns_of_the_busy(|| Account::new(false)).await <= 2, "who is not known waits");
+        assert!(turns_of_the_busy(Account::unknown).await <= 2, "who is not known waits");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,11 +48,19 @@ impl Agents {
         let entrance = tcp::Entrance::new(listener, SILENCE);
         while let Some((stream, remote)) = entrance.accept(&self.stop).await {
             let Some(place) = self.place(remote) else { continue };
-            self.spawn(self.clone().dialled_over_tls(stream, remote, Arc::clone(&tls), place));
+            let tls = Arc::clone(&tls);
+            self.spawn(|agents, account| agents.dialled_over_tls(stream, remote, tls, place, account));
         }
     }
 
-    async fn dialled_over_tls(self, stream: TcpStream, remote: SocketAddr, tls: Arc<ServerConfig>, place: Place) {
+    async fn dialled_over_tls(
+        self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        tls: Arc<ServerConfig>,
+        place: Place,
+        account: Account,
+    ) {
         let stream = BufReader::with_capacity(READ, Turns::new(stream));
         let stream = match timeout(self.limits.handshake, self.handshakes.shake_hands(stream, tls)).await {
             Ok(Ok(stream)) => stream,
@@ -71,7 +79,7 @@ impl Agents {
         let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::http2::edge::serve(stream, remote, Arc::clone(&door));
         // Apart, so that whoever has not come so far takes less.
-        Box::pin(self.serve(serving, &door, remote)).await;
+        Box::pin(self.serve(serving, &door, remote, &account)).await;
     }
 
     /// Serves agents over QUIC until the node stops. `jumbo` is for those whose way may take large packets.
@@ -94,11 +102,11 @@ impl Agents {
                 Packets::Usual => newcomer,
                 Packets::Jumbo => newcomer.with(Arc::clone(&jumbo)),
             };
-            self.spawn(self.clone().dialled_over_quic(newcomer, remote, place));
+            self.spawn(|agents, account| agents.dialled_over_quic(newcomer, remote, place, account));
         }
     }
 
-    async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place) {
+    async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place, account: Account) {
         let established = match newcomer.shake_hands(self.limits.handshake).await {
             Ok(established) => established,
             Err(error) => {
@@ -114,12 +122,14 @@ impl Agents {
         }
         let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
-        Box::pin(self.serve(serving, &door, remote)).await;
+        Box::pin(self.serve(serving, &door, remote, &account)).await;
     }
 
     /// Each connection takes its turns for itself: many agents may have one address, and one may have several tunnels.
-    fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
-        self.stop.spawn(Fair::new(Box::pin(serving), self.fairness.clone(), Account::known()));
+    fn spawn<Serving: Future<Output = ()> + Send + 'static>(&self, serve: impl FnOnce(Self, Account) -> Serving) {
+        let account = Account::unknown();
+        let serving = Box::pin(serve(self.clone(), account.clone()));
+        self.stop.spawn(Fair::new(serving, self.fairness.clone(), account));
     }
 
     /// A place for a connection that has not registered, if there is one. A flood is counted, and not told line by line.
@@ -133,12 +143,15 @@ impl Agents {
     }
 
     /// Serves a connection until it ends, or has not registered in time.
-    async fn serve(&self, serving: impl Future<Output = Ended>, door: &Door, remote: SocketAddr) {
+    async fn serve(&self, serving: impl Future<Output = Ended>, door: &Door, remote: SocketAddr, account: &Account) {
         tokio::pin!(serving);
         let Ended { reason, breach } = tokio::select! {
             ended = &mut serving => ended,
             registered = timeout(self.limits.registration, door.registered()) => match registered {
-                Ok(()) => serving.await,
+                Ok(()) => {
+                    account.prove();
+                    serving.await
+                }
                 Err(_) => Ended { reason: "it did not register in time".to_owned(), breach: None },
             },
         };
