@@ -4,10 +4,10 @@
 //! back. `SNICKET_SIEGE_SECONDS=4 cargo test -p snicket --release --test hostile siege -- --nocapture` runs each three times
 //! for that long, each time after as long a time in peace, and writes `docs/hostile.md`.
 //!
-//! Who attacks runs only where nobody else wants to, and so do the agent and the origin that it attacks, which are on other
-//! machines in truth: what the victim feels is then what the edge does, and not that all of them share two cores. A low priority
-//! is not enough: the system takes a core for taken by whoever has it, and has both threads of the edge share the other one.
-//! The victim, its agent and its origin are on other machines as well, where nobody keeps them from a core: they come first here.
+//! In the whole form the edge has half of the cores for itself, as it has a machine in truth, and everybody else the others. Who attacks
+//! runs only where nobody else wants to, and so do the agent and the origin that it attacks, which are on other machines in truth: what
+//! the victim feels is then what the edge does, and not that all of them share a core. The victim, its agent and its origin are on other
+//! machines as well, where nobody keeps them from a core: they come first here.
 
 mod attacks;
 mod report;
@@ -453,11 +453,13 @@ async fn the_edge_stands_under_siege() {
         return std::future::pending().await;
     }
     let whole = std::env::var(SECONDS).ok().map(|text| Duration::from_secs(text.parse().expect("a number of seconds")));
+    // Before anybody keeps to some of them.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (levels, rows) = match whole {
         Some(time) => siege(time, ROUNDS).await,
         None => siege(SHORT, 1).await,
     };
-    let text = table(levels, &rows, whole);
+    let text = table(levels, &rows, whole, cores);
     println!("{text}");
     if whole.is_some() && std::env::var_os(ONLY).is_none() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/hostile.md");

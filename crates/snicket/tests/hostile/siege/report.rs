@@ -113,9 +113,8 @@ impl Row {
 }
 
 /// The whole page.
-pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> String {
+pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>, cores: usize) -> String {
     let time = whole.map_or_else(|| "a moment".to_owned(), |time| format!("{} s", time.as_secs()));
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let held = rows.iter().filter(|row| row.times() <= MOST_TIMES).count();
     let Levels { cold, warm, end } = levels;
     let mut text = format!(
@@ -127,7 +126,7 @@ pub(super) fn table(levels: Levels, rows: &[Row], whole: Option<Duration>) -> St
          three), and their quotient; the cores that the edge was busy on; its memory at its highest and once it was back, in MiB; \
          its descriptors and tasks at their most; how long after the attacker left it was back; and the counters that moved, \
          which tell what the edge did about it. [limits.md](limits.md) says what each limit protects.\n\n\
-         All run on one machine with {cores} cores. The attacker runs only where nobody else wants to (SCHED_IDLE), and so do the agent and \
+         All run on one machine with {cores} cores, half of which the edge has for itself, and everybody else the others. The attacker runs only where nobody else wants to (SCHED_IDLE), and so do the agent and \
          the origin that it attacks, since they are on other machines in truth and would only take the victim's cores here; so are the \
          victim, its agent and its origin, which wait for nobody here (SCHED_RR). The first row is how much that leaves over: a program that attacks nobody and is just as busy.\n\n\
          Memory is what the process holds beside the pages of the program's file. It was {} MiB when the edge had started and served \
