@@ -55,9 +55,9 @@ pub(crate) struct Fairness(Arc<Shared>);
 struct Shared {
     line: Mutex<Line>,
     start: Instant,
-    /// When somebody had a turn who needs not wait, in ms since the start and some; 0: never.
-    shared: AtomicU64,
-    /// What turns of those in line have taken of late, on average, in ns.
+    /// When somebody had a turn who needs not wait, in ms from 1 ms before the start; 0: never.
+    light: AtomicU64,
+    /// What turns of those who do have taken of late, on average, in ns.
     turn: AtomicU64,
     networks: Mutex<Networks>,
 }
@@ -132,7 +132,7 @@ impl Default for Fairness {
         Self(Arc::new(Shared {
             line: Mutex::new(line),
             start: Instant::now(),
-            shared: AtomicU64::new(0),
+            light: AtomicU64::new(0),
             turn: AtomicU64::new(0),
             networks: Mutex::default(),
         }))
@@ -151,18 +151,18 @@ impl Fairness {
     }
 
     /// Somebody has a turn who needs not wait.
-    fn share(&self, now: Instant) {
+    fn saw_light(&self, now: Instant) {
         let now = self.milliseconds(now);
         // Seldom, because all threads look at it.
-        if self.0.shared.load(Ordering::Relaxed) < now {
-            self.0.shared.store(now, Ordering::Relaxed);
+        if self.0.light.load(Ordering::Relaxed) < now {
+            self.0.light.store(now, Ordering::Relaxed);
         }
     }
 
     /// Whether there is nobody for whom others would have to wait.
     fn is_calm(&self, now: Instant) -> bool {
-        let shared = self.0.shared.load(Ordering::Relaxed);
-        shared == 0 || self.milliseconds(now) > shared + CALM.as_millis() as u64
+        let light = self.0.light.load(Ordering::Relaxed);
+        light == 0 || self.milliseconds(now) > light + CALM.as_millis() as u64
     }
 
     fn milliseconds(&self, now: Instant) -> u64 {
@@ -196,20 +196,20 @@ impl Fairness {
         place
     }
 
-    /// Somebody in line has had a turn of this length.
+    /// Somebody whose turns others in line wait for has had one of this length.
     fn turned(&self, took: Duration) {
         /// Of the last turn in the average.
         const WEIGHT: u64 = 8;
         let average = self.0.turn.load(Ordering::Relaxed);
-        let took = u64::try_from(took.min(MOST).as_nanos()).unwrap_or(u64::MAX);
+        let took = took.min(MOST).as_nanos() as u64;
         // That of another thread may be lost: it is an estimate.
         self.0.turn.store(average - average / WEIGHT + took / WEIGHT, Ordering::Relaxed);
     }
 
     /// How many may be called for each core.
     fn most(&self) -> usize {
-        let turn = Duration::from_nanos(self.0.turn.load(Ordering::Relaxed).max(1));
-        usize::try_from(BETWEEN_LOOKS.as_nanos() / turn.as_nanos()).unwrap_or(AT_ONCE).clamp(1, AT_ONCE)
+        let turn = self.0.turn.load(Ordering::Relaxed).max(1);
+        (BETWEEN_LOOKS.as_nanos() as u64 / turn).clamp(1, AT_ONCE as u64) as usize
     }
 
     /// Calls who waits, a few after each look for news, until nobody does.
@@ -356,22 +356,22 @@ pub(crate) struct Fair<F> {
     account: Account,
     place: Option<Arc<Place>>,
     /// This turn is one of those that others in line wait for.
-    was_in_line: bool,
+    is_awaited: bool,
 }
 
 impl<F: Future + Unpin> Fair<F> {
     pub(crate) fn new(task: F, fairness: Fairness, account: Account) -> Self {
-        Self { task, fairness, account, place: None, was_in_line: false }
+        Self { task, fairness, account, place: None, is_awaited: false }
     }
 
     /// Whether it has to wait in line.
     fn waits(&mut self, now: Instant, context: &Context<'_>) -> bool {
         if self.place.is_none() {
             if self.account.may_go(now) {
-                self.fairness.share(now);
+                self.fairness.saw_light(now);
                 return false;
             }
-            self.was_in_line = true;
+            self.is_awaited = true;
             self.place = self.fairness.enter(&self.account, now);
         }
         let Some(place) = &self.place else { return false };
@@ -395,7 +395,7 @@ impl<F: Future + Unpin> Future for Fair<F> {
         let polled = Pin::new(&mut self.task).poll(context);
         let ended = Instant::now();
         self.account.took(began, ended);
-        if std::mem::take(&mut self.was_in_line) {
+        if std::mem::take(&mut self.is_awaited) {
             self.fairness.turned(ended.saturating_duration_since(began));
         }
         polled
@@ -505,7 +505,7 @@ mod tests {
     fn nobody_waits_while_there_is_nobody_else() {
         let (fairness, account, now) = (closed(), indebted(), Instant::now());
         assert!(fairness.enter(&account, now).is_none());
-        fairness.share(now);
+        fairness.saw_light(now);
         assert!(fairness.enter(&account, now + CALM).is_some());
         assert!(fairness.enter(&account, now + 2 * CALM).is_none());
     }
@@ -524,7 +524,7 @@ mod tests {
         let fairness = closed();
         let (many, one) = (indebted(), indebted());
         let now = Instant::now();
-        fairness.share(now);
+        fairness.saw_light(now);
         let mut crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&many, now).unwrap()).collect();
         let last = fairness.enter(&one, now).unwrap();
         lock(&fairness.0.line).call(AT_ONCE).iter().for_each(|place| place.call());
@@ -559,7 +559,7 @@ mod tests {
                 yield_now().await;
             }
         });
-        fairness.share(Instant::now() + AN_HOUR);
+        fairness.saw_light(Instant::now() + AN_HOUR);
         Fair::new(light, fairness.clone(), Account::known()).await;
         let turns = turns.load(Ordering::Relaxed) / TURNS;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
@@ -579,7 +579,7 @@ mod tests {
         const TASKS: usize = 1000;
         let fairness = Fairness::default();
         let accounts: Vec<_> = (0..10).map(|_| indebted()).collect();
-        fairness.share(Instant::now() + AN_HOUR);
+        fairness.saw_light(Instant::now() + AN_HOUR);
         let tasks: Vec<_> = (0..TASKS)
             .map(|number| {
                 let task = Box::pin(async move {
@@ -606,7 +606,7 @@ mod tests {
         let fairness = closed();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let mut receiver = Fair::new(receiver, fairness.clone(), indebted());
-        fairness.share(Instant::now() + AN_HOUR);
+        fairness.saw_light(Instant::now() + AN_HOUR);
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut receiver).poll(&mut context).is_pending());
         sender.send(7).unwrap();

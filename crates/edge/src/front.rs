@@ -35,7 +35,8 @@ impl Reception {
         let over_tls = visit.caller.is_secure() && visit.request.version() != http::Version::HTTP_3;
         let remote = visit.caller.remote.ip();
         let mut answer = self.site.answer(visit).await;
-        if answer.status().as_u16() < StatusCode::BAD_REQUEST.as_u16() {
+        // Errors are to be had for nothing.
+        if answer.status() < StatusCode::BAD_REQUEST {
             self.fairness.prove(remote);
         }
         if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {

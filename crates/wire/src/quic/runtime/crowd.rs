@@ -92,10 +92,9 @@ impl Crowd {
 
     /// Whose turn it is: a fresh one's, or else, and after each of them, a busy one's.
     fn next(&mut self) -> Option<SocketAddr> {
-        let busy = if self.was_fresh { self.next_busy() } else { None };
-        let fresh = if busy.is_none() { self.fresh.pop_front() } else { None };
-        self.was_fresh = fresh.is_some();
-        busy.or(fresh).or_else(|| self.next_busy())
+        let busy = if self.was_fresh || self.fresh.is_empty() { self.next_busy() } else { None };
+        self.was_fresh = busy.is_none();
+        busy.or_else(|| self.fresh.pop_front())
     }
 
     /// The next one who has something, without those who have said nothing for a whole round.
