@@ -350,6 +350,9 @@ impl Networks {
 }
 
 /// A task whose turns are those of an account.
+///
+/// It must not take what others wait for, who may have other accounts, and then wait itself: in line it would keep it for as long as
+/// all of those before it do. Handshakes did so once, by a permit to calculate.
 pub(crate) struct Fair<F> {
     task: F,
     fairness: Fairness,
@@ -564,7 +567,7 @@ mod tests {
         let turns = turns.load(Ordering::Relaxed) / TURNS;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         assert!(turns * TURNS >= busy, "the busy ones have their turns, too");
-        turns / AT_ONCE * lock(&fairness.0.line).cores
+        turns / (AT_ONCE * lock(&fairness.0.line).cores)
     }
 
     #[tokio::test]

@@ -12,7 +12,6 @@ mod visitors;
 
 pub(crate) use agents::Agents;
 pub(crate) use api::api;
-pub(crate) use handshakes::Handshakes;
 pub(crate) use newcomers::refuse_newcomers;
 pub(crate) use places::{Place, Places, network};
 pub(crate) use tcp::Entrance;

@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     /// Towards origins, and back.
     datagrams: [GenericCounter<AtomicU64>; 2],
     losses: Counters,
+    lost_packets: Counter,
     certificates: Counters,
     tasks: IntGauge,
     /// What runs beside the edge says this of itself.
@@ -197,6 +198,10 @@ impl Metrics {
                 "Datagrams of public ports that were dropped, by reason.",
                 "reason",
             ),
+            lost_packets: counter(
+                "snicket_edge_lost_quic_packets_total",
+                "Packets of QUIC that came and were lost, since more waited for their turns than there is room for.",
+            ),
             certificates: counters(
                 "snicket_edge_certificates_total",
                 "Orders of certificates at a public authority that have ended on this node, by result.",
@@ -238,7 +243,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 18] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.retries.clone()),
@@ -254,6 +259,7 @@ impl Metrics {
             Box::new(self.datagrams[0].clone()),
             Box::new(self.datagrams[1].clone()),
             Box::new(self.losses.clone()),
+            Box::new(self.lost_packets.clone()),
             Box::new(self.certificates.clone()),
             Box::new(self.tasks.clone()),
         ];
@@ -330,6 +336,11 @@ impl Metrics {
         if count > 0 {
             self.losses.with_label_values(&[loss.label()]).inc_by(count);
         }
+    }
+
+    /// Packets of QUIC came and are lost.
+    pub(crate) fn lost_packets(&self, count: u64) {
+        self.lost_packets.inc_by(count);
     }
 
     /// A connection asked to be registered.

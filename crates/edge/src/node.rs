@@ -131,8 +131,8 @@ impl Edge {
         let (https, https_udp) = pair(sockets.https)?;
         let visitors_settings =
             quic_settings(tls::visitor_quic(certificates)?, front::http3::transport_config(config.limits.streams));
-        let visitors_quic = endpoint(https_udp, certificates, visitors_settings)?;
-        let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates)?;
+        let visitors_quic = endpoint(https_udp, certificates, visitors_settings, &metrics)?;
+        let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates, &metrics)?;
         let dialled = tunnel_listeners.iter().map(|(_, quic, _)| quic.clone());
         let endpoints = std::iter::once(visitors_quic.clone()).chain(dialled).collect();
         let streams = Arc::new(Streams {
@@ -154,7 +154,6 @@ impl Edge {
         // From here on nothing can fail any more.
         let limits = config.limits;
         let places = listen::Places::of_visitors(&limits);
-        let handshakes = listen::Handshakes::new();
         agents.spawn(Arc::clone(&tunnels).follow());
         agents.spawn(keep_trust(directs, members_of.clone(), agents.clone()));
         agents.spawn(balance::keep_history(members_of.clone(), Arc::clone(&board), agents.draining()));
@@ -178,7 +177,6 @@ impl Edge {
             tunnels: Arc::clone(&tunnels),
             metrics: Arc::clone(&reception.site.metrics),
             places: listen::Places::of_newcomers(&limits),
-            handshakes: listen::Handshakes::new(),
             limits,
             stop: agents.clone(),
             fairness: fairness.clone(),
@@ -190,16 +188,11 @@ impl Edge {
         visits.spawn(listen::visitors_in_plain(http, Arc::clone(&reception), Arc::clone(&places)));
         visits.spawn(listen::visitors_over_tls(
             https,
-            listen::Door {
-                tls: Arc::clone(&visitor_tls),
-                certificates: Arc::clone(certificates),
-                handshakes: Arc::clone(&handshakes),
-                streams,
-            },
+            listen::Door { tls: Arc::clone(&visitor_tls), certificates: Arc::clone(certificates), streams },
             Arc::clone(&reception),
             Arc::clone(&places),
         ));
-        visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places, handshakes));
+        visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
         visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone(), fairness));
         Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board, questions })
     }
@@ -312,14 +305,18 @@ fn pair(pair: Pair) -> io::Result<(TcpListener, std::net::UdpSocket)> {
 /// Where agents dial: over TCP, over QUIC, and with which settings over QUIC those whose way may take large packets.
 type TunnelListener = (TcpListener, quinn::Endpoint, Arc<quinn::ServerConfig>);
 
-fn tunnel_listeners(pairs: Vec<Pair>, certificates: &Arc<Certificates>) -> Result<Vec<TunnelListener>, StartError> {
+fn tunnel_listeners(
+    pairs: Vec<Pair>,
+    certificates: &Arc<Certificates>,
+    metrics: &Arc<Metrics>,
+) -> Result<Vec<TunnelListener>, StartError> {
     let listeners = pairs.into_iter().map(|sockets| {
         let (tcp, udp) = pair(sockets)?;
         let crypto = tls::tunnel_quic(certificates)?;
         let usual = quic_settings(crypto, wire::quic::edge_transport_config(Packets::Usual));
         let mut jumbo = usual.clone();
         jumbo.transport_config(Arc::new(wire::quic::edge_transport_config(Packets::Jumbo)));
-        Ok((tcp, endpoint(udp, certificates, usual)?, Arc::new(jumbo)))
+        Ok((tcp, endpoint(udp, certificates, usual, metrics)?, Arc::new(jumbo)))
     });
     listeners.collect()
 }
@@ -339,6 +336,9 @@ fn endpoint(
     socket: std::net::UdpSocket,
     certificates: &Certificates,
     settings: quinn::ServerConfig,
+    metrics: &Arc<Metrics>,
 ) -> io::Result<quinn::Endpoint> {
-    wire::quic::endpoint(tls::quic_endpoint(certificates, socket.local_addr()?), Some(settings), socket)
+    let metrics = Arc::clone(metrics);
+    let server = wire::quic::Server { settings, on_loss: Arc::new(move |packets| metrics.lost_packets(packets)) };
+    wire::quic::endpoint(tls::quic_endpoint(certificates, socket.local_addr()?), Some(server), socket)
 }

@@ -9,10 +9,11 @@ use rustls::ServerConfig;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use wire::Ended;
 use wire::quic::Packets;
 
-use super::handshakes::{Handshakes, Newcomer};
+use super::handshakes::{Entrance, Newcomer};
 use super::places::{Place, Places};
 use super::tcp;
 use super::turns::Turns;
@@ -36,7 +37,6 @@ pub(crate) struct Agents {
     pub(crate) metrics: Arc<Metrics>,
     /// Taken by connections that are not registered yet.
     pub(crate) places: Arc<Places>,
-    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
     pub(crate) fairness: Fairness,
@@ -62,7 +62,7 @@ impl Agents {
         account: Account,
     ) {
         let stream = BufReader::with_capacity(READ, Turns::new(stream));
-        let stream = match timeout(self.limits.handshake, self.handshakes.shake_hands(stream, tls)).await {
+        let stream = match timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.metrics.defended(Defence::BadHandshake);
@@ -84,7 +84,7 @@ impl Agents {
 
     /// Serves agents over QUIC until the node stops. `jumbo` is for those whose way may take large packets.
     pub(crate) async fn over_quic(self, endpoint: quinn::Endpoint, jumbo: Arc<quinn::ServerConfig>) {
-        let entrance = self.handshakes.at(endpoint);
+        let entrance = Entrance::new(endpoint);
         while let Some(Some(met)) = self.stop.unless_drained(entrance.next()).await {
             let newcomer = match met {
                 Ok(newcomer) => newcomer,

@@ -1,17 +1,10 @@
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming};
-use rustls::ServerConfig;
-use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::defence::Defence;
 
@@ -24,20 +17,10 @@ const PROVE_FROM: usize = 100;
 /// QUIC handshakes under way beyond which nobody is taken in. With a round trip of 100 ms these are ten thousand a second.
 const MOST: usize = 1_000;
 
-/// The handshakes of one kind of peer, visitors or agents: how many are under way, and whose turn it is to calculate.
-///
-/// The keys and the signature of a handshake take some tenths of a millisecond of a core. Were a thousand of them ready at
-/// once, whatever else is ready would wait for all of them; here it waits for one per core.
-#[derive(Debug)]
-pub(crate) struct Handshakes {
-    turns: Semaphore,
-}
-
 /// Where QUIC comes in: the handshakes of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     endpoint: Endpoint,
-    handshakes: Arc<Handshakes>,
     counts: Arc<Counts>,
 }
 
@@ -54,7 +37,6 @@ pub(crate) struct Newcomer {
     incoming: Incoming,
     /// Instead of the endpoint's.
     settings: Option<Arc<quinn::ServerConfig>>,
-    handshakes: Arc<Handshakes>,
     counts: Arc<Counts>,
     under_way: Counted,
 }
@@ -91,52 +73,12 @@ impl HandshakeError {
     }
 }
 
-impl Handshakes {
-    /// None yet.
-    pub(crate) fn new() -> Arc<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Arc::new(Self { turns: Semaphore::new(cores) })
-    }
-
-    /// For those who come over QUIC at this endpoint.
-    pub(crate) fn at(self: &Arc<Self>, endpoint: Endpoint) -> Entrance {
-        Entrance { endpoint, handshakes: Arc::clone(self), counts: Arc::default() }
-    }
-
-    /// Shakes hands over TCP. A peer who takes long takes no turn meanwhile.
-    pub(crate) async fn shake_hands<IO>(&self, stream: IO, tls: Arc<ServerConfig>) -> std::io::Result<TlsStream<IO>>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.answer(Self::hear(stream).await?, tls).await
-    }
-
-    /// The first half of it: what the peer says.
-    pub(crate) async fn hear<IO>(stream: IO) -> std::io::Result<StartHandshake<IO>>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        LazyConfigAcceptor::new(Acceptor::default(), stream).await
-    }
-
-    /// The second half.
-    pub(crate) async fn answer<IO>(
-        &self,
-        hello: StartHandshake<IO>,
-        tls: Arc<ServerConfig>,
-    ) -> std::io::Result<TlsStream<IO>>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let turn = self.turns.acquire().await;
-        // What costs is done right here; the rest waits for the peer.
-        let rest = hello.into_stream(tls);
-        drop(turn);
-        rest.await
-    }
-}
-
 impl Entrance {
+    /// Nobody has come yet.
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, counts: Arc::default() }
+    }
+
     /// The next who comes, once looked at; nobody when the endpoint is closed. Who is not taken in has been told so: to prove
     /// the address first, or to go away.
     pub(crate) async fn next(&self) -> Option<Result<Newcomer, Defence>> {
@@ -144,10 +86,7 @@ impl Entrance {
         let established = self.counts.established.load(Ordering::Relaxed);
         let unfinished = self.endpoint.open_connections().saturating_sub(established);
         Some(match self.counts.admit(unfinished, incoming.remote_address_validated()) {
-            Ok(under_way) => {
-                let (handshakes, counts) = (Arc::clone(&self.handshakes), Arc::clone(&self.counts));
-                Ok(Newcomer { incoming, settings: None, handshakes, counts, under_way })
-            }
+            Ok(under_way) => Ok(Newcomer { incoming, settings: None, counts: Arc::clone(&self.counts), under_way }),
             Err(Defence::UnprovenAddress) => {
                 // It fails only for addresses that are proven.
                 let _ = incoming.retry();
@@ -206,15 +145,13 @@ impl Newcomer {
 
     /// Shakes hands over QUIC for so long at most.
     pub(crate) async fn shake_hands(self, limit: Duration) -> Result<Established, HandshakeError> {
-        let Self { incoming, settings, handshakes, counts, under_way } = self;
+        let Self { incoming, settings, counts, under_way } = self;
         let handshake = async {
-            let turn = handshakes.turns.acquire().await;
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = match settings {
                 Some(settings) => incoming.accept_with(settings),
                 None => incoming.accept(),
             };
-            drop(turn);
             rest?.await
         };
         let connection = timeout(limit, handshake).await.map_err(|_| HandshakeError::Slow)??;

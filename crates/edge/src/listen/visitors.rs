@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use certs::{Certificates, tls};
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::handshakes::Handshakes;
+use super::handshakes::Entrance;
 use super::places::{Place, Places};
 use super::turns::Turns;
 use super::{hello, tcp};
@@ -42,7 +43,6 @@ pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Rece
 pub(crate) struct Door {
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) certificates: Arc<Certificates>,
-    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) streams: Arc<Streams>,
 }
 
@@ -132,7 +132,7 @@ async fn meet(stream: TcpStream, remote: SocketAddr, door: Door, limit: Duration
     if let Some(waiting) = door.certificates.awaited(&hello.client_hello()) {
         waiting.await;
     }
-    Ok(Met::Secured(Box::new(timeout(left, door.handshakes.answer(*hello, door.tls)).await??)))
+    Ok(Met::Secured(Box::new(timeout(left, hello.into_stream(door.tls)).await??)))
 }
 
 async fn hear(mut stream: TcpStream, remote: SocketAddr, streams: &Arc<Streams>) -> io::Result<Heard> {
@@ -149,17 +149,14 @@ async fn hear(mut stream: TcpStream, remote: SocketAddr, streams: &Arc<Streams>)
             }));
         }
     }
-    Ok(Heard::Hello(Box::new(Handshakes::hear(Prefixed::with(read, Turns::new(stream))).await?)))
+    Ok(Heard::Hello(Box::new(
+        LazyConfigAcceptor::new(Acceptor::default(), Prefixed::with(read, Turns::new(stream))).await?,
+    )))
 }
 
 /// Serves visitors over QUIC until the node stops.
-pub(crate) async fn visitors_over_quic(
-    endpoint: quinn::Endpoint,
-    reception: Arc<Reception>,
-    places: Arc<Places>,
-    handshakes: Arc<Handshakes>,
-) {
-    let entrance = handshakes.at(endpoint);
+pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc<Reception>, places: Arc<Places>) {
+    let entrance = Entrance::new(endpoint);
     while let Some(Some(met)) = reception.stop.unless_drained(entrance.next()).await {
         let newcomer = match met {
             Ok(newcomer) => newcomer,

@@ -23,11 +23,25 @@ use socket::{Peers, Socket};
 /// # Errors
 ///
 /// The system does not let the socket be set up.
-pub fn endpoint(mut config: EndpointConfig, server: Option<ServerConfig>, socket: UdpSocket) -> io::Result<Endpoint> {
+pub fn endpoint(mut config: EndpointConfig, server: Option<Server>, socket: UdpSocket) -> io::Result<Endpoint> {
     config.max_udp_payload_size(LARGEST_PACKET).expect("the size is one that the protocol allows");
-    let peers = if server.is_some() { Peers::Many } else { Peers::One };
-    Endpoint::new(config, server, socket, Arc::new(Runtime { peers, is_crowded: Arc::default() }))
+    let (settings, peers) = match server {
+        Some(Server { settings, on_loss }) => (Some(settings), Peers::Many { on_loss }),
+        None => (None, Peers::One),
+    };
+    Endpoint::new(config, settings, socket, Arc::new(Runtime { peers, is_crowded: Arc::default() }))
 }
+
+/// What an endpoint that is dialled has beside one that only dials.
+pub struct Server {
+    /// For the connections that come.
+    pub settings: ServerConfig,
+    /// Is told of packets that have come and are lost.
+    pub on_loss: OnLoss,
+}
+
+/// Is told how many packets have come and are lost now, since more wait than there is room for. It must not take long.
+pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
 #[derive(Debug)]
 struct Runtime {
@@ -46,7 +60,7 @@ impl quinn::Runtime for Runtime {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Ok(Arc::new(Socket::new(socket, self.peers, Arc::clone(&self.is_crowded))?))
+        Ok(Arc::new(Socket::new(socket, self.peers.clone(), Arc::clone(&self.is_crowded))?))
     }
 
     fn now(&self) -> Instant {

@@ -366,10 +366,11 @@ pub async fn quic() -> (quinn::Connection, quinn::Connection) {
 pub fn quic_listener() -> (quinn::Endpoint, rustls::ClientConfig) {
     let (server, client) = tls("quic.cftunnel.com", wire::quic::ALPN);
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
+    let mut settings = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    settings.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
+    let server = wire::quic::Server { settings, on_loss: Arc::new(|_| {}) };
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    (wire::quic::endpoint(quinn::EndpointConfig::default(), Some(config), socket).unwrap(), client)
+    (wire::quic::endpoint(quinn::EndpointConfig::default(), Some(server), socket).unwrap(), client)
 }
 
 pub async fn quic_dial(address: SocketAddr, client: rustls::ClientConfig) -> quinn::Connection {

@@ -51,12 +51,13 @@ struct Batch {
 
 impl Crowd {
     /// Keeps packets until it is their turn. Those of a peer are lost that would have more waiting than there is room left, so that some is
-    /// always left for others (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998).
-    pub(super) fn push(&mut self, about: RecvMeta, packets: &[u8]) {
+    /// always left for others (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). Tells how
+    /// many are lost.
+    pub(super) fn push(&mut self, about: RecvMeta, packets: &[u8]) -> u64 {
         let waiting = self.peers.get(&about.addr).map_or(0, |peer| peer.bytes);
         let bytes = packets.len() + OVERHEAD;
         if packets.is_empty() || waiting + bytes > ROOM - self.bytes {
-            return;
+            return packets.len().div_ceil(about.stride.max(1)) as u64;
         }
         let peer = self.peers.entry(about.addr).or_insert_with(|| {
             self.fresh.push_back(about.addr);
@@ -65,6 +66,7 @@ impl Crowd {
         peer.bytes += bytes;
         self.bytes += bytes;
         peer.batches.push_back(Batch { about, packets: packets.into(), taken: 0 });
+        0
     }
 
     /// Puts the packets whose turn it is into a buffer, which has room for a batch, and tells about them; `None`: nothing waits.
@@ -120,13 +122,13 @@ mod tests {
     }
 
     /// Packets of a peer whose first byte tells the number of each.
-    fn push(crowd: &mut Crowd, number: u16, packets: usize, stride: usize) {
+    fn push(crowd: &mut Crowd, number: u16, packets: usize, stride: usize) -> u64 {
         let mut bytes = vec![0; packets * stride];
         for (index, packet) in bytes.chunks_mut(stride).enumerate() {
             packet[0] = index as u8;
         }
         let about = RecvMeta { addr: peer(number), len: bytes.len(), stride, ecn: None, dst_ip: None };
-        crowd.push(about, &bytes);
+        crowd.push(about, &bytes)
     }
 
     fn pop(crowd: &mut Crowd) -> Option<(u16, Vec<u8>)> {
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn nobody_takes_the_room_of_others() {
         let mut crowd = Crowd::default();
-        for _ in 0..1000 {
-            push(&mut crowd, 1, 50, 1200);
-        }
+        let lost: u64 = (0..1000).map(|_| push(&mut crowd, 1, 50, 1200)).sum();
+        let kept = crowd.peers[&peer(1)].batches.len() as u64;
+        assert_eq!(lost, (1000 - kept) * 50, "each packet that is lost is told of");
         assert!(crowd.bytes <= ROOM / 2 + 50 * 1200 + OVERHEAD);
         let mut heard = HashSet::new();
         for round in 0..300 {

@@ -13,6 +13,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::OnLoss;
 use super::crowd::Crowd;
 use crate::quic::settings::LARGEST_PACKET;
 
@@ -27,20 +28,37 @@ const AT_ONCE: usize = 65_000;
 const FETCHES: usize = 16;
 
 /// Whose packets come to a socket.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Peers {
     One,
-    Many,
+    Many { on_loss: OnLoss },
 }
 
 impl Peers {
     /// Batches of packets that are read in one call. The system joins those of one peer into one batch of up to 64 KiB, so that more
     /// of them would only take memory that was used once: what a flood has filled stays.
-    fn batches(self) -> usize {
+    fn batches(&self) -> usize {
         match self {
             Self::One => 4,
-            Self::Many => 8,
+            Self::Many { .. } => 8,
         }
+    }
+
+    fn lost(&self, packets: u64) {
+        if let Self::Many { on_loss } = self
+            && packets > 0
+        {
+            on_loss(packets);
+        }
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::One => "One",
+            Self::Many { .. } => "Many",
+        })
     }
 }
 
@@ -96,7 +114,7 @@ impl Socket {
             fetched = self.poll_read(context, buffers, about)?;
             let Poll::Ready(received) = fetched else { break };
             for (about, packets) in about.iter().zip(buffers.iter()).take(received) {
-                crowd.push(*about, &packets[..about.len]);
+                self.peers.lost(crowd.push(*about, &packets[..about.len]));
             }
         }
         match (crowd.pop(&mut buffers[0]), fetched) {
@@ -149,7 +167,7 @@ impl AsyncUdpSocket for Socket {
         if !self.is_crowded.load(Ordering::Relaxed) {
             let received = ready!(self.poll_read(context, buffers, about))?;
             // There may be more than there is time for.
-            let is_crowded = matches!(self.peers, Peers::Many) && received == batches;
+            let is_crowded = matches!(self.peers, Peers::Many { .. }) && received == batches;
             self.is_crowded.store(is_crowded, Ordering::Relaxed);
             return Poll::Ready(Ok(received));
         }
@@ -202,5 +220,50 @@ impl UdpPoller for Poller {
 impl fmt::Debug for Poller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::sync::atomic::AtomicU64;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A peer that sends more between two turns than one turn takes off.
+    #[tokio::test]
+    async fn packets_without_room_are_lost_and_told_of() {
+        let lost = Arc::new(AtomicU64::new(0));
+        let on_loss = {
+            let lost = Arc::clone(&lost);
+            Arc::new(move |packets| {
+                lost.fetch_add(packets, Ordering::Relaxed);
+            })
+        };
+        let edge = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        edge.set_nonblocking(true).unwrap();
+        let address = edge.local_addr().unwrap();
+        let socket = Socket::new(edge, Peers::Many { on_loss }, Arc::default()).unwrap();
+        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+
+        let mut memory = vec![vec![0; 1 << 16]; 8];
+        let mut about = [RecvMeta::default(); 8];
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut sent, mut taken) = (0, 0);
+        while lost.load(Ordering::Relaxed) == 0 {
+            assert!(sent < 100_000, "all of {sent} packets have found room; {taken} have had a turn");
+            for _ in 0..100 {
+                peer.send_to(&[7; 1200], address).unwrap();
+                sent += 1;
+            }
+            // The runtime hears of the packets.
+            tokio::task::yield_now().await;
+            let mut buffers: Vec<_> = memory.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            if let Poll::Ready(received) = socket.poll_recv(&mut context, &mut buffers, &mut about) {
+                taken += about[..received.unwrap()].iter().map(|about| about.len / about.stride.max(1)).sum::<usize>();
+            }
+        }
+        assert!(taken < sent, "what is lost is not taken, too");
     }
 }
