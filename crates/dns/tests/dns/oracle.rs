@@ -75,9 +75,18 @@ async fn ask(server: SocketAddr, message: &Message) -> Option<Message> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(server).await.unwrap();
     socket.send(&message.to_vec().unwrap()).await.ok()?;
-    let mut answer = vec![0; 65_535];
-    let length = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut answer)).await.ok()?.ok()?;
-    Message::from_vec(&answer[..length]).ok()
+    let answered = async {
+        loop {
+            let mut bytes = vec![0; 65_535];
+            let length = socket.recv(&mut bytes).await.ok()?;
+            let answer = Message::from_vec(&bytes[..length]).ok()?;
+            // Others were sent to a socket that had the same port, and came before this one was connected.
+            if answer.queries == message.queries {
+                return Some(answer);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), answered).await.ok()?
 }
 
 /// What of an answer has to be the same. Serial numbers, and the order of records, have not.

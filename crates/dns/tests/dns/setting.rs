@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use dns::{Config, Members, Server, Unchecked, bind};
@@ -29,6 +30,9 @@ pub(crate) fn record(name: &str, kind: &str, content: &str) -> NewRecord {
 pub(crate) fn proxied(name: &str, kind: &str, content: &str) -> NewRecord {
     record(name, kind, content).with_proxied(true).unwrap()
 }
+
+/// Each question that is sent after another one has a number of its own.
+static MARKS: AtomicU16 = AtomicU16::new(0x5a17);
 
 /// A registry and a server that answers for its zones.
 pub(crate) struct Setting {
@@ -74,14 +78,22 @@ impl Setting {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(self.server.address()).await.unwrap();
         socket.send(bytes).await.unwrap();
-        const MARK: u16 = 0x5a17;
         let mut mark = question("mark.invalid", Kind::A);
-        mark.metadata.id = MARK;
+        mark.metadata.id = MARKS.fetch_add(1, Ordering::Relaxed);
         socket.send(&mark.to_vec().unwrap()).await.unwrap();
-        let mut answer = vec![0; 65_535];
-        let length = tokio::time::timeout(PATIENCE, socket.recv(&mut answer)).await.expect("in time").unwrap();
-        answer.truncate(length);
-        (answer[..2] != MARK.to_be_bytes()).then_some(answer)
+        loop {
+            let mut answer = vec![0; 65_535];
+            let length = tokio::time::timeout(PATIENCE, socket.recv(&mut answer)).await.expect("in time").unwrap();
+            answer.truncate(length);
+            match Message::from_vec(&answer) {
+                Ok(message) if message.queries == mark.queries && message.metadata.id == mark.metadata.id => {
+                    return None;
+                }
+                // It was sent to a socket that had the same port, and came after that had been closed.
+                Ok(message) if message.queries == mark.queries => {}
+                _ => return Some(answer),
+            }
+        }
     }
 
     pub(crate) async fn tcp(&self, message: &Message) -> Message {
@@ -131,7 +143,10 @@ pub(crate) fn node(registry: &Registry, ip: &str) -> NodeRecord {
 /// Asks with EDNS, as everybody does.
 pub(crate) fn question(name: &str, kind: Kind) -> Message {
     let mut message = Message::new(0x1234, hickory_proto::op::MessageType::Query, OpCode::Query);
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let mut name = Name::from_ascii(name).unwrap();
+    // As in answers, so that they are equal.
+    name.set_fqdn(true);
+    message.add_query(Query::query(name, kind));
     let mut edns = Edns::new();
     edns.set_max_payload(1232);
     message.set_edns(edns);
