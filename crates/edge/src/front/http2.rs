@@ -9,11 +9,11 @@ use ::http2::{Accepted, Error, Event, Exchanges, Handle, Protocol, Rate, Reason,
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use wire::{Body, Interim, Kind};
+use wire::{Body, BodyError, Interim, Kind};
 
 use super::{Reception, ask};
 use crate::Limits;
@@ -32,6 +32,10 @@ const FRAME: u32 = 16 * 1024;
 const MISTAKES: Rate = Rate { burst: 64, per_second: 1 };
 /// How often a visitor is asked whether it is still there, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
+
+/// In a head it says that nothing follows ("Trailers-Only"). Callers by grpc-core take an end in a frame of its own for an error of the
+/// connection, and the tunnel may tell of it only after the head.
+const GRPC_STATUS: &str = "grpc-status";
 
 /// How long a visitor whose request has been answered already may go on sending it before it is told to stop. Some (curl before
 /// 8.0) take a reset that comes together with the answer for no answer at all; most notice the answer and stop by themselves.
@@ -183,11 +187,16 @@ async fn answer_with(
     let (head, mut body) = answer.into_parts();
     let head = super::without_upgrade(head, kind);
     let mut ends = body.is_end_stream();
+    let mut first = None;
+    if !ends && head.headers.contains_key(GRPC_STATUS) {
+        first = Some(next(&mut body, stream).await?);
+        ends = matches!(first, Some(None));
+    }
     stream.answer(&Response::from_parts(head, ()), ends)?;
     while !ends {
-        let frame = tokio::select! {
-            frame = body.frame() => frame,
-            error = poll_fn(|context| stream.poll_reset(context)) => return Err(error),
+        let frame = match first.take() {
+            Some(frame) => frame,
+            None => next(&mut body, stream).await?,
         };
         match frame {
             None => {
@@ -216,6 +225,14 @@ async fn answer_with(
         }
     }
     room(stream, true, reception).await
+}
+
+/// What comes next of a body, unless the visitor gives the answer up; `None` at its end.
+async fn next(body: &mut Counted, stream: &mut SendStream) -> Result<Option<Result<Frame<Bytes>, BodyError>>, Error> {
+    tokio::select! {
+        frame = body.frame() => Ok(frame),
+        error = poll_fn(|context| stream.poll_reset(context)) => Err(error),
+    }
 }
 
 /// Waits until the visitor has room for more, or for all of it, so that a slow visitor slows the origin down. One who takes

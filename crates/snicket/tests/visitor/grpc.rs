@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use harness::{Http, LIMIT, Stream, Visitor};
-use http::Uri;
+use http::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -105,6 +106,27 @@ async fn unary_calls_bring_an_answer_or_a_status() {
         assert_eq!(answer.into_inner().status, ServingStatus::Serving as i32, "{way}");
         let error = client.check(about("nothing")).await.unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::NotFound, "service not registered"), "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_without_messages_is_one_frame() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(&origin.service()).await;
+    for way in rig.ways_over(&OVER) {
+        let uri = way.url("/grpc.health.v1.Health/Check");
+        let io = way.edge.visitor().over(Http::Two).dial(&uri).await;
+        let (requests, connection) = h2::client::handshake(io).await.unwrap();
+        let driving = tokio::spawn(connection);
+        let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+        let mut requests = requests.ready().await.unwrap();
+        let (answer, mut question) = requests.send_request(request.body(()).unwrap(), false).unwrap();
+        // A message of nine bytes: a service named "nothing".
+        question.send_data(Bytes::from_static(b"\0\0\0\0\x09\x0a\x07nothing"), true).unwrap();
+        let answer = tokio::time::timeout(LIMIT, answer).await.expect("an answer comes").unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "5", "{way}");
+        assert!(answer.body().is_end_stream(), "{way}: the end is a frame of its own");
+        driving.abort();
     }
 }
 
