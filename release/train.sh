@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the static program does most, for the compiler: builds it so that it counts what it runs, lets it be an edge and agents of all
-# kinds under load for half a minute, and prints where the profile is. One request that fails ends it. `static.sh --trained` uses it.
-# Needs what static.sh needs, and nginx, h2load, dnsperf, and llvm-profdata of the LLVM that is in rustc.
+# kinds under load for a minute, and prints where the profile is. One request that fails ends it. `static.sh --trained` uses it.
+# Needs what static.sh needs, and nginx, h2load, dnsperf, python3 with venv, and llvm-profdata of the LLVM that is in rustc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,9 +29,6 @@ for needed in nginx:nginx h2load:nghttp2-client dnsperf:dnsperf; do
     command -v "${needed%:*}" >/dev/null || fail "${needed%:*} is not installed; apt install ${needed#*:}"
 done
 
-built=$(release/static.sh --instrumented)
-folder=$(realpath "$(dirname "$built")")
-
 work=$(mktemp -d)
 declare -A running
 cleanup() {
@@ -40,6 +37,12 @@ cleanup() {
     rm -rf "$work"
 }
 trap cleanup EXIT
+
+python3 -m venv "$work/python"
+"$work/python/bin/pip" install --quiet --disable-pip-version-check --requirement release/requirements.txt >&2
+
+built=$(release/static.sh --instrumented)
+folder=$(realpath "$(dirname "$built")")
 
 # Moved, so that nobody takes it for the static program.
 program=$work/snicket
@@ -96,6 +99,14 @@ ask() {
     fi
 }
 
+# visits ARGUMENTS...: what visits.py can do, all of which must succeed.
+visits() {
+    if ! "$work/python/bin/python" release/visits.py "$@" >"$work/logs/visits" 2>&1; then
+        cat "$work/logs/visits" >&2
+        fail "not all visits have succeeded: visits.py $*"
+    fi
+}
+
 # resolve FILE PORT ARGUMENTS...: the questions in a file, none of which may be lost.
 resolve() {
     dnsperf -s 127.0.0.1 -p "$2" -d "$work/$1" -n 1 "${@:3}" >"$work/logs/dnsperf" 2>&1 || true
@@ -105,8 +116,18 @@ resolve() {
     fi
 }
 
-# The origin, at a port where nobody listens: files, and uploads that are read whole.
-while origin=$((10000 + RANDOM % 10000)) && listens "$origin" 2>/dev/null; do :; done
+# free_port NAME: sets the variable of that name to a port where nobody listens.
+free_port() {
+    local port
+    while port=$((10000 + RANDOM % 10000)) && listens "$port" 2>/dev/null; do :; done
+    declare -g "$1=$port"
+}
+
+# The origin: files, uploads that are read whole, and WebSockets that say what they hear.
+free_port echo
+start echo "$work/python/bin/python" release/visits.py echo "$echo"
+ready listens "$echo"
+free_port origin
 for size in 1000 100000 1000000 10000000; do head -c "$size" /dev/urandom >"$work/www/$size"; done
 cat >"$work/nginx.conf" <<EOF
 daemon off; master_process off; pid nginx.pid; error_log nginx.err;
@@ -115,7 +136,9 @@ http {
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   server { listen 127.0.0.1:$origin; root www;
-    location /upload { client_max_body_size 0; client_body_buffer_size 2m; proxy_pass http://unix:$work/sink:/; } }
+    location /upload { client_max_body_size 0; client_body_buffer_size 2m; proxy_pass http://unix:$work/sink:/; }
+    location /echo { proxy_pass http://127.0.0.1:$echo; proxy_http_version 1.1;
+      proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection upgrade; } }
   server { listen unix:$work/sink; client_max_body_size 0; location / { return 204; } }
 }
 EOF
@@ -151,7 +174,8 @@ done
 for transport in http2 quic; do
     echo "training: HTTP over $transport" >&2
     agent http "$origin" "$transport"
-    site=https://http-$transport.localhost
+    host=http-$transport.localhost
+    site=https://$host
     to=(--connect-to "127.0.0.1:$https")
     ask 20000 "${to[@]}" --h1 --clients 50 "$site/1000"
     ask 20000 "${to[@]}" --clients 10 --max-concurrent-streams 5 "$site/1000"
@@ -160,6 +184,11 @@ for transport in http2 quic; do
     ask 20 "${to[@]}" --clients 4 "$site/10000000"
     ask 200 "${to[@]}" --h1 --clients 8 --data "$work/www/1000000" "$site/upload"
     ask 100 "${to[@]}" --clients 8 --data "$work/www/1000000" "$site/upload"
+    visits http3 "$https" "$host" /1000 10 500
+    visits http3 "$https" "$host" /1000000 4 5
+    visits http3 "$https" "$host" /upload 4 5 1000000
+    visits websocket "$https" "$host" /echo 20 200 100
+    visits websocket "$https" "$host" /echo 4 20 100000
     # A handshake for each.
     for _ in $(seq 15); do ask 20 "${to[@]}" --h1 --clients 20 "$site/1000"; done
     stop "$started"
