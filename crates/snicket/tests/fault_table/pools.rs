@@ -123,7 +123,7 @@ pub(crate) const CASES: &[Case] = &[
         fault: Fault::Flaps(TUNNELS),
         transports: QUIC,
         lasts: Duration::from_secs(15),
-        note: "Each second begins with requests that go on to another member.",
+        note: "Each second begins with requests that go on to another member; a download that takes a second may be cut when the next one begins.",
     },
     Case {
         what: "five members: one node of three killed (-9), started again after 5 s",

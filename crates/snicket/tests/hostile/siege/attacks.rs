@@ -95,6 +95,8 @@ attacks! {
     http3_resets, 4, "HTTP/3: requests taken back";
     http3_empty_frames, 4, "HTTP/3: frames that carry nothing";
     http3_slow_readers, 20, "HTTP/3: 100 answers that nobody reads on each of 20 connections";
+    http3_downloads, 20, "HTTP/3: answers of 10 MB that are read, by 20 visitors of another tenant at once";
+    http3_requests, 20, "HTTP/3: requests of 1 KB without end, 10 at once by each of 20 visitors of another tenant";
     udp_forged, 4, "UDP port: one datagram of each forged sender (the victim is at another port)";
     tunnel_scanners, 16, "Tunnel port: scanners and TLS garbage";
     tunnel_silence, 1000, "Tunnel port: handshakes and no registration, 1,000 connections";
@@ -559,6 +561,30 @@ async fn http3_slow_readers(target: Target, _: usize) -> std::io::Result<()> {
     connection.closed().await;
     drop(kept);
     Ok(())
+}
+
+async fn http3_downloads(target: Target, _: usize) -> std::io::Result<()> {
+    http3_visits(&target, "/bytes?n=10000000", 1).await
+}
+
+async fn http3_requests(target: Target, _: usize) -> std::io::Result<()> {
+    http3_visits(&target, "/bytes?n=1000", 10).await
+}
+
+/// One answer after the other is read, so many at once.
+async fn http3_visits(target: &Target, path: &str, at_once: usize) -> std::io::Result<()> {
+    let (_endpoint, connection) = dial(target, quic_config(target, b"h3")).await?;
+    let mut control = connection.open_uni().await.map_err(std::io::Error::other)?;
+    control.write_all(&[0, 4, 0]).await.map_err(std::io::Error::other)?;
+    let visit = async || -> std::io::Result<()> {
+        loop {
+            let (mut sending, mut receiving) = connection.open_bi().await.map_err(std::io::Error::other)?;
+            sending.write_all(&http3_headers(target, path, GET)).await.map_err(std::io::Error::other)?;
+            let _ = sending.finish();
+            while receiving.read_chunk(usize::MAX, true).await.map_err(std::io::Error::other)?.is_some() {}
+        }
+    };
+    futures_util::future::try_join_all((0..at_once).map(|_| visit())).await.map(drop)
 }
 
 /// Every sender says one thing and is never heard again.
