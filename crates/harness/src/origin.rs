@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::wait::LOOK_EVERY;
 use crate::{LIMIT, Stream, lasting_address};
 
 type Body = BoxBody<Bytes, std::io::Error>;
@@ -300,7 +302,18 @@ impl Drop for RawOrigin {
 }
 
 async fn bind(address: SocketAddr) -> TcpListener {
-    TcpListener::bind(address).await.unwrap_or_else(|error| panic!("the origin cannot listen on {address}: {error}"))
+    let listening = async {
+        loop {
+            match TcpListener::bind(address).await {
+                // Who listened here just now may still do so: a process that another test starts at the same time has a copy of each
+                // socket of this one until its own program begins.
+                Err(error) if error.kind() == ErrorKind::AddrInUse => tokio::time::sleep(LOOK_EVERY).await,
+                bound => return bound.unwrap_or_else(|error| panic!("the origin cannot listen on {address}: {error}")),
+            }
+        }
+    };
+    let listening = tokio::time::timeout(LIMIT, listening).await;
+    listening.unwrap_or_else(|_| panic!("the origin cannot listen on {address}: somebody else does"))
 }
 
 async fn wait_for(count: &watch::Sender<usize>, wanted: usize, what: &str) {

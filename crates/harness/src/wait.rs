@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::LIMIT;
 
 /// How often something is looked at that nothing announces.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Nothing moves for so long: it has stalled.
 const STILL: Duration = Duration::from_millis(500);
