@@ -183,13 +183,18 @@ async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
 }
 
-/// Connects from an address that nothing has come from so far. From one alone, connections that are opened and closed leave
-/// hardly a port that is not waiting out its time, and the system looks for one for milliseconds, which the victim would feel.
-async fn arrive(address: SocketAddr) -> std::io::Result<TcpStream> {
+/// An address that nothing has come from so far, and of another network than the victim's.
+fn arrival() -> Ipv4Addr {
     static ARRIVALS: AtomicU32 = AtomicU32::new(0);
     let [_, high, middle, low] = ARRIVALS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     // The victim is below these.
-    connect_from(Ipv4Addr::new(127, 128 | high, middle, low), address).await
+    Ipv4Addr::new(127, 128 | high, middle, low)
+}
+
+/// Connects from an address of its own. From one alone, connections that are opened and closed leave hardly a port that is not waiting
+/// out its time, and the system looks for one for milliseconds, which the victim would feel.
+async fn arrive(address: SocketAddr) -> std::io::Result<TcpStream> {
+    connect_from(arrival(), address).await
 }
 
 async fn send(address: SocketAddr, bytes: &[u8]) -> std::io::Result<()> {
@@ -439,7 +444,7 @@ async fn closed_windows(target: Target, _: usize) -> std::io::Result<()> {
 }
 
 async fn udp() -> std::io::Result<UdpSocket> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await
+    UdpSocket::bind((arrival(), 0)).await
 }
 
 /// Long and short headers with all else made up.
@@ -493,7 +498,7 @@ async fn tunnel_initials(target: Target, _: usize) -> std::io::Result<()> {
 }
 
 async fn dial(target: &Target, config: quinn::ClientConfig) -> std::io::Result<(quinn::Endpoint, quinn::Connection)> {
-    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let endpoint = quinn::Endpoint::client((arrival(), 0).into())?;
     let connecting = endpoint.connect_with(config, target.https, &target.host).map_err(std::io::Error::other)?;
     let connection = connecting.await.map_err(std::io::Error::other)?;
     Ok((endpoint, connection))
