@@ -12,6 +12,7 @@ mod visitors;
 
 pub(crate) use agents::Agents;
 pub(crate) use api::api;
+pub(crate) use handshakes::take_turns;
 pub(crate) use newcomers::refuse_newcomers;
 pub(crate) use places::{Place, Places, network};
 pub(crate) use tcp::Entrance;

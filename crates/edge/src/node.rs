@@ -131,8 +131,8 @@ impl Edge {
         let (https, https_udp) = pair(sockets.https)?;
         let visitors_settings =
             quic_settings(tls::visitor_quic(certificates)?, front::http3::transport_config(config.limits.streams));
-        let visitors_quic = endpoint(https_udp, certificates, visitors_settings, &metrics)?;
-        let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates, &metrics)?;
+        let visitors_quic = endpoint(https_udp, certificates, visitors_settings, &metrics, &fairness)?;
+        let tunnel_listeners = tunnel_listeners(sockets.tunnel, certificates, &metrics, &fairness)?;
         let dialled = tunnel_listeners.iter().map(|(_, quic, _)| quic.clone());
         let endpoints = std::iter::once(visitors_quic.clone()).chain(dialled).collect();
         let streams = Arc::new(Streams {
@@ -309,6 +309,7 @@ fn tunnel_listeners(
     pairs: Vec<Pair>,
     certificates: &Arc<Certificates>,
     metrics: &Arc<Metrics>,
+    fairness: &Fairness,
 ) -> Result<Vec<TunnelListener>, StartError> {
     let listeners = pairs.into_iter().map(|sockets| {
         let (tcp, udp) = pair(sockets)?;
@@ -316,7 +317,7 @@ fn tunnel_listeners(
         let usual = quic_settings(crypto, wire::quic::edge_transport_config(Packets::Usual));
         let mut jumbo = usual.clone();
         jumbo.transport_config(Arc::new(wire::quic::edge_transport_config(Packets::Jumbo)));
-        Ok((tcp, endpoint(udp, certificates, usual, metrics)?, Arc::new(jumbo)))
+        Ok((tcp, endpoint(udp, certificates, usual, metrics, fairness)?, Arc::new(jumbo)))
     });
     listeners.collect()
 }
@@ -337,8 +338,13 @@ fn endpoint(
     certificates: &Certificates,
     settings: quinn::ServerConfig,
     metrics: &Arc<Metrics>,
+    fairness: &Fairness,
 ) -> io::Result<quinn::Endpoint> {
     let metrics = Arc::clone(metrics);
-    let server = wire::quic::Server { settings, on_loss: Arc::new(move |packets| metrics.lost_packets(packets)) };
+    let server = wire::quic::Server {
+        settings,
+        on_loss: Arc::new(move |packets| metrics.lost_packets(packets)),
+        take_turns: listen::take_turns(fairness.clone()),
+    };
     wire::quic::endpoint(tls::quic_endpoint(certificates, socket.local_addr()?), Some(server), socket)
 }

@@ -17,7 +17,7 @@ use quinn::ConnectionError;
 pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;
 pub(crate) use link::Link;
-pub use runtime::{OnLoss, Server, endpoint};
+pub use runtime::{Driver, OnLoss, Server, TakeTurns, endpoint};
 pub(crate) use sessions::{Datagrams, Sessions};
 pub use settings::{ALPN, Packets, agent_endpoint_config, agent_transport_config, edge_transport_config};
 use settings::{HELD, STREAM_WINDOW};

@@ -126,7 +126,8 @@ impl Edge {
         if udp {
             let mut settings = quinn::ServerConfig::with_crypto(certs::tls::tunnel_quic(&certificates).unwrap());
             settings.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
-            let server = wire::quic::Server { settings, on_loss: Arc::new(|_| {}) };
+            let server =
+                wire::quic::Server { settings, on_loss: Arc::new(|_| {}), take_turns: Arc::new(|driver| driver) };
             let endpoint = wire::quic::endpoint(quinn::EndpointConfig::default(), Some(server), quic).unwrap();
             listeners.push(tokio::spawn(accept_quic(endpoint, Arc::clone(&registry))));
         } else {

@@ -107,7 +107,7 @@ impl Agents {
     }
 
     async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place, account: Account) {
-        let established = match newcomer.shake_hands(self.limits.handshake).await {
+        let established = match newcomer.shake_hands(self.limits.handshake, account.clone()).await {
             Ok(established) => established,
             Err(error) => {
                 self.metrics.defended(error.defence());

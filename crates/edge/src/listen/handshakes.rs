@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -5,8 +6,10 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming};
 use tokio::time::timeout;
+use wire::quic::TakeTurns;
 
 use crate::defence::Defence;
+use crate::fair::{Account, Fair, Fairness};
 
 /// QUIC connections without a finished handshake from which on whoever comes shows first that its address is its own. Fewer cost
 /// little, and each keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next
@@ -16,6 +19,11 @@ const PROVE_FROM: usize = 100;
 
 /// QUIC handshakes under way beyond which nobody is taken in. With a round trip of 100 ms these are ten thousand a second.
 const MOST: usize = 1_000;
+
+thread_local! {
+    /// Whose connection is being accepted. The library makes its driver within that call and does not tell whose it is.
+    static ACCEPTED: Cell<Option<Account>> = const { Cell::new(None) };
+}
 
 /// Where QUIC comes in: the handshakes of one endpoint.
 #[derive(Debug)]
@@ -71,6 +79,14 @@ impl HandshakeError {
             Self::Slow => Defence::SlowHandshake,
         }
     }
+}
+
+/// Lets the drivers of connections take their turns by the accounts with which hands are shaken.
+pub(crate) fn take_turns(fairness: Fairness) -> TakeTurns {
+    Arc::new(move |driver| match ACCEPTED.take() {
+        Some(account) => Box::pin(Fair::new(driver, fairness.clone(), account)),
+        None => driver,
+    })
 }
 
 impl Entrance {
@@ -143,15 +159,17 @@ impl Newcomer {
         self.incoming.refuse();
     }
 
-    /// Shakes hands over QUIC for so long at most.
-    pub(crate) async fn shake_hands(self, limit: Duration) -> Result<Established, HandshakeError> {
+    /// Shakes hands over QUIC for so long at most. What drives the connection takes its turns by this account from then on.
+    pub(crate) async fn shake_hands(self, limit: Duration, account: Account) -> Result<Established, HandshakeError> {
         let Self { incoming, settings, counts, under_way } = self;
         let handshake = async {
+            ACCEPTED.set(Some(account));
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = match settings {
                 Some(settings) => incoming.accept_with(settings),
                 None => incoming.accept(),
             };
+            ACCEPTED.take();
             rest?.await
         };
         let connection = timeout(limit, handshake).await.map_err(|_| HandshakeError::Slow)??;

@@ -174,7 +174,9 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
-                match reception.stop.unless_drained(newcomer.shake_hands(reception.limits.handshake)).await {
+                let account = reception.fairness.of(remote.ip());
+                let shaking = newcomer.shake_hands(reception.limits.handshake, account);
+                match reception.stop.unless_drained(shaking).await {
                     None => (),
                     Some(Ok(established)) => {
                         let connection = established.connection.clone();

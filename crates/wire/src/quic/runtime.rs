@@ -3,6 +3,7 @@
 mod crowd;
 mod socket;
 
+use std::fmt;
 use std::io;
 use std::net::UdpSocket;
 use std::pin::Pin;
@@ -25,11 +26,12 @@ use socket::{Peers, Socket};
 /// The system does not let the socket be set up.
 pub fn endpoint(mut config: EndpointConfig, server: Option<Server>, socket: UdpSocket) -> io::Result<Endpoint> {
     config.max_udp_payload_size(LARGEST_PACKET).expect("the size is one that the protocol allows");
-    let (settings, peers) = match server {
-        Some(Server { settings, on_loss }) => (Some(settings), Peers::Many { on_loss }),
-        None => (None, Peers::One),
+    let (settings, peers, take_turns) = match server {
+        Some(Server { settings, on_loss, take_turns }) => (Some(settings), Peers::Many { on_loss }, Some(take_turns)),
+        None => (None, Peers::One, None),
     };
-    Endpoint::new(config, settings, socket, Arc::new(Runtime { peers, is_crowded: Arc::default() }))
+    let runtime = Runtime { peers, take_turns, drives_endpoint: AtomicBool::new(false), is_crowded: Arc::default() };
+    Endpoint::new(config, settings, socket, Arc::new(runtime))
 }
 
 /// What an endpoint that is dialled has beside one that only dials.
@@ -38,14 +40,25 @@ pub struct Server {
     pub settings: ServerConfig,
     /// Is told of packets that have come and are lost.
     pub on_loss: OnLoss,
+    /// Is given what drives each of them, within [`quinn::Incoming::accept`].
+    pub take_turns: TakeTurns,
 }
 
 /// Is told how many packets have come and are lost now, since more wait than there is room for. It must not take long.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
-#[derive(Debug)]
+/// Makes of the driver of a connection one that takes turns with others. While it waits, so do the packets that come for it and those
+/// that it has to send.
+pub type TakeTurns = Arc<dyn Fn(Driver) -> Driver + Send + Sync>;
+
+/// What encrypts and decrypts, sends and hears for one connection, until it is over.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Runtime {
     peers: Peers,
+    take_turns: Option<TakeTurns>,
+    /// The first driver has come, which is that of the endpoint itself: all others depend on it.
+    drives_endpoint: AtomicBool,
     /// More comes to the socket than there is time for.
     is_crowded: Arc<AtomicBool>,
 }
@@ -56,6 +69,10 @@ impl quinn::Runtime for Runtime {
     }
 
     fn spawn(&self, driver: Driver) {
+        let driver = match &self.take_turns {
+            Some(take_turns) if self.drives_endpoint.swap(true, Ordering::Relaxed) => take_turns(driver),
+            _ => driver,
+        };
         tokio::spawn(Patient { driver, waited: false, is_crowded: Arc::clone(&self.is_crowded) });
     }
 
@@ -68,7 +85,11 @@ impl quinn::Runtime for Runtime {
     }
 }
 
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}
 
 /// The driver of a connection or of an endpoint. When it is woken, those go first who are ready to run already: what they have
 /// to send leaves in one packet, together with the acknowledgement of what they have got. While nobody else is ready, nobody waits, and

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
@@ -11,8 +12,8 @@ use wire::rpc::{CALL_TIMEOUT, ControlClient};
 use wire::{Body, ExchangeError, Extensions, Interim, Kind};
 
 use crate::rig::{
-    Event, Node, Origin, RPC_TIMEOUT, data, fed, get, quic, quic_dial, quic_dial_with, quic_listener, registration,
-    soon,
+    Event, Node, Origin, RPC_TIMEOUT, data, fed, get, quic, quic_dial, quic_dial_with, quic_listener,
+    quic_listener_with, registration, soon,
 };
 
 /// An edge made by hand, with our agent registered.
@@ -248,6 +249,33 @@ async fn a_request_whose_head_did_not_all_leave_was_not_sent() {
     agent.close(0u32.into(), b"");
     let error = soon(sent).await.unwrap().err().unwrap();
     assert!(matches!(error, ExchangeError::NotSent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_turn_keeps_no_other_waiting() {
+    let drivers = Arc::new(AtomicUsize::new(0));
+    let take_turns: wire::quic::TakeTurns = {
+        let drivers = Arc::clone(&drivers);
+        Arc::new(move |driver| match drivers.fetch_add(1, Ordering::Relaxed) {
+            0 => Box::pin(async move {
+                std::future::pending::<()>().await;
+                driver.await;
+            }),
+            _ => driver,
+        })
+    };
+    let (endpoint, client) = quic_listener_with(take_turns);
+    let address = endpoint.local_addr().unwrap();
+    let waiting = tokio::spawn(quic_dial(address, client.clone()));
+    let _first = endpoint.accept().await.unwrap().accept().unwrap();
+    let (_accepted, _agent) =
+        tokio::join!(async { endpoint.accept().await.unwrap().await.unwrap() }, soon(quic_dial(address, client)));
+    assert_eq!(
+        drivers.load(Ordering::Relaxed),
+        2,
+        "each connection has a driver that takes turns, and the endpoint none"
+    );
+    assert!(!waiting.is_finished());
 }
 
 #[tokio::test]

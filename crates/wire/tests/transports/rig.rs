@@ -364,11 +364,16 @@ pub async fn quic() -> (quinn::Connection, quinn::Connection) {
 
 /// An edge's endpoint, and what an agent needs to trust it.
 pub fn quic_listener() -> (quinn::Endpoint, rustls::ClientConfig) {
+    quic_listener_with(Arc::new(|driver| driver))
+}
+
+/// The same, with turns for what drives its connections.
+pub fn quic_listener_with(take_turns: wire::quic::TakeTurns) -> (quinn::Endpoint, rustls::ClientConfig) {
     let (server, client) = tls("quic.cftunnel.com", wire::quic::ALPN);
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
     let mut settings = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     settings.transport_config(Arc::new(wire::quic::edge_transport_config(wire::quic::Packets::Jumbo)));
-    let server = wire::quic::Server { settings, on_loss: Arc::new(|_| {}) };
+    let server = wire::quic::Server { settings, on_loss: Arc::new(|_| {}), take_turns };
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     (wire::quic::endpoint(quinn::EndpointConfig::default(), Some(server), socket).unwrap(), client)
 }
