@@ -35,6 +35,10 @@ const AT_ONCE: usize = 4;
 /// Time that the turns of those in line are to take between two looks. Where they take longer, as handshakes do, fewer are called.
 const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 
+/// For so long those wait at the most for whom something piles up meanwhile ([`Fair::urgent`]). At 1 Gbit/s these are 600 KB, and a hundred
+/// turns fit into it.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// For so long after somebody has had a turn who needs not wait, others do. Longer than the pauses between the turns of one request, and
 /// between the requests of who is busy.
 const CALM: Duration = Duration::from_millis(100);
@@ -71,6 +75,8 @@ struct Line {
     is_paced: bool,
     /// The accounts some of whose tasks wait, in the order of their turns.
     turns: VecDeque<Account>,
+    /// Those who do not wait longer than until then, in the order of their coming.
+    urgent: VecDeque<(Instant, Weak<Place>)>,
 }
 
 /// Whose turns are counted together.
@@ -128,7 +134,8 @@ fn network(address: IpAddr) -> IpAddr {
 impl Default for Fairness {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let line = Line { cores, left: cores * AT_ONCE, is_paced: false, turns: VecDeque::new() };
+        let line =
+            Line { cores, left: cores * AT_ONCE, is_paced: false, turns: VecDeque::new(), urgent: VecDeque::new() };
         Self(Arc::new(Shared {
             line: Mutex::new(line),
             start: Instant::now(),
@@ -170,7 +177,7 @@ impl Fairness {
     }
 
     /// A place to wait in, or none for who may go at once.
-    fn enter(&self, account: &Account, now: Instant) -> Option<Arc<Place>> {
+    fn enter(&self, account: &Account, is_urgent: bool, now: Instant) -> Option<Arc<Place>> {
         if self.is_calm(now) {
             return None;
         }
@@ -186,6 +193,9 @@ impl Fairness {
                 line.turns.push_back(account.clone());
             }
             waiting.push_back(Arc::clone(&place));
+            if is_urgent {
+                line.urgent.push_back((now + PATIENCE, Arc::downgrade(&place)));
+            }
             Some(place)
         };
         if line.left == 0 && !line.is_paced {
@@ -218,7 +228,7 @@ impl Fairness {
             // The runtime wakes who yields after it has looked for news.
             yield_now().await;
             let most = self.most();
-            let called = lock(&self.0.line).call(most);
+            let called = lock(&self.0.line).call(most, Instant::now());
             if called.is_empty() {
                 return;
             }
@@ -228,8 +238,8 @@ impl Fairness {
 }
 
 impl Line {
-    /// Those whose turn it is, as many for each core.
-    fn call(&mut self, most: usize) -> Vec<Arc<Place>> {
+    /// Those whose turn it is, as many for each core, and those who wait no longer.
+    fn call(&mut self, most: usize, now: Instant) -> Vec<Arc<Place>> {
         let at_once = most * self.cores;
         let mut called = Vec::with_capacity(at_once);
         while called.len() < at_once
@@ -248,6 +258,9 @@ impl Line {
         }
         self.left = at_once - called.len();
         self.is_paced = !called.is_empty();
+        while let Some((_, place)) = self.urgent.pop_front_if(|(until, _)| *until <= now) {
+            called.extend(place.upgrade());
+        }
         called
     }
 }
@@ -358,13 +371,19 @@ pub(crate) struct Fair<F> {
     fairness: Fairness,
     account: Account,
     place: Option<Arc<Place>>,
+    is_urgent: bool,
     /// This turn is one of those that others in line wait for.
     is_awaited: bool,
 }
 
 impl<F: Future + Unpin> Fair<F> {
     pub(crate) fn new(task: F, fairness: Fairness, account: Account) -> Self {
-        Self { task, fairness, account, place: None, is_awaited: false }
+        Self { task, fairness, account, place: None, is_urgent: false, is_awaited: false }
+    }
+
+    /// Waits no longer than [`PATIENCE`]: what comes for it meanwhile piles up, and nothing bounds that.
+    pub(crate) fn urgent(self) -> Self {
+        Self { is_urgent: true, ..self }
     }
 
     /// Whether it has to wait in line.
@@ -375,7 +394,7 @@ impl<F: Future + Unpin> Fair<F> {
                 return false;
             }
             self.is_awaited = true;
-            self.place = self.fairness.enter(&self.account, now);
+            self.place = self.fairness.enter(&self.account, self.is_urgent, now);
         }
         let Some(place) = &self.place else { return false };
         place.waker.register(context.waker());
@@ -507,10 +526,10 @@ mod tests {
     #[test]
     fn nobody_waits_while_there_is_nobody_else() {
         let (fairness, account, now) = (closed(), indebted(), Instant::now());
-        assert!(fairness.enter(&account, now).is_none());
+        assert!(fairness.enter(&account, false, now).is_none());
         fairness.saw_light(now);
-        assert!(fairness.enter(&account, now + CALM).is_some());
-        assert!(fairness.enter(&account, now + 2 * CALM).is_none());
+        assert!(fairness.enter(&account, false, now + CALM).is_some());
+        assert!(fairness.enter(&account, false, now + 2 * CALM).is_none());
     }
 
     /// Nobody may go at once, and nobody calls but the test.
@@ -528,16 +547,37 @@ mod tests {
         let (many, one) = (indebted(), indebted());
         let now = Instant::now();
         fairness.saw_light(now);
-        let mut crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&many, now).unwrap()).collect();
-        let last = fairness.enter(&one, now).unwrap();
-        lock(&fairness.0.line).call(AT_ONCE).iter().for_each(|place| place.call());
+        let mut crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&many, false, now).unwrap()).collect();
+        let last = fairness.enter(&one, false, now).unwrap();
+        lock(&fairness.0.line).call(AT_ONCE, now).iter().for_each(|place| place.call());
         assert!(last.is_called.load(Ordering::Relaxed), "a thousand of another account were before it");
         // Those who have left take nobody's turn.
         crowd.drain(..crowd.len() - 1);
-        lock(&fairness.0.line).call(AT_ONCE).iter().for_each(|place| place.call());
+        lock(&fairness.0.line).call(AT_ONCE, now).iter().for_each(|place| place.call());
         assert!(crowd[0].is_called.load(Ordering::Relaxed));
         let line = lock(&fairness.0.line);
         assert!(line.turns.is_empty() && line.left == line.cores * AT_ONCE - 1);
+    }
+
+    #[test]
+    fn who_is_urgent_waits_so_long_and_no_longer() {
+        let fairness = closed();
+        let (many, one) = (indebted(), indebted());
+        let now = Instant::now();
+        fairness.saw_light(now);
+        let _crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&one, false, now).unwrap()).collect();
+        let urgent: Vec<_> = (0..100).map(|_| fairness.enter(&many, true, now).unwrap()).collect();
+        let later: Vec<_> = (0..100).map(|_| fairness.enter(&many, true, now + PATIENCE / 2).unwrap()).collect();
+        let call = |now| lock(&fairness.0.line).call(1, now).iter().for_each(|place| place.call());
+        let called =
+            |places: &[Arc<Place>]| places.iter().filter(|place| place.is_called.load(Ordering::Relaxed)).count();
+        call(now);
+        assert!(called(&urgent) < 50, "they have waited for nothing yet");
+        call(now + PATIENCE);
+        assert_eq!((called(&urgent), called(&later)), (100, 0));
+        call(now + 2 * PATIENCE);
+        assert_eq!(called(&later), 100);
+        assert!(lock(&fairness.0.line).urgent.is_empty());
     }
 
     /// Many tasks that are ready whenever they are asked; how many turns they have for each turn of one that is not in debt.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 use wire::quic::TakeTurns;
 
@@ -82,9 +83,12 @@ impl HandshakeError {
 }
 
 /// Lets the drivers of connections take their turns by the accounts with which hands are shaken.
+///
+/// Packets pile up for a driver until it has a turn. So it does not wait long, and takes in all that has come, however much that is: there
+/// is no more than the endpoint has read since.
 pub(crate) fn take_turns(fairness: Fairness) -> TakeTurns {
     Arc::new(move |driver| match ACCEPTED.take() {
-        Some(account) => Box::pin(Fair::new(driver, fairness.clone(), account)),
+        Some(account) => Box::pin(Fair::new(unconstrained(driver), fairness.clone(), account).urgent()),
         None => driver,
     })
 }

@@ -92,6 +92,7 @@ attacks! {
     quic_garbage, 4, "QUIC: garbage";
     quic_initials, 4, "QUIC: Initial packets, a thousand half-open handshakes";
     quic_handshakes, 8, "QUIC: whole handshakes and nothing more";
+    quic_junk, 100, "QUIC: packets that nobody can decrypt, without end, for connections of 100 networks";
     http3_resets, 4, "HTTP/3: requests taken back";
     http3_empty_frames, 4, "HTTP/3: frames that carry nothing";
     http3_slow_readers, 20, "HTTP/3: 100 answers that nobody reads on each of 20 connections";
@@ -506,6 +507,50 @@ async fn dial(target: &Target, config: quinn::ClientConfig) -> std::io::Result<(
 
 async fn quic_handshakes(target: Target, _: usize) -> std::io::Result<()> {
     dial(&target, quic_config(&target, b"h3")).await.map(drop)
+}
+
+/// A real connection, which a relay watches, and then packets with its identifier that are none of it. Nobody acknowledges them, so that
+/// nothing slows them down.
+async fn quic_junk(target: Target, number: usize) -> std::io::Result<()> {
+    /// The bit that is set in each packet, and no bit of a long header (RFC 9000 section 17.3.1).
+    const SHORT: u8 = 0x40;
+    /// Of the identifiers that quinn gives.
+    const IDENTIFIER: usize = 8;
+    let trap = udp().await?;
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, 64, u8::try_from(number % 256).unwrap(), 1), 0)).await?;
+    socket.connect(target.https).await?;
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let connecting = endpoint
+        .connect_with(quic_config(&target, b"h3"), trap.local_addr()?, &target.host)
+        .map_err(std::io::Error::other)?;
+    let client = endpoint.local_addr()?;
+    let (mut there, mut back) = ([0; 2048], [0; 2048]);
+    let relayed = async {
+        loop {
+            tokio::select! {
+                length = trap.recv(&mut there) => {
+                    let packet = &there[..length?];
+                    socket.send(packet).await?;
+                    if packet[0] & 0xc0 == SHORT {
+                        return Ok::<_, std::io::Error>(packet[1..=IDENTIFIER].to_vec());
+                    }
+                }
+                length = socket.recv(&mut back) => {
+                    trap.send_to(&back[..length?], client).await?;
+                }
+            }
+        }
+    };
+    let connected = async { connecting.await.map_err(std::io::Error::other) };
+    let (identifier, _connection) = tokio::try_join!(relayed, connected)?;
+    let packet = [&[SHORT], &identifier[..], &[7; 1200]].concat();
+    for round in 0..50_000 {
+        socket.send(&packet).await?;
+        if round % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
 }
 
 /// A HEADERS frame of HTTP/3 with literal fields.
