@@ -12,11 +12,11 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use wire::http2::ReadAhead;
 use wire::registration::{Registered, Registration};
 use wire::{AgentConnection, ConnectError, Handler, Transport};
 
@@ -34,9 +34,6 @@ const TLS_LIMIT: Duration = Duration::from_secs(8);
 const QUIC_LIMIT: Duration = Duration::from_secs(4);
 /// How long the remains of an earlier connection may take to leave the socket before a new socket is made.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
-
-/// Bytes taken from the socket at once; the TLS library alone would take a quarter of a record.
-const READ: usize = 64 << 10;
 
 // A peer that vanished is found by unacknowledged data after the first, and when idle by the first unanswered probe
 // that comes after it: together at most ten seconds.
@@ -73,7 +70,7 @@ pub(crate) struct Dialled<'a> {
 }
 
 /// What handshakes bring: a way to the edge that nothing is registered on.
-enum Secured<Q = quinn::Connection, T = TlsStream<BufReader<TcpStream>>> {
+enum Secured<Q = quinn::Connection, T = TlsStream<ReadAhead<TcpStream>>> {
     Quic(Q),
     Http2(T),
 }
@@ -146,8 +143,8 @@ impl Dialer {
         self.metrics.rpc_client.observe(Method::REGISTER, call).await
     }
 
-    async fn tls(&self, place: &Place) -> Result<TlsStream<BufReader<TcpStream>>, DialError> {
-        let stream = BufReader::with_capacity(READ, self.tcp(place).await?);
+    async fn tls(&self, place: &Place) -> Result<TlsStream<ReadAhead<TcpStream>>, DialError> {
+        let stream = ReadAhead::new(self.tcp(place).await?);
         let name = ServerName::try_from(certs::tls::TUNNEL_HTTP2_NAME).expect("the constant is a host name");
         timeout(TLS_LIMIT, TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream))
             .await

@@ -10,7 +10,10 @@ mod incoming;
 mod link;
 mod liveness;
 mod outgoing;
+mod read_ahead;
 mod stream;
+
+pub use read_ahead::ReadAhead;
 
 pub(crate) use duplex::Duplex;
 pub(crate) use incoming::Incoming;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use certs::tls::TUNNEL_PROBE_NAME;
 use quinn::crypto::rustls::HandshakeData;
 use rustls::ServerConfig;
-use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use wire::Ended;
+use wire::http2::ReadAhead;
 use wire::quic::Packets;
 
 use super::handshakes::{Entrance, Newcomer};
@@ -26,9 +26,6 @@ use crate::tunnels::{Door, Tunnels};
 
 /// An agent's machine that answers nothing for this long is gone. Agents must be found gone within 10 s.
 const SILENCE: Duration = Duration::from_secs(8);
-
-/// Bytes taken from the socket at once; the TLS library alone would take a quarter of a record.
-const READ: usize = 64 << 10;
 
 /// What every listener for agents needs.
 #[derive(Clone)]
@@ -61,7 +58,7 @@ impl Agents {
         place: Place,
         account: Account,
     ) {
-        let stream = BufReader::with_capacity(READ, Turns::new(stream));
+        let stream = ReadAhead::new(Turns::new(stream));
         let stream = match timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
