@@ -6,7 +6,8 @@
 //! called between two looks for news from the network, so that there are never more than a few of them before anybody else. They are
 //! called in turn by [`Account`], so that who comes with a thousand connections waits longer for each, and not everybody else; and those
 //! of whom something good is known in turn with all others, so that who comes from a thousand networks keeps no busy tenant waiting.
-//! While there is nobody else they do not wait: what is ready together is sent on together, and costs less.
+//! While there is nobody for whom they would have to, they do not wait: what is ready together is sent on together, and costs less.
+//! Newcomers wait for all of whom something good is known, and those for who takes little.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_util::task::AtomicWaker;
 use tokio::task::yield_now;
 
@@ -40,7 +42,10 @@ const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 /// turns fit into it.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// For so long after somebody has had a turn who needs not wait, others do. Longer than the pauses between the turns of one request, and
+/// Those called because they have waited that long, for each core, between two looks: with the others some 0.5 ms.
+const URGENT_AT_ONCE: usize = 16;
+
+/// For so long after somebody has had a turn for whom others wait, they do. Longer than the pauses between the turns of one request, and
 /// between the requests of who is busy.
 const CALM: Duration = Duration::from_millis(100);
 
@@ -60,12 +65,18 @@ pub(crate) struct Fairness(Arc<Shared>);
 struct Shared {
     line: Mutex<Line>,
     start: Instant,
-    /// When somebody had a turn who needs not wait, in ms from 1 ms before the start; 0: never.
-    light: AtomicU64,
+    /// Who takes little.
+    light: Presence,
+    /// Of whom something good is known.
+    proven: Presence,
     /// What turns of those who do have taken of late, on average, in ns.
     turn: AtomicU64,
     networks: Mutex<Networks>,
 }
+
+/// When some of a kind had a turn, in ms from 1 ms before the start; 0: never.
+#[derive(Debug, Default)]
+struct Presence(AtomicU64);
 
 #[derive(Debug)]
 struct Line {
@@ -75,23 +86,27 @@ struct Line {
     /// Whether there is a task that calls.
     is_paced: bool,
     /// The accounts some of whose tasks wait.
-    turns: Turns,
+    queues: Queues,
     /// Those who do not wait longer than until then, in the order of their coming.
     urgent: VecDeque<(Instant, Weak<Place>)>,
 }
 
-/// Accounts in the order of their turns.
+/// Accounts in the order of their turns. Who is proven while it waits is called from where it stands.
 #[derive(Debug, Default)]
-struct Turns {
+struct Queues {
     proven: VecDeque<Account>,
     unknown: VecDeque<Account>,
-    /// Who had the last turn.
+    /// Whether the last turn was that of one who is proven.
     was_proven: bool,
 }
 
 /// Whose turns are counted together.
 #[derive(Debug, Clone)]
 pub(crate) struct Account(Arc<Ledger>);
+
+/// On whose account the turns of a task go: another one once more is known of whoever it works for.
+#[derive(Debug, Clone)]
+pub(crate) struct Payer(Arc<ArcSwap<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
@@ -145,11 +160,12 @@ impl Default for Fairness {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let line =
-            Line { cores, left: cores * AT_ONCE, is_paced: false, turns: Turns::default(), urgent: VecDeque::new() };
+            Line { cores, left: cores * AT_ONCE, is_paced: false, queues: Queues::default(), urgent: VecDeque::new() };
         Self(Arc::new(Shared {
             line: Mutex::new(line),
             start: Instant::now(),
-            light: AtomicU64::new(0),
+            light: Presence::default(),
+            proven: Presence::default(),
             turn: AtomicU64::new(0),
             networks: Mutex::default(),
         }))
@@ -170,16 +186,19 @@ impl Fairness {
     /// Somebody has a turn who needs not wait.
     fn saw_light(&self, now: Instant) {
         let now = self.milliseconds(now);
-        // Seldom, because all threads look at it.
-        if self.0.light.load(Ordering::Relaxed) < now {
-            self.0.light.store(now, Ordering::Relaxed);
-        }
+        self.0.light.is_at(now);
+        self.0.proven.is_at(now);
     }
 
-    /// Whether there is nobody for whom others would have to wait.
-    fn is_calm(&self, now: Instant) -> bool {
-        let light = self.0.light.load(Ordering::Relaxed);
-        light == 0 || self.milliseconds(now) > light + CALM.as_millis() as u64
+    /// Whether there is nobody for whom these would have to wait.
+    fn is_calm(&self, account: &Account, now: Instant) -> bool {
+        let now = self.milliseconds(now);
+        if account.is_proven() {
+            self.0.proven.is_at(now);
+            self.0.light.is_over(now)
+        } else {
+            self.0.proven.is_over(now)
+        }
     }
 
     fn milliseconds(&self, now: Instant) -> u64 {
@@ -188,11 +207,11 @@ impl Fairness {
 
     /// A place to wait in, or none for who may go at once.
     fn enter(&self, account: &Account, is_urgent: bool, now: Instant) -> Option<Arc<Place>> {
-        if self.is_calm(now) {
+        if self.is_calm(account, now) {
             return None;
         }
         let mut line = lock(&self.0.line);
-        let may_go = line.turns.is_empty() && line.left > 0;
+        let may_go = line.queues.is_empty() && line.left > 0;
         let place = if may_go {
             line.left -= 1;
             None
@@ -200,7 +219,7 @@ impl Fairness {
             let place = Arc::<Place>::default();
             let mut waiting = lock(&account.0.waiting);
             if waiting.is_empty() {
-                line.turns.push(account.clone());
+                line.queues.push(account.clone());
             }
             waiting.push_back(Arc::clone(&place));
             if is_urgent {
@@ -247,13 +266,27 @@ impl Fairness {
     }
 }
 
+impl Presence {
+    fn is_at(&self, now: u64) {
+        // Seldom, because all threads look at it.
+        if self.0.load(Ordering::Relaxed) < now {
+            self.0.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        last == 0 || now > last + CALM.as_millis() as u64
+    }
+}
+
 impl Line {
     /// Those whose turn it is, as many for each core, and those who wait no longer.
     fn call(&mut self, most: usize, now: Instant) -> Vec<Arc<Place>> {
         let at_once = most * self.cores;
         let mut called = Vec::with_capacity(at_once);
         while called.len() < at_once
-            && let Some(account) = self.turns.pop()
+            && let Some(account) = self.queues.pop()
         {
             let mut waiting = lock(&account.0.waiting);
             // Those who have left while they waited are held by nobody else.
@@ -263,19 +296,22 @@ impl Line {
             called.extend(waiting.pop_front());
             if !waiting.is_empty() {
                 drop(waiting);
-                self.turns.push(account);
+                self.queues.push(account);
             }
         }
         self.left = at_once - called.len();
-        self.is_paced = !called.is_empty();
-        while let Some((_, place)) = self.urgent.pop_front_if(|(until, _)| *until <= now) {
+        let at_most = called.len() + URGENT_AT_ONCE * self.cores;
+        while called.len() < at_most
+            && let Some((_, place)) = self.urgent.pop_front_if(|(until, _)| *until <= now)
+        {
             called.extend(place.upgrade());
         }
+        self.is_paced = !called.is_empty();
         called
     }
 }
 
-impl Turns {
+impl Queues {
     fn is_empty(&self) -> bool {
         self.proven.is_empty() && self.unknown.is_empty()
     }
@@ -310,7 +346,7 @@ impl Account {
     }
 
     /// Something good is known from now on.
-    pub(crate) fn prove(&self) {
+    fn prove(&self) {
         self.0.is_proven.store(true, Ordering::Relaxed);
     }
 
@@ -329,6 +365,23 @@ impl Account {
 
     fn took(&self, began: Instant, now: Instant) {
         lock(&self.0.debt).took(began, now);
+    }
+}
+
+impl From<Account> for Payer {
+    fn from(account: Account) -> Self {
+        Self(Arc::new(ArcSwap::new(account.0)))
+    }
+}
+
+impl Payer {
+    /// Turns go on this account from now on.
+    pub(crate) fn becomes(&self, account: Account) {
+        self.0.store(account.0);
+    }
+
+    fn account(&self) -> Account {
+        Account(self.0.load_full())
     }
 }
 
@@ -392,14 +445,14 @@ impl Networks {
     }
 }
 
-/// A task whose turns are those of an account.
+/// A task whose turns go on an account.
 ///
 /// It must not take what others wait for, who may have other accounts, and then wait itself: in line it would keep it for as long as
 /// all of those before it do. Handshakes did so once, by a permit to calculate.
 pub(crate) struct Fair<F> {
     task: F,
     fairness: Fairness,
-    account: Account,
+    payer: Payer,
     place: Option<Arc<Place>>,
     is_urgent: bool,
     /// This turn is one of those that others in line wait for.
@@ -407,8 +460,8 @@ pub(crate) struct Fair<F> {
 }
 
 impl<F: Future + Unpin> Fair<F> {
-    pub(crate) fn new(task: F, fairness: Fairness, account: Account) -> Self {
-        Self { task, fairness, account, place: None, is_urgent: false, is_awaited: false }
+    pub(crate) fn new(task: F, fairness: Fairness, payer: impl Into<Payer>) -> Self {
+        Self { task, fairness, payer: payer.into(), place: None, is_urgent: false, is_awaited: false }
     }
 
     /// Waits no longer than [`PATIENCE`]: what comes for it meanwhile piles up, and nothing bounds that.
@@ -417,14 +470,14 @@ impl<F: Future + Unpin> Fair<F> {
     }
 
     /// Whether it has to wait in line.
-    fn waits(&mut self, now: Instant, context: &Context<'_>) -> bool {
+    fn waits(&mut self, account: &Account, now: Instant, context: &Context<'_>) -> bool {
         if self.place.is_none() {
-            if self.account.may_go(now) {
+            if account.may_go(now) {
                 self.fairness.saw_light(now);
                 return false;
             }
             self.is_awaited = true;
-            self.place = self.fairness.enter(&self.account, self.is_urgent, now);
+            self.place = self.fairness.enter(account, self.is_urgent, now);
         }
         let Some(place) = &self.place else { return false };
         place.waker.register(context.waker());
@@ -441,12 +494,13 @@ impl<F: Future + Unpin> Future for Fair<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let began = Instant::now();
-        if self.waits(began, context) {
+        let account = self.payer.account();
+        if self.waits(&account, began, context) {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.task).poll(context);
         let ended = Instant::now();
-        self.account.took(began, ended);
+        account.took(began, ended);
         if std::mem::take(&mut self.is_awaited) {
             self.fairness.turned(ended.saturating_duration_since(began));
         }
@@ -562,6 +616,27 @@ mod tests {
         assert!(fairness.enter(&account, false, now + 2 * CALM).is_none());
     }
 
+    #[test]
+    fn newcomers_wait_for_busy_tenants_too() {
+        let (fairness, busy, newcomer) = (closed(), indebted(), Account::unknown());
+        let now = Instant::now();
+        assert!(fairness.enter(&newcomer, false, now).is_none());
+        assert!(fairness.enter(&busy, false, now).is_none(), "nobody takes little");
+        assert!(fairness.enter(&newcomer, false, now + CALM).is_some());
+        assert!(fairness.enter(&busy, false, now + CALM).is_none());
+        assert!(fairness.enter(&newcomer, false, now + 3 * CALM).is_none());
+    }
+
+    #[test]
+    fn a_task_pays_with_the_account_that_is_its_own_by_then() {
+        let (first, own) = (Account::unknown(), Account::known());
+        let payer = Payer::from(first.clone());
+        let copy = payer.clone();
+        assert!(Arc::ptr_eq(&payer.account().0, &first.0));
+        copy.becomes(own.clone());
+        assert!(Arc::ptr_eq(&payer.account().0, &own.0));
+    }
+
     /// Nobody may go at once, and nobody calls but the test.
     fn closed() -> Fairness {
         let fairness = Fairness::default();
@@ -586,7 +661,7 @@ mod tests {
         lock(&fairness.0.line).call(AT_ONCE, now).iter().for_each(|place| place.call());
         assert!(crowd[0].is_called.load(Ordering::Relaxed));
         let line = lock(&fairness.0.line);
-        assert!(line.turns.is_empty() && line.left == line.cores * AT_ONCE - 1);
+        assert!(line.queues.is_empty() && line.left == line.cores * AT_ONCE - 1);
     }
 
     #[test]
@@ -624,11 +699,32 @@ mod tests {
             |places: &[Arc<Place>]| places.iter().filter(|place| place.is_called.load(Ordering::Relaxed)).count();
         call(now);
         assert!(called(&urgent) < 50, "they have waited for nothing yet");
+        let most = lock(&fairness.0.line).cores * (URGENT_AT_ONCE + 1);
+        let before = called(&urgent);
         call(now + PATIENCE);
-        assert_eq!((called(&urgent), called(&later)), (100, 0));
-        call(now + 2 * PATIENCE);
+        assert!((before + 1..=before + most).contains(&called(&urgent)), "{before}, then {}", called(&urgent));
+        (0..100).for_each(|_| call(now + PATIENCE));
+        assert_eq!(called(&urgent), 100);
+        assert!(called(&later) < 100, "they have not waited for so long");
+        (0..100).for_each(|_| call(now + 2 * PATIENCE));
         assert_eq!(called(&later), 100);
         assert!(lock(&fairness.0.line).urgent.is_empty());
+    }
+
+    #[test]
+    fn there_is_one_who_calls() {
+        let fairness = closed();
+        let now = Instant::now();
+        fairness.saw_light(now);
+        let place = fairness.enter(&indebted(), true, now).unwrap();
+        let mut line = lock(&fairness.0.line);
+        assert_eq!(line.call(1, now).len(), 1);
+        assert!(line.is_paced);
+        // Called before, and has not had its turn yet.
+        let called = line.call(1, now + PATIENCE);
+        assert_eq!((called.is_empty(), line.is_paced), (false, true), "who calls goes on while there is anybody");
+        drop((called, place));
+        assert!(line.call(1, now + PATIENCE).is_empty() && !line.is_paced);
     }
 
     /// Many tasks that are ready whenever they are asked; how many turns they have for each turn of one that is not in debt.

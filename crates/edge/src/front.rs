@@ -33,12 +33,7 @@ impl Reception {
     /// Boxed, because each function on the way would hold the room for it.
     async fn answer(&self, visit: Box<Visit>) -> http::Response<Counted> {
         let over_tls = visit.caller.is_secure() && visit.request.version() != http::Version::HTTP_3;
-        let remote = visit.caller.remote.ip();
         let mut answer = self.site.answer(visit).await;
-        // Errors are to be had for nothing.
-        if answer.status() < StatusCode::BAD_REQUEST {
-            self.fairness.prove(remote);
-        }
         if let (true, Some(alt_svc)) = (over_tls, &self.alt_svc) {
             answer.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }

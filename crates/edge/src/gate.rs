@@ -40,7 +40,7 @@ pub(crate) struct Gate {
 pub(crate) enum Stopped {
     /// It is refused.
     Refused(Failure),
-    /// The gate itself has the answer.
+    /// The edge itself has the answer.
     Answered(Box<Response<Body>>),
 }
 

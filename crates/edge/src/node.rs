@@ -102,6 +102,7 @@ impl Edge {
         let (board, members_of) = (Arc::new(Board::at(&config.location)), registry.clone());
         let directs = Arc::new(Directs::new(Arc::clone(&config.origins)));
         let questions = Arc::<OnceLock<Questions>>::default();
+        let fairness = Fairness::default();
         let site = Site {
             questions: Arc::clone(&questions),
             registry: registry.clone(),
@@ -114,8 +115,8 @@ impl Edge {
             location: config.location.clone(),
             geography: Arc::clone(&config.geography),
             events: events.clone(),
+            fairness: fairness.clone(),
         };
-        let fairness = Fairness::default();
         let reception = Arc::new(Reception {
             site: Arc::new(site),
             limits: config.limits,
@@ -141,6 +142,7 @@ impl Edge {
             metrics: Arc::clone(&metrics),
             limits: config.limits,
             open: Mutex::default(),
+            fairness: fairness.clone(),
         });
         let api_listener = tokio_listener(sockets.api)?;
         let (promises, asked) = ports::promises();
@@ -193,7 +195,15 @@ impl Edge {
             Arc::clone(&places),
         ));
         visits.spawn(listen::visitors_over_quic(visitors_quic, reception, places));
-        visits.spawn(listen::api(api_listener, api_tls, router, limits, visits.clone(), fairness));
+        visits.spawn(listen::api(
+            api_listener,
+            api_tls,
+            router,
+            limits,
+            visits.clone(),
+            fairness,
+            Arc::clone(&metrics),
+        ));
         Ok(Running { addresses, visits, agents, tunnels, endpoints, events, metrics, board, questions })
     }
 }

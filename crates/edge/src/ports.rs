@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::defence::Defence;
-use crate::fair::{Account, Fair, Fairness};
+use crate::fair::{Fair, Fairness};
 use crate::flows::{FlowPort, Flows};
 use crate::listen::{Entrance, Places};
 use crate::stop::Stop;
@@ -234,7 +234,7 @@ impl PublicPort {
             admitted.carry(visitor, remote).await;
             drop((place, present));
         });
-        stop.spawn(Fair::new(carrying, fairness.clone(), Account::known()));
+        stop.spawn(Fair::new(carrying, fairness.clone(), fairness.of(remote.ip())));
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use wire::{Body, BodyError, Kind};
 
 use crate::Limits;
 use crate::dispatch::{self, Failure, Order};
+use crate::fair::Fairness;
 use crate::gate::{self, Gate, Stopped};
 use crate::header::{Facts, is_of_a_connection, towards_origin, towards_visitor};
 use crate::host::{Host, HostError};
@@ -82,6 +83,7 @@ pub(crate) struct Site {
     pub(crate) questions: Arc<OnceLock<Questions>>,
     pub(crate) geography: Arc<Geography>,
     pub(crate) events: broadcast::Sender<RequestEvent>,
+    pub(crate) fairness: Fairness,
 }
 
 /// Where requests are told.
@@ -96,11 +98,16 @@ impl Site {
         let ray = Ray::random().at(&self.location);
         let form = form_fields(visit.request.headers());
         let host = Host::of(visit.request.uri(), visit.request.headers());
-        let sees_detail = sees_detail(visit.caller.remote.ip());
+        let remote = visit.caller.remote.ip();
+        let sees_detail = sees_detail(remote);
         let mut telling = Telling::new(self, &visit.request, &ray, host.as_ref().ok());
 
         let mut answer = match self.carry(visit, &host, &ray).await {
             Ok(mut answer) => {
+                // Errors are to be had for nothing, and so is what the edge answers itself.
+                if answer.status() < StatusCode::BAD_REQUEST {
+                    self.fairness.prove(remote);
+                }
                 towards_visitor(answer.headers_mut(), &ray);
                 telling.status = answer.status().as_u16();
                 answer
@@ -153,7 +160,7 @@ impl Site {
                 headers: request.headers(),
                 now: SystemTime::now(),
             };
-            return Ok(trace::answer(request.method(), &facts)?);
+            return Err(Stopped::Answered(Box::new(trace::answer(request.method(), &facts)?)));
         }
         if let Some(questions) = self.questions.get()
             && request.uri().path() == resolve::PATH
@@ -162,7 +169,7 @@ impl Site {
             && kind == Kind::Http
         {
             // Apart, so that other requests are no larger for it.
-            return Ok(Box::pin(questions.answer(request, caller.remote.ip())).await);
+            return Err(Stopped::Answered(Box::new(Box::pin(questions.answer(request, caller.remote.ip())).await)));
         }
         // One snapshot, so that no request meets a tunnel without its rules.
         let snapshot = self.registry.snapshot();

@@ -18,6 +18,7 @@ use wire::{ByteStream, Destination, ExchangeError, StreamRequest};
 use crate::Limits;
 use crate::defence::Defence;
 use crate::dispatch::{Carrier as _, Pool as _};
+use crate::fair::Fairness;
 use crate::metrics::{Metrics, StreamEnd};
 use crate::tunnels::Tunnels;
 pub(crate) use visitor::Visitor;
@@ -36,6 +37,7 @@ pub(crate) struct Streams {
     pub(crate) limits: Limits,
     /// How many each tunnel has.
     pub(crate) open: Mutex<HashMap<Uuid, usize>>,
+    pub(crate) fairness: Fairness,
 }
 
 /// Where a byte stream is to go.
@@ -166,6 +168,7 @@ impl Admitted {
             }
             Err(_) => return StreamEnd::Failed,
         };
+        self.streams.fairness.prove(remote.ip());
         let mut first = Vec::new();
         if let (Some(version), Ok(here)) = (options.proxy_protocol, visitor.local_address()) {
             first = proxy_header::header(version, remote, here);

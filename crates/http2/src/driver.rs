@@ -18,6 +18,9 @@ use crate::{Accepted, Breach, Error, RecvStream, SendStream, Settings};
 /// Bytes read at once: four full TLS records.
 const READ: usize = 64 << 10;
 
+/// What costs less to copy than the memory that it would hold.
+const SMALL: usize = 1 << 10;
+
 /// So many waiting bytes are written without regard to who else has something to say: four full TLS records.
 const BATCH: usize = 64 << 10;
 
@@ -231,9 +234,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let read = match poll_read_buf(Pin::new(&mut self.io), context, &mut self.input) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
-                    if self.input.is_empty() {
-                        // An idle connection needs no buffer.
-                        self.input = BytesMut::new();
+                    if self.input.len() < SMALL {
+                        // An idle connection needs no buffer, nor does one that has stopped in the middle of a frame's header.
+                        self.input = BytesMut::from(&*self.input);
                     }
                     return Poll::Pending;
                 }

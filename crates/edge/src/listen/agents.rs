@@ -19,7 +19,7 @@ use super::tcp;
 use super::turns::Turns;
 use crate::Limits;
 use crate::defence::Defence;
-use crate::fair::{Account, Fair, Fairness};
+use crate::fair::{Account, Fair, Fairness, Payer};
 use crate::metrics::Metrics;
 use crate::stop::Stop;
 use crate::tunnels::{Door, Tunnels};
@@ -46,7 +46,8 @@ impl Agents {
         while let Some((stream, remote)) = entrance.accept(&self.stop).await {
             let Some(place) = self.place(remote) else { continue };
             let tls = Arc::clone(&tls);
-            self.spawn(|agents, account| agents.dialled_over_tls(stream, remote, tls, place, account));
+            let payer = self.fairness.of(remote.ip()).into();
+            self.spawn(payer, |agents, payer| agents.dialled_over_tls(stream, remote, tls, place, payer));
         }
     }
 
@@ -56,7 +57,7 @@ impl Agents {
         remote: SocketAddr,
         tls: Arc<ServerConfig>,
         place: Place,
-        account: Account,
+        payer: Payer,
     ) {
         let stream = ReadAhead::new(Turns::new(stream));
         let stream = match timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
@@ -76,7 +77,7 @@ impl Agents {
         let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::http2::edge::serve(stream, remote, Arc::clone(&door));
         // Apart, so that whoever has not come so far takes less.
-        Box::pin(self.serve(serving, &door, remote, &account)).await;
+        Box::pin(self.serve(serving, &door, remote, &payer)).await;
     }
 
     /// Serves agents over QUIC until the node stops. `jumbo` is for those whose way may take large packets.
@@ -99,18 +100,20 @@ impl Agents {
                 Packets::Usual => newcomer,
                 Packets::Jumbo => newcomer.with(Arc::clone(&jumbo)),
             };
-            self.spawn(|agents, account| agents.dialled_over_quic(newcomer, remote, place, account));
+            let payer = newcomer.payer(&self.fairness);
+            self.spawn(payer, |agents, payer| agents.dialled_over_quic(newcomer, remote, place, payer));
         }
     }
 
-    async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place, account: Account) {
-        let established = match newcomer.shake_hands(self.limits.handshake, account.clone()).await {
+    async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place, payer: Payer) {
+        let established = match newcomer.shake_hands(self.limits.handshake, &payer).await {
             Ok(established) => established,
             Err(error) => {
                 self.metrics.defended(error.defence());
                 return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed");
             }
         };
+        payer.becomes(self.fairness.of(remote.ip()));
         let connection = established.connection.clone();
         let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
@@ -119,14 +122,17 @@ impl Agents {
         }
         let door = Door::new(Arc::clone(&self.tunnels), place);
         let serving = wire::quic::edge::serve(connection, Arc::clone(&door));
-        Box::pin(self.serve(serving, &door, remote, &account)).await;
+        Box::pin(self.serve(serving, &door, remote, &payer)).await;
     }
 
-    /// Each connection takes its turns for itself: many agents may have one address, and one may have several tunnels.
-    fn spawn<Serving: Future<Output = ()> + Send + 'static>(&self, serve: impl FnOnce(Self, Account) -> Serving) {
-        let account = Account::unknown();
-        let serving = Box::pin(serve(self.clone(), account.clone()));
-        self.stop.spawn(Fair::new(serving, self.fairness.clone(), account));
+    /// Each connection takes its turns for itself once it is registered: many agents may have one address, and one may have several
+    /// tunnels.
+    fn spawn<Serving>(&self, payer: Payer, serve: impl FnOnce(Self, Payer) -> Serving)
+    where
+        Serving: Future<Output = ()> + Send + 'static,
+    {
+        let serving = Box::pin(serve(self.clone(), payer.clone()));
+        self.stop.spawn(Fair::new(serving, self.fairness.clone(), payer));
     }
 
     /// A place for a connection that has not registered, if there is one. A flood is counted, and not told line by line.
@@ -140,13 +146,15 @@ impl Agents {
     }
 
     /// Serves a connection until it ends, or has not registered in time.
-    async fn serve(&self, serving: impl Future<Output = Ended>, door: &Door, remote: SocketAddr, account: &Account) {
+    async fn serve(&self, serving: impl Future<Output = Ended>, door: &Door, remote: SocketAddr, payer: &Payer) {
         tokio::pin!(serving);
         let Ended { reason, breach } = tokio::select! {
             ended = &mut serving => ended,
             registered = timeout(self.limits.registration, door.registered()) => match registered {
                 Ok(()) => {
-                    account.prove();
+                    payer.becomes(Account::known());
+                    // So it comes back sooner than a crowd of newcomers.
+                    self.fairness.prove(remote.ip());
                     serving.await
                 }
                 Err(_) => Ended { reason: "it did not register in time".to_owned(), breach: None },

@@ -13,18 +13,18 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::places::{Place, Places};
 use super::tcp;
 use crate::Limits;
-use crate::fair::{Account, Fair, Fairness};
+use crate::fair::{Fair, Fairness};
+use crate::metrics::Metrics;
 use crate::stop::Stop;
 use crate::unread::{Lingering, Unread, Upload};
 
-/// Programs that call the API at once; it is for a handful of operators and tools.
-const CONNECTIONS: usize = 256;
 /// A caller that answers nothing for this long is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The first byte of a TLS handshake (RFC 8446 section 5.1); no method of HTTP begins with it.
@@ -40,17 +40,23 @@ pub(crate) async fn api(
     limits: Limits,
     stop: Stop,
     fairness: Fairness,
+    metrics: Arc<Metrics>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::of_callers();
     let entrance = tcp::Entrance::new(listener, SILENCE);
     while let Some((stream, remote)) = entrance.accept(&stop).await {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(caller = %remote, "the limit of the API's connections is reached");
-            continue;
+        let place = match places.take(remote.ip()) {
+            Ok(place) => place,
+            Err(defence) => {
+                metrics.defended(defence);
+                tracing::debug!(caller = %remote, limit = defence.label(), "a connection to the API is refused");
+                continue;
+            }
         };
         let call = Call { remote, router: router.clone(), limits, stop: stop.clone(), _place: place };
-        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness.clone(), Account::known()));
+        let account = fairness.of(remote.ip());
+        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness.clone(), account));
     }
 }
 
@@ -59,7 +65,7 @@ struct Call {
     router: Router,
     limits: Limits,
     stop: Stop,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Call {

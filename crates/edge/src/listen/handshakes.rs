@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use wire::quic::TakeTurns;
 
 use crate::defence::Defence;
-use crate::fair::{Account, Fair, Fairness};
+use crate::fair::{Account, Fair, Fairness, Payer};
 
 /// QUIC connections without a finished handshake from which on whoever comes shows first that its address is its own. Fewer cost
 /// little, and each keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next
@@ -23,7 +23,7 @@ const MOST: usize = 1_000;
 
 thread_local! {
     /// Whose connection is being accepted. The library makes its driver within that call and does not tell whose it is.
-    static ACCEPTED: Cell<Option<Account>> = const { Cell::new(None) };
+    static ACCEPTED: Cell<Option<Payer>> = const { Cell::new(None) };
 }
 
 /// Where QUIC comes in: the handshakes of one endpoint.
@@ -82,13 +82,13 @@ impl HandshakeError {
     }
 }
 
-/// Lets the drivers of connections take their turns by the accounts with which hands are shaken.
+/// Lets the drivers of connections take their turns on the accounts of those with whom hands are shaken.
 ///
 /// Packets pile up for a driver until it has a turn. So it does not wait long, and takes in all that has come, however much that is: there
 /// is no more than the endpoint has read since.
 pub(crate) fn take_turns(fairness: Fairness) -> TakeTurns {
     Arc::new(move |driver| match ACCEPTED.take() {
-        Some(account) => Box::pin(Fair::new(unconstrained(driver), fairness.clone(), account).urgent()),
+        Some(payer) => Box::pin(Fair::new(unconstrained(driver), fairness.clone(), payer).urgent()),
         None => driver,
     })
 }
@@ -153,6 +153,12 @@ impl Newcomer {
         self.incoming.remote_address()
     }
 
+    /// Who pays for its turns until hands are shaken: its network, or nobody else where the address may be a forged one.
+    pub(crate) fn payer(&self, fairness: &Fairness) -> Payer {
+        let is_proven = self.incoming.remote_address_validated();
+        if is_proven { fairness.of(self.remote().ip()) } else { Account::unknown() }.into()
+    }
+
     /// Has settings of its own.
     pub(crate) fn with(self, settings: Arc<quinn::ServerConfig>) -> Self {
         Self { settings: Some(settings), ..self }
@@ -163,11 +169,11 @@ impl Newcomer {
         self.incoming.refuse();
     }
 
-    /// Shakes hands over QUIC for so long at most. What drives the connection takes its turns by this account from then on.
-    pub(crate) async fn shake_hands(self, limit: Duration, account: Account) -> Result<Established, HandshakeError> {
+    /// Shakes hands over QUIC for so long at most. Who pays does so for what drives the connection, too, from then on.
+    pub(crate) async fn shake_hands(self, limit: Duration, payer: &Payer) -> Result<Established, HandshakeError> {
         let Self { incoming, settings, counts, under_way } = self;
         let handshake = async {
-            ACCEPTED.set(Some(account));
+            ACCEPTED.set(Some(payer.clone()));
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = match settings {
                 Some(settings) => incoming.accept_with(settings),

@@ -10,7 +10,13 @@ use crate::defence::Defence;
 /// that start at the same moment behind one address.
 const NEWCOMERS_SHARE: usize = 8;
 
-/// The places of visitors' connections, or of agents' that have not registered: so many in all, and so many for one network.
+/// Programs that call the API at once; it is for a handful of operators and tools.
+const CALLERS: usize = 256;
+
+/// One network may have so large a part of these: a quarter, which are the tools of a large team behind one address.
+const CALLERS_SHARE: usize = 4;
+
+/// The places of visitors' connections, of agents' that have not registered, or of the API's callers: so many in all, and so many for one network.
 #[derive(Debug)]
 pub(crate) struct Places {
     total: usize,
@@ -47,6 +53,11 @@ impl Places {
     /// Those of agents that have not registered. Loopback is a network like others: agents there register at once too.
     pub(crate) fn of_newcomers(limits: &Limits) -> Arc<Self> {
         Self::new(limits.unregistered, (limits.unregistered / NEWCOMERS_SHARE).max(1), false)
+    }
+
+    /// Those of the API's callers. Whoever is on this machine may always try.
+    pub(crate) fn of_callers() -> Arc<Self> {
+        Self::new(CALLERS, CALLERS / CALLERS_SHARE, true)
     }
 
     fn new(total: usize, per_address: usize, exempt_loopback: bool) -> Arc<Self> {
@@ -127,6 +138,15 @@ mod tests {
         assert_eq!(places.take(at("192.0.2.1")).unwrap_err(), Defence::Full);
         drop(kept);
         assert!(places.take(at("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn one_caller_of_the_api_leaves_room_for_others() {
+        let places = Places::of_callers();
+        let kept: Vec<_> = std::iter::from_fn(|| places.take(at("192.0.2.1")).ok()).collect();
+        assert_eq!(kept.len(), 64);
+        let others: Vec<_> = std::iter::from_fn(|| places.take(at("127.0.0.1")).ok()).collect();
+        assert_eq!(others.len(), 256 - 64);
     }
 
     #[test]

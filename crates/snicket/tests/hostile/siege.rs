@@ -235,6 +235,7 @@ async fn attacker(attack: &Attack, camp: &Camp) -> Child {
         "http": edge.http().to_string(),
         "https": edge.https().to_string(),
         "tunnel": edge.tunnel().to_string(),
+        "api": edge.api().to_string(),
         "port": camp.attacked_port.port().to_string(),
         "host": camp.attacked.host(),
         "ca": edge.ca().display().to_string(),

@@ -11,8 +11,8 @@ const AT_ONCE: usize = 64 << 10;
 
 /// A socket of which more is read at once than was asked for, to go below TLS, whose library asks for a quarter of a record.
 ///
-/// While there is nothing to read it holds no memory: most connections of agents are idle most of the time, and so are those that never
-/// register.
+/// Once it has found nothing to read it holds no memory: most connections of agents are idle most of the time, and so are those that
+/// never register.
 #[derive(Debug)]
 pub struct ReadAhead<IO> {
     io: IO,
@@ -25,7 +25,7 @@ impl<IO> ReadAhead<IO> {
         Self { io, ahead: BytesMut::new() }
     }
 
-    /// The socket. What has been read ahead of it is read from here.
+    /// The socket, of which what has been read ahead is gone.
     pub fn get_ref(&self) -> &IO {
         &self.io
     }

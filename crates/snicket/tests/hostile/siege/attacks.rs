@@ -35,6 +35,7 @@ struct Target {
     http: SocketAddr,
     https: SocketAddr,
     tunnel: SocketAddr,
+    api: SocketAddr,
     /// A public port of UDP.
     port: SocketAddr,
     host: String,
@@ -81,6 +82,7 @@ attacks! {
     tls_garbage, 16, "TLS: garbage";
     tls_handshakes, 8, "TLS: whole handshakes and nothing more";
     tls_hellos, 256, "TLS: the same first message again and again, which costs nothing, and no word more";
+    tls_traced, 256, "TLS: the same, each from a network that has had an answer of the edge's own before";
     tls_silence, 1000, "TLS: handshakes that stop in the middle, 1,000 connections";
     rapid_reset, 4, "HTTP/2: rapid reset";
     made_you_reset, 4, "HTTP/2: made-you-reset";
@@ -101,10 +103,11 @@ attacks! {
     http3_requests, 20, "HTTP/3: requests of 1 KB without end, 10 at once by each of 20 visitors of another tenant";
     udp_forged, 4, "UDP port: one datagram of each forged sender (the victim is at another port)";
     tunnel_scanners, 16, "Tunnel port: scanners and TLS garbage";
-    tunnel_silence, 1000, "Tunnel port: handshakes and no registration, 1,000 connections";
+    tunnel_silence, 1000, "Tunnel port: handshakes, a byte and no registration, 1,000 connections";
     tunnel_initials, 4, "Tunnel port: Initial packets";
     tunnel_rpc, 8, "Tunnel port: RPC that is none, over HTTP/2";
     tunnel_quic_rpc, 8, "Tunnel port: RPC that is none, and streams before a registration, over QUIC";
+    api_hellos, 128, "API: the same first message of TLS again and again";
     agent_deaf, 20, "Agent: registered, and reads nothing";
     agent_headers, 20, "Agent: headers of MBs, of thousands of fields, and such as are none";
     agent_frames, 20, "Agent: frames that no peer may send";
@@ -147,7 +150,8 @@ pub(super) async fn attack(told: &Value) {
     let text = |key: &str| told[key].as_str().unwrap().to_owned();
     let address = |key: &str| text(key).parse().unwrap();
     let name = text("attack");
-    let attack = ATTACKS.iter().chain(&CROWDS).find(|attack| attack.name == name).unwrap();
+    let (number, attack) = ATTACKS.iter().chain(&CROWDS).enumerate().find(|(_, attack)| attack.name == name).unwrap();
+    ARRIVALS.store(u32::try_from(number * APART).unwrap(), Ordering::Relaxed);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(text("ca")).unwrap()).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -159,6 +163,7 @@ pub(super) async fn attack(told: &Value) {
         http: address("http"),
         https: address("https"),
         tunnel: address("tunnel"),
+        api: address("api"),
         port: address("port"),
         host: text("host"),
         own: Tunnel::read(&told["own"]).map(Arc::new),
@@ -185,10 +190,16 @@ async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
 }
 
-/// An address that nothing has come from so far, each time of another of 32,768 networks than the one before, none of which is the
-/// victim's.
+/// Arrivals of this attack, from a number on where others have hardly been.
+static ARRIVALS: AtomicU32 = AtomicU32::new(0);
+
+/// Between the first arrivals of two attacks: more than come to one from somewhere, and no multiple of the number of networks, so that
+/// each attack begins with others.
+const APART: usize = 150_000;
+
+/// An address that nothing has come from in this attack, each time of another of 32,768 networks than the one before, none of which is
+/// the victim's.
 fn arrival() -> Ipv4Addr {
-    static ARRIVALS: AtomicU32 = AtomicU32::new(0);
     let number = ARRIVALS.fetch_add(1, Ordering::Relaxed);
     let [_, host, ..] = (number << 1).to_be_bytes();
     let [.., high, low] = number.to_be_bytes();
@@ -362,8 +373,25 @@ async fn tls_handshakes(target: Target, _: usize) -> std::io::Result<()> {
     handshake(&target, target.https, &target.host, &[]).await.map(drop)
 }
 
-/// The edge has calculated what it answers.
 async fn tls_hellos(target: Target, _: usize) -> std::io::Result<()> {
+    hello(&target, arrive(target.https).await?).await
+}
+
+async fn tls_traced(target: Target, _: usize) -> std::io::Result<()> {
+    let address = arrival();
+    let mut stream = connect_from(address, target.http).await?;
+    let head = format!("GET /cdn-cgi/trace HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
+    stream.write_all(head.as_bytes()).await?;
+    rest(stream).await?;
+    hello(&target, connect_from(address, target.https).await?).await
+}
+
+async fn api_hellos(target: Target, _: usize) -> std::io::Result<()> {
+    hello(&target, arrive(target.api).await?).await
+}
+
+/// A first message of TLS, until the edge has calculated what it answers.
+async fn hello(target: &Target, mut stream: TcpStream) -> std::io::Result<()> {
     static HELLO: OnceLock<Vec<u8>> = OnceLock::new();
     let hello = HELLO.get_or_init(|| {
         let name = ServerName::try_from(target.host.clone()).unwrap();
@@ -372,7 +400,6 @@ async fn tls_hellos(target: Target, _: usize) -> std::io::Result<()> {
         client.write_tls(&mut hello).unwrap();
         hello
     });
-    let mut stream = arrive(target.https).await?;
     stream.write_all(hello).await?;
     stream.read_exact(&mut [0; 1]).await.map(drop)
 }
@@ -684,7 +711,10 @@ async fn tunnel_scanners(target: Target, number: usize) -> std::io::Result<()> {
 }
 
 async fn tunnel_silence(target: Target, _: usize) -> std::io::Result<()> {
-    rest(handshake(&target, target.tunnel, certs::tls::TUNNEL_HTTP2_NAME, &[]).await?).await
+    let mut stream = handshake(&target, target.tunnel, certs::tls::TUNNEL_HTTP2_NAME, &[]).await?;
+    // What there is of a frame has to be kept.
+    stream.write_all(&[0]).await?;
+    rest(stream).await
 }
 
 /// The edge asks for a control stream on a connection that it thinks is an agent's; it gets other answers.
