@@ -214,6 +214,7 @@ fn router(registry: Registry) -> Router {
         node_certificate: Arc::new(|| None),
         preview: None,
         known_here: None,
+        know_caller: Arc::new(|_| ()),
         draining: Default::default(),
     })
 }

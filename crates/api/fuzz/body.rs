@@ -128,6 +128,7 @@ async fn edge() -> (Registry, Router) {
         node_certificate: Arc::new(|| None),
         preview: None,
         known_here: None,
+        know_caller: Arc::new(|_| ()),
         draining: Default::default(),
     };
     (registry, api::router(state))

@@ -47,6 +47,9 @@ async fn pass(shared: Arc<Shared>, mut request: Request, next: Next, need: Need)
         Ok(token) => token.clone(),
         Err(error) => return error.into_response(),
     };
+    if let Some(address) = address {
+        (shared.state.know_caller)(address);
+    }
     let account = snapshot.account().id;
     drop(snapshot);
     let left = match shared.limits.count(Who::Token(token.id), Instant::now()) {

@@ -46,6 +46,6 @@ pub use authority::{AuthorityError, ensure_authority};
 pub use join::{BadJoinKey, GatherHandover, Handover, JoinKey};
 pub use router::router;
 pub use state::{
-    ApiState, CloseConnections, Facts, KnownHere, MemberHere, NodeCertificateEnd, OpenPort, Preview, PublicPorts,
-    QuickTunnels,
+    ApiState, CloseConnections, Facts, KnowCaller, KnownHere, MemberHere, NodeCertificateEnd, OpenPort, Preview,
+    PublicPorts, QuickTunnels,
 };

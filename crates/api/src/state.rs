@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ pub type NodeCertificateEnd = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
 /// Asks the members of a pool once, as a monitor says, and answers what it found out.
 pub type Preview = Arc<dyn Fn(Pool, MonitorTerms) -> Pin<Box<dyn Future<Output = PoolReport> + Send>> + Send + Sync>;
+
+/// Told where a call has come from that showed a valid token.
+pub type KnowCaller = Arc<dyn Fn(IpAddr) + Send + Sync>;
 
 /// What only this node knows of a pool's member.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +112,8 @@ pub struct ApiState {
     pub preview: Option<Preview>,
     /// What this node knows of pools' members; `None`: it leads no visitors to them.
     pub known_here: Option<KnownHere>,
+    /// Who is told of callers with a valid token.
+    pub know_caller: KnowCaller,
     /// Cancelled when the node takes nothing new; calls that wait for something are answered then.
     pub draining: CancellationToken,
 }

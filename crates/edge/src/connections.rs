@@ -1,4 +1,5 @@
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use balance::Board;
@@ -7,6 +8,7 @@ use registry::PortId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::fair::Fairness;
 use crate::ports::Promises;
 use crate::tunnels::Tunnels;
 
@@ -17,11 +19,18 @@ pub struct Connections {
     promises: Promises,
     prober: Prober,
     board: Arc<Board>,
+    fairness: Fairness,
 }
 
 impl Connections {
-    pub(crate) fn new(tunnels: Arc<Tunnels>, promises: Promises, prober: Prober, board: Arc<Board>) -> Self {
-        Self { tunnels, promises, prober, board }
+    pub(crate) fn new(
+        tunnels: Arc<Tunnels>,
+        promises: Promises,
+        prober: Prober,
+        board: Arc<Board>,
+        fairness: Fairness,
+    ) -> Self {
+        Self { tunnels, promises, prober, board, fairness }
     }
 
     /// Asks members of pools for their health, by the ways of this node.
@@ -32,6 +41,11 @@ impl Connections {
     /// What this node knows of load balancers' members.
     pub fn board(&self) -> &Arc<Board> {
         &self.board
+    }
+
+    /// A caller of the API has shown a valid token: whoever comes from its network waits behind no crowd of newcomers from now on.
+    pub fn know(&self, address: IpAddr) {
+        self.fairness.prove(address);
     }
 
     /// Opens a public port for an agent that is about to come. It is closed again if none does within a minute.

@@ -3,9 +3,9 @@ use http2::Breach;
 /// Why a connection of a visitor or an agent was refused or ended in defence of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defence {
-    /// [`crate::Limits::connections`] are open.
+    /// [`crate::Limits::connections`] are open, or as many to the API as it takes.
     Full,
-    /// [`crate::Limits::connections_per_address`] are open.
+    /// [`crate::Limits::connections_per_address`] are open, or as many to the API as it takes from one address.
     AddressFull,
     /// [`registry::PortOptions::max_connections`] of one public port are open.
     PortFull,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::task::AtomicWaker;
+use prometheus::IntGauge;
 use tokio::task::yield_now;
 
 /// The part of a core that an account may take for long, as one of so many: what it has taken is forgiven at this rate. Some hundred
@@ -38,12 +39,12 @@ const AT_ONCE: usize = 4;
 /// Time that the turns of those in line are to take between two looks. Where they take longer, as handshakes do, fewer are called.
 const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 
-/// For so long those wait at the most for whom something piles up meanwhile ([`Fair::urgent`]). At 1 Gbit/s these are 600 KB, and a hundred
-/// turns fit into it.
+/// After so long those are called before their turn for whom something piles up meanwhile ([`Fair::urgent`]). At 1 Gbit/s these are 600 KB,
+/// and a hundred turns fit into it.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// Those called because they have waited that long, for each core, between two looks: with the others some 0.5 ms.
-const URGENT_AT_ONCE: usize = 16;
+/// So many times as those whose turn it is are called who have waited that long: together they take some 1 ms between two looks.
+const URGENT_AT_ONCE: usize = 4;
 
 /// For so long after somebody has had a turn for whom others wait, they do. Longer than the pauses between the turns of one request, and
 /// between the requests of who is busy.
@@ -72,6 +73,8 @@ struct Shared {
     /// What turns of those who do have taken of late, on average, in ns.
     turn: AtomicU64,
     networks: Mutex<Networks>,
+    /// Those of which something good is known.
+    known: IntGauge,
 }
 
 /// When some of a kind had a turn, in ms from 1 ms before the start; 0: never.
@@ -87,7 +90,7 @@ struct Line {
     is_paced: bool,
     /// The accounts some of whose tasks wait.
     queues: Queues,
-    /// Those who do not wait longer than until then, in the order of their coming.
+    /// Those who are called before their turn from then on, in the order of their coming.
     urgent: VecDeque<(Instant, Weak<Place>)>,
 }
 
@@ -156,8 +159,9 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Default for Fairness {
-    fn default() -> Self {
+impl Fairness {
+    /// Nobody has come yet. How many networks are known is told to the gauge.
+    pub(crate) fn new(known: IntGauge) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let line =
             Line { cores, left: cores * AT_ONCE, is_paced: false, queues: Queues::default(), urgent: VecDeque::new() };
@@ -168,19 +172,21 @@ impl Default for Fairness {
             proven: Presence::default(),
             turn: AtomicU64::new(0),
             networks: Mutex::default(),
+            known,
         }))
     }
-}
 
-impl Fairness {
     /// The account of those who come from where this address is.
     pub(crate) fn of(&self, address: IpAddr) -> Account {
         lock(&self.0.networks).of(network(address))
     }
 
-    /// Something good is known of those who come from where this address is: they have been served.
+    /// Something good is known of those who come from where this address is: somebody of them has been served by an origin, has
+    /// registered an agent or has shown a token.
     pub(crate) fn prove(&self, address: IpAddr) {
-        lock(&self.0.networks).prove(network(address));
+        let mut networks = lock(&self.0.networks);
+        networks.prove(network(address));
+        self.0.known.set((networks.recent.len() + networks.earlier.len()) as i64);
     }
 
     /// Somebody has a turn who needs not wait.
@@ -281,7 +287,7 @@ impl Presence {
 }
 
 impl Line {
-    /// Those whose turn it is, as many for each core, and those who wait no longer.
+    /// Those whose turn it is, as many for each core, and some of those who have waited long enough.
     fn call(&mut self, most: usize, now: Instant) -> Vec<Arc<Place>> {
         let at_once = most * self.cores;
         let mut called = Vec::with_capacity(at_once);
@@ -300,7 +306,7 @@ impl Line {
             }
         }
         self.left = at_once - called.len();
-        let at_most = called.len() + URGENT_AT_ONCE * self.cores;
+        let at_most = called.len() + URGENT_AT_ONCE * at_once;
         while called.len() < at_most
             && let Some((_, place)) = self.urgent.pop_front_if(|(until, _)| *until <= now)
         {
@@ -464,7 +470,7 @@ impl<F: Future + Unpin> Fair<F> {
         Self { task, fairness, payer: payer.into(), place: None, is_urgent: false, is_awaited: false }
     }
 
-    /// Waits no longer than [`PATIENCE`]: what comes for it meanwhile piles up, and nothing bounds that.
+    /// Is called before its turn after [`PATIENCE`]: what comes for it meanwhile piles up, and nothing bounds that.
     pub(crate) fn urgent(self) -> Self {
         Self { is_urgent: true, ..self }
     }
@@ -510,7 +516,7 @@ impl<F: Future + Unpin> Future for Fair<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::future::{pending, poll_fn};
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -520,6 +526,10 @@ mod tests {
 
     fn at(address: &str) -> IpAddr {
         address.parse().unwrap()
+    }
+
+    fn nobody() -> Fairness {
+        Fairness::new(IntGauge::new("known", "For this test.").unwrap())
     }
 
     fn indebted() -> Account {
@@ -549,7 +559,7 @@ mod tests {
 
     #[test]
     fn neighbours_have_one_account() {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         let accounts =
             ["192.0.2.1", "192.0.2.200", "::ffff:192.0.2.3", "198.51.100.1", "2001:db8:1::1", "2001:db8:1:2::1"];
         let accounts = accounts.map(|address| fairness.of(at(address)));
@@ -560,7 +570,7 @@ mod tests {
 
     #[test]
     fn who_was_served_is_known_however_many_come_after() {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         let known = at("192.0.2.1");
         let present = fairness.of(known);
         assert!(!present.may_go(Instant::now()));
@@ -577,7 +587,7 @@ mod tests {
 
     #[test]
     fn who_was_served_long_ago_is_forgotten() {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         fairness.prove(at("255.0.0.1"));
         for number in 0..3 * PROVEN as u32 {
             fairness.prove(Ipv4Addr::from_bits(number << 8).into());
@@ -591,7 +601,7 @@ mod tests {
 
     #[test]
     fn fewer_are_called_whose_turns_are_long() {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         assert_eq!(fairness.most(), AT_ONCE);
         for _ in 0..100 {
             fairness.turned(3 * BETWEEN_LOOKS);
@@ -627,19 +637,26 @@ mod tests {
         assert!(fairness.enter(&newcomer, false, now + 3 * CALM).is_none());
     }
 
-    #[test]
-    fn a_task_pays_with_the_account_that_is_its_own_by_then() {
+    #[tokio::test]
+    async fn a_task_pays_with_the_account_that_is_its_own_by_then() {
+        let fairness = closed();
         let (first, own) = (Account::unknown(), Account::known());
         let payer = Payer::from(first.clone());
-        let copy = payer.clone();
-        assert!(Arc::ptr_eq(&payer.account().0, &first.0));
-        copy.becomes(own.clone());
-        assert!(Arc::ptr_eq(&payer.account().0, &own.0));
+        let mut task = Fair::new(pending::<()>(), fairness.clone(), payer.clone());
+        fairness.saw_light(Instant::now() + AN_HOUR);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut task).poll(&mut context).is_pending());
+        assert_eq!(lock(&first.0.waiting).len(), 1);
+        payer.becomes(own.clone());
+        lock(&fairness.0.line).call(1, Instant::now()).iter().for_each(|place| place.call());
+        assert!(Pin::new(&mut task).poll(&mut context).is_pending());
+        assert!(task.place.is_none(), "it has been called where it waited");
+        assert!(lock(&own.0.debt).debt > Duration::ZERO && lock(&first.0.debt).debt.is_zero());
     }
 
     /// Nobody may go at once, and nobody calls but the test.
     fn closed() -> Fairness {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         let mut line = lock(&fairness.0.line);
         (line.left, line.is_paced) = (0, true);
         drop(line);
@@ -686,8 +703,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_urgent_waits_so_long_and_no_longer() {
+    fn who_is_urgent_is_called_after_so_long_some_at_a_time() {
         let fairness = closed();
+        lock(&fairness.0.line).cores = 1;
         let (many, one) = (indebted(), indebted());
         let now = Instant::now();
         fairness.saw_light(now);
@@ -698,15 +716,14 @@ mod tests {
         let called =
             |places: &[Arc<Place>]| places.iter().filter(|place| place.is_called.load(Ordering::Relaxed)).count();
         call(now);
-        assert!(called(&urgent) < 50, "they have waited for nothing yet");
-        let most = lock(&fairness.0.line).cores * (URGENT_AT_ONCE + 1);
-        let before = called(&urgent);
-        call(now + PATIENCE);
-        assert!((before + 1..=before + most).contains(&called(&urgent)), "{before}, then {}", called(&urgent));
-        (0..100).for_each(|_| call(now + PATIENCE));
+        assert!(called(&urgent) <= 1, "they have waited for nothing yet");
+        for calls in 1..=100 / URGENT_AT_ONCE {
+            call(now + PATIENCE);
+            assert!((calls * URGENT_AT_ONCE..=calls * (URGENT_AT_ONCE + 1) + 1).contains(&called(&urgent)));
+        }
         assert_eq!(called(&urgent), 100);
-        assert!(called(&later) < 100, "they have not waited for so long");
-        (0..100).for_each(|_| call(now + 2 * PATIENCE));
+        assert_eq!(called(&later), 0, "they have not waited for so long");
+        (0..100 / URGENT_AT_ONCE).for_each(|_| call(now + 2 * PATIENCE));
         assert_eq!(called(&later), 100);
         assert!(lock(&fairness.0.line).urgent.is_empty());
     }
@@ -729,7 +746,7 @@ mod tests {
 
     /// Many tasks that are ready whenever they are asked; how many turns they have for each turn of one that is not in debt.
     async fn turns_of_the_busy(account: fn() -> Account) -> usize {
-        let fairness = Fairness::default();
+        let fairness = nobody();
         let busy = 10 * AT_ONCE * lock(&fairness.0.line).cores;
         let turns = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..busy)
@@ -767,7 +784,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn everybody_is_called() {
         const TASKS: usize = 1000;
-        let fairness = Fairness::default();
+        let fairness = nobody();
         let accounts: Vec<_> = (0..10).map(|_| indebted()).collect();
         fairness.saw_light(Instant::now() + AN_HOUR);
         let tasks: Vec<_> = (0..TASKS)

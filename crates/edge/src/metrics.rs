@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     lost_packets: Counter,
     certificates: Counters,
     tasks: IntGauge,
+    known_networks: IntGauge,
     /// What runs beside the edge says this of itself.
     others: OnceLock<OtherMetrics>,
 }
@@ -208,6 +209,10 @@ impl Metrics {
                 "result",
             ),
             tasks: gauge("snicket_edge_tasks", "Tasks of the whole program."),
+            known_networks: gauge(
+                "snicket_edge_known_networks",
+                "Networks (/24, /48) whose visitors have been served of late, or that agents or callers of the API with a token are in.",
+            ),
             others: OnceLock::new(),
             under_way: gauge("snicket_edge_requests_under_way", "Requests and WebSockets under way."),
             visitors: gauge("snicket_edge_visitor_connections", "Open connections of visitors."),
@@ -243,7 +248,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 18] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 19] = [
             Box::new(self.requests.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.retries.clone()),
@@ -262,10 +267,16 @@ impl Metrics {
             Box::new(self.lost_packets.clone()),
             Box::new(self.certificates.clone()),
             Box::new(self.tasks.clone()),
+            Box::new(self.known_networks.clone()),
         ];
         for collector in collectors {
             self.registry.register(collector).expect("the names differ");
         }
+    }
+
+    /// Where [`crate::fair`] tells how many networks it knows.
+    pub(crate) fn known_networks(&self) -> IntGauge {
+        self.known_networks.clone()
     }
 
     /// A request or WebSocket is under way.

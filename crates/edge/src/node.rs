@@ -102,7 +102,7 @@ impl Edge {
         let (board, members_of) = (Arc::new(Board::at(&config.location)), registry.clone());
         let directs = Arc::new(Directs::new(Arc::clone(&config.origins)));
         let questions = Arc::<OnceLock<Questions>>::default();
-        let fairness = Fairness::default();
+        let fairness = Fairness::new(metrics.known_networks());
         let site = Site {
             questions: Arc::clone(&questions),
             registry: registry.clone(),
@@ -150,8 +150,9 @@ impl Edge {
         let prober = Prober::new(members_of.clone(), Arc::new(ways));
         let counted =
             metrics_of(Arc::clone(&metrics), Arc::clone(certificates), Arc::clone(&board), members_of.clone());
-        let router = api(Connections::new(Arc::clone(&tunnels), promises, prober.clone(), Arc::clone(&board)))
-            .route("/metrics", get(counted));
+        let router =
+            api(Connections::new(Arc::clone(&tunnels), promises, prober.clone(), Arc::clone(&board), fairness.clone()))
+                .route("/metrics", get(counted));
 
         // From here on nothing can fail any more.
         let limits = config.limits;

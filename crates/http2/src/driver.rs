@@ -18,9 +18,6 @@ use crate::{Accepted, Breach, Error, RecvStream, SendStream, Settings};
 /// Bytes read at once: four full TLS records.
 const READ: usize = 64 << 10;
 
-/// What costs less to copy than the memory that it would hold.
-const SMALL: usize = 1 << 10;
-
 /// So many waiting bytes are written without regard to who else has something to say: four full TLS records.
 const BATCH: usize = 64 << 10;
 
@@ -234,8 +231,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let read = match poll_read_buf(Pin::new(&mut self.io), context, &mut self.input) {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
-                    if self.input.len() < SMALL {
-                        // An idle connection needs no buffer, nor does one that has stopped in the middle of a frame's header.
+                    if self.input.len() < READ / 4 {
+                        // An idle connection needs no buffer, and one that has stopped in the middle of a frame hardly any.
                         self.input = BytesMut::from(&*self.input);
                     }
                     return Poll::Pending;

@@ -289,6 +289,8 @@ impl Blueprint {
                     Box::pin(async move { opening.open_port(id).await })
                 }),
             });
+            let knowing = connections.clone();
+            let know_caller = Arc::new(move |address| knowing.know(address));
             let close = Arc::new(move |tunnel, connector| connections.close(tunnel, connector));
             // No port keeps everybody else out.
             let most_visitors = (limits.connections / 2).max(1);
@@ -302,6 +304,7 @@ impl Blueprint {
                 gather_handover,
                 preview: Some(preview),
                 known_here: Some(known_here),
+                know_caller,
                 node_certificate,
                 draining,
             })

@@ -41,6 +41,7 @@ async fn a_call_needs_a_valid_credential() {
     let (_, expired) = edge.registry.create_token(Timestamp::now(), new).await.unwrap();
     let message = get(vec![("authorization", format!("Bearer {expired}"))], zones).await.refused(403, 9109);
     assert!(message.contains("expired"), "{message}");
+    assert_eq!(*edge.known.lock().unwrap(), [edge.address.ip(); 3], "only who has shown a valid token is known");
 }
 
 #[tokio::test]

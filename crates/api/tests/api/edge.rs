@@ -1,6 +1,6 @@
 //! An API that listens, and a client of it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use api::{ApiState, Facts, QuickTunnels};
@@ -32,6 +32,8 @@ pub(crate) struct Edge {
     pub(crate) account: String,
     pub(crate) zone: String,
     pub(crate) closed: Closed,
+    /// Where calls with a valid token came from.
+    pub(crate) known: Arc<Mutex<Vec<IpAddr>>>,
     pub(crate) draining: CancellationToken,
     pub(crate) client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) serving: JoinHandle<()>,
@@ -113,6 +115,8 @@ impl Edge {
         let account = registry.snapshot().account().id.to_string();
         let closed = Closed::default();
         let log = closed.clone();
+        let known = Arc::<Mutex<Vec<_>>>::default();
+        let known_log = Arc::clone(&known);
         let draining = CancellationToken::new();
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let router = api::router(ApiState {
@@ -140,6 +144,7 @@ impl Edge {
             gather_handover: shared.then(|| -> api::GatherHandover { Arc::new(|| Ok(handover())) }),
             node_certificate: Arc::new(|| Some(Timestamp::UNIX_EPOCH)),
             known_here: None,
+            know_caller: Arc::new(move |address| known_log.lock().unwrap().push(address)),
             preview: Some(Arc::new(|pool, monitor| Box::pin(std::future::ready(previewed(&pool, &monitor))))),
             draining: draining.clone(),
         });
@@ -154,7 +159,7 @@ impl Edge {
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
         let description = Description::fetch(&client, address).await;
-        Self { address, registry, token, account, zone, closed, draining, client, serving, description }
+        Self { address, registry, token, account, zone, closed, known, draining, client, serving, description }
     }
 
     pub(crate) async fn send(

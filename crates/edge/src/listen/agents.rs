@@ -46,8 +46,7 @@ impl Agents {
         while let Some((stream, remote)) = entrance.accept(&self.stop).await {
             let Some(place) = self.place(remote) else { continue };
             let tls = Arc::clone(&tls);
-            let payer = self.fairness.of(remote.ip()).into();
-            self.spawn(payer, |agents, payer| agents.dialled_over_tls(stream, remote, tls, place, payer));
+            self.spawn(remote, |agents, payer| agents.dialled_over_tls(stream, remote, tls, place, payer));
         }
     }
 
@@ -100,8 +99,7 @@ impl Agents {
                 Packets::Usual => newcomer,
                 Packets::Jumbo => newcomer.with(Arc::clone(&jumbo)),
             };
-            let payer = newcomer.payer(&self.fairness);
-            self.spawn(payer, |agents, payer| agents.dialled_over_quic(newcomer, remote, place, payer));
+            self.spawn(remote, |agents, payer| agents.dialled_over_quic(newcomer, remote, place, payer));
         }
     }
 
@@ -113,7 +111,6 @@ impl Agents {
                 return tracing::debug!(agent = %remote, %error, "a QUIC handshake failed");
             }
         };
-        payer.becomes(self.fairness.of(remote.ip()));
         let connection = established.connection.clone();
         let asked = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         if asked.and_then(|data| data.server_name).as_deref() == Some(TUNNEL_PROBE_NAME) {
@@ -127,10 +124,11 @@ impl Agents {
 
     /// Each connection takes its turns for itself once it is registered: many agents may have one address, and one may have several
     /// tunnels.
-    fn spawn<Serving>(&self, payer: Payer, serve: impl FnOnce(Self, Payer) -> Serving)
+    fn spawn<Serving>(&self, remote: SocketAddr, serve: impl FnOnce(Self, Payer) -> Serving)
     where
         Serving: Future<Output = ()> + Send + 'static,
     {
+        let payer = Payer::from(self.fairness.of(remote.ip()));
         let serving = Box::pin(serve(self.clone(), payer.clone()));
         self.stop.spawn(Fair::new(serving, self.fairness.clone(), payer));
     }
@@ -153,7 +151,7 @@ impl Agents {
             registered = timeout(self.limits.registration, door.registered()) => match registered {
                 Ok(()) => {
                     payer.becomes(Account::known());
-                    // So it comes back sooner than a crowd of newcomers.
+                    // An agent that comes back is no newcomer.
                     self.fairness.prove(remote.ip());
                     serving.await
                 }

@@ -43,9 +43,10 @@ pub(crate) async fn api(
     metrics: Arc<Metrics>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Places::of_callers();
+    let (places, places_here) = (Places::of_callers(), Places::of_callers());
     let entrance = tcp::Entrance::new(listener, SILENCE);
     while let Some((stream, remote)) = entrance.accept(&stop).await {
+        let places = if remote.ip().is_loopback() { &places_here } else { &places };
         let place = match places.take(remote.ip()) {
             Ok(place) => place,
             Err(defence) => {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use wire::quic::TakeTurns;
 
 use crate::defence::Defence;
-use crate::fair::{Account, Fair, Fairness, Payer};
+use crate::fair::{Fair, Fairness, Payer};
 
 /// QUIC connections without a finished handshake from which on whoever comes shows first that its address is its own. Fewer cost
 /// little, and each keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next
@@ -151,12 +151,6 @@ impl Newcomer {
     /// Who it is.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.incoming.remote_address()
-    }
-
-    /// Who pays for its turns until hands are shaken: its network, or nobody else where the address may be a forged one.
-    pub(crate) fn payer(&self, fairness: &Fairness) -> Payer {
-        let is_proven = self.incoming.remote_address_validated();
-        if is_proven { fairness.of(self.remote().ip()) } else { Account::unknown() }.into()
     }
 
     /// Has settings of its own.

@@ -55,7 +55,7 @@ impl Places {
         Self::new(limits.unregistered, (limits.unregistered / NEWCOMERS_SHARE).max(1), false)
     }
 
-    /// Those of the API's callers. Whoever is on this machine may always try.
+    /// Those of the API's callers, or of those on this machine, who have as many to themselves.
     pub(crate) fn of_callers() -> Arc<Self> {
         Self::new(CALLERS, CALLERS / CALLERS_SHARE, true)
     }

@@ -18,7 +18,7 @@ use super::places::{Place, Places};
 use super::turns::Turns;
 use super::{hello, tcp};
 use crate::defence::Defence;
-use crate::fair::{Fair, Payer};
+use crate::fair::Fair;
 use crate::front::prefixed::Prefixed;
 use crate::front::{self, Reception};
 use crate::streams::{Admitted, Streams, Visitor};
@@ -34,7 +34,7 @@ pub(crate) async fn visitors_in_plain(listener: TcpListener, reception: Arc<Rece
     while let Some((stream, remote)) = entrance.accept(&reception.stop).await {
         let Some(place) = place(&reception, &places, remote) else { continue };
         let serving = front::serve_plain(Turns::new(stream), Caller { remote, tls: None }, Arc::clone(&reception));
-        spawn(&reception, place, reception.fairness.of(remote.ip()).into(), serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) async fn visitors_over_tls(
                 }
             }
         };
-        spawn(&reception, place, reception.fairness.of(remote.ip()).into(), serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -171,15 +171,14 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
             newcomer.refuse();
             continue;
         };
-        let payer = newcomer.payer(&reception.fairness);
         let serving = {
-            let (reception, payer) = (Arc::clone(&reception), payer.clone());
+            let reception = Arc::clone(&reception);
             async move {
+                let payer = reception.fairness.of(remote.ip()).into();
                 let shaking = newcomer.shake_hands(reception.limits.handshake, &payer);
                 match reception.stop.unless_drained(shaking).await {
                     None => (),
                     Some(Ok(established)) => {
-                        payer.becomes(reception.fairness.of(remote.ip()));
                         let connection = established.connection.clone();
                         let caller = Caller { remote, tls: Some(Tls::of_quic(&connection)) };
                         // Apart, so that whoever has not come so far takes less.
@@ -192,7 +191,7 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
                 }
             }
         };
-        spawn(&reception, place, payer, serving);
+        spawn(&reception, place, remote, serving);
     }
 }
 
@@ -205,9 +204,10 @@ fn place(reception: &Reception, places: &Arc<Places>, remote: SocketAddr) -> Opt
     places.take(remote.ip()).map_err(refuse).ok()
 }
 
-fn spawn(reception: &Reception, place: Place, payer: Payer, serving: impl Future<Output = ()> + Send + 'static) {
+fn spawn(reception: &Reception, place: Place, remote: SocketAddr, serving: impl Future<Output = ()> + Send + 'static) {
     let counted = reception.site.metrics.visitor();
-    let serving = Fair::new(Box::pin(serving), reception.fairness.clone(), payer);
+    let fairness = &reception.fairness;
+    let serving = Fair::new(Box::pin(serving), fairness.clone(), fairness.of(remote.ip()));
     reception.stop.spawn(async move {
         serving.await;
         drop((place, counted));

@@ -1,15 +1,16 @@
 //! Every limit, crossed.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use edge::Limits;
 use http::Request;
 use registry::ConfigSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use wire::Body;
 
-use crate::node::{AMPLE, BOTH, Node, PATIENCE};
+use crate::node::{AMPLE, BOTH, Node, PATIENCE, eventually};
 use crate::origin::Origin;
 use crate::visitor::{Way, get, raw, status};
 
@@ -59,6 +60,34 @@ async fn header_and_address() {
     assert_eq!(origin.count(), before + 1);
 }
 
+/// Others wait for those who are known, so that it must not be had for nothing.
+#[tokio::test]
+async fn only_an_origins_answer_makes_a_network_known() {
+    let (node, _origin, _agent) = limited(Limits::default()).await;
+    let known = async || {
+        let metrics = node.metrics().await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("snicket_edge_known_networks "));
+        line.unwrap_or_else(|| panic!("{metrics}")).parse::<usize>().unwrap()
+    };
+    eventually("the agent's network is known", async || known().await == 1).await;
+    let ask = async |network: u8, host: &str, path: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 9, network, 1), 0).into()).unwrap();
+        let mut tcp = socket.connect(node.addresses().http).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        status(&closes(tcp).await)
+    };
+    assert_eq!(ask(1, "app.edge.test", "/cdn-cgi/trace").await, 200);
+    assert_eq!(ask(2, "nobody.edge.test", "/").await, 530);
+    assert_eq!(ask(3, "app.edge.test", "/there-is-no-such-path").await, 404);
+    assert_eq!(known().await, 1);
+    for _ in 0..2 {
+        assert_eq!(ask(4, "app.edge.test", "/hello").await, 200);
+        assert_eq!(known().await, 2);
+    }
+}
+
 /// The status, or 0 for a reset.
 async fn visit_status(node: &Node, way: Way, request: Request<Body>) -> u16 {
     match way {
@@ -95,14 +124,11 @@ async fn connections_of_visitors() {
         TcpStream::connect(node.addresses().https).await.unwrap(),
     ];
     // Both are accepted before the third, which gets nothing.
-    crate::node::eventually("both are accepted", async || {
-        node.metrics().await.contains("snicket_edge_visitor_connections 2")
-    })
-    .await;
+    eventually("both are accepted", async || node.metrics().await.contains("snicket_edge_visitor_connections 2")).await;
     let third = TcpStream::connect(node.addresses().http).await.unwrap();
     assert_eq!(closes(third).await, "");
     drop(kept);
-    crate::node::eventually("there is room again", async || {
+    eventually("there is room again", async || {
         let mut tcp = TcpStream::connect(node.addresses().http).await.unwrap();
         let _ = tcp.write_all(b"GET /hello HTTP/1.1\r\nhost: app.edge.test\r\nconnection: close\r\n\r\n").await;
         closes(tcp).await.starts_with("HTTP/1.1 200")
@@ -130,7 +156,7 @@ async fn requests_on_one_connection() {
     let (node, origin, _agent) = limited(Limits { streams: 3, ..Limits::default() }).await;
     let (requests, connection) = h2::client::handshake(node.tls(b"h2").await).await.unwrap();
     let driving = tokio::spawn(connection);
-    crate::node::eventually("the settings have come", async || requests.current_max_send_streams() == 3).await;
+    eventually("the settings have come", async || requests.current_max_send_streams() == 3).await;
     let (_endpoint, quic) = node.quic().await;
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -231,8 +257,8 @@ async fn agents_that_do_not_register() {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("it may wait for ever");
     // A connection that is let in takes the place, and gives it back as it is dropped here.
-    crate::node::eventually("the place is free", async || dial.tls().await.is_ok()).await;
-    crate::node::eventually("an agent registers", async || dial.connect(&origin).await.is_ok()).await;
+    eventually("the place is free", async || dial.tls().await.is_ok()).await;
+    eventually("an agent registers", async || dial.connect(&origin).await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -384,6 +384,7 @@ impl Camp {
             let served = victim(&way, time).await;
             let cores = (cpu_seconds(&edge.process) - used) / since.elapsed().as_secs_f64();
             let peak = Usage::of(edge).await;
+            assert!(attacker.try_wait().unwrap().is_none(), "{} has ended by itself", attack.what);
             let _ = attacker.kill().await;
             row.round(idle, served, cores, peak);
             // The memory may take longer: the next round needs room, not order.
