@@ -186,7 +186,16 @@ impl Fairness {
     pub(crate) fn prove(&self, address: IpAddr) {
         let mut networks = lock(&self.0.networks);
         networks.prove(network(address));
-        self.0.known.set((networks.recent.len() + networks.earlier.len()) as i64);
+        self.0.known.set(networks.known());
+    }
+
+    /// Who comes from where this address is has cost something and wanted nothing. Nothing good is known of them until the next time, so
+    /// that a crowd that has been served once is not before everybody else in whatever it does from then on. Not for what may come
+    /// from a forged address.
+    pub(crate) fn doubt(&self, address: IpAddr) {
+        let mut networks = lock(&self.0.networks);
+        networks.doubt(network(address));
+        self.0.known.set(networks.known());
     }
 
     /// Somebody has a turn who needs not wait.
@@ -414,14 +423,29 @@ impl Networks {
         if let Some(account) = self.present.get(&network).and_then(Weak::upgrade) {
             return Account(account);
         }
+        let account = Account::unknown();
+        self.attend(network, &account);
+        account
+    }
+
+    fn attend(&mut self, network: IpAddr, account: &Account) {
         if self.present.len() >= self.bound.max(PRESENT) {
             self.present.retain(|_, ledger| ledger.strong_count() > 0);
             self.bound = 2 * self.present.len();
             self.present.shrink_to(self.bound.max(PRESENT));
         }
-        let account = Account::unknown();
         self.present.insert(network, Arc::downgrade(&account.0));
-        account
+    }
+
+    fn known(&self) -> i64 {
+        (self.recent.len() + self.earlier.len()) as i64
+    }
+
+    fn doubt(&mut self, network: IpAddr) {
+        if let Some(account) = self.recent.remove(&network).or_else(|| self.earlier.remove(&network)) {
+            account.0.is_proven.store(false, Ordering::Relaxed);
+            self.attend(network, &account);
+        }
     }
 
     fn proven(&mut self, network: IpAddr) -> Option<Account> {
@@ -597,6 +621,25 @@ mod tests {
         assert!(fairness.of(at("254.0.0.1")).may_go(Instant::now()), "who comes all the time is not");
         let networks = lock(&fairness.0.networks);
         assert!(networks.recent.len() + networks.earlier.len() <= 2 * PROVEN);
+    }
+
+    #[test]
+    fn who_is_doubted_is_as_unknown_as_a_newcomer_until_the_next_answer() {
+        let fairness = nobody();
+        let (address, now) = (at("192.0.2.1"), Instant::now());
+        fairness.prove(address);
+        let account = fairness.of(address);
+        fairness.doubt(at("192.0.2.2"));
+        assert!(!account.may_go(now) && fairness.0.known.get() == 0);
+        assert!(Arc::ptr_eq(&account.0, &fairness.of(address).0), "one account while anybody is here");
+        fairness.doubt(address);
+        fairness.prove(address);
+        assert!(account.may_go(now) && fairness.0.known.get() == 1);
+        for number in 0..100_000_u32 {
+            fairness.prove(Ipv4Addr::from_bits(number << 8).into());
+            fairness.doubt(Ipv4Addr::from_bits(number << 8).into());
+        }
+        assert!(lock(&fairness.0.networks).present.len() <= PRESENT);
     }
 
     #[test]

@@ -49,8 +49,12 @@ where
     let first = tokio::time::timeout(reception.limits.idle, prefixed::Prefixed::new(io));
     match reception.stop.unless_drained(first).await {
         Some(Ok(Ok((io, is_http2)))) => serve(io, is_http2, caller, reception).await,
-        Some(Err(_)) => reception.site.metrics.defended(Defence::SlowHeader),
-        Some(Ok(Err(_))) | None => (),
+        Some(Err(_)) => {
+            reception.fairness.doubt(caller.remote.ip());
+            reception.site.metrics.defended(Defence::SlowHeader);
+        }
+        Some(Ok(Err(_))) => reception.fairness.doubt(caller.remote.ip()),
+        None => (),
     }
 }
 

@@ -27,13 +27,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Prefixed<IO> {
         self
     }
 
-    /// Reads until it is clear whether the visitor speaks HTTP/2.
+    /// Reads until it is clear whether the visitor speaks HTTP/2. Who says nothing at all is an error.
     pub(super) async fn new(mut io: IO) -> io::Result<(Self, bool)> {
         let mut read = BytesMut::with_capacity(PREFACE.len());
         while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
             if io.read_buf(&mut read).await? == 0 {
                 break;
             }
+        }
+        if read.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let is_http2 = read.starts_with(PREFACE);
         Ok((Self { read, io }, is_http2))

@@ -74,10 +74,12 @@ pub(crate) async fn visitors_over_tls(
                         Box::pin(front::serve(stream, is_http2, caller, reception)).await;
                     }
                     Some(Err(Unmet::Failed(error))) => {
+                        reception.fairness.doubt(remote.ip());
                         reception.site.metrics.defended(Defence::BadHandshake);
                         tracing::debug!(visitor = %remote, %error, "a TLS handshake failed");
                     }
                     Some(Err(Unmet::Slow)) => {
+                        reception.fairness.doubt(remote.ip());
                         reception.site.metrics.defended(Defence::SlowHandshake);
                         tracing::debug!(visitor = %remote, "a TLS handshake took too long");
                     }

@@ -83,6 +83,7 @@ attacks! {
     tls_handshakes, 8, "TLS: whole handshakes and nothing more";
     tls_hellos, 256, "TLS: the same first message again and again, which costs nothing, and no word more";
     tls_traced, 256, "TLS: the same, each from a network that has had an answer of the edge's own before";
+    tls_served, 256, "TLS: the same, five times each from a network that has had an origin's answer before";
     tls_silence, 1000, "TLS: handshakes that stop in the middle, 1,000 connections";
     rapid_reset, 4, "HTTP/2: rapid reset";
     made_you_reset, 4, "HTTP/2: made-you-reset";
@@ -386,6 +387,18 @@ async fn tls_traced(target: Target, _: usize) -> std::io::Result<()> {
     stream.read_to_string(&mut answer).await?;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 "), "{answer}");
     hello(&target, connect_from(address, target.https).await?).await
+}
+
+async fn tls_served(target: Target, _: usize) -> std::io::Result<()> {
+    let address = arrival();
+    let mut stream = connect_from(address, target.http).await?;
+    let head = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
+    stream.write_all(head.as_bytes()).await?;
+    rest(stream).await?;
+    for _ in 0..5 {
+        hello(&target, connect_from(address, target.https).await?).await?;
+    }
+    Ok(())
 }
 
 async fn api_hellos(target: Target, _: usize) -> std::io::Result<()> {
