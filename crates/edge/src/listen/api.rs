@@ -55,9 +55,10 @@ pub(crate) async fn api(
                 continue;
             }
         };
-        let call = Call { remote, router: router.clone(), limits, stop: stop.clone(), _place: place };
+        let (router, fairness) = (router.clone(), fairness.clone());
         let account = fairness.of(remote.ip());
-        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness.clone(), account));
+        let call = Call { remote, router, limits, stop: stop.clone(), fairness: fairness.clone(), _place: place };
+        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness, account));
     }
 }
 
@@ -66,6 +67,7 @@ struct Call {
     router: Router,
     limits: Limits,
     stop: Stop,
+    fairness: Fairness,
     _place: Place,
 }
 
@@ -79,8 +81,14 @@ impl Call {
             match self.stop.unless_drained(handshake).await {
                 None => (),
                 Some(Ok(Ok(stream))) => self.answer(stream).await,
-                Some(Ok(Err(error))) => tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed"),
-                Some(Err(_)) => tracing::debug!(caller = %self.remote, "a TLS handshake took too long"),
+                Some(Ok(Err(error))) => {
+                    self.fairness.doubt(self.remote.ip());
+                    tracing::debug!(caller = %self.remote, %error, "a TLS handshake failed");
+                }
+                Some(Err(_)) => {
+                    self.fairness.doubt(self.remote.ip());
+                    tracing::debug!(caller = %self.remote, "a TLS handshake took too long");
+                }
             }
         } else if self.remote.ip().is_loopback() {
             self.answer(stream).await;
