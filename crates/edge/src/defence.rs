@@ -1,6 +1,6 @@
 use http2::Breach;
 
-/// Why a connection of a visitor or an agent was refused or ended in defence of the others.
+/// Why a connection of a visitor, an agent or a caller of the API was refused or ended in defence of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defence {
     /// [`crate::Limits::connections`] are open, or as many to the API as it takes.

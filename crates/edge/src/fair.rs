@@ -50,9 +50,9 @@ const URGENT_AT_ONCE: usize = 4;
 /// between the requests of who is busy.
 const CALM: Duration = Duration::from_millis(100);
 
-/// Networks of which something good is known are kept until so many others have come, or twice as many: with 100 bytes each no more
-/// than 2 MB.
-const PROVEN: usize = 8_192;
+/// Networks of which something good is known are kept until so many others have come, or twice as many: with some 200 bytes each no more
+/// than 4 MB.
+const KNOWN: usize = 8_192;
 
 /// Networks of which nothing is known are looked through for those who have left whenever there are twice as many as after the last
 /// look, and no fewer than these.
@@ -69,12 +69,12 @@ struct Shared {
     /// Who takes little.
     light: Presence,
     /// Of whom something good is known.
-    proven: Presence,
-    /// What turns of those who do have taken of late, on average, in ns.
+    known: Presence,
+    /// What turns of those in line have taken of late, on average, in ns.
     turn: AtomicU64,
     networks: Mutex<Networks>,
-    /// Those of which something good is known.
-    known: IntGauge,
+    /// Tells how many are known.
+    known_networks: IntGauge,
 }
 
 /// When some of a kind had a turn, in ms from 1 ms before the start; 0: never.
@@ -94,13 +94,13 @@ struct Line {
     urgent: VecDeque<(Instant, Weak<Place>)>,
 }
 
-/// Accounts in the order of their turns. Who is proven while it waits is called from where it stands.
+/// Accounts in the order of their turns. Who gets known while it waits is called from where it stands.
 #[derive(Debug, Default)]
 struct Queues {
-    proven: VecDeque<Account>,
+    known: VecDeque<Account>,
     unknown: VecDeque<Account>,
-    /// Whether the last turn was that of one who is proven.
-    was_proven: bool,
+    /// Whether the last turn was that of one who is known.
+    was_known: bool,
 }
 
 /// Whose turns are counted together.
@@ -113,7 +113,7 @@ pub(crate) struct Payer(Arc<ArcSwap<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
-    is_proven: AtomicBool,
+    is_known: AtomicBool,
     debt: Mutex<Debt>,
     /// Its tasks in line. Changes only while the line is held.
     waiting: Mutex<VecDeque<Arc<Place>>>,
@@ -136,7 +136,7 @@ struct Debt {
 /// The accounts of networks.
 #[derive(Debug, Default)]
 struct Networks {
-    /// Those of whom something good is known: who came or was proven of late, and who did before them.
+    /// Those of whom something good is known: who came or got known of late, and who did before them.
     recent: HashMap<IpAddr, Account>,
     earlier: HashMap<IpAddr, Account>,
     /// The others, while they are here.
@@ -161,7 +161,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 impl Fairness {
     /// Nobody has come yet. How many networks are known is told to the gauge.
-    pub(crate) fn new(known: IntGauge) -> Self {
+    pub(crate) fn new(known_networks: IntGauge) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let line =
             Line { cores, left: cores * AT_ONCE, is_paced: false, queues: Queues::default(), urgent: VecDeque::new() };
@@ -169,10 +169,10 @@ impl Fairness {
             line: Mutex::new(line),
             start: Instant::now(),
             light: Presence::default(),
-            proven: Presence::default(),
+            known: Presence::default(),
             turn: AtomicU64::new(0),
             networks: Mutex::default(),
-            known,
+            known_networks,
         }))
     }
 
@@ -186,7 +186,7 @@ impl Fairness {
     pub(crate) fn prove(&self, address: IpAddr) {
         let mut networks = lock(&self.0.networks);
         networks.prove(network(address));
-        self.0.known.set(networks.known());
+        self.0.known_networks.set(networks.count());
     }
 
     /// Who comes from where this address is has cost something and wanted nothing. Nothing good is known of them until the next time, so
@@ -195,25 +195,20 @@ impl Fairness {
     pub(crate) fn doubt(&self, address: IpAddr) {
         let mut networks = lock(&self.0.networks);
         networks.doubt(network(address));
-        self.0.known.set(networks.known());
+        self.0.known_networks.set(networks.count());
     }
 
     /// Somebody has a turn who needs not wait.
     fn saw_light(&self, now: Instant) {
         let now = self.milliseconds(now);
-        self.0.light.is_at(now);
-        self.0.proven.is_at(now);
+        self.0.light.mark(now);
+        self.0.known.mark(now);
     }
 
-    /// Whether there is nobody for whom these would have to wait.
+    /// Whether there is nobody for whom who has this account would have to wait.
     fn is_calm(&self, account: &Account, now: Instant) -> bool {
-        let now = self.milliseconds(now);
-        if account.is_proven() {
-            self.0.proven.is_at(now);
-            self.0.light.is_over(now)
-        } else {
-            self.0.proven.is_over(now)
-        }
+        let awaited = if account.is_known() { &self.0.light } else { &self.0.known };
+        awaited.is_over(self.milliseconds(now))
     }
 
     fn milliseconds(&self, now: Instant) -> u64 {
@@ -222,6 +217,9 @@ impl Fairness {
 
     /// A place to wait in, or none for who may go at once.
     fn enter(&self, account: &Account, is_urgent: bool, now: Instant) -> Option<Arc<Place>> {
+        if account.is_known() {
+            self.0.known.mark(self.milliseconds(now));
+        }
         if self.is_calm(account, now) {
             return None;
         }
@@ -282,7 +280,7 @@ impl Fairness {
 }
 
 impl Presence {
-    fn is_at(&self, now: u64) {
+    fn mark(&self, now: u64) {
         // Seldom, because all threads look at it.
         if self.0.load(Ordering::Relaxed) < now {
             self.0.store(now, Ordering::Relaxed);
@@ -328,17 +326,17 @@ impl Line {
 
 impl Queues {
     fn is_empty(&self) -> bool {
-        self.proven.is_empty() && self.unknown.is_empty()
+        self.known.is_empty() && self.unknown.is_empty()
     }
 
     fn push(&mut self, account: Account) {
-        if account.is_proven() { &mut self.proven } else { &mut self.unknown }.push_back(account);
+        if account.is_known() { &mut self.known } else { &mut self.unknown }.push_back(account);
     }
 
     /// Of both kinds in turn, while there are any of both.
     fn pop(&mut self) -> Option<Account> {
-        self.was_proven = self.unknown.is_empty() || !self.was_proven && !self.proven.is_empty();
-        if self.was_proven { &mut self.proven } else { &mut self.unknown }.pop_front()
+        self.was_known = self.unknown.is_empty() || !self.was_known && !self.known.is_empty();
+        if self.was_known { &mut self.known } else { &mut self.unknown }.pop_front()
     }
 }
 
@@ -362,20 +360,20 @@ impl Account {
 
     /// Something good is known from now on.
     fn prove(&self) {
-        self.0.is_proven.store(true, Ordering::Relaxed);
+        self.0.is_known.store(true, Ordering::Relaxed);
     }
 
-    fn new(is_proven: bool) -> Self {
+    fn new(is_known: bool) -> Self {
         let debt = Mutex::new(Debt { debt: Duration::ZERO, since: Instant::now() });
-        Self(Arc::new(Ledger { is_proven: AtomicBool::new(is_proven), debt, waiting: Mutex::default() }))
+        Self(Arc::new(Ledger { is_known: AtomicBool::new(is_known), debt, waiting: Mutex::default() }))
     }
 
-    fn is_proven(&self) -> bool {
-        self.0.is_proven.load(Ordering::Relaxed)
+    fn is_known(&self) -> bool {
+        self.0.is_known.load(Ordering::Relaxed)
     }
 
     fn may_go(&self, now: Instant) -> bool {
-        self.is_proven() && !lock(&self.0.debt).is_too_much(now)
+        self.is_known() && !lock(&self.0.debt).is_too_much(now)
     }
 
     fn took(&self, began: Instant, now: Instant) {
@@ -417,7 +415,7 @@ impl Debt {
 
 impl Networks {
     fn of(&mut self, network: IpAddr) -> Account {
-        if let Some(account) = self.proven(network) {
+        if let Some(account) = self.known(network) {
             return account;
         }
         if let Some(account) = self.present.get(&network).and_then(Weak::upgrade) {
@@ -437,18 +435,19 @@ impl Networks {
         self.present.insert(network, Arc::downgrade(&account.0));
     }
 
-    fn known(&self) -> i64 {
+    /// How many are known.
+    fn count(&self) -> i64 {
         (self.recent.len() + self.earlier.len()) as i64
     }
 
     fn doubt(&mut self, network: IpAddr) {
         if let Some(account) = self.recent.remove(&network).or_else(|| self.earlier.remove(&network)) {
-            account.0.is_proven.store(false, Ordering::Relaxed);
+            account.0.is_known.store(false, Ordering::Relaxed);
             self.attend(network, &account);
         }
     }
 
-    fn proven(&mut self, network: IpAddr) -> Option<Account> {
+    fn known(&mut self, network: IpAddr) -> Option<Account> {
         if let Some(account) = self.recent.get(&network) {
             return Some(account.clone());
         }
@@ -458,7 +457,7 @@ impl Networks {
     }
 
     fn prove(&mut self, network: IpAddr) {
-        if self.proven(network).is_some() {
+        if self.known(network).is_some() {
             return;
         }
         let present = self.present.remove(&network).and_then(|ledger| ledger.upgrade());
@@ -468,7 +467,7 @@ impl Networks {
     }
 
     fn keep(&mut self, network: IpAddr, account: Account) {
-        if self.recent.len() >= PROVEN {
+        if self.recent.len() >= KNOWN {
             self.earlier = std::mem::take(&mut self.recent);
         }
         self.recent.insert(network, account);
@@ -613,14 +612,14 @@ mod tests {
     fn who_was_served_long_ago_is_forgotten() {
         let fairness = nobody();
         fairness.prove(at("255.0.0.1"));
-        for number in 0..3 * PROVEN as u32 {
+        for number in 0..3 * KNOWN as u32 {
             fairness.prove(Ipv4Addr::from_bits(number << 8).into());
             fairness.prove(at("254.0.0.1"));
         }
         assert!(!fairness.of(at("255.0.0.1")).may_go(Instant::now()));
         assert!(fairness.of(at("254.0.0.1")).may_go(Instant::now()), "who comes all the time is not");
         let networks = lock(&fairness.0.networks);
-        assert!(networks.recent.len() + networks.earlier.len() <= 2 * PROVEN);
+        assert!(networks.recent.len() + networks.earlier.len() <= 2 * KNOWN);
     }
 
     #[test]
@@ -630,11 +629,11 @@ mod tests {
         fairness.prove(address);
         let account = fairness.of(address);
         fairness.doubt(at("192.0.2.2"));
-        assert!(!account.may_go(now) && fairness.0.known.get() == 0);
+        assert!(!account.may_go(now) && fairness.0.known_networks.get() == 0);
         assert!(Arc::ptr_eq(&account.0, &fairness.of(address).0), "one account while anybody is here");
         fairness.doubt(address);
         fairness.prove(address);
-        assert!(account.may_go(now) && fairness.0.known.get() == 1);
+        assert!(account.may_go(now) && fairness.0.known_networks.get() == 1);
         for number in 0..100_000_u32 {
             fairness.prove(Ipv4Addr::from_bits(number << 8).into());
             fairness.doubt(Ipv4Addr::from_bits(number << 8).into());

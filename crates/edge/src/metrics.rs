@@ -175,7 +175,7 @@ impl Metrics {
             ),
             defences: counters(
                 "snicket_edge_defences_total",
-                "Connections of visitors and agents that were refused or ended in defence of the others, by reason.",
+                "Connections of visitors, agents and callers of the API that were refused or ended in defence of the others, by reason.",
                 "reason",
             ),
             registrations: counters(

@@ -104,7 +104,7 @@ impl Agents {
     }
 
     async fn dialled_over_quic(self, newcomer: Newcomer, remote: SocketAddr, place: Place, payer: Payer) {
-        let established = match newcomer.shake_hands(self.limits.handshake, &payer).await {
+        let established = match newcomer.shake_hands(self.limits.handshake, payer.clone()).await {
             Ok(established) => established,
             Err(error) => {
                 self.metrics.defended(error.defence());

@@ -164,10 +164,14 @@ impl Newcomer {
     }
 
     /// Shakes hands over QUIC for so long at most. Who pays does so for what drives the connection, too, from then on.
-    pub(crate) async fn shake_hands(self, limit: Duration, payer: &Payer) -> Result<Established, HandshakeError> {
+    pub(crate) async fn shake_hands(
+        self,
+        limit: Duration,
+        payer: impl Into<Payer>,
+    ) -> Result<Established, HandshakeError> {
         let Self { incoming, settings, counts, under_way } = self;
         let handshake = async {
-            ACCEPTED.set(Some(payer.clone()));
+            ACCEPTED.set(Some(payer.into()));
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = match settings {
                 Some(settings) => incoming.accept_with(settings),

@@ -176,8 +176,8 @@ pub(crate) async fn visitors_over_quic(endpoint: quinn::Endpoint, reception: Arc
         let serving = {
             let reception = Arc::clone(&reception);
             async move {
-                let payer = reception.fairness.of(remote.ip()).into();
-                let shaking = newcomer.shake_hands(reception.limits.handshake, &payer);
+                let account = reception.fairness.of(remote.ip());
+                let shaking = newcomer.shake_hands(reception.limits.handshake, account);
                 match reception.stop.unless_drained(shaking).await {
                     None => (),
                     Some(Ok(established)) => {

@@ -380,24 +380,27 @@ async fn tls_hellos(target: Target, _: usize) -> std::io::Result<()> {
 
 async fn tls_traced(target: Target, _: usize) -> std::io::Result<()> {
     let address = arrival();
-    let mut stream = connect_from(address, target.http).await?;
-    let head = format!("GET /cdn-cgi/trace HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
-    stream.write_all(head.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    fetch(&target, address, "/cdn-cgi/trace").await?;
     hello(&target, connect_from(address, target.https).await?).await
 }
 
 async fn tls_served(target: Target, _: usize) -> std::io::Result<()> {
     let address = arrival();
-    let mut stream = connect_from(address, target.http).await?;
-    let head = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
-    stream.write_all(head.as_bytes()).await?;
-    rest(stream).await?;
+    fetch(&target, address, "/").await?;
     for _ in 0..5 {
         hello(&target, connect_from(address, target.https).await?).await?;
     }
+    Ok(())
+}
+
+/// Gets a good answer, or none at all.
+async fn fetch(target: &Target, from: Ipv4Addr, path: &str) -> std::io::Result<()> {
+    let mut stream = connect_from(from, target.http).await?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.host);
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 "), "{answer}");
     Ok(())
 }
 
