@@ -7,9 +7,12 @@
 //! called in turn by [`Account`], so that who comes with a thousand connections waits longer for each, and not everybody else; and those
 //! of whom something good is known in turn with all others, so that who comes from a thousand networks keeps no busy tenant waiting.
 //! While there is nobody for whom they would have to, they do not wait: what is ready together is sent on together, and costs less.
-//! Newcomers wait for all of whom something good is known, and those for who takes little.
+//! Newcomers wait for all of whom something good is known, and those for who takes little. What takes long is done in line whoever
+//! wants it ([`stand_in_line`]).
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,6 +60,22 @@ const KNOWN: usize = 8_192;
 /// Networks of which nothing is known are looked through for those who have left whenever there are twice as many as after the last
 /// look, and no fewer than these.
 const PRESENT: usize = 1_024;
+
+thread_local! {
+    /// What the turn is that a task of this thread has now.
+    static TURN: Cell<Turn> = const { Cell::new(Turn::InLine) };
+}
+
+/// A turn of a task, for what the task does in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The account need not wait.
+    AtOnce,
+    /// The account stood in line for it, or would have if there were one.
+    InLine,
+    /// The task wants to stand in line for the next.
+    Ends,
+}
 
 /// The line of a node, and the accounts of those who come to it.
 #[derive(Debug, Clone)]
@@ -474,6 +493,20 @@ impl Networks {
     }
 }
 
+/// Ends the turn of a [`Fair`] task unless it stood in line for it. What follows takes many times as long as other turns, and who takes
+/// little otherwise may be one of a crowd of whom each wants it once.
+pub(crate) async fn stand_in_line() {
+    poll_fn(|context| {
+        if TURN.get() == Turn::InLine {
+            return Poll::Ready(());
+        }
+        TURN.set(Turn::Ends);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// A task whose turns go on an account.
 ///
 /// It must not take what others wait for, who may have other accounts, and then wait itself: in line it would keep it for as long as
@@ -484,13 +517,15 @@ pub(crate) struct Fair<F> {
     payer: Payer,
     place: Option<Arc<Place>>,
     is_urgent: bool,
+    /// The next turn is one in line, whatever its account has taken.
+    stands: bool,
     /// This turn is one of those that others in line wait for.
     is_awaited: bool,
 }
 
 impl<F: Future + Unpin> Fair<F> {
     pub(crate) fn new(task: F, fairness: Fairness, payer: impl Into<Payer>) -> Self {
-        Self { task, fairness, payer: payer.into(), place: None, is_urgent: false, is_awaited: false }
+        Self { task, fairness, payer: payer.into(), place: None, is_urgent: false, stands: false, is_awaited: false }
     }
 
     /// Is called before its turn after [`PATIENCE`]: what comes for it meanwhile piles up, and nothing bounds that.
@@ -501,7 +536,7 @@ impl<F: Future + Unpin> Fair<F> {
     /// Whether it has to wait in line.
     fn waits(&mut self, account: &Account, now: Instant, context: &Context<'_>) -> bool {
         if self.place.is_none() {
-            if account.may_go(now) {
+            if !std::mem::take(&mut self.stands) && account.may_go(now) {
                 self.fairness.saw_light(now);
                 return false;
             }
@@ -527,8 +562,10 @@ impl<F: Future + Unpin> Future for Fair<F> {
         if self.waits(&account, began, context) {
             return Poll::Pending;
         }
+        TURN.set(if self.is_awaited { Turn::InLine } else { Turn::AtOnce });
         let polled = Pin::new(&mut self.task).poll(context);
         let ended = Instant::now();
+        self.stands = TURN.replace(Turn::InLine) == Turn::Ends;
         account.took(began, ended);
         if std::mem::take(&mut self.is_awaited) {
             self.fairness.turned(ended.saturating_duration_since(began));
@@ -539,7 +576,7 @@ impl<F: Future + Unpin> Future for Fair<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, poll_fn};
+    use std::future::pending;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -694,6 +731,33 @@ mod tests {
         assert!(Pin::new(&mut task).poll(&mut context).is_pending());
         assert!(task.place.is_none(), "it has been called where it waited");
         assert!(lock(&own.0.debt).debt > Duration::ZERO && lock(&first.0.debt).debt.is_zero());
+    }
+
+    #[test]
+    fn what_takes_long_is_done_in_line_whoever_wants_it() {
+        let (fairness, account) = (closed(), Account::known());
+        let mut done = 0;
+        let mut task = Fair::new(
+            Box::pin(async {
+                done += 1;
+                stand_in_line().await;
+                done += 1;
+                yield_now().await;
+            }),
+            fairness.clone(),
+            account.clone(),
+        );
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        fairness.saw_light(Instant::now() + AN_HOUR);
+        let mut turn = || assert!(Pin::new(&mut task).poll(&mut context).is_pending());
+        turn();
+        turn();
+        assert_eq!(lock(&account.0.waiting).len(), 1);
+        lock(&fairness.0.line).call(1, Instant::now()).iter().for_each(|place| place.call());
+        turn();
+        assert!(Pin::new(&mut task).poll(&mut context).is_ready(), "it goes at once again");
+        drop(task);
+        assert_eq!(done, 2);
     }
 
     /// Nobody may go at once, and nobody calls but the test.

@@ -8,12 +8,11 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use wire::Ended;
 use wire::http2::ReadAhead;
 use wire::quic::Packets;
 
-use super::handshakes::{Entrance, Newcomer};
+use super::handshakes::{Entrance, Newcomer, shake_hands};
 use super::places::{Place, Places};
 use super::tcp;
 use super::turns::Turns;
@@ -59,13 +58,15 @@ impl Agents {
         payer: Payer,
     ) {
         let stream = ReadAhead::new(Turns::new(stream));
-        let stream = match timeout(self.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
+        let stream = match timeout(self.limits.handshake, shake_hands(stream, tls)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
+                self.fairness.doubt(remote.ip());
                 self.metrics.defended(Defence::BadHandshake);
                 return tracing::debug!(agent = %remote, %error, "a TLS handshake failed");
             }
             Err(_) => {
+                self.fairness.doubt(remote.ip());
                 self.metrics.defended(Defence::SlowHandshake);
                 return tracing::debug!(agent = %remote, "a TLS handshake took too long");
             }

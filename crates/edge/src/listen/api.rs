@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
+use super::handshakes::shake_hands;
 use super::places::{Place, Places};
 use super::tcp;
 use crate::Limits;
@@ -42,7 +42,6 @@ pub(crate) async fn api(
     fairness: Fairness,
     metrics: Arc<Metrics>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
     let (places, places_here) = (Places::of_callers(), Places::of_callers());
     let entrance = tcp::Entrance::new(listener, SILENCE);
     while let Some((stream, remote)) = entrance.accept(&stop).await {
@@ -58,7 +57,7 @@ pub(crate) async fn api(
         let (router, fairness) = (router.clone(), fairness.clone());
         let account = fairness.of(remote.ip());
         let call = Call { remote, router, limits, stop: stop.clone(), fairness: fairness.clone(), _place: place };
-        stop.spawn(Fair::new(Box::pin(call.serve(stream, acceptor.clone())), fairness, account));
+        stop.spawn(Fair::new(Box::pin(call.serve(stream, Arc::clone(&tls))), fairness, account));
     }
 }
 
@@ -72,12 +71,12 @@ struct Call {
 }
 
 impl Call {
-    async fn serve(self, stream: TcpStream, acceptor: TlsAcceptor) {
+    async fn serve(self, stream: TcpStream, tls: Arc<ServerConfig>) {
         let mut first = [0];
         let peeked = self.stop.unless_drained(timeout(self.limits.handshake, stream.peek(&mut first)));
         let Some(Ok(Ok(1))) = peeked.await else { return };
         if first == [TLS_HANDSHAKE] {
-            let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
+            let handshake = timeout(self.limits.handshake, shake_hands(stream, tls));
             match self.stop.unless_drained(handshake).await {
                 None => (),
                 Some(Ok(Ok(stream))) => self.answer(stream).await,

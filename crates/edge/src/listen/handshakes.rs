@@ -1,16 +1,22 @@
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use wire::quic::TakeTurns;
 
 use crate::defence::Defence;
-use crate::fair::{Fair, Fairness, Payer};
+use crate::fair::{Fair, Fairness, Payer, stand_in_line};
 
 /// QUIC connections without a finished handshake from which on whoever comes shows first that its address is its own. Fewer cost
 /// little, and each keeps somebody from waiting a round trip longer; a first packet with a forged address costs an attacker next
@@ -80,6 +86,23 @@ impl HandshakeError {
             Self::Slow => Defence::SlowHandshake,
         }
     }
+}
+
+/// Shakes hands over TCP.
+pub(crate) async fn shake_hands<IO>(stream: IO, tls: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    answer(LazyConfigAcceptor::new(Acceptor::default(), stream).await?, tls).await
+}
+
+/// Answers a peer's first message over TCP, and goes on from there. It costs a signature, which is some ten turns of others.
+pub(crate) async fn answer<IO>(hello: StartHandshake<IO>, tls: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    stand_in_line().await;
+    hello.into_stream(tls).await
 }
 
 /// Lets the drivers of connections take their turns on the accounts of those with whom hands are shaken.
@@ -171,6 +194,7 @@ impl Newcomer {
     ) -> Result<Established, HandshakeError> {
         let Self { incoming, settings, counts, under_way } = self;
         let handshake = async {
+            stand_in_line().await;
             ACCEPTED.set(Some(payer.into()));
             // What costs is done right here if the first packet holds all of the peer's first message.
             let rest = match settings {

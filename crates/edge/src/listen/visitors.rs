@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::handshakes::Entrance;
+use super::handshakes::{Entrance, answer};
 use super::places::{Place, Places};
 use super::turns::Turns;
 use super::{hello, tcp};
@@ -134,7 +134,7 @@ async fn meet(stream: TcpStream, remote: SocketAddr, door: Door, limit: Duration
     if let Some(waiting) = door.certificates.awaited(&hello.client_hello()) {
         waiting.await;
     }
-    Ok(Met::Secured(Box::new(timeout(left, hello.into_stream(door.tls)).await??)))
+    Ok(Met::Secured(Box::new(timeout(left, answer(*hello, door.tls)).await??)))
 }
 
 async fn hear(mut stream: TcpStream, remote: SocketAddr, streams: &Arc<Streams>) -> io::Result<Heard> {
